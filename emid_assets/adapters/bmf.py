@@ -1,0 +1,74 @@
+"""BMF: matrix factorisation with biases over content.
+
+Koren, Bell, Volinsky 2009, "Matrix factorization techniques for recommender systems":
+r(u, i) = μ + b_u + b_i + p_u · q_i, here with p, q, b from content (see `content.ContentTower`)
+and, for known items, free factors beside it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from emid_assets.adapters.content import ContentTower
+from emid_assets.adapters.network import Batch, Items, Known, binary_cross_entropy
+
+
+@dataclass(frozen=True)
+class BMFConfig:
+    """Hyperparameters of BMF.
+
+    Attributes:
+        hidden: width of the tower's hidden layer.
+        id_factors: give known items free factors beside their content.
+        id_dropout: share of known items that a batch treats as unseen.
+        negatives: images sampled for a batch, shared by its clips.
+        negative_weight: weight of an average negative against one positive.
+        scale: first factor on p · q, since inner products of centred unit vectors are small.
+    """
+
+    hidden: int = 128
+    id_factors: bool = True
+    id_dropout: float = 0.5
+    negatives: int = 512
+    negative_weight: float = 8.0
+    scale: float = 10.0
+
+
+class BMF(nn.Module):
+    """μ + b_u + b_i + p_u · q_i."""
+
+    Config = BMFConfig
+
+    def __init__(self, config: BMFConfig, known: Known) -> None:
+        super().__init__()
+        self.config = config
+        n_clips, n_images = (known.clips, known.images) if config.id_factors else (0, 0)
+        self.music_tower = ContentTower(known.features, config.hidden, n_clips, config.id_dropout)
+        self.image_tower = ContentTower(known.features, config.hidden, n_images, config.id_dropout)
+        self.log_scale = nn.Parameter(torch.tensor(config.scale).log())
+        self.mu = nn.Parameter(torch.tensor(0.0))
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Binary cross-entropy of the batch's pairs against sampled images."""
+        p, b_u = self.music_tower(batch.clips)
+        sampled = batch.sample(self.config.negatives)
+        q, b_i = self.image_tower(sampled.images)
+        p = p * self.log_scale.exp()
+        user = (self.mu + b_u)[:, None]
+        positive = (p[:, None, :] * q[sampled.positives]).sum(-1) + b_i[sampled.positives] + user
+        negative = p @ q[sampled.negatives].T + b_i[sampled.negatives] + user
+        return binary_cross_entropy(
+            batch.present, positive, sampled.own, negative, self.config.negative_weight
+        )
+
+    def embeddings(self, music: Items, images: Items) -> tuple[Tensor, Tensor]:
+        """[p, μ + b_u, 1] and [q, 1, b_i]: their inner product is the logit."""
+        p, b_u = self.music_tower(music)
+        q, b_i = self.image_tower(images)
+        ones_u, ones_i = torch.ones_like(b_u), torch.ones_like(b_i)
+        p = p * self.log_scale.exp()
+        return (
+            torch.cat([p, (self.mu + b_u)[:, None], ones_u[:, None]], dim=1),
+            torch.cat([q, ones_i[:, None], b_i[:, None]], dim=1),
+        )

@@ -1,0 +1,290 @@
+"""The adapter stage as frames: the lake's tables in, rows of its tables out.
+
+Belongs here: joining ids and arrays. Training is `training`, metrics are `retrieval` and
+`emotion_metrics`, what networks compete with is `baselines`.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from emid_assets.adapters.baselines import formula_scores, predict_va, random_scores
+from emid_assets.adapters.emotion_metrics import emotion_metrics_at_k
+from emid_assets.adapters.retrieval import (
+    Relevance,
+    ScoreRows,
+    evaluate_ranking,
+    inner_product_scores,
+)
+from emid_assets.adapters.splits import TEST, TRAIN, VALIDATION, split_by_source
+from emid_assets.adapters.training import (
+    AdapterError,
+    Epoch,
+    PairData,
+    TrainedAdapter,
+    TrainingSettings,
+    resolve_device,
+    train,
+)
+from emid_assets.matching.fusion import Rescaling
+from emid_assets.store.schemas import ADAPTED_EMBEDDINGS
+
+K = 10
+
+EVALUATION_COLUMNS = {"system": pl.String, "split": pl.String, "metric": pl.String, "value": pl.Float64}
+
+
+def pair_data(
+    music_embeddings: pl.DataFrame,
+    image_embeddings: pl.DataFrame,
+    fused_pairs: pl.DataFrame,
+    music_clips: pl.DataFrame,
+    music_va: pl.DataFrame,
+    image_va: pl.DataFrame,
+    seed: int,
+) -> PairData:
+    """What `training.train` learns from, split by source clip.
+
+    Args:
+        music_embeddings: all partitions, in any order.
+        image_embeddings: the same.
+        fused_pairs: the same.
+        music_clips: clip_id and source_id are read.
+        music_va: clip_id, valence, arousal **aligned to [-1, 1]²**.
+        image_va: image_id, valence, arousal aligned.
+        seed: of the split.
+
+    Raises:
+        AdapterError: names the first clip or image that one table has and another lacks.
+    """
+    music = music_embeddings.sort("clip_id")
+    images = image_embeddings.sort("image_id")
+    clip_ids, image_ids = music["clip_id"].to_list(), images["image_id"].to_list()
+    sources = _aligned_to(music, music_clips.select("clip_id", "source_id"), "clip_id", "music_clips")
+    clip_parts = split_by_source(sources["source_id"].to_list(), seed)
+    pair_clips = _rows_of(fused_pairs["clip_id"], clip_ids, "clip", "music_embeddings")
+    return PairData(
+        clip_ids=clip_ids,
+        image_ids=image_ids,
+        music=_matrix(music["embedding"]),
+        images=_matrix(images["embedding"]),
+        pair_clips=pair_clips,
+        pair_images=_rows_of(fused_pairs["image_id"], image_ids, "image", "image_embeddings"),
+        fused_scores=fused_pairs["fused_score"].cast(pl.Float32).to_numpy(),
+        pair_parts=np.asarray(clip_parts, dtype=np.str_)[pair_clips],
+        clip_parts=clip_parts,
+        music_va=_va(music, music_va, "clip_id"),
+        image_va=_va(images, image_va, "image_id"),
+    )
+
+
+def train_on_frames(
+    network: str,
+    music_embeddings: pl.DataFrame,
+    image_embeddings: pl.DataFrame,
+    fused_pairs: pl.DataFrame,
+    music_clips: pl.DataFrame,
+    music_va: pl.DataFrame,
+    image_va: pl.DataFrame,
+    settings: TrainingSettings,
+    config: Mapping[str, Any] | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> TrainedAdapter:
+    """Train a network on the lake's tables; arguments as `pair_data` and `training.train` take them."""
+    data = pair_data(
+        music_embeddings, image_embeddings, fused_pairs, music_clips, music_va, image_va, settings.seed
+    )
+    return train(network, data, settings, dict(config or {}), on_epoch)
+
+
+def adapted_frame(
+    weights: Path, music_embeddings: pl.DataFrame, image_embeddings: pl.DataFrame, device: str = "cpu"
+) -> pl.DataFrame:
+    """New embeddings of all music and images, by the adapter in a weights file.
+
+    Returns:
+        ADAPTED_EMBEDDINGS rows, music then images, each by id. `split` is null for images and for
+        clips that came after training.
+    """
+    adapter = TrainedAdapter.load(weights)
+    music = music_embeddings.sort("clip_id")
+    images = image_embeddings.sort("image_id")
+    clip_ids, image_ids = music["clip_id"].to_list(), images["image_id"].to_list()
+    p, q = adapter.embed(
+        clip_ids, _matrix(music["embedding"]), image_ids, _matrix(images["embedding"]), resolve_device(device)
+    )
+    part_of = adapter.part_of()
+    parts = [part_of.get(clip_id) for clip_id in clip_ids]
+    return ADAPTED_EMBEDDINGS.check(
+        pl.DataFrame(
+            {
+                "network": [adapter.network] * (len(p) + len(q)),
+                "kind": ["music"] * len(p) + ["image"] * len(q),
+                "item_id": clip_ids + image_ids,
+                "split": pl.Series(parts + [None] * len(q), dtype=pl.String),
+                "embedding": pl.Series(np.concatenate([p, q]), dtype=pl.Array(pl.Float32, p.shape[1])),
+            }
+        )
+    )
+
+
+def evaluate(
+    adapted: pl.DataFrame,
+    music_embeddings: pl.DataFrame,
+    image_embeddings: pl.DataFrame,
+    fused_pairs: pl.DataFrame,
+    music_clips: pl.DataFrame,
+    images: pl.DataFrame,
+    music_va: pl.DataFrame,
+    image_va: pl.DataFrame,
+    *,
+    seed: int,
+    alpha: float,
+    candidates: int,
+    rescaling: Rescaling,
+    kernel: str,
+    sigma: float,
+) -> pl.DataFrame:
+    """Every network beside random, semantic, structured and oracle, on unseen clips.
+
+    Systems: each network; `random`; `semantic` (X·Y of the frozen space); `structured` (T with VA
+    predicted from the music embedding by a ridge on the training clips); `oracle` (T with the
+    clips' own VA, which made the pairs).
+
+    Args:
+        adapted: ADAPTED_EMBEDDINGS of one or more networks.
+        music_embeddings: all partitions.
+        image_embeddings: all partitions.
+        fused_pairs: all partitions.
+        music_clips: clip_id and emotion are read.
+        images: image_id and tag are read.
+        music_va: clip_id, valence, arousal **aligned to [-1, 1]²**.
+        image_va: image_id, valence, arousal aligned.
+        seed: of the random baseline.
+        alpha: the one that made the pairs; the same goes for the rest.
+        candidates: K.
+        rescaling: S̃.
+        kernel: of E.
+        sigma: width of the gaussian kernel.
+
+    Returns:
+        system, split, metric, value. Splits are `validation` and `test`; where there is neither
+        (one source clip in all) `train`, under that name. Metrics are those of `retrieval` and of
+        `emotion_metrics`, at 10, `auc`, and `queries`, the number of clips.
+
+    Raises:
+        AdapterError: networks that were split differently, or tables that do not fit each other.
+    """
+    music = music_embeddings.sort("clip_id")
+    pictures = image_embeddings.sort("image_id")
+    clip_ids, image_ids = music["clip_id"].to_list(), pictures["image_id"].to_list()
+    parts = _common_split(adapted, clip_ids)
+    emotions = _aligned_to(music, music_clips.select("clip_id", "emotion"), "clip_id", "music_clips")
+    tags = _aligned_to(pictures, images.select("image_id", "tag"), "image_id", "images")
+    music_plane, image_plane = _va(music, music_va, "clip_id"), _va(pictures, image_va, "image_id")
+    unit = _matrix(music["embedding"])
+    X = unit * music["scale"].to_numpy()[:, None]
+    Y = _matrix(pictures["embedding"]) * pictures["scale"].to_numpy()[:, None]
+    predicted = predict_va(unit, music_plane, (parts == TRAIN).tolist(), (parts == VALIDATION).tolist())
+
+    def formula(va: NDArray[np.float64]) -> ScoreRows:
+        return formula_scores(
+            X, Y, va, image_plane,
+            alpha=alpha, candidates=candidates, rescaling=rescaling, kernel=kernel, sigma=sigma,
+        )  # fmt: skip
+
+    systems: dict[str, ScoreRows] = {}
+    for (network,), adapted_rows in adapted.group_by("network", maintain_order=True):
+        systems[str(network)] = inner_product_scores(
+            _adapted_matrix(adapted_rows, "music", clip_ids),
+            _adapted_matrix(adapted_rows, "image", image_ids),
+        )
+    systems["structured"] = formula(predicted)
+    systems["semantic"] = inner_product_scores(X, Y)
+    systems["random"] = random_scores(seed, len(image_ids))
+    systems["oracle"] = formula(music_plane)
+
+    relevance = Relevance.of_pairs(
+        _rows_of(fused_pairs["clip_id"], clip_ids, "clip", "music_embeddings"),
+        _rows_of(fused_pairs["image_id"], image_ids, "image", "image_embeddings"),
+        len(image_ids),
+    )
+    lines: list[tuple[str, str, str, float]] = []
+    for split in [part for part in (VALIDATION, TEST) if (parts == part).any()] or [TRAIN]:
+        rows = np.flatnonzero(parts == split)
+        for system, score_rows in systems.items():
+            evaluation = evaluate_ranking(score_rows, rows, relevance, K)
+            by_feeling = emotion_metrics_at_k(
+                evaluation.ranked,
+                emotions["emotion"].gather(evaluation.rows).to_list(),
+                music_plane[evaluation.rows],
+                tags["tag"].to_list(),
+                image_plane,
+            )
+            values = dict(evaluation.metrics)
+            for name, value in by_feeling.items():
+                defined = value[np.isfinite(value)]
+                values[f"{name}_at_{K}"] = float(defined.mean()) if len(defined) else float("nan")
+            values["queries"] = float(len(evaluation.rows))
+            lines += [(system, split, metric, value) for metric, value in values.items()]
+    return pl.DataFrame(lines, schema=EVALUATION_COLUMNS, orient="row")
+
+
+def _matrix(embeddings: pl.Series) -> NDArray[np.float32]:
+    return np.ascontiguousarray(embeddings.to_numpy(), dtype=np.float32)
+
+
+def _rows_of(ids: pl.Series, known: list[str], kind: str, table: str) -> NDArray[np.int64]:
+    row_of = {name: row for row, name in enumerate(known)}
+    missing = [name for name in ids.unique(maintain_order=True).to_list() if name not in row_of]
+    if missing:
+        raise AdapterError(
+            f"{kind} {missing[0]!r} stands in a pair but not in {table}: materialize the pairs again"
+        )
+    return np.asarray([row_of[name] for name in ids.to_list()], dtype=np.int64)
+
+
+def _aligned_to(items: pl.DataFrame, facts: pl.DataFrame, key: str, table: str) -> pl.DataFrame:
+    joined = items.select(key).join(facts, on=key, how="left", maintain_order="left")
+    missing = joined.filter(pl.any_horizontal(pl.exclude(key).is_null()))
+    if not missing.is_empty():
+        raise AdapterError(
+            f"{key} {missing[key][0]!r} has an embedding but no row in {table}: materialize it again"
+        )
+    if len(joined) != len(items):
+        raise AdapterError(f"a {key} stands twice in {table}")
+    return joined
+
+
+def _va(items: pl.DataFrame, va: pl.DataFrame, key: str) -> NDArray[np.float64]:
+    plane = _aligned_to(items, va.select(key, "valence", "arousal"), key, "the aligned valence and arousal")
+    return plane.select("valence", "arousal").to_numpy().astype(np.float64)
+
+
+def _adapted_matrix(rows: pl.DataFrame, kind: str, ids: list[str]) -> NDArray[np.float32]:
+    of_kind = rows.filter(pl.col("kind") == kind)
+    wanted = pl.DataFrame({"item_id": ids})
+    joined = _aligned_to(wanted, of_kind.select("item_id", "embedding"), "item_id", "adapted_embeddings")
+    return _matrix(joined["embedding"])
+
+
+def _common_split(adapted: pl.DataFrame, clip_ids: list[str]) -> NDArray[np.str_]:
+    """The part of each clip, `""` for those that came after training; the same in all networks."""
+    splits = {
+        str(network): dict(rows.filter(pl.col("kind") == "music").select("item_id", "split").iter_rows())
+        for (network,), rows in adapted.group_by("network", maintain_order=True)
+    }
+    if not splits:
+        raise AdapterError("there are no adapted embeddings to evaluate: train a network first")
+    first, *others = splits
+    for other in others:
+        if splits[other] != splits[first]:
+            raise AdapterError(
+                f"networks {first} and {other} were trained on different splits: "
+                "train both on the same seed and data"
+            )
+    return np.asarray([splits[first].get(clip_id) or "" for clip_id in clip_ids], dtype=np.str_)

@@ -1,0 +1,244 @@
+"""Ranking images for clips, and the @k metrics of a ranking.
+
+Belongs here: exact top-k with deterministic ties (score descending, then item index ascending) and
+metrics that look only at which items are relevant. Metrics of feeling are in `emotion_metrics`;
+what produces scores is in `baselines` and in the networks. Numpy only.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+Ids = NDArray[np.int64]
+
+ScoreRows = Callable[[Ids], Floats]
+"""Query rows (n,) → scores (n, M) float, larger is better; -inf leaves an item out."""
+
+TILE_ROWS = 256
+CHUNK = 64
+
+
+def top_k(scores: Floats, k: int) -> Ids:
+    """The k best items of each row: (n, M) float → (n, k) int64, best first.
+
+    Equal scores go by item index, ascending. Exact: the k-th largest of the chunks' maxima is a
+    lower bound of the k-th largest score, so only entries above it are sorted. Where a row has
+    fewer than k items with a score above -inf, the rest of its row is -1.
+
+    Raises:
+        ValueError: k is below 1, or a score is NaN.
+    """
+    if k < 1:
+        raise ValueError(f"top_k needs k of at least 1, got {k}")
+    n, n_items = scores.shape
+    if np.isnan(scores).any():
+        row = int(np.flatnonzero(np.isnan(scores).any(axis=1))[0])
+        raise ValueError(f"scores of row {row} hold NaN: nothing can be ranked by it")
+    chunks = n_items // CHUNK
+    if chunks < k:
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        kept = np.take_along_axis(scores, order, axis=1) > -np.inf
+        ranked = np.full((n, k), -1, dtype=np.int64)
+        ranked[:, : order.shape[1]] = np.where(kept, order, -1)
+        return ranked
+    chunk_maxima = scores[:, : chunks * CHUNK].reshape(n, chunks, CHUNK).max(axis=2)
+    bound = np.partition(chunk_maxima, chunks - k, axis=1)[:, chunks - k]
+    rows, items = np.divmod(np.flatnonzero(scores >= bound[:, None]), n_items)
+    values = scores[rows, items]
+    order = np.lexsort((items, -values, rows))
+    starts = np.searchsorted(rows, np.arange(n))
+    best = order[starts[:, None] + np.arange(k)]
+    return np.where(values[best] > -np.inf, items[best], -1)
+
+
+def inner_product_scores(queries: Floats, items: Floats) -> ScoreRows:
+    """Scores by inner product: queries (N, e) and items (M, e)."""
+
+    def score_rows(rows: Ids) -> Floats:
+        return queries[rows] @ items.T
+
+    return score_rows
+
+
+def tiles(rows: Ids) -> Iterator[Ids]:
+    """`rows` in pieces whose score rows fit in memory together."""
+    for start in range(0, len(rows), TILE_ROWS):
+        yield rows[start : start + TILE_ROWS]
+
+
+def rank(score_rows: ScoreRows, rows: Ids, k: int, excluded: "Relevance | None" = None) -> Ids:
+    """Top k items of each query in `rows`: (n, k) int64, without the pairs in `excluded`."""
+    ranked = [np.empty((0, k), dtype=np.int64)]
+    for tile in tiles(rows):
+        scores = score_rows(tile)
+        if excluded is not None:
+            scores = excluded.masked(tile, scores)
+        ranked.append(top_k(scores, k))
+    return np.concatenate(ranked)
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """Which item belongs to which query: pairs as sorted keys `query · n_items + item`."""
+
+    keys: Ids
+    n_items: int
+
+    @classmethod
+    def of_pairs(cls, queries: Ids, items: Ids, n_items: int) -> "Relevance":
+        """From pairs (P,) of query rows and item indices; repeated pairs count once."""
+        return cls(np.unique(queries.astype(np.int64) * n_items + items.astype(np.int64)), n_items)
+
+    def queries(self) -> Ids:
+        """The queries that have a relevant item, ascending."""
+        return np.unique(self.keys // self.n_items)
+
+    def of_query(self, row: int) -> Ids:
+        """Relevant items of one query, ascending."""
+        low, high = np.searchsorted(self.keys, [row * self.n_items, (row + 1) * self.n_items])
+        return self.keys[low:high] - row * self.n_items
+
+    def counts(self, rows: Ids) -> Ids:
+        """R: number of relevant items of each query."""
+        starts = np.searchsorted(self.keys, rows * self.n_items)
+        return (np.searchsorted(self.keys, (rows + 1) * self.n_items) - starts).astype(np.int64)
+
+    def hits(self, rows: Ids, ranked: Ids) -> NDArray[np.bool_]:
+        """(n, k) bool: is the item in this place relevant? -1 never is."""
+        wanted = rows[:, None] * self.n_items + ranked
+        if not len(self.keys):
+            return np.zeros(ranked.shape, dtype=np.bool_)
+        places = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
+        return np.asarray((self.keys[places] == wanted) & (ranked >= 0))
+
+    def masked(self, rows: Ids, scores: Floats) -> Floats:
+        """A copy of `scores` (n, M) with these pairs at -inf."""
+        scores = scores.copy()
+        for position, row in enumerate(rows):
+            scores[position, self.of_query(int(row))] = -np.inf
+        return scores
+
+
+def metrics_at_k(hits: NDArray[np.bool_], relevant: Ids) -> dict[str, NDArray[np.float64]]:
+    """Metrics of each query at k, the width of `hits`; every value is in [0, 1].
+
+    Args:
+        hits: (n, k) bool, best place first.
+        relevant: (n,) R, the number of relevant items of each query, at least 1.
+
+    Returns:
+        One (n,) float64 array each. `precision` hits / k, `recall` hits / R, `map` the sum of the
+        precisions at the hits divided by R, `ndcg` with binary gains and the ideal of min(R, k)
+        hits, `mrr` 1 / place of the first hit, `hit_rate` 1 where there is any.
+        These are trec_eval's P, recall, map_cut, ndcg_cut, recip_rank (of k places) and success.
+
+    Raises:
+        ValueError: a query has no relevant item, so that recall, MAP and NDCG are undefined.
+    """
+    n, k = hits.shape
+    if n and int(relevant.min()) < 1:
+        raise ValueError(
+            f"query {int(np.argmin(relevant))} has no relevant item: leave it out of the evaluation"
+        )
+    places = np.arange(1, k + 1, dtype=np.float64)
+    found = hits.astype(np.float64)
+    total = found.sum(axis=1)
+    discounts = 1.0 / np.log2(places + 1.0)
+    ideal = np.concatenate([[0.0], np.cumsum(discounts)])[np.minimum(relevant, k)]
+    return {
+        "precision": total / k,
+        "recall": total / relevant,
+        "map": (found * np.cumsum(found, axis=1) / places).sum(axis=1) / relevant,
+        "ndcg": (found * discounts).sum(axis=1) / ideal,
+        "mrr": (found / places).max(axis=1, initial=0.0),
+        "hit_rate": found.max(axis=1, initial=0.0),
+    }
+
+
+def ceilings_at_k(relevant: Ids, k: int) -> dict[str, NDArray[np.float64]]:
+    """The best value that each metric of `metrics_at_k` can have for queries with R relevant items."""
+    hits = np.arange(k)[None, :] < relevant[:, None]
+    return metrics_at_k(hits, relevant)
+
+
+def coverage(ranked: Ids, n_items: int) -> float:
+    """Share of the items that stand in any ranking; its ceiling is min(1, n · k / n_items)."""
+    return len(np.unique(ranked[ranked >= 0])) / n_items
+
+
+def auc(scores: Floats, relevant: list[Ids]) -> NDArray[np.float64]:
+    """Per row of `scores` (n, M): chance that a relevant item outscores another; ties count half.
+
+    Items at -inf are left out. NaN where a row has no relevant or no other item left.
+    """
+    areas = np.full(len(relevant), np.nan)
+    for position, items in enumerate(relevant):
+        row = scores[position]
+        positives = row[items]
+        others = np.delete(row, items)
+        others = np.sort(others[others > -np.inf])
+        if len(positives) and len(others):
+            below = np.searchsorted(others, positives, side="left")
+            not_above = np.searchsorted(others, positives, side="right")
+            areas[position] = float((below + not_above).mean()) / (2.0 * len(others))
+    return areas
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A ranking of queries that have relevant items, and what it is worth.
+
+    Attributes:
+        rows: (n,) the queries.
+        ranked: (n, k) their items, -1 where there is none.
+        metrics: mean over the queries, by names such as `ndcg_at_10`; `auc` and `coverage` too.
+    """
+
+    rows: Ids
+    ranked: Ids
+    metrics: dict[str, float]
+
+
+def evaluate_ranking(
+    score_rows: ScoreRows,
+    rows: Ids,
+    relevance: Relevance,
+    k: int = 10,
+    excluded: Relevance | None = None,
+    with_auc: bool = True,
+) -> Evaluation:
+    """Rank the items of each query in `rows` that has a relevant one, and average the metrics.
+
+    Args:
+        score_rows: the system.
+        rows: (n,) query rows.
+        relevance: what should be found.
+        k: places looked at.
+        excluded: pairs that may not be ranked, such as those a network was trained on.
+        with_auc: AUC needs every score sorted; leave it out where only the top counts.
+
+    Raises:
+        ValueError: no query in `rows` has a relevant item.
+    """
+    rows = rows[relevance.counts(rows) > 0]
+    if not len(rows):
+        raise ValueError("none of the queries has a relevant item: there is nothing to evaluate")
+    ranked, areas = [], []
+    for tile in tiles(rows):
+        scores = score_rows(tile)
+        if excluded is not None:
+            scores = excluded.masked(tile, scores)
+        ranked.append(top_k(scores, k))
+        if with_auc:
+            areas.append(auc(scores, [relevance.of_query(int(row)) for row in tile]))
+    places = np.concatenate(ranked)
+    values = metrics_at_k(relevance.hits(rows, places), relevance.counts(rows))
+    metrics = {f"{name}_at_{k}": float(value.mean()) for name, value in values.items()}
+    if with_auc:
+        measured = np.concatenate(areas)
+        metrics["auc"] = float(np.nanmean(measured)) if not np.isnan(measured).all() else float("nan")
+    metrics[f"coverage_at_{k}"] = coverage(places, relevance.n_items)
+    return Evaluation(rows, places, metrics)

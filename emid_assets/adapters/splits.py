@@ -1,0 +1,75 @@
+"""Which pairs train, which choose, which test.
+
+Two protocols. *Cold*: clips of unseen sources. Split by source clip, never by clip: expanded clips
+carry the labels of their source, so a random split leaks. *Warm*: every clip is known, and one of
+its pairs is held out.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+
+
+def split_by_source(
+    source_ids: Sequence[str], seed: int, validation: float = 0.15, test: float = 0.15
+) -> list[str]:
+    """The part of each clip: `train`, `validation` or `test`, the same for all clips of a source.
+
+    Sources are put in the order of sha256(seed, source id) and cut by share, so the split depends
+    neither on the order of the rows nor much on what is added later. Each part has at least one
+    source where there are three or more; two sources give train and validation; a single source
+    is all train, since nothing unseen is left to measure with.
+
+    Args:
+        source_ids: (N,) the source of each clip.
+        seed: another seed, another split.
+        validation: share of the sources that choose the epoch.
+        test: share of the sources that is looked at once, at the end.
+
+    Raises:
+        ValueError: the shares are negative or leave nothing to train on.
+    """
+    if validation < 0 or test < 0 or validation + test >= 1:
+        raise ValueError(
+            f"shares of validation ({validation}) and test ({test}) must not be negative and must sum below 1"
+        )
+    sources = sorted(set(source_ids), key=lambda source: hashlib.sha256(f"{seed}:{source}".encode()).digest())
+    n = len(sources)
+    n_validation = min(max(1, round(n * validation)), n - 1) if n >= 2 and validation else 0
+    n_test = min(max(1, round(n * test)), n - n_validation - 1) if n >= 3 and test else 0
+    part = dict.fromkeys(sources, TRAIN)
+    part.update(dict.fromkeys(sources[:n_validation], VALIDATION))
+    part.update(dict.fromkeys(sources[n_validation : n_validation + n_test], TEST))
+    return [part[source] for source in source_ids]
+
+
+def hold_out_one_pair(
+    pair_clips: NDArray[np.int64], source_ids: Sequence[str], seed: int
+) -> NDArray[np.str_]:
+    """The part of each pair where all clips are known: one pair of each clip is held out.
+
+    The held-out pairs of one half of the sources are validation, those of the other half test, so
+    that what is chosen on the one is measured on the other. A clip with a single pair trains.
+
+    Args:
+        pair_clips: (P,) row of the clip of each pair.
+        source_ids: (N,) source of each clip.
+        seed: of the choice.
+
+    Returns:
+        (P,) `train`, `validation` or `test`.
+    """
+    n = len(source_ids)
+    priority = np.random.default_rng(seed).random(len(pair_clips))
+    order = np.lexsort((priority, pair_clips))
+    clips, first = np.unique(pair_clips[order], return_index=True)
+    held_out = order[first[np.bincount(pair_clips, minlength=n)[clips] > 1]]
+    halves = np.asarray(split_by_source(source_ids, seed, validation=0.5, test=0.0), dtype=np.str_)
+    parts = np.full(len(pair_clips), TRAIN, dtype="<U10")
+    validation = halves[pair_clips[held_out]] == VALIDATION
+    parts[held_out] = np.where(validation, VALIDATION, TEST)
+    return parts

@@ -1,0 +1,1 @@
+"""The emotion model of music and images, and arithmetic on valence and arousal."""

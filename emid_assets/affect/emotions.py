@@ -1,0 +1,169 @@
+"""The emotion model: 13 categories of music, 28 feelings, 11 ratings, Mikels' eight for images.
+
+Belongs here: the names, their order and their places on the valence-arousal scales, and how a
+label that someone wrote is found. Reading cells of tables is `ratings`, computing is
+`valence_arousal`.
+
+Sources: the categories, feelings and ratings of music are those of Cowen et al. 2020 (PNAS), as
+EMID (arXiv 2308.07622) uses them; the eight emotions of images are Mikels et al. 2005.
+"""
+
+from dataclasses import dataclass
+
+
+class UnknownLabelError(ValueError):
+    """A label is none of those that the emotion model has."""
+
+
+@dataclass(frozen=True)
+class MusicEmotion:
+    """One of the 13 categories of music.
+
+    Attributes:
+        key: readable name that partitions and folders carry, such as `sad`.
+        letter: EMID's `genre`, A to M.
+        name: the category in the source's own words, such as `Sad, depressing`.
+        valence: mean rating of the category's clips, 1 to 9, over the 1,841 published rows.
+        arousal: the same for arousal.
+    """
+
+    key: str
+    letter: str
+    name: str
+    valence: float
+    arousal: float
+
+
+@dataclass(frozen=True)
+class ImageEmotion:
+    """One of Mikels' eight emotions of images.
+
+    Attributes:
+        key: the tag, such as `awe`.
+        valence: 0 to 1, from the NRC-VAD lexicon v1 (Mohammad 2018).
+        arousal: the same for arousal.
+    """
+
+    key: str
+    valence: float
+    arousal: float
+
+
+MUSIC_EMOTIONS = (
+    MusicEmotion("amusing", "A", "Amusing", 5.90, 5.72),
+    MusicEmotion("annoying", "B", "Annoying", 3.52, 4.65),
+    MusicEmotion("anxious", "C", "Anxious, tense", 4.45, 5.06),
+    MusicEmotion("beautiful", "D", "Beautiful", 6.01, 5.16),
+    MusicEmotion("calm", "E", "Calm, relaxing, serene", 5.99, 4.81),
+    MusicEmotion("dreamy", "F", "Dreamy", 4.94, 4.60),
+    MusicEmotion("energizing", "G", "Energizing, pump-up", 5.45, 6.10),
+    MusicEmotion("erotic", "H", "Erotic, desirous", 5.62, 5.23),
+    MusicEmotion("indignant", "I", "Indignant, defiant", 4.54, 5.96),
+    MusicEmotion("joyful", "J", "Joyful, cheerful", 6.25, 5.75),
+    MusicEmotion("sad", "K", "Sad, depressing", 5.17, 4.49),
+    MusicEmotion("scary", "L", "Scary, fearful", 3.61, 4.36),
+    MusicEmotion("triumphant", "M", "Triumphant, heroic", 5.18, 5.99),
+)
+"""By letter."""
+
+MUSIC_EMOTION_KEYS = tuple(emotion.key for emotion in MUSIC_EMOTIONS)
+
+FEELINGS = (
+    "Amusing",
+    "Angry",
+    "Annoying",
+    "Anxious, tense",
+    "Awe-inspiring, amazing",
+    "Beautiful",
+    "Bittersweet",
+    "Calm, relaxing, serene",
+    "Compassionate, sympathetic",
+    "Dreamy",
+    "Eerie, mysterious",
+    "Energizing, pump-up",
+    "Entrancing",
+    "Erotic, desirous",
+    "Euphoric, ecstatic",
+    "Exciting",
+    "Goose bumps",
+    "Indignant, defiant",
+    "Joyful, cheerful",
+    "Nauseating, revolting",
+    "Painful",
+    "Proud, strong",
+    "Romantic, loving",
+    "Sad, depressing",
+    "Scary, fearful",
+    "Tender, longing",
+    "Transcendent, mystical",
+    "Triumphant, heroic",
+)
+"""The 28 feelings that listeners chose from, in the spelling of the published tables."""
+
+RATINGS = (
+    "arousal",
+    "attention",
+    "certainty",
+    "commitment",
+    "dominance",
+    "enjoyment",
+    "identity",
+    "obstruction",
+    "safety",
+    "valence",
+    "familiarity",
+)
+"""The 11 numbers of EMID's `emotion` column in its order, which is not alphabetical."""
+
+IMAGE_EMOTIONS = (
+    ImageEmotion("amusement", 0.929, 0.837),
+    ImageEmotion("anger", 0.167, 0.865),
+    ImageEmotion("awe", 0.469, 0.740),
+    ImageEmotion("contentment", 0.875, 0.610),
+    ImageEmotion("disgust", 0.052, 0.775),
+    ImageEmotion("excitement", 0.896, 0.684),
+    ImageEmotion("fear", 0.073, 0.840),
+    ImageEmotion("sadness", 0.052, 0.288),
+)
+
+IMAGE_EMOTION_KEYS = tuple(emotion.key for emotion in IMAGE_EMOTIONS)
+
+_MUSIC_BY_LABEL = {
+    label.casefold(): emotion
+    for emotion in MUSIC_EMOTIONS
+    for label in (emotion.letter, emotion.key, emotion.name)
+}
+_IMAGE_BY_LABEL = {emotion.key: emotion for emotion in IMAGE_EMOTIONS}
+
+
+def find_music_emotion(label: str) -> MusicEmotion:
+    """The category that `label` names: a letter (`K`), key (`sad`) or full name, in any case.
+
+    Raises:
+        UnknownLabelError: names the label and the ones allowed.
+    """
+    emotion = _MUSIC_BY_LABEL.get(_folded(label))
+    if emotion is None:
+        allowed = ", ".join(f"{known.letter} {known.key}" for known in MUSIC_EMOTIONS)
+        raise UnknownLabelError(
+            f"unknown music emotion {label!r}: use letter, key or full name of a category ({allowed})"
+        )
+    return emotion
+
+
+def find_image_emotion(label: str) -> ImageEmotion:
+    """The one of Mikels' eight emotions that `label` names, in any case.
+
+    Raises:
+        UnknownLabelError: names the label and the ones allowed.
+    """
+    emotion = _IMAGE_BY_LABEL.get(_folded(label))
+    if emotion is None:
+        raise UnknownLabelError(
+            f"unknown image emotion {label!r}: use one of {', '.join(IMAGE_EMOTION_KEYS)}"
+        )
+    return emotion
+
+
+def _folded(label: str) -> str:
+    return " ".join(label.split()).casefold()

@@ -1,0 +1,96 @@
+"""`emid build`: the whole graph in one process, stage by stage, on the instance that the web UI shows."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+from dagster import DagsterInstance
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from emid_assets.definitions import build_definitions
+from emid_assets.defs.jobs import STAGES
+from emid_assets.settings import load_settings
+from emid_assets.store.duckdb_store import Lake
+
+
+class BuildFailedError(RuntimeError):
+    """Some partitions of a stage failed: the stages after it were not run."""
+
+
+def run_build(options: Mapping[str, Any]) -> dict[str, str]:
+    """Run every stage for every partition, and say where the results are.
+
+    Args:
+        options: Settings by name; they go into each run's configuration, so the web UI shows them.
+
+    Raises:
+        BuildFailedError: names each failed partition of the stage, and its first error.
+    """
+    settings = load_settings(options)
+    console = Console(stderr=True)
+    progress = Progress(
+        TextColumn("{task.fields[stage]:<14}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("{task.description}"), console=console,
+    )  # fmt: skip
+    definitions = build_definitions(**options)
+    loggers = {"console": _terminal_logger(progress)}
+    run_config = {"resources": {"settings": {"config": dict(options)}}} if options else None
+    with DagsterInstance.get() as instance, progress:
+        for stage in STAGES:
+            job = definitions.resolve_job_def(stage).with_logger_defs(loggers)
+            keys = job.partitions_def.get_partition_keys() if job.partitions_def else [None]
+            bar = progress.add_task("", total=len(keys), stage=stage)
+            failures = []
+            for key in keys:
+                progress.update(bar, description=key or "")
+                result = job.execute_in_process(
+                    instance=instance, partition_key=key, run_config=run_config, raise_on_error=False
+                )
+                if not result.success:
+                    failures.append(f"{stage} {key or ''}: {_first_error(result)}")
+                progress.advance(bar)
+            progress.update(bar, description="failed" if failures else "")
+            if failures:
+                raise BuildFailedError("\n".join(failures))
+    lake = Lake(settings.lake_folder)
+    pairs = lake.read("fused_pairs", columns=["clip_id"])
+    rejected = lake.read("rejected_media", columns=["reason"])
+    return {
+        "pairs": f"{pairs.height} of {pairs['clip_id'].n_unique()} clips (table fused_pairs)",
+        "rejected": f"{rejected.height} media (table rejected_media)",
+        "store": f"{lake.catalogue_path}  (duckdb -readonly, or duckdb.connect)",
+        "report": str(settings.lake_folder / "report.html"),
+    }
+
+
+def _first_error(result: dg.ExecuteInProcessResult) -> str:
+    for event in result.all_events:
+        if event.is_step_failure:
+            error = event.step_failure_data.error
+            while error is not None and error.cause is not None:
+                error = error.cause
+            if error is not None:
+                return error.message.strip()
+    return "the run failed; the web UI has its log"
+
+
+def _terminal_logger(progress: Progress) -> dg.LoggerDefinition:
+    """A Dagster logger that shows what the ops say beside the bar, and warnings above it."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            message = getattr(record, "dagster_meta", {}).get("orig_message", record.getMessage())
+            if record.levelno >= logging.WARNING:
+                progress.console.print(message)
+            elif progress.task_ids:
+                progress.update(progress.task_ids[-1], description=message)
+
+    @dg.logger
+    def terminal_logger(_: dg.InitLoggerContext) -> logging.Logger:
+        logger = logging.Logger("emid", logging.INFO)
+        logger.addHandler(Handler())
+        return logger
+
+    return terminal_logger

@@ -1,0 +1,98 @@
+"""The command line `emid`: a thin front on the code that the Dagster assets run."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import click
+
+from emid_assets.instance import environment_of, prepare_instance
+from emid_assets.settings import (
+    ENVIRONMENT_PREFIX,
+    Settings,
+    SettingsError,
+    allowed_range,
+    load_settings,
+)
+
+PACKAGE = Path(__file__).parent
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def settings_options(command: Command) -> Command:
+    """Give a command one option for each setting; the values come as keyword arguments, None where not given."""
+    for name, field in reversed(Settings.model_fields.items()):
+        choices = get_args(field.annotation)
+        default = field.default if field.default != "" else None
+        command = click.option(
+            "--" + name.replace("_", "-"),
+            name,
+            type=click.Choice(choices) if choices else str,
+            metavar=None if choices else "DIR" if name in ("media", "lake") else "VALUE",
+            help=f"{field.description} [{allowed_range(name)}; default: {default}; {ENVIRONMENT_PREFIX}{name.upper()}]",
+        )(command)
+    return command
+
+
+def settings_from(options: dict[str, Any]) -> Settings:
+    """The settings that a command's options give, with an error of one line where one is wrong."""
+    try:
+        settings = load_settings(options)
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+    if not settings.media_folder.is_dir():
+        raise click.ClickException(f"media = {settings.media!r}: there is no such folder")
+    return settings
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="emid-assets")
+def main() -> None:
+    """Build an emotionally aligned music-image dataset from your own media."""
+
+
+@main.command()
+@settings_options
+def build(**options: Any) -> None:
+    """Build the whole graph, stage by stage: media, embeddings, pairs, adapter, report."""
+    settings = settings_from(options)
+    home = prepare_instance(settings)
+    os.environ.update(environment_of(settings, home))
+    from emid_assets.build import BuildFailedError, run_build
+
+    start = time.monotonic()
+    try:
+        summary = run_build({name: value for name, value in options.items() if value is not None})
+    except BuildFailedError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"\nDone in {time.monotonic() - start:.0f} s.")
+    for name, value in summary.items():
+        click.echo(f"  {name:<14} {value}")
+    click.echo(f"  {'web UI':<14} emid ui --media {settings.media} --lake {settings.lake_folder}")
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=3000, show_default=True, help="Port to listen on.")
+@settings_options
+def ui(host: str, port: int, **options: Any) -> None:
+    """Start Dagster's web UI and daemon on a build's instance."""
+    settings = settings_from(options)
+    home = prepare_instance(settings)
+    workspace = next(
+        path for path in (PACKAGE.parent / "workspace.yaml", PACKAGE / "workspace.yaml") if path.exists()
+    )
+    click.echo(f"Media {settings.media_folder}\nLake  {settings.lake_folder}\nUI    http://{host}:{port}")
+    command = ["dagster", "dev", "-w", str(workspace), "-h", host, "-p", str(port)]
+    environment = os.environ | environment_of(settings, home)
+    bin_folder = str(Path(sys.executable).parent)
+    environment["PATH"] = bin_folder + os.pathsep + environment.get("PATH", "")
+    os.execvpe(command[0], command, environment)
+
+
+if __name__ == "__main__":
+    main()

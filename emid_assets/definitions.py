@@ -1,0 +1,58 @@
+"""The code location: all assets, jobs and resources, put together once.
+
+Policies that hold for many assets (owners, descriptions of tables, pools) are applied here, by
+selection, and not repeated on each asset.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+
+from emid_assets.defs import adapter, alignment, embeddings, evaluation, media
+from emid_assets.defs.io_manager import LakeIOManager
+from emid_assets.defs.jobs import JOBS
+from emid_assets.defs.partitions import IMAGE_EMOTION_PARTITIONS, MUSIC_EMOTION_PARTITIONS, sharded
+from emid_assets.defs.resources import settings_resource
+from emid_assets.settings import load_settings
+from emid_assets.store.schemas import TABLES
+
+OWNERS = ["team:emid"]
+STAGES = (media, embeddings, alignment, adapter, evaluation)
+EMOTION_PARTITIONS = (MUSIC_EMOTION_PARTITIONS, IMAGE_EMOTION_PARTITIONS)
+
+
+def build_definitions(**overrides: Any) -> dg.Definitions:
+    """A fresh code location; `overrides` are settings by name, before `EMID_*` variables.
+
+    Raises:
+        SettingsError: names each setting that has a value it cannot have.
+    """
+    settings = load_settings(overrides)
+
+    def with_policies(spec: dg.AssetSpec) -> dg.AssetSpec:
+        table = TABLES[spec.key.path[-1]]
+        attributes: dict[str, Any] = {
+            "owners": OWNERS,
+            "metadata": {**spec.metadata, "table": table.name, "row": table.row},
+        }
+        if settings.shards_per_emotion > 1 and spec.partitions_def in EMOTION_PARTITIONS:
+            attributes["partitions_def"] = sharded(spec.partitions_def, settings.shards_per_emotion)
+        return spec.replace_attributes(**attributes)
+
+    assets: Sequence[dg.AssetsDefinition] = [
+        asset.map_asset_specs(with_policies)
+        for stage in STAGES
+        for asset in dg.load_assets_from_modules([stage])
+        if isinstance(asset, dg.AssetsDefinition)
+    ]
+    resource = settings_resource(settings)
+    return dg.Definitions(
+        assets=assets,
+        jobs=JOBS,
+        resources={"settings": resource, "io_manager": LakeIOManager(settings=resource)},
+        executor=dg.in_process_executor,
+    )
+
+
+definitions = build_definitions()

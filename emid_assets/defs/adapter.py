@@ -1,0 +1,142 @@
+"""The adapter stage: a network trained on the pairs, and the new embeddings that it gives."""
+
+import dagster as dg
+import polars as pl
+
+from emid_assets.defs.alignment import EVERY_PARTITION
+from emid_assets.defs.checks import check_result, schema_result, table_asset
+from emid_assets.defs.embeddings import GPU_POOL
+from emid_assets.defs.partitions import NETWORK_PARTITIONS
+from emid_assets.defs.resources import SettingsResource
+from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
+from emid_assets.store.data_version import frame_digest
+from emid_assets.store.duckdb_store import Lake
+
+WEIGHTS_FOLDER = "weights"
+
+
+@table_asset(
+    group_name="adapter",
+    kinds={"torch", "duckdb"},
+    partitions_def=NETWORK_PARTITIONS,
+    pool=GPU_POOL,
+    ins={
+        name: EVERY_PARTITION
+        for name in ("music_embeddings", "image_embeddings", "fused_pairs", "music_clips", "images")
+    },
+    checks={"loss_is_finite": "The loss of every epoch is a finite number."},
+)
+def trained_adapter(
+    context: dg.AssetExecutionContext,
+    settings: SettingsResource,
+    music_embeddings: pl.DataFrame,
+    image_embeddings: pl.DataFrame,
+    fused_pairs: pl.DataFrame,
+    music_clips: pl.DataFrame,
+    images: pl.DataFrame,
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """An EMI-Adapter network trained on the pairs: weights file, loss and @10 metrics of every epoch.
+
+    Clips are split by their source, so that no recording is both learnt from and tested on.
+    """
+    from emid_assets.adapters.frames import train_on_frames
+    from emid_assets.adapters.training import TrainingSettings
+    from emid_assets.report.figures import loss_figure, markdown_image, metrics_figure
+
+    network = context.partition_key
+    lake = Lake(settings.lake_folder)
+    adapter = train_on_frames(
+        network,
+        music_embeddings,
+        image_embeddings,
+        fused_pairs,
+        music_clips,
+        on_plane(music_clips, "clip_id", music_alignment(music_clips, settings.va_alignment)),
+        on_plane(images, "image_id", image_alignment(images, settings.va_alignment)),
+        TrainingSettings(
+            dimension=settings.adapter_dimension,
+            epochs=settings.epochs,
+            learning_rate=settings.learning_rate,
+            seed=settings.seed,
+            device=settings.device,
+        ),
+        on_epoch=lambda epoch: context.log.info(
+            f"{network}: epoch {epoch['epoch']} of {settings.epochs}, loss {epoch['loss']:.4f}"
+        ),
+    )
+    previous = lake.current("trained_adapter", network)
+    unnamed = lake.root / WEIGHTS_FOLDER / f"{network}.safetensors"
+    sha256 = adapter.save(unnamed)
+    weights = unnamed.replace(unnamed.with_name(f"{network}-{sha256[:12]}.safetensors"))
+    manifest = adapter.manifest_frame(weights.relative_to(lake.root).as_posix(), sha256)
+    keep = {weights} | ({lake.root / str(previous.metadata["weights_file"])} if previous else set())
+    for old in weights.parent.glob(f"{network}-*.safetensors"):
+        if old not in keep:
+            old.unlink()
+    best = adapter.history[adapter.best_epoch - 1]
+    history = pl.DataFrame(adapter.history)
+    not_finite = [
+        f"epoch {epoch['epoch']}"
+        for epoch in adapter.history
+        if not float(epoch["loss"] or 0.0) < float("inf")
+    ]
+    return dg.MaterializeResult(
+        value=manifest,
+        data_version=dg.DataVersion(sha256),
+        metadata={
+            "weights_file": manifest["weights_file"][0],
+            "weights": dg.MetadataValue.path(weights),
+            "parameters": adapter.parameters,
+            "best_epoch": adapter.best_epoch,
+            **{name: value for name, value in best.items() if name != "epoch" and value is not None},
+            "loss_curve": dg.MetadataValue.md(
+                markdown_image(
+                    loss_figure(network, history, adapter.best_epoch), f"Loss of {network}"
+                )
+            ),
+            "metric_curves": dg.MetadataValue.md(
+                markdown_image(
+                    metrics_figure(network, history, adapter.best_epoch), f"Metrics of {network}"
+                )
+            ),
+        },
+        check_results=[
+            schema_result("trained_adapter", manifest),
+            check_result("loss_is_finite", not_finite, len(adapter.history)),
+        ],
+    )
+
+
+@table_asset(
+    group_name="adapter",
+    kinds={"torch", "duckdb"},
+    partitions_def=NETWORK_PARTITIONS,
+    pool=GPU_POOL,
+    ins={"music_embeddings": EVERY_PARTITION, "image_embeddings": EVERY_PARTITION},
+    checks={"finite": "No new embedding holds a number that is not finite."},
+)
+def adapted_embeddings(
+    settings: SettingsResource,
+    trained_adapter: pl.DataFrame,
+    music_embeddings: pl.DataFrame,
+    image_embeddings: pl.DataFrame,
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """All music and images in the network's new space: an inner product ranks the images of a clip."""
+    import numpy as np
+
+    from emid_assets.adapters.frames import adapted_frame
+
+    weights = settings.lake_folder / trained_adapter["weights_file"][0]
+    adapted = adapted_frame(weights, music_embeddings, image_embeddings, settings.device)
+    finite = np.isfinite(adapted["embedding"].to_numpy()).all(axis=1)
+    return dg.MaterializeResult(
+        value=adapted,
+        data_version=dg.DataVersion(
+            frame_digest(adapted.drop("embedding"), trained_adapter["weights_sha256"][0])
+        ),
+        metadata={"music": music_embeddings.height, "images": image_embeddings.height},
+        check_results=[
+            schema_result("adapted_embeddings", adapted),
+            check_result("finite", adapted.filter(~finite)["item_id"].to_list(), adapted.height),
+        ],
+    )

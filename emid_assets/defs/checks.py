@@ -1,0 +1,57 @@
+"""What all table assets share: the asset decorator with its checks, and a result that names what is wrong.
+
+A check stands beside its asset and runs in the same op, on the frame that is about to be stored.
+Checks block: within a run, nothing downstream is built from a frame that fails one.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from emid_assets.store.schemas import TABLES
+
+SHOWN_FAILURES = 5
+
+
+def table_asset(
+    checks: Mapping[str, str] | None = None, warnings: Mapping[str, str] | None = None, **arguments: Any
+) -> Callable[[Callable[..., dg.MaterializeResult[pl.DataFrame]]], dg.AssetsDefinition]:
+    """An asset whose frame becomes the table of its name, with a blocking check of the table's schema.
+
+    Args:
+        checks: Further blocking checks, name to description.
+        warnings: Checks that only warn, name to description.
+        **arguments: As `dg.asset` takes them.
+    """
+
+    def decorate(compute: Callable[..., dg.MaterializeResult[pl.DataFrame]]) -> dg.AssetsDefinition:
+        table = compute.__name__
+        blocking = {"schema": "The table has the columns and types that it declares.", **(checks or {})}
+        specs = [
+            dg.AssetCheckSpec(name, asset=table, description=description, blocking=name in blocking)
+            for name, description in (blocking | dict(warnings or {})).items()
+        ]
+        # Dagster takes the annotation MaterializeResult beside checks for "no value" and refuses a frame.
+        del compute.__annotations__["return"]
+        return dg.asset(check_specs=specs, **arguments)(compute)
+
+    return decorate
+
+
+def check_result(name: str, failures: Sequence[str], checked: int) -> dg.AssetCheckResult:
+    """Passed where there are no `failures`; else the first few of them and their number."""
+    shown = "; ".join(failures[:SHOWN_FAILURES])
+    more = len(failures) - SHOWN_FAILURES
+    return dg.AssetCheckResult(
+        check_name=name,
+        passed=not failures,
+        description=f"{shown}; and {more} more" if more > 0 else shown,
+        metadata={"checked": checked, "failures": len(failures)},
+    )
+
+
+def schema_result(table: str, frame: pl.DataFrame) -> dg.AssetCheckResult:
+    """Whether `frame` is what the table `table` declares."""
+    return check_result("schema", TABLES[table].differences(frame), len(frame.columns))

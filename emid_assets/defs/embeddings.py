@@ -1,0 +1,137 @@
+"""The embedding stage: every clip and image as a vector in the encoder's joint space.
+
+Incremental by content: a row whose content hash and encoder fingerprint are unchanged is kept, and
+only new content is encoded.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import dagster as dg
+import numpy as np
+import polars as pl
+
+from emid_assets.defs.checks import check_result, schema_result, table_asset
+from emid_assets.defs.partitions import IMAGE_EMOTION_PARTITIONS, MUSIC_EMOTION_PARTITIONS
+from emid_assets.defs.resources import SettingsResource
+from emid_assets.encoders.base import Encoder, EncoderName, MediaItem, Precision, load_encoder
+from emid_assets.store.data_version import frame_digest
+from emid_assets.store.duckdb_store import Lake
+
+GPU_POOL = "gpu"
+UNIT_NORM_TOLERANCE = 1e-3
+CHECKS = {
+    "finite": "No embedding is missing or holds a number that is not finite.",
+    "unit_norm": "Every embedding is a unit vector.",
+}
+
+
+@cache
+def encoder_of(name: EncoderName, device: str, precision: Precision, imagebind_checkpoint: str) -> Encoder:
+    """The encoder by its settings, loaded once in a process."""
+    checkpoint = Path(imagebind_checkpoint) if imagebind_checkpoint else None
+    return load_encoder(name, device=device, precision=precision, checkpoint=checkpoint)
+
+
+def embedding_failures(frame: pl.DataFrame, id_column: str) -> tuple[list[str], list[str]]:
+    """Rows whose embedding is missing or not finite, and rows whose norm is not one, each named."""
+    ids = frame[id_column].to_list()
+    missing = frame["embedding"].is_null().to_numpy()
+    vectors = frame["embedding"].to_numpy()[~missing] if frame.height else np.empty((0, 1), np.float32)
+    present = np.flatnonzero(~missing)
+    finite = np.isfinite(vectors).all(axis=1)
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    not_finite = [f"{ids[row]}: no embedding" for row in np.flatnonzero(missing)]
+    not_finite += [f"{ids[row]}: not finite" for row in present[~finite]]
+    wrong = finite & (np.abs(norms - 1) > UNIT_NORM_TOLERANCE)
+    not_unit = [
+        f"{ids[row]}: norm {norm:.6f}" for row, norm in zip(present[wrong], norms[wrong], strict=True)
+    ]
+    return not_finite, not_unit
+
+
+def _embeddings(
+    context: dg.AssetExecutionContext,
+    settings: SettingsResource,
+    kind: Literal["music", "image"],
+    media: pl.DataFrame,
+) -> dg.MaterializeResult[pl.DataFrame]:
+    from emid_assets.encoders.embed import embed
+
+    table = f"{kind}_embeddings"
+    id_column = "clip_id" if kind == "music" else "image_id"
+    lake = Lake(settings.lake_folder)
+    previous = lake.current(table, context.partition_key)
+    encoder = encoder_of(settings.encoder, settings.device, settings.precision, settings.imagebind_checkpoint)
+    items = [
+        MediaItem(
+            item_id=row[id_column],
+            path=settings.media_folder / row["file"],
+            content_hash=row["content_hash"],
+            start_s=row.get("start_s") or 0.0,
+            duration_s=row.get("duration_s"),
+        )
+        for row in media.iter_rows(named=True)
+    ]
+    embedded = embed(
+        items,
+        encoder,
+        kind,
+        previous=lake.read(table, [context.partition_key]) if previous else None,
+        previous_fingerprint=str(previous.metadata.get("fingerprint")) if previous else None,
+        batch_size=settings.batch_size,
+        workers=settings.workers,
+        on_progress=lambda progress: context.log.info(f"encoded {progress}"),
+        journal=lake.root / "journal",
+    )
+    lake.write("rejected_media", f"{table}-{context.partition_key}", embedded.rejected)
+    not_finite, not_unit = embedding_failures(embedded.frame, id_column)
+    return dg.MaterializeResult(
+        value=embedded.frame,
+        data_version=dg.DataVersion(
+            frame_digest(embedded.frame.select(id_column, "content_hash"), encoder.fingerprint)
+        ),
+        metadata={
+            "encoded": embedded.encoded,
+            "reused": embedded.reused,
+            "rejected": embedded.rejected.height,
+            "encoder": encoder.name,
+            "encoder_licence": encoder.licence,
+            "dimension": encoder.dimension,
+            "fingerprint": encoder.fingerprint,
+        },
+        check_results=[
+            schema_result(table, embedded.frame),
+            check_result("finite", not_finite, embedded.frame.height),
+            check_result("unit_norm", not_unit, embedded.frame.height),
+        ],
+    )
+
+
+@table_asset(
+    group_name="embeddings",
+    kinds={"torch", "duckdb"},
+    partitions_def=MUSIC_EMOTION_PARTITIONS,
+    pool=GPU_POOL,
+    checks=CHECKS,
+)
+def music_embeddings(
+    context: dg.AssetExecutionContext, settings: SettingsResource, music_clips: pl.DataFrame
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """Each music clip as a unit vector, and its scale: embedding × scale is a row of X."""
+    return _embeddings(context, settings, "music", music_clips)
+
+
+@table_asset(
+    group_name="embeddings",
+    kinds={"torch", "duckdb"},
+    partitions_def=IMAGE_EMOTION_PARTITIONS,
+    pool=GPU_POOL,
+    checks=CHECKS,
+)
+def image_embeddings(
+    context: dg.AssetExecutionContext, settings: SettingsResource, images: pl.DataFrame
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """Each image as a unit vector in the space of the music: a row of Y."""
+    return _embeddings(context, settings, "image", images)

@@ -1,0 +1,128 @@
+"""The evaluation stage: one page, and the figures behind it as a table."""
+
+import dagster as dg
+import polars as pl
+
+from emid_assets.defs.alignment import EVERY_PARTITION
+from emid_assets.defs.checks import check_result, schema_result, table_asset
+from emid_assets.defs.embeddings import encoder_of
+from emid_assets.defs.resources import SettingsResource
+from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
+from emid_assets.settings import Settings
+from emid_assets.store.data_version import frame_digest
+
+REPORT_FILE = "report.html"
+
+
+@table_asset(
+    group_name="evaluation",
+    kinds={"matplotlib", "html", "duckdb"},
+    ins={
+        name: EVERY_PARTITION
+        for name in (
+            "music_clips", "images", "music_embeddings", "image_embeddings", "similarity_matrix",
+            "va_distances", "fused_pairs", "trained_adapter", "adapted_embeddings",
+        )
+    },
+    checks={"every_clip_paired": "Every usable clip has pairs in the report."},
+)  # fmt: skip
+def evaluation_report(
+    settings: SettingsResource,
+    music_clips: pl.DataFrame,
+    images: pl.DataFrame,
+    rejected_media: pl.DataFrame,
+    music_embeddings: pl.DataFrame,
+    image_embeddings: pl.DataFrame,
+    similarity_matrix: pl.DataFrame,
+    va_distances: pl.DataFrame,
+    fused_pairs: pl.DataFrame,
+    trained_adapter: pl.DataFrame,
+    adapted_embeddings: pl.DataFrame,
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """How good the dataset and its adapters are: a page to read, look at and listen to, and its figures.
+
+    The page is `report.html` in the lake folder; the table holds every figure on it.
+    """
+    from emid_assets.adapters.frames import evaluate
+    from emid_assets.report import figures, tables
+    from emid_assets.report.page import EncoderFacts, render_page
+
+    music = music_alignment(music_clips, settings.va_alignment)
+    image = image_alignment(images, settings.va_alignment)
+    metrics = evaluate(
+        adapted_embeddings,
+        music_embeddings,
+        image_embeddings,
+        fused_pairs,
+        music_clips,
+        images,
+        on_plane(music_clips, "clip_id", music),
+        on_plane(images, "image_id", image),
+        seed=settings.seed,
+        alpha=settings.alpha,
+        candidates=settings.candidates,
+        rescaling=settings.semantic_rescaling,
+        kernel=settings.emotion_kernel,
+        sigma=settings.gaussian_sigma,
+    ).select(pl.format("retrieval_{}", "split").alias("section"), "system", "metric", "value")
+    rows = tables.report_rows(
+        music_clips, images, rejected_media, similarity_matrix, va_distances, fused_pairs, metrics
+    )
+    encoder = encoder_of(settings.encoder, settings.device, settings.precision, settings.imagebind_checkpoint)
+    page = render_page(
+        music_clips=music_clips,
+        images=images,
+        rejected_media=rejected_media,
+        similarity_matrix=similarity_matrix,
+        va_distances=va_distances,
+        fused_pairs=fused_pairs,
+        trained_adapters=trained_adapter,
+        metrics=metrics,
+        settings={name: getattr(settings, name) for name in Settings.model_fields},
+        meanings={name: field.description or "" for name, field in Settings.model_fields.items()},
+        encoder=EncoderFacts(encoder.name, encoder.licence, encoder.dimension, encoder.fingerprint),
+        media=settings.media_folder,
+        music_alignment=music,
+        image_alignment=image,
+    )
+    report = settings.lake_folder / REPORT_FILE
+    unfinished = report.with_suffix(".unfinished")
+    unfinished.write_text(page, encoding="utf-8", newline="\n")
+    unfinished.replace(report)
+    counts = tables.pair_counts(fused_pairs, music_clips, images)
+    semantic = tables.pair_counts(
+        tables.semantic_pairs(similarity_matrix, settings.images_per_clip), music_clips, images
+    )
+    plane = tables.va_plane(music_clips, images, music, image)
+    unpaired = music_clips.join(fused_pairs, on="clip_id", how="anti")["clip_id"].to_list()
+    return dg.MaterializeResult(
+        value=rows,
+        data_version=dg.DataVersion(frame_digest(rows)),
+        metadata={
+            "report": dg.MetadataValue.path(report),
+            "pairs_by_emotion": dg.MetadataValue.md(
+                figures.markdown_image(
+                    figures.pair_counts_figure(counts, f"alpha = {settings.alpha}"), "Pairs by emotion"
+                )
+            ),
+            "pairs_by_emotion_semantic_only": dg.MetadataValue.md(
+                figures.markdown_image(
+                    figures.pair_counts_figure(semantic, "alpha = 1"), "Pairs at alpha = 1"
+                )
+            ),
+            "valence_arousal": dg.MetadataValue.md(
+                figures.markdown_image(figures.va_plane_figure(plane, aligned=True), "Valence and arousal")
+            ),
+            **{
+                f"{system}_{metric}": value
+                for _, system, metric, value in metrics.filter(
+                    (pl.col("section") == "retrieval_test")
+                    & pl.col("metric").is_in(["ndcg_at_10", "hit_rate_at_10"])
+                ).rows()
+            },
+        },
+        check_results=[
+            schema_result("evaluation_report", rows),
+            check_result("every_clip_paired", unpaired, music_clips.height),
+        ],
+    )

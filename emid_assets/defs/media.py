@@ -1,0 +1,133 @@
+"""The media stage: what is in the media folder, what of it can be used, and what cannot and why."""
+
+import dagster as dg
+import polars as pl
+
+from emid_assets.defs.checks import schema_result, table_asset
+from emid_assets.defs.partitions import (
+    IMAGE_EMOTION_PARTITIONS,
+    MUSIC_EMOTION_PARTITIONS,
+    emotion_of,
+    rows_of_shard,
+)
+from emid_assets.defs.progress import log_progress
+from emid_assets.defs.resources import SettingsResource
+from emid_assets.media.manifest import image_manifest, music_manifest, rejected_manifest, take_inventory
+from emid_assets.store.data_version import frame_digest
+from emid_assets.store.duckdb_store import WHOLE_TABLE, Lake
+
+
+@table_asset(group_name="media", kinds={"polars", "duckdb"})
+def media_inventory(
+    context: dg.AssetExecutionContext, settings: SettingsResource
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """Every file below `music/` and `images/` and every row of the tables: hash, label, facts, or why not usable.
+
+    Materialize this after the media folder has changed; a file of unchanged size and modification
+    time is not read again.
+    """
+    lake = Lake(settings.lake_folder)
+    previous = lake.read("media_inventory") if lake.current("media_inventory", WHOLE_TABLE) else None
+    inventory = take_inventory(
+        settings.media_folder,
+        previous,
+        workers=max(1, settings.workers),
+        on_progress=log_progress(context.log, "read files"),
+    )
+    usable = inventory.filter(pl.col("reason").is_null())
+    return dg.MaterializeResult(
+        value=inventory,
+        data_version=dg.DataVersion(frame_digest(inventory.drop("modified_ns"))),
+        metadata={
+            "media_folder": dg.MetadataValue.path(settings.media_folder),
+            "music_clips": usable.filter(pl.col("kind") == "music").height,
+            "images": usable.filter(pl.col("kind") == "image").height,
+            "rejected": inventory.height - usable.height,
+        },
+        check_results=[schema_result("media_inventory", inventory)],
+    )
+
+
+@table_asset(
+    group_name="media",
+    kinds={"polars", "duckdb"},
+    partitions_def=MUSIC_EMOTION_PARTITIONS,
+)
+def music_clips(
+    context: dg.AssetExecutionContext, media_inventory: pl.DataFrame
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """The usable music clips of one Cowen category: file, window, ratings, feelings, valence and arousal."""
+    clips = rows_of_shard(
+        music_manifest(media_inventory, emotion_of(context.partition_key)),
+        "clip_id",
+        context.partition_key,
+        context.assets_def.partitions_def,
+    )
+    return dg.MaterializeResult(
+        value=clips,
+        data_version=dg.DataVersion(frame_digest(clips)),
+        metadata={
+            "clips": clips.height,
+            "seconds": float(clips["duration_s"].sum()),
+            "human_rated": clips.filter(pl.col("va_source") == "ratings").height,
+        },
+        check_results=[schema_result("music_clips", clips)],
+    )
+
+
+@table_asset(
+    group_name="media",
+    kinds={"polars", "duckdb"},
+    partitions_def=IMAGE_EMOTION_PARTITIONS,
+)
+def images(
+    context: dg.AssetExecutionContext, media_inventory: pl.DataFrame
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """The usable images of one of Mikels' eight emotions: file, size, caption, valence and arousal."""
+    usable = rows_of_shard(
+        image_manifest(media_inventory, emotion_of(context.partition_key)),
+        "image_id",
+        context.partition_key,
+        context.assets_def.partitions_def,
+    )
+    return dg.MaterializeResult(
+        value=usable,
+        data_version=dg.DataVersion(frame_digest(usable)),
+        metadata={
+            "images": usable.height,
+            "measured": usable.filter(pl.col("va_source") == "measured").height,
+        },
+        check_results=[schema_result("images", usable)],
+    )
+
+
+@table_asset(
+    group_name="media",
+    kinds={"polars", "duckdb"},
+    warnings={
+        "nothing_rejected": "No media file or table row was left out; the warning counts those that were."
+    },
+)
+def rejected_media(media_inventory: pl.DataFrame) -> dg.MaterializeResult[pl.DataFrame]:
+    """Media that cannot be used, each with its reason: nothing is dropped in silence.
+
+    What fails later, while it is embedded, joins the same table.
+    """
+    rejected = rejected_manifest(media_inventory)
+    return dg.MaterializeResult(
+        value=rejected,
+        data_version=dg.DataVersion(frame_digest(rejected)),
+        metadata={"rejected": rejected.height},
+        check_results=[
+            schema_result("rejected_media", rejected),
+            dg.AssetCheckResult(
+                check_name="nothing_rejected",
+                passed=rejected.is_empty(),
+                severity=dg.AssetCheckSeverity.WARN,
+                metadata={"rejected": rejected.height},
+                description="; ".join(
+                    f"{file}: {reason}" for file, reason in rejected.head(5).select("file", "reason").rows()
+                ),
+            ),
+        ],
+    )

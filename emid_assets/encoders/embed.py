@@ -1,0 +1,235 @@
+"""The embedding stage: media items in, a frame of embeddings out.
+
+Belongs here: which items need encoding at all, batches, what becomes of items that fail, memory
+that runs out, progress, and the journal of an unfinished run. Reading media is the encoder's
+preparation (`preparation.py` runs it); the store and Dagster are unknown here.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from emid_assets.encoders.base import Encoder, EncoderOutOfMemoryError, Float32Array, MediaItem, Prepared
+from emid_assets.encoders.journal import Journal
+from emid_assets.encoders.preparation import prepare_all
+from emid_assets.store.schemas import IMAGE_EMBEDDINGS, MUSIC_EMBEDDINGS, REJECTED_MEDIA
+
+_LOG = logging.getLogger(__name__)
+
+Kind = Literal["music", "image"]
+
+IN_PROCESS_BELOW = 32
+"""Fewer items than this are prepared in the run itself: starting workers would take longer."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is. Counts the contents that need encoding, failed ones included."""
+
+    done: int
+    total: int
+    per_second: float
+    seconds_left: float
+
+    def __str__(self) -> str:
+        return f"{self.done}/{self.total}, {self.per_second:.1f} per second, {self.seconds_left:.0f} s left"
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What became of the items.
+
+    Attributes:
+        frame: a row for each item that has an embedding, in the items' order; columns of
+            `MUSIC_EMBEDDINGS` or `IMAGE_EMBEDDINGS`.
+        rejected: a row for each item that has none, with its reason; columns of `REJECTED_MEDIA`.
+        encoded: contents that went through the encoder in this run (equal contents go once).
+        reused: items whose row was there before, in the previous version or in the journal.
+    """
+
+    frame: pl.DataFrame
+    rejected: pl.DataFrame
+    encoded: int
+    reused: int
+
+
+def embed(
+    items: Sequence[MediaItem],
+    encoder: Encoder,
+    kind: Kind,
+    previous: pl.DataFrame | None = None,
+    previous_fingerprint: str | None = None,
+    *,
+    batch_size: int = 32,
+    workers: int = 2,
+    on_progress: Callable[[Progress], None] | None = None,
+    journal: Path | None = None,
+) -> Embedded:
+    """Embed items, encoding only contents that have no row yet.
+
+    A previous row is kept, bit for bit, where its content hash is an item's and an encoder of the
+    same fingerprint made it.
+
+    Args:
+        items: what to embed.
+        encoder: see `emid_assets.encoders.base.load_encoder`.
+        kind: what the items are.
+        previous: the embeddings of the partition's stored version, or None.
+        previous_fingerprint: of the encoder that made `previous`.
+        batch_size: items that the encoder takes at once; halved for the rest of the run when its
+            memory runs out.
+        workers: processes that prepare ahead of the encoder; 0 prepares in this process, and so do
+            small jobs.
+        on_progress: called after each batch and at the end.
+        journal: folder that keeps what is encoded until the caller has stored the result and calls
+            `emid_assets.encoders.journal.clear_journal`; a run that finds rows there goes on from
+            them. None keeps nothing.
+
+    Raises:
+        EncoderOutOfMemoryError: not even one item fits; names it.
+        WorkerDiedError, PreparationCrashError: see `preparation.py`.
+    """
+    contents: dict[str, MediaItem] = {}
+    for item in items:
+        contents.setdefault(item.content_hash, item)
+    table = _Table(list(contents), encoder.dimension)
+    if previous is not None and previous.height and previous_fingerprint == encoder.fingerprint:
+        embeddings, scales = previous["embedding"].to_numpy(), previous["scale"].to_numpy()
+        table.fill(previous["content_hash"].to_list(), embeddings, scales)
+    log = Journal(journal, encoder.fingerprint, kind) if journal is not None else None
+    if log is not None:
+        table.fill(*log.read(encoder.dimension))
+    reused = sum(table.has(item.content_hash) for item in items)
+
+    todo = [item for content_hash, item in contents.items() if not table.has(content_hash)]
+    prepare = encoder.prepare_music if kind == "music" else encoder.prepare_image
+    encode = encoder.encode_music if kind == "music" else encoder.encode_images
+    prepared = prepare_all(prepare, todo, workers if len(todo) >= IN_PROCESS_BELOW else 0)
+    reasons: dict[str, str] = {}
+    encoded, start = 0, time.monotonic()
+
+    def report(done: int) -> None:
+        if on_progress is not None and done:
+            rate = done / max(time.monotonic() - start, 1e-9)
+            on_progress(Progress(done, len(todo), rate, (len(todo) - done) / rate))
+
+    for hashes, raw in _encode_batches(prepared, encode, batch_size, reasons):
+        encoded += len(hashes)
+        embeddings, scales, usable = unit_rows(raw)
+        for index in np.flatnonzero(~usable):
+            reasons[hashes[index]] = "the encoder's embedding is zero or not finite"
+        good = [hashes[index] for index in np.flatnonzero(usable)]
+        table.fill(good, embeddings[usable], scales[usable])
+        if log is not None:
+            log.add(good, embeddings[usable], scales[usable])
+        report(encoded + len(reasons))
+    if log is not None:
+        log.write()
+    report(encoded + len(reasons))
+
+    kept = [item for item in items if table.has(item.content_hash)]
+    rejected = [item for item in items if not table.has(item.content_hash)]
+    return Embedded(
+        frame=table.frame(kept, kind),
+        rejected=pl.DataFrame(
+            [
+                (kind, item.item_id, item.file or str(item.path), reasons[item.content_hash])
+                for item in rejected
+            ],
+            schema=REJECTED_MEDIA.empty().schema,
+            orient="row",
+        ),
+        encoded=encoded,
+        reused=reused,
+    )
+
+
+def unit_rows(raw: Float32Array) -> tuple[Float32Array, Float32Array, NDArray[np.bool_]]:
+    """Split rows into direction and length.
+
+    Args:
+        raw: (n, d) as an encoder gives them.
+
+    Returns:
+        unit rows (n, d), their norms (n,), and whether a row can be used at all (n,): a zero row or
+        one with a number that is not finite cannot.
+    """
+    norms = np.linalg.norm(raw.astype(np.float64), axis=1)
+    usable = np.isfinite(norms) & (norms > 0)
+    units = raw / np.where(usable, norms, 1.0)[:, None]
+    return units.astype(np.float32), norms.astype(np.float32), usable
+
+
+def _encode_batches(
+    prepared: Iterator[tuple[MediaItem, Prepared | str]],
+    encode: Callable[[Sequence[Prepared]], Float32Array],
+    batch_size: int,
+    reasons: dict[str, str],
+) -> Iterator[tuple[list[str], Float32Array]]:
+    """Content hashes and raw rows, batch by batch; writes why an item failed into `reasons`."""
+    waiting: list[tuple[MediaItem, Prepared]] = []
+    ended = False
+    while not ended or waiting:
+        while len(waiting) < batch_size and not ended:
+            item, result = next(prepared, (None, ""))
+            if item is None:
+                ended = True
+            elif isinstance(result, str):
+                reasons[item.content_hash] = result
+            else:
+                waiting.append((item, result))
+        batch = waiting[:batch_size]
+        if not batch:
+            return
+        try:
+            rows = encode([array for _, array in batch])
+        except EncoderOutOfMemoryError as error:
+            if len(batch) == 1:
+                item = batch[0][0]
+                raise EncoderOutOfMemoryError(
+                    f"not even one item fits into the encoder's memory: {item.item_id} ({item.path}): {error}"
+                ) from error
+            batch_size = len(batch) // 2
+            _LOG.warning("out of memory (%s): going on with batches of %d", error, batch_size)
+            continue
+        del waiting[: len(batch)]
+        yield [item.content_hash for item, _ in batch], rows
+
+
+class _Table:
+    """Embedding and scale of each content, filled from several sources; the first one stays."""
+
+    def __init__(self, hashes: list[str], dimension: int) -> None:
+        self._row = {content_hash: row for row, content_hash in enumerate(hashes)}
+        self._embeddings = np.zeros((len(hashes), dimension), dtype=np.float32)
+        self._scales = np.zeros(len(hashes), dtype=np.float32)
+        self._filled = np.zeros(len(hashes), dtype=bool)
+
+    def has(self, content_hash: str) -> bool:
+        return bool(self._filled[self._row[content_hash]])
+
+    def fill(self, hashes: list[str], embeddings: Float32Array, scales: Float32Array) -> None:
+        for content_hash, embedding, scale in zip(hashes, embeddings, scales, strict=True):
+            row = self._row.get(content_hash)
+            if row is not None and not self._filled[row]:
+                self._embeddings[row], self._scales[row], self._filled[row] = embedding, scale, True
+
+    def frame(self, items: list[MediaItem], kind: Kind) -> pl.DataFrame:
+        rows = [self._row[item.content_hash] for item in items]
+        schema = MUSIC_EMBEDDINGS if kind == "music" else IMAGE_EMBEDDINGS
+        dimension = self._embeddings.shape[1]
+        values = (
+            [item.item_id for item in items],
+            [item.content_hash for item in items],
+            self._embeddings[rows],
+            self._scales[rows],
+        )
+        columns = schema.empty(dimension).schema
+        return pl.DataFrame(dict(zip(columns, values, strict=True)), schema=columns)

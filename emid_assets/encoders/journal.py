@@ -1,0 +1,108 @@
+"""What an embedding run has encoded so far, on disk, so that a killed run loses little.
+
+Belongs here: the chunk files of one partition's run. The lake stores a partition when its run has
+ended; until then its rows stand here.
+
+Each chunk is one immutable Parquet file, written beside, flushed to disk and renamed. Its name
+says which encoder and which kind of media it is of, so that no other run takes its rows.
+"""
+
+import hashlib
+import logging
+import os
+import time
+import uuid
+from pathlib import Path
+
+import polars as pl
+
+from emid_assets.encoders.base import Float32Array
+
+CHUNK_ITEMS = 256
+CHUNK_SECONDS = 30.0
+
+_LOG = logging.getLogger(__name__)
+
+
+class Journal:
+    """The rows that a run has encoded, in a folder of its own.
+
+    Args:
+        folder: made if needed; holds nothing but this journal.
+        fingerprint: of the encoder.
+        kind: music or image.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str, kind: str) -> None:
+        self._folder = folder
+        self._prefix = hashlib.sha256(f"{fingerprint}|{kind}".encode()).hexdigest()[:16]
+        self._waiting: list[pl.DataFrame] = []
+        self._last_write = time.monotonic()
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def read(self, dimension: int) -> tuple[list[str], Float32Array, Float32Array]:
+        """What every chunk of this encoder and kind holds; chunks of others are removed.
+
+        A chunk that cannot be read (a disk that was full, a machine that lost power) is removed with
+        a warning: its items are encoded again.
+
+        Returns:
+            content hashes, unit embeddings (n, dimension) and scales (n,).
+        """
+        chunks = [pl.DataFrame(schema=_chunk_schema(dimension))]
+        for path in sorted(self._folder.glob("*.parquet")):
+            if not path.name.startswith(self._prefix):
+                path.unlink()
+                continue
+            try:
+                chunks.append(pl.read_parquet(path).cast(_chunk_schema(dimension)))
+            except (pl.exceptions.PolarsError, OSError) as error:
+                _LOG.warning("journal chunk %s cannot be read (%s): its items are encoded again", path, error)
+                path.unlink()
+        table = pl.concat(chunks)
+        return table["content_hash"].to_list(), table["embedding"].to_numpy(), table["scale"].to_numpy()
+
+    def add(self, hashes: list[str], embeddings: Float32Array, scales: Float32Array) -> None:
+        """Take a batch; written when 256 rows or 30 seconds have come together."""
+        if hashes:
+            self._waiting.append(
+                pl.DataFrame(
+                    {"content_hash": hashes, "embedding": embeddings, "scale": scales},
+                    schema=_chunk_schema(embeddings.shape[1]),
+                )
+            )
+        due = time.monotonic() - self._last_write >= CHUNK_SECONDS
+        if due or sum(frame.height for frame in self._waiting) >= CHUNK_ITEMS:
+            self.write()
+
+    def write(self) -> None:
+        """Write what has come since the last chunk."""
+        self._last_write = time.monotonic()
+        if not self._waiting:
+            return
+        final = self._folder / f"{self._prefix}-{uuid.uuid4().hex}.parquet"
+        unfinished = final.with_suffix(".unfinished")
+        with unfinished.open("wb") as file:
+            pl.concat(self._waiting).write_parquet(file)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.rename(final)
+        self._waiting = []
+
+
+def _chunk_schema(dimension: int) -> pl.Schema:
+    return pl.Schema(
+        {
+            "content_hash": pl.String(),
+            "embedding": pl.Array(pl.Float32, dimension),
+            "scale": pl.Float32(),
+        }
+    )
+
+
+def clear_journal(folder: Path) -> None:
+    """Remove a partition's journal, once the lake has stored the partition."""
+    for path in [*folder.glob("*.parquet"), *folder.glob("*.unfinished")]:
+        path.unlink(missing_ok=True)
+    if folder.is_dir():
+        folder.rmdir()

@@ -1,0 +1,218 @@
+"""Worker processes that prepare media ahead of the device.
+
+Belongs here: starting the workers, handing out items, giving back what they made in the order of
+the items, and telling when a worker died. What is prepared, and how, is the encoder's business.
+
+Workers are plain child processes (a fresh interpreter that runs `serve`) that talk over a socket
+pair, not a `multiprocessing` pool: they start with a clean interpreter whatever threads the
+parent runs, re-import nobody's main module, and may be started from a daemonic process, as a run
+of Dagster can be one. A worker ends by itself when the parent's end of its socket closes, so a killed
+parent leaves none behind.
+"""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection
+from socket import socketpair
+
+from emid_assets.encoders.base import MediaItem, Prepared
+
+Prepare = Callable[[MediaItem], Prepared]
+AHEAD_PER_WORKER = 8
+
+
+class WorkerDiedError(RuntimeError):
+    """A worker process ended before its work did."""
+
+
+class PreparationCrashError(RuntimeError):
+    """An item's preparation failed with an error that is not the item's fault."""
+
+
+def prepare_one(prepare: Prepare, item: MediaItem) -> Prepared | str:
+    """The prepared item, or the reason why it cannot be encoded.
+
+    Raises:
+        PreparationCrashError: any error that does not speak of the file; names the item.
+    """
+    try:
+        return prepare(item)
+    except (ValueError, OSError, EOFError) as error:
+        return str(getattr(error, "reason", "")) or f"{type(error).__name__}: {error}"
+    except MemoryError:
+        return "not enough memory to read the file"
+    except Exception as error:
+        raise PreparationCrashError(
+            f"preparing {item.item_id} ({item.path}) failed: {type(error).__name__}: {error}"
+        ) from error
+
+
+def prepare_all(
+    prepare: Prepare, items: Sequence[MediaItem], workers: int
+) -> Iterator[tuple[MediaItem, Prepared | str]]:
+    """Prepare items, in their order, `workers` processes working ahead of the consumer.
+
+    Args:
+        prepare: a module-level function.
+        items: what to prepare.
+        workers: processes; 0 prepares in this one.
+
+    Yields:
+        each item with its prepared array, or with the reason why it has none.
+
+    Raises:
+        WorkerDiedError: says how it ended and what it was working on.
+        PreparationCrashError: as `prepare_one`.
+    """
+    if workers == 0:
+        for item in items:
+            yield item, prepare_one(prepare, item)
+        return
+    crew = _Crew(prepare, items, workers)
+    try:
+        yield from crew.results()
+    finally:
+        crew.dismiss()
+
+
+class _Crew:
+    """The running workers: one thread for each, which feeds it and takes what it made.
+
+    The threads only wait on sockets. They stay at most `AHEAD_PER_WORKER` items per worker ahead of
+    the consumer, so that memory is bounded.
+    """
+
+    def __init__(self, prepare: Prepare, items: Sequence[MediaItem], workers: int) -> None:
+        self._items = items
+        self._todo = deque(range(len(items)))
+        self._ahead = AHEAD_PER_WORKER * workers
+        self._taken = 0
+        self._done: dict[int, Prepared | str] = {}
+        self._failure: Exception | None = None
+        self._dismissed = False
+        self._changed = threading.Condition()
+        self._workers = [_Worker(prepare) for _ in range(min(workers, len(items)))]
+        self._threads = [threading.Thread(target=self._feed, args=(worker,)) for worker in self._workers]
+        for thread in self._threads:
+            thread.start()
+
+    def results(self) -> Iterator[tuple[MediaItem, Prepared | str]]:
+        for index, item in enumerate(self._items):
+            with self._changed:
+                while index not in self._done:
+                    if self._failure:
+                        raise self._failure
+                    self._changed.wait()
+                result = self._done.pop(index)
+                self._taken = index + 1
+                self._changed.notify_all()
+            yield item, result
+
+    def dismiss(self) -> None:
+        with self._changed:
+            self._dismissed = True
+            self._changed.notify_all()
+        for worker in self._workers:
+            worker.kill()
+        # A thread that waits for a worker's answer wakes up when the dead worker's socket closes.
+        for thread in self._threads:
+            thread.join()
+        for worker in self._workers:
+            worker.close()
+
+    def _feed(self, worker: "_Worker") -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._dismissed or not self._todo or self._todo[0] < self._taken + self._ahead
+                )
+                if self._dismissed or self._failure or not self._todo:
+                    return
+                index = self._todo.popleft()
+            try:
+                result = worker.prepare(self._items[index])
+            except (WorkerDiedError, PreparationCrashError) as error:
+                with self._changed:
+                    if not self._dismissed:
+                        self._failure = self._failure or error
+                    self._changed.notify_all()
+                return
+            with self._changed:
+                self._done[index] = result
+                self._changed.notify_all()
+
+
+class _Worker:
+    """One child process and the parent's end of its socket."""
+
+    def __init__(self, prepare: Prepare) -> None:
+        # One thread each: the parallelism is the number of workers. The parent may have found this
+        # package through its path alone, so the child gets the same path.
+        path = os.pathsep.join(filter(None, sys.path))
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+        ours, theirs = socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", f"from {__name__} import serve; serve({theirs.fileno()})"],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env=environment,
+            )
+        self._connection = Connection(ours.detach())
+        self._prepare = pickle.dumps(prepare)
+        self._greeted = False
+
+    def prepare(self, item: MediaItem) -> Prepared | str:
+        try:
+            if not self._greeted:
+                self._connection.send_bytes(self._prepare)
+                self._greeted = True
+            self._connection.send(item)
+            result: Prepared | str | PreparationCrashError = self._connection.recv()
+        except (EOFError, OSError) as error:
+            raise WorkerDiedError(
+                f"a worker process {_how_it_ended(self._process.wait())} while it prepared {item.item_id} "
+                f"({item.path}); what was encoded before is kept where a journal is in use: start again, "
+                "with fewer workers if memory was short, or with workers = 0 to prepare in the run itself"
+            ) from error
+        if isinstance(result, PreparationCrashError):
+            raise result
+        return result
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _how_it_ended(returncode: int) -> str:
+    if returncode < 0:
+        return f"was killed by {signal.Signals(-returncode).name}"
+    return f"ended with exit status {returncode}"
+
+
+def serve(file_descriptor: int) -> None:
+    """The worker's side: prepare what comes until the parent's end of the socket closes."""
+    # Ctrl-C in a terminal reaches every process of the group; the parent decides when workers end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    connection = Connection(file_descriptor)
+    prepare: Prepare = pickle.loads(connection.recv_bytes())
+    while True:
+        try:
+            item = connection.recv()
+        except EOFError:
+            return
+        try:
+            result: Prepared | str | PreparationCrashError = prepare_one(prepare, item)
+        except PreparationCrashError as error:
+            result = PreparationCrashError(f"{error}\n{traceback.format_exc()}")
+        connection.send(result)

@@ -1,0 +1,229 @@
+"""The alignment stage as frames: embeddings in; candidates, VA distances and fused pairs out.
+
+Belongs here: joining ids and arrays. Every frame has the columns that `store/schemas.py`
+declares. No formula stands here: they are in `stream.py`, `fusion.py` and `affect/`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from emid_assets.affect.valence_arousal import emotional_similarity, va_cosine, va_euclidean
+from emid_assets.matching.fusion import Rescaling, fuse, rescale, semantic_similarity
+from emid_assets.matching.row_state import NO_COLUMN, log_sum_exp
+from emid_assets.matching.stream import MatchingError, top_k_softmax
+from emid_assets.store.schemas import FUSED_PAIRS, SIMILARITY_MATRIX, VA_DISTANCES
+
+_T = TypeVar("_T", bound=np.generic)
+
+ImageFrames = pl.DataFrame | Callable[[], Iterable[pl.DataFrame]]
+"""The image embeddings: one frame, or a function that opens a new stream of frames at each call."""
+
+
+def similarity_frame(music_embeddings: pl.DataFrame, image_embeddings: ImageFrames, k: int) -> pl.DataFrame:
+    """Semantic similarity: each clip's K best images and its softmax denominator over all images.
+
+    Args:
+        music_embeddings: columns of MUSIC_EMBEDDINGS (clip_id, embedding, scale are read).
+        image_embeddings: columns of IMAGE_EMBEDDINGS of **all** images, or a function that opens a
+            stream of such frames (read three times: ids, product, near-ties), so that the images
+            need not fit in memory. Its frames may come in any order.
+        k: candidates per clip; all images where there are fewer.
+
+    Returns:
+        SIMILARITY_MATRIX rows by (clip in the order given, rank). Ties break by image id.
+
+    Raises:
+        MatchingError: no images, an image id twice, dimensions that differ, or a number not finite.
+    """
+    frames = _Frames(image_embeddings)
+    image_ids = frames.ids()
+    if image_ids.is_empty():
+        raise MatchingError("there are no image embeddings: materialize image_embeddings first")
+    twice = image_ids.filter(image_ids.is_duplicated())
+    if not twice.is_empty():
+        raise MatchingError(f"image id {twice[0]!r} stands twice in the image embeddings")
+    if music_embeddings.is_empty():
+        return SIMILARITY_MATRIX.empty()
+    ranks = np.empty(len(image_ids), dtype=np.int64)
+    by_name = image_ids.arg_sort().to_numpy()
+    ranks[by_name] = np.arange(len(image_ids))
+    state = top_k_softmax(embedding_matrix(music_embeddings), frames, k, column_ids=ranks)
+    width = state.width
+    denominators = log_sum_exp(state)
+    return SIMILARITY_MATRIX.check(
+        pl.DataFrame(
+            {
+                "clip_id": _repeated(music_embeddings["clip_id"], width),
+                "image_id": image_ids.gather(by_name).gather(state.ids.ravel()),
+                "rank": np.tile(np.arange(1, width + 1, dtype=np.int32), state.rows),
+                "score": state.scores.ravel(),
+                "semantic_similarity": semantic_similarity(state.scores, denominators).ravel(),
+                "log_sum_exp": np.repeat(denominators, width),
+            }
+        )
+    )
+
+
+def va_distance_frame(
+    similarity: pl.DataFrame,
+    music_va: pl.DataFrame,
+    image_va: pl.DataFrame,
+    kernel: Literal["cosine", "gaussian"],
+    sigma: float,
+) -> pl.DataFrame:
+    """Emotional similarity E of every candidate pair, beside cosine and Euclidean distance.
+
+    Args:
+        similarity: columns of SIMILARITY_MATRIX.
+        music_va: clip_id, valence, arousal **aligned to [-1, 1]²**, one row per clip.
+        image_va: image_id, valence, arousal aligned, one row per image.
+        kernel: of E, as `emotional_similarity` takes it.
+        sigma: width of the gaussian kernel.
+
+    Returns:
+        VA_DISTANCES rows in the order of `similarity`.
+
+    Raises:
+        MatchingError: a candidate has no row in `music_va` or `image_va`; it is named.
+    """
+    u = _coordinates(similarity, music_va, "clip_id")
+    v = _coordinates(similarity, image_va, "image_id")
+    return VA_DISTANCES.check(
+        pl.DataFrame(
+            {
+                "clip_id": similarity["clip_id"],
+                "image_id": similarity["image_id"],
+                "emotional_similarity": emotional_similarity(u, v, kernel=kernel, sigma=sigma),
+                "cosine": pl.Series(va_cosine(u, v)).fill_nan(None),
+                "euclidean": va_euclidean(u, v),
+            }
+        )
+    )
+
+
+def fused_pairs_frame(
+    similarity: pl.DataFrame, va_distances: pl.DataFrame, alpha: float, m: int, rescaling: Rescaling
+) -> pl.DataFrame:
+    """The m best images of every clip by T = alpha S̃ + (1 - alpha) E.
+
+    Args:
+        similarity: columns of SIMILARITY_MATRIX, each clip's rows together and by rank.
+        va_distances: columns of VA_DISTANCES for the same pairs (in any order).
+        alpha: weight of the semantic term, in [0, 1].
+        m: images per clip, at least 1.
+        rescaling: which S̃, as `rescale` takes it.
+
+    Returns:
+        FUSED_PAIRS rows by (clip in the order given, rank): m for each clip, or as many as it has
+        candidates.
+
+    Raises:
+        MatchingError: a candidate without E, or a clip's rows that are not together.
+    """
+    if similarity.is_empty():
+        return FUSED_PAIRS.empty()
+    emotional = _emotional_of(similarity, va_distances)
+    candidates = _Candidates.of(similarity)
+    scores = candidates.spread(similarity["score"].to_numpy(), -np.inf)
+    denominators = similarity["log_sum_exp"].to_numpy()[candidates.first]
+    rescaled = rescale(scores, denominators, rescaling)
+    fused = fuse(rescaled, candidates.spread(emotional, 0.0), candidates.valid, alpha, m)
+    lines, ranks = np.nonzero(fused.slots != NO_COLUMN)
+    slots = fused.slots[lines, ranks]
+    chosen = similarity[candidates.first[lines] + slots]
+    return FUSED_PAIRS.check(
+        pl.DataFrame(
+            {
+                "clip_id": chosen["clip_id"],
+                "image_id": chosen["image_id"],
+                "rank": (ranks + 1).astype(np.int32),
+                "semantic_similarity": chosen["semantic_similarity"],
+                "rescaled_similarity": rescaled[lines, slots],
+                "emotional_similarity": emotional[candidates.first[lines] + slots],
+                "fused_score": fused.fused_score[lines, ranks],
+            }
+        )
+    )
+
+
+def embedding_matrix(embeddings: pl.DataFrame) -> NDArray[np.float32]:
+    """(n, d) float32: embedding × scale, as the encoder gave it before it was made unit length."""
+    unit = embeddings["embedding"].to_numpy()
+    return np.ascontiguousarray(unit * embeddings["scale"].to_numpy()[:, None])
+
+
+class _Frames:
+    """Image embeddings as column tiles that can be iterated over again."""
+
+    def __init__(self, source: ImageFrames) -> None:
+        self._source = source
+
+    def _open(self) -> Iterable[pl.DataFrame]:
+        return [self._source] if isinstance(self._source, pl.DataFrame) else self._source()
+
+    def ids(self) -> pl.Series:
+        parts = [frame["image_id"] for frame in self._open()]
+        return pl.concat(parts) if parts else pl.Series("image_id", [], dtype=pl.String)
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        for frame in self._open():
+            if not frame.is_empty():
+                yield embedding_matrix(frame)
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Where each clip's candidates stand in the long frame, as a padded (clips, K) matrix."""
+
+    first: NDArray[np.intp]
+    valid: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, similarity: pl.DataFrame) -> "_Candidates":
+        runs = similarity["clip_id"].rle().struct.unnest()
+        if runs["value"].n_unique() != len(runs):
+            name = runs["value"].filter(runs["value"].is_duplicated())[0]
+            raise MatchingError(f"the candidates of clip {name!r} are not together: sort by clip and rank")
+        counts = runs["len"].to_numpy().astype(np.intp)
+        first = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.intp)
+        return cls(first=first, valid=np.arange(counts.max()) < counts[:, None])
+
+    def spread(self, values: NDArray[_T], fill: float) -> NDArray[_T]:
+        matrix = np.full(self.valid.shape, fill, dtype=values.dtype)
+        matrix[self.valid] = values
+        return matrix
+
+
+def _repeated(ids: pl.Series, times: int) -> pl.Series:
+    return ids.gather(np.repeat(np.arange(len(ids)), times))
+
+
+def _coordinates(pairs: pl.DataFrame, va: pl.DataFrame, key: str) -> NDArray[np.float64]:
+    joined = pairs.select(key).join(va, on=key, how="left", maintain_order="left")
+    missing = joined.filter(pl.col("valence").is_null() | pl.col("arousal").is_null())
+    if not missing.is_empty():
+        raise MatchingError(f"{key} {missing[key][0]!r} has no valence and arousal: materialize its manifest")
+    if len(joined) != len(pairs):
+        raise MatchingError(f"a {key} has more than one row of valence and arousal")
+    return joined.select("valence", "arousal").to_numpy().astype(np.float64)
+
+
+def _emotional_of(similarity: pl.DataFrame, va_distances: pl.DataFrame) -> NDArray[np.float64]:
+    keys = ["clip_id", "image_id"]
+    if len(similarity) == len(va_distances) and all(
+        similarity[key].equals(va_distances[key]) for key in keys
+    ):
+        return va_distances["emotional_similarity"].to_numpy()
+    joined = similarity.select(keys).join(
+        va_distances.select(*keys, "emotional_similarity"), on=keys, how="left", maintain_order="left"
+    )
+    missing = joined.filter(pl.col("emotional_similarity").is_null())
+    if not missing.is_empty():
+        clip, image, _ = missing.row(0)
+        raise MatchingError(f"clip {clip!r} with image {image!r} has no row in va_distances")
+    return joined["emotional_similarity"].to_numpy()

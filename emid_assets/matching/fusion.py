@@ -1,0 +1,118 @@
+"""The fused score T = alpha S̃ + (1 - alpha) E, and the m best candidates of each row.
+
+Belongs here: formulas 2 and 3 of the method over blocks of candidates. Not here: finding the
+candidates (`stream.py`), the VA plane and E's kernels (`affect/valence_arousal.py`).
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emid_assets.matching.row_state import NO_COLUMN
+
+Rescaling = Literal["candidate_minmax", "raw", "candidate_softmax"]
+RESCALINGS: tuple[Rescaling, ...] = get_args(Rescaling)
+
+
+def semantic_similarity(scores: NDArray[np.float32], log_sum_exp: NDArray[np.float64]) -> NDArray[np.float64]:
+    """S = exp(score - log_sum_exp): (n, K) float64 from (n, K) scores and (n,) denominators."""
+    similarity: NDArray[np.float64] = np.exp(scores.astype(np.float64) - log_sum_exp[:, None])
+    return similarity
+
+
+def rescale(
+    scores: NDArray[np.float32], log_sum_exp: NDArray[np.float64], method: Rescaling
+) -> NDArray[np.float64]:
+    """S̃, which the fused score uses in place of S. **Choice** between three.
+
+    - `candidate_minmax` (default of the settings): S brought to [0, 1] among the row's candidates.
+      Where they are all equal S̃ is 1 for each (every one is the row's best); the order of the row
+      is E's then, as with any constant.
+    - `raw`: S itself, the paper's literal formula.
+    - `candidate_softmax`: S divided by its sum over the row's candidates.
+
+    Args:
+        scores: (n, K) float32, -inf in empty slots.
+        log_sum_exp: (n,) float64 of the whole row.
+        method: one of `RESCALINGS`.
+
+    Returns:
+        (n, K) float64; 0 in empty slots.
+
+    Raises:
+        ValueError: the method is not one of `RESCALINGS`.
+    """
+    if method not in RESCALINGS:
+        raise ValueError(f"rescaling {method!r} is not known: choose one of {', '.join(RESCALINGS)}")
+    if scores.size == 0:
+        return np.zeros(scores.shape)
+    if method == "raw":
+        return semantic_similarity(scores, log_sum_exp)
+    # Both rescaled forms are ratios of S within the row: taken relative to the row's best candidate
+    # they hold where S itself would underflow.
+    wide = scores.astype(np.float64)
+    relative: NDArray[np.float64] = np.exp(wide - wide.max(axis=1, keepdims=True))
+    if method == "candidate_softmax":
+        relative /= relative.sum(axis=1, keepdims=True)
+        return relative
+    empty = np.isneginf(wide)
+    lowest = np.where(empty, np.inf, relative).min(axis=1, keepdims=True)
+    spread = 1.0 - lowest
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rescaled = np.where(spread > 0.0, (relative - lowest) / spread, 1.0)
+    rescaled[empty] = 0.0
+    return rescaled
+
+
+@dataclass(frozen=True)
+class Fused:
+    """The chosen candidates of n rows.
+
+    Attributes:
+        slots: (n, m) int64, which candidate of the row; `NO_COLUMN` where the row has fewer than m.
+        fused_score: (n, m) float64, T of each, descending; NaN where there is none.
+    """
+
+    slots: NDArray[np.int64]
+    fused_score: NDArray[np.float64]
+
+
+def fuse(
+    rescaled: NDArray[np.float64],
+    emotional: NDArray[np.float64],
+    valid: NDArray[np.bool_],
+    alpha: float,
+    m: int,
+) -> Fused:
+    """T = alpha S̃ + (1 - alpha) E, and each row's m best by T, then by higher S, then by id.
+
+    Candidates come ordered by (S descending, id ascending) as the matching gives them, so of
+    equal T the earlier slot is the better: alpha = 1 gives the candidates' own order, the
+    semantic-only baseline, whatever S̃ is.
+
+    Args:
+        rescaled: (n, K) float64 S̃.
+        emotional: (n, K) float64 E.
+        valid: (n, K) False in empty slots.
+        alpha: weight of the semantic term, in [0, 1].
+        m: pairs per row, at least 1.
+
+    Raises:
+        ValueError: alpha or m out of range.
+    """
+    if not 0.0 <= alpha <= 1.0:
+        raise ValueError(f"alpha is {alpha}: it must lie in [0, 1]")
+    if m < 1:
+        raise ValueError(f"m is {m}: at least one pair per clip is needed")
+    if alpha == 1.0:
+        # The formula's limit, kept from ties that rounding makes among tiny S̃.
+        T = rescaled.copy()
+        slots = np.argsort(~valid, axis=1, kind="stable")[:, :m]
+    else:
+        T = alpha * rescaled + (1.0 - alpha) * emotional
+        slots = np.argsort(np.where(valid, -T, np.inf), axis=1, kind="stable")[:, :m]
+    chosen = np.take_along_axis(valid, slots, axis=1)
+    fused_score = np.where(chosen, np.take_along_axis(T, slots, axis=1), np.nan)
+    return Fused(slots=np.where(chosen, slots, NO_COLUMN).astype(np.int64), fused_score=fused_score)

@@ -1,0 +1,109 @@
+"""The state of a row of S while its columns stream past, and the one merge that joins two of them.
+
+Belongs here: what is kept of a row (maximum, sum of exponentials, best columns and their
+scores) and how states of different columns or different rows become one. Column tiles,
+column shards, row shards, processes, machines and GPU tiles all meet in `merge` and `stack`.
+Does not belong here: computing scores (`stream.py`) and settling near-ties (`exact_order.py`).
+
+Numpy only, so that anything may import it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+NO_COLUMN = -1
+"""Id in a slot that no column has filled (fewer columns seen than slots); its score is -inf."""
+
+
+@dataclass(frozen=True)
+class RowState:
+    """All that is kept of n rows of `X Yᵀ` over the columns seen so far.
+
+    Attributes:
+        maximum: (n,) float64, the largest score of the row; -inf before the first column.
+        sum_exp: (n,) float64, sum over the columns of exp(score - maximum).
+        ids: (n, K) int64 columns with the K largest scores, by (score descending, id
+            ascending); `NO_COLUMN` where fewer than K columns were seen.
+        scores: (n, K) float32 their scores; -inf where there is no column.
+    """
+
+    maximum: NDArray[np.float64]
+    sum_exp: NDArray[np.float64]
+    ids: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+    @property
+    def rows(self) -> int:
+        """N."""
+        return int(self.ids.shape[0])
+
+    @property
+    def width(self) -> int:
+        """K, the number of slots."""
+        return int(self.ids.shape[1])
+
+
+def empty_row_state(rows: int, width: int) -> RowState:
+    """The state before any column: the neutral element of `merge`."""
+    return RowState(
+        maximum=np.full(rows, -np.inf),
+        sum_exp=np.zeros(rows),
+        ids=np.full((rows, width), NO_COLUMN, dtype=np.int64),
+        scores=np.full((rows, width), -np.inf, dtype=np.float32),
+    )
+
+
+def merge(a: RowState, b: RowState) -> RowState:
+    """Join the states of the same rows over two disjoint sets of columns.
+
+    Associative and commutative: to the bit in maximum, ids and scores, to rounding in sum_exp
+    (the streaming softmax of Milakov and Gimelshein 2018, arXiv 1805.02867, with a top-K beside it).
+
+    Raises:
+        ValueError: the states differ in rows or in width.
+    """
+    if a.ids.shape != b.ids.shape:
+        raise ValueError(
+            f"row states of shape {a.ids.shape} and {b.ids.shape} cannot be merged: "
+            "both must hold the same rows and the same number of slots"
+        )
+    maximum = np.maximum(a.maximum, b.maximum)
+    reference = np.where(np.isneginf(maximum), 0.0, maximum)
+    sum_exp = a.sum_exp * np.exp(a.maximum - reference) + b.sum_exp * np.exp(b.maximum - reference)
+    ids = np.concatenate([a.ids, b.ids], axis=1)
+    scores = np.concatenate([a.scores, b.scores], axis=1)
+    order = np.lexsort((ids, -scores), axis=1)[:, : a.width]
+    return RowState(
+        maximum=maximum,
+        sum_exp=sum_exp,
+        ids=np.take_along_axis(ids, order, axis=1),
+        scores=np.take_along_axis(scores, order, axis=1),
+    )
+
+
+def stack(states: Sequence[RowState]) -> RowState:
+    """Join the states of different rows over the same columns, in the order given.
+
+    Raises:
+        ValueError: no state was given, or the states differ in width.
+    """
+    if not states:
+        raise ValueError("no row states to stack: give at least one")
+    widths = sorted({state.width for state in states})
+    if len(widths) > 1:
+        raise ValueError(f"row states of different widths {widths} cannot be stacked")
+    return RowState(
+        maximum=np.concatenate([state.maximum for state in states]),
+        sum_exp=np.concatenate([state.sum_exp for state in states]),
+        ids=np.concatenate([state.ids for state in states]),
+        scores=np.concatenate([state.scores for state in states]),
+    )
+
+
+def log_sum_exp(state: RowState) -> NDArray[np.float64]:
+    """(n,) float64, the log of each row's softmax denominator: S = exp(score - log_sum_exp)."""
+    with np.errstate(divide="ignore"):
+        return state.maximum + np.log(state.sum_exp)

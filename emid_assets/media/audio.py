@@ -1,0 +1,334 @@
+"""Reading audio: what a file holds, and its samples as float32.
+
+Belongs here: one file in, facts or samples out, and the limits that keep a hostile file from
+filling the memory. Spectrograms and everything else that a network wants are the encoder's.
+
+soundfile (libsndfile) reads wav, flac, ogg, opus, mp3 and aiff. m4a needs PyAV, an optional extra.
+"""
+
+import importlib.util
+import math
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from emid_assets.media.errors import MediaError
+from emid_assets.media.limits import MediaLimits
+
+Samples = npt.NDArray[np.float32]
+
+PYAV_SUFFIXES = (".m4a",)
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", *PYAV_SUFFIXES)
+
+DEFAULT_LIMITS = MediaLimits()
+
+# Frames at a time: enough that the cost of a block's start is nothing, few enough for any memory.
+_BLOCK = 1 << 20
+# Decoders may give a few frames less than a header promises; a truncated file lacks far more.
+_MISSING_S = 0.1
+
+
+@dataclass(frozen=True)
+class AudioFacts:
+    """A clip's length in seconds, and its file's samples per second and channels."""
+
+    duration_s: float
+    sample_rate: int
+    channels: int
+
+
+def probe_audio(
+    path: Path,
+    start_s: float = 0.0,
+    duration_s: float | None = None,
+    limits: MediaLimits = DEFAULT_LIMITS,
+) -> AudioFacts:
+    """Decode the whole clip (the file, or a window of it) and return its facts.
+
+    Args:
+        path: the file.
+        start_s: where the clip starts in the file, seconds.
+        duration_s: length of the clip, seconds; to the end of the file if None.
+        limits: what the file must not exceed or fall below.
+
+    Raises:
+        MediaError: the file is empty, unreadable, truncated or too long, the window does not lie
+            in it, or the clip is too short, silent or not finite.
+    """
+    with _Audio(path) as audio:
+        if audio.channels > limits.max_channels:
+            raise MediaError(f"audio has {audio.channels} channels, the most is {limits.max_channels}")
+        if audio.length_s > limits.max_duration_s:
+            raise MediaError(
+                f"audio is too long: {audio.length_s:.0f} s, the most is {limits.max_duration_s:g} s"
+            )
+        first, last = audio.window(start_s, duration_s)
+        clip_s = (last - first) / audio.rate
+        if clip_s < limits.min_duration_s:
+            raise MediaError(f"audio is too short: {clip_s:.3g} s, the least is {limits.min_duration_s:g} s")
+        peak, frames = 0.0, 0
+        for block in audio.blocks(first, last):
+            frames += block.shape[1]
+            # max and min, unlike abs, need no copy; NaN passes through both.
+            peak = float(np.maximum(peak, np.maximum(block.max(), -block.min())))
+            if not math.isfinite(peak):
+                raise MediaError("audio has samples that are not finite (NaN or infinity)")
+        if frames < last - first - _MISSING_S * audio.rate:
+            raise MediaError(
+                f"audio is truncated: {frames / audio.rate:.2f} of {clip_s:.2f} s could be decoded"
+            )
+        if peak <= limits.silence_peak:
+            raise MediaError(f"audio is silent: no sample is above {limits.silence_peak:g} of full scale")
+        return AudioFacts(clip_s, audio.rate, audio.channels)
+
+
+def read_audio(path: Path, start_s: float = 0.0, duration_s: float | None = None) -> tuple[Samples, int]:
+    """Decode a clip.
+
+    Args:
+        path: the file.
+        start_s: where the clip starts in the file, seconds.
+        duration_s: length of the clip, seconds; to the end of the file if None.
+
+    Returns:
+        Samples, float32 of shape (channels, samples), full scale ±1; and the sample rate in Hz.
+
+    Raises:
+        MediaError: the file is empty, unreadable or truncated, or the window does not lie in it.
+    """
+    with _Audio(path) as audio:
+        samples = audio.samples(*audio.window(start_s, duration_s))
+        if samples.shape[1] == 0:
+            raise MediaError("audio holds no samples")
+        return np.ascontiguousarray(samples), audio.rate
+
+
+def resample(samples: Samples, rate: int, new_rate: int) -> Samples:
+    """Samples of shape (channels, samples) at another rate (soxr, high quality), float32."""
+    if rate == new_rate:
+        return samples
+    # Imported here: only encoders resample, and reading manifests should not need it.
+    import soxr
+
+    resampled = soxr.resample(np.ascontiguousarray(samples.T), rate, new_rate, quality="HQ")
+    return np.ascontiguousarray(resampled.T, dtype=np.float32)
+
+
+def missing_extra(suffix: str) -> str | None:
+    """Why files with this suffix cannot be read as things are installed, or None if they can."""
+    if suffix.lower() in PYAV_SUFFIXES and importlib.util.find_spec("av") is None:
+        return f"audio of type {suffix.lower()} needs PyAV: install it with pip install 'emid-assets[m4a]'"
+    return None
+
+
+class _Audio:
+    """An open audio file, by whichever library reads it: one vocabulary for both."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._closing: Any = None
+        if path.stat().st_size == 0:
+            raise MediaError("audio file is empty (0 bytes)")
+        self._by_pyav = path.suffix.lower() in PYAV_SUFFIXES
+        try:
+            self._open()
+        except MediaError:
+            self.__exit__()
+            raise
+        except Exception as error:  # a parser of hostile bytes may raise anything
+            self.__exit__()
+            raise MediaError(f"audio is unreadable: {_one_line(error)}") from error
+        if self.rate <= 0 or self.channels <= 0:
+            self.__exit__()
+            raise MediaError("audio is unreadable: it has no sample rate or no channels")
+
+    def _open(self) -> None:
+        if self._by_pyav:
+            reason = missing_extra(self._path.suffix)
+            if reason:
+                raise MediaError(reason)
+            import av
+
+            # One demuxer only, whatever the bytes claim to be.
+            self._closing = container = av.open(str(self._path), format="mp4")
+            if not container.streams.audio:
+                raise MediaError("audio is unreadable: the file has no audio stream")
+            stream = container.streams.audio[0]
+            self.rate, self.channels = int(stream.rate), int(stream.channels)
+            if stream.duration is None or stream.time_base is None:
+                raise MediaError("audio is unreadable: the file does not say how long it is")
+            self.frames = round(stream.duration * stream.time_base * self.rate)
+            return
+        _check_whole(self._path)
+        self._closing = file = soundfile.SoundFile(self._path)
+        self.rate, self.channels, self.frames = file.samplerate, file.channels, file.frames
+
+    def __enter__(self) -> "_Audio":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._closing is not None:
+            self._closing.close()
+
+    @property
+    def length_s(self) -> float:
+        return self.frames / self.rate
+
+    def window(self, start_s: float, duration_s: float | None) -> tuple[int, int]:
+        """First and last-but-one frame of a window of the file."""
+        first = round(start_s * self.rate)
+        last = self.frames if duration_s is None else round((start_s + duration_s) * self.rate)
+        # Tables round seconds: a window may end a little behind the file and is cut there.
+        if first < 0 or first > last or last > self.frames + _MISSING_S * self.rate:
+            end = "its end" if duration_s is None else f"{start_s + duration_s:g} s"
+            raise MediaError(
+                f"the window from {start_s:g} s to {end} does not lie in the file, "
+                f"which is {self.length_s:.3g} s long"
+            )
+        return first, min(last, self.frames)
+
+    def blocks(self, first: int, last: int) -> Iterator[Samples]:
+        """Frames `first` to `last` - 1 in blocks of shape (channels, n): to look at, not to use.
+
+        soundfile seeks after every read, and a lossy decoder starts anew there: in mp3 the first
+        2,000 samples of each block but the first are wrong. `samples` gives the right ones.
+        """
+        try:
+            if self._by_pyav:
+                yield from self._pyav_blocks(first, last)
+                return
+            self._closing.seek(first)
+            for start in range(first, last, _BLOCK):
+                block = self._closing.read(min(_BLOCK, last - start), dtype="float32", always_2d=True)
+                if len(block) == 0:
+                    return
+                yield block.T
+        except Exception as error:  # as above
+            raise MediaError(f"audio is truncated or damaged: {_one_line(error)}") from error
+
+    def samples(self, first: int, last: int) -> Samples:
+        """Frames `first` to `last` - 1, shape (channels, n): the same as a slice of the whole file."""
+        try:
+            if self._by_pyav:
+                blocks = list(self._pyav_blocks(first, last))
+                return np.concatenate(blocks, axis=1) if blocks else np.empty((self.channels, 0), np.float32)
+            # A seek in Ogg may land some hundred samples off, and mp3 needs the frames before: what
+            # is lossy is decoded from its start, in one read.
+            skipped = first if self._closing.format in ("OGG", "MP3") else 0
+            if not skipped:
+                self._closing.seek(first)
+            read = self._closing.read(skipped + last - first, dtype="float32", always_2d=True)
+            whole: Samples = read[skipped:].T
+            return whole
+        except Exception as error:  # as above
+            raise MediaError(f"audio is truncated or damaged: {_one_line(error)}") from error
+
+    def _pyav_blocks(self, first: int, last: int) -> Iterator[Samples]:
+        import av
+
+        to_float = av.AudioResampler(format="fltp")
+        position = 0
+        for frame in self._closing.decode(audio=0):
+            for converted in to_float.resample(frame):
+                block = converted.to_ndarray().astype(np.float32, copy=False)
+                start, stop = max(first - position, 0), min(last - position, block.shape[1])
+                position += block.shape[1]
+                if start < stop:
+                    yield block[:, start:stop]
+            if position >= last:
+                return
+
+
+def _check_whole(path: Path) -> None:
+    """Raise where the file's own structure says that its end is missing, or that it is no audio.
+
+    libsndfile decodes what there is of a truncated file without a word. It also guesses among
+    dozens of formats: only those named here get that far.
+    """
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        head = file.read(1 << 16)
+        if head[:4] in (b"RIFF", b"RIFX", b"RF64"):
+            whole = _chunks_end(file, ">I" if head[:4] == b"RIFX" else "<I", size) <= size
+        elif head[:4] == b"FORM":
+            whole = _chunks_end(file, ">I", size) <= size
+        elif head[:4] == b"OggS":
+            file.seek(max(0, size - (1 << 17)))
+            whole = _ogg_ends(file.read())
+        elif head[:4] == b"fLaC":
+            whole = True  # the decoder checks every frame, and the header counts them
+        elif head[:3] == b"ID3" or _is_mpeg_sync(head.lstrip(b"\0")):
+            whole = _mpeg_bytes(file, head) <= size
+        else:
+            raise MediaError("audio is unreadable: its contents are no WAV, FLAC, Ogg, Opus, MP3 or AIFF")
+    if not whole:
+        raise MediaError("audio is truncated: the file ends before its own end mark or length")
+
+
+def _chunks_end(file: Any, number: str, size: int) -> int:
+    """Where the last chunk of a RIFF or FORM file ends by its header, at most a pad byte late."""
+    offset = 12
+    for _ in range(1000):  # a hostile file may hold millions of empty chunks
+        file.seek(offset)
+        header = file.read(8)
+        if len(header) < 8:
+            break
+        (length,) = struct.unpack(number, header[4:])
+        # 0xFFFFFFFF: written by a program that could not go back to fill the length in.
+        if length == 0xFFFFFFFF:
+            break
+        if offset + 8 + length > size:
+            return int(offset + 8 + length)
+        offset += 8 + length + length % 2
+    return min(offset, size)
+
+
+def _ogg_ends(tail: bytes) -> bool:
+    """Whether the last page in `tail` is whole and carries the end-of-stream flag."""
+    start = tail.rfind(b"OggS")
+    if start < 0 or start + 27 > len(tail):
+        return False
+    flags, segments = tail[start + 5], tail[start + 26]
+    lacing = tail[start + 27 : start + 27 + segments]
+    return bool(flags & 4) and len(lacing) == segments and start + 27 + segments + sum(lacing) <= len(tail)
+
+
+def _is_mpeg_sync(head: bytes) -> bool:
+    return len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0
+
+
+def _mpeg_bytes(file: Any, head: bytes) -> int:
+    """Least size of an MP3 file by its Xing or Info header; 0 where it has none."""
+    offset = 0
+    if head[:3] == b"ID3" and len(head) >= 10:
+        # The tag's length is written in bytes of seven bits.
+        length = 0
+        for byte in head[6:10]:
+            length = length << 7 | byte & 0x7F
+        offset = 10 + length
+    file.seek(offset)
+    frame = file.read(256)
+    at = max(frame.find(b"Xing"), frame.find(b"Info"))
+    if at < 0 or len(frame) < at + 16:
+        return 0
+    (flags,) = struct.unpack(">I", frame[at + 4 : at + 8])
+    if not flags & 2:
+        return 0
+    place = at + 8 + (4 if flags & 1 else 0)
+    (declared,) = struct.unpack(">I", frame[place : place + 4])
+    # Taggers rewrite files without mending this number: a hundredth of slack, as players give.
+    return int(offset + declared - max(2048, declared // 100))
+
+
+def _one_line(error: Exception) -> str:
+    return (
+        " ".join(str(error).replace(str(getattr(error, "filename", "")) or "\0", "").split())
+        or type(error).__name__
+    )

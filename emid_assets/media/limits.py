@@ -1,0 +1,25 @@
+"""What a media file must not exceed or fall below."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class MediaLimits:
+    """Limits that keep useless files out of the data set and hostile ones out of the memory.
+
+    Attributes:
+        min_duration_s: shortest music clip, seconds.
+        max_duration_s: longest audio file, seconds: a small file can decode to days of silence.
+        max_channels: most channels of an audio file.
+        silence_peak: a clip whose largest sample is no larger is silent (full scale is 1). The
+            default, -80 dB, is digital silence with the noise that lossy codecs leave of it.
+        min_side: least width and height of an image, pixels.
+        max_pixels: most pixels of an image; the default is where Pillow suspects a bomb.
+    """
+
+    min_duration_s: float = 1.0
+    max_duration_s: float = 3600.0
+    max_channels: int = 8
+    silence_peak: float = 1e-4
+    min_side: int = 8
+    max_pixels: int = 89_478_485

@@ -1,0 +1,145 @@
+"""The user's tables, music.csv and images.csv: which columns they may have, and reading them.
+
+Belongs here: a CSV file in, a frame of text out. What the text means is `manifest`'s.
+"""
+
+import csv
+import difflib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from emid_assets.media.errors import TableError
+
+
+@dataclass(frozen=True)
+class TableColumn:
+    """A column that a table may have; names are compared without regard to case."""
+
+    name: str
+    aliases: tuple[str, ...]
+    meaning: str
+
+
+TABLE_COLUMNS = {
+    "music": (
+        TableColumn(
+            "file", ("audio_filename", "filename"), "path below music/; the one column that must be there"
+        ),
+        TableColumn(
+            "genre", (), "emotion: letter A to M, key such as sad, or full name; else the sub-folder's name"
+        ),
+        TableColumn("feeling", (), "percentages over the 28 feelings, as 33% Sad, depressing, 22% Dreamy"),
+        TableColumn(
+            "emotion", (), "the 11 ratings, 1 to 9, divided by commas, in EMID's order; nan where missing"
+        ),
+        TableColumn(
+            "is_original_clip", (), "false for a clip cut from a source's recording; true if left out"
+        ),
+        TableColumn("clip_id", (), "unique id; else the path below music/"),
+        TableColumn("start_s", (), "where the clip starts in the file, seconds; else 0"),
+        TableColumn("duration_s", (), "length of the clip, seconds; else to the end of the file"),
+        TableColumn(
+            "source_id", (), "what the clip was cut from; clips of one source never fall into two splits"
+        ),
+        TableColumn("licence", ("license",), "licence of the item"),
+        TableColumn("author", (), "author of the item"),
+        TableColumn("label_source", (), "where the label comes from, in your words; else table or folder"),
+    ),
+    "image": (
+        TableColumn(
+            "file", ("image", "image_filename", "filename"), "path below images/; the one that must be there"
+        ),
+        TableColumn("tag", (), "one of Mikels' eight emotions; else the sub-folder's name"),
+        TableColumn("text", ("caption",), "caption"),
+        TableColumn("valence", (), "measured valence of this image, 0 to 1; else the tag's"),
+        TableColumn("arousal", (), "measured arousal of this image, 0 to 1; else the tag's"),
+        TableColumn("image_id", (), "unique id; else the path below images/"),
+        TableColumn("licence", ("license",), "licence of the item"),
+        TableColumn("author", (), "author of the item"),
+        TableColumn("label_source", (), "where the label comes from, in your words; else table or folder"),
+    ),
+}
+"""Columns that music.csv and images.csv may have. Others are left alone."""
+
+
+def read_table(path: Path, kind: str) -> pl.DataFrame:
+    """Read music.csv or images.csv.
+
+    Args:
+        path: CSV file: commas, double quotes, UTF-8 with or without byte-order mark.
+        kind: `music` or `image`.
+
+    Returns:
+        All columns of `TABLE_COLUMNS[kind]` as text, blanks around them removed, null where a
+        cell is blank or the column absent; and `row`, counted as a spreadsheet does, where the
+        header is row 1. Columns of other names are left out.
+
+    Raises:
+        TableError: no CSV of this form, no file column, one column twice, a row with more or
+            fewer cells than the header, or an unknown column that looks like a misspelling.
+    """
+    records = _records(path)
+    if not records:
+        raise TableError(f"{path} is empty: its first row must name the columns, such as file")
+    header = [name.strip() for name in records[0]]
+    columns = _known_columns(path, header, kind)
+    rows = [(number, record) for number, record in enumerate(records[1:], start=2) if any(record)]
+    for number, record in rows:
+        if len(record) != len(header):
+            raise TableError(
+                f"{path} row {number} has {len(record)} cells and the header has {len(header)}: "
+                "put cells that hold commas in double quotes"
+            )
+    data: dict[str, list[str | None]] = {}
+    for column in TABLE_COLUMNS[kind]:
+        place = columns.get(column.name)
+        data[column.name] = (
+            [None] * len(rows) if place is None else [record[place].strip() or None for _, record in rows]
+        )
+    schema = {column.name: pl.String for column in TABLE_COLUMNS[kind]}
+    return pl.DataFrame(data, schema=schema).with_columns(
+        row=pl.Series([number for number, _ in rows], dtype=pl.Int64)
+    )
+
+
+def _records(path: Path) -> list[list[str]]:
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise TableError(f"{path} line {line} is not UTF-8: save the table as CSV in UTF-8") from None
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        return list(reader)
+    except csv.Error as error:
+        raise TableError(f"{path} line {reader.line_num} is no CSV: {error}") from None
+
+
+def _known_columns(path: Path, header: list[str], kind: str) -> dict[str, int]:
+    name_of = {
+        written: column.name for column in TABLE_COLUMNS[kind] for written in (column.name, *column.aliases)
+    }
+    columns: dict[str, int] = {}
+    unknown: list[str] = []
+    for place, written in enumerate(header):
+        name = name_of.get(written.casefold())
+        if name is None:
+            unknown.append(written)
+        elif name in columns:
+            raise TableError(f"{path} has two columns for {name}: {header[columns[name]]} and {written}")
+        else:
+            columns[name] = place
+    if "file" not in columns:
+        raise TableError(f"{path} has no column named file; its columns are: {', '.join(header)}")
+    absent = [name for name in name_of if name_of[name] not in columns]
+    for written in unknown:
+        near = difflib.get_close_matches(written.casefold(), absent, n=1, cutoff=0.85)
+        if near:
+            raise TableError(
+                f"{path} has a column {written!r}: rename it to {near[0]!r}, or to something else"
+            )
+    return columns

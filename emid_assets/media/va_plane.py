@@ -1,0 +1,36 @@
+"""Manifests on the valence-arousal plane: the alignment of each modality's own population.
+
+Belongs here: from the columns of `music_clips` and `images` to the arrays of
+`affect.valence_arousal`, which holds the arithmetic.
+"""
+
+from typing import Literal
+
+import polars as pl
+
+from emid_assets.affect.valence_arousal import VaAlignment, fit_alignment
+
+MUSIC_SCALE = (1.0, 9.0)
+IMAGE_SCALE = (0.0, 1.0)
+Method = Literal["standardize", "fixed"]
+
+
+def music_alignment(music_clips: pl.DataFrame, method: Method) -> VaAlignment:
+    """The alignment of music, fitted to all clips (MUSIC_CLIPS), one weight for each Cowen category."""
+    va = music_clips.select("valence", "arousal").to_numpy()
+    return fit_alignment(va, music_clips["emotion"].to_list(), *MUSIC_SCALE, method=method)
+
+
+def image_alignment(images: pl.DataFrame, method: Method) -> VaAlignment:
+    """The alignment of images, fitted to all images (IMAGES), one weight for each tag."""
+    va = images.select("valence", "arousal").to_numpy()
+    return fit_alignment(va, images["tag"].to_list(), *IMAGE_SCALE, method=method)
+
+
+def on_plane(frame: pl.DataFrame, id_column: str, alignment: VaAlignment) -> pl.DataFrame:
+    """Columns `id_column`, valence, arousal of `frame`, the latter two on [-1, 1]²."""
+    aligned = alignment.apply(frame.select("valence", "arousal").to_numpy())
+    return frame.select(id_column).with_columns(
+        pl.Series("valence", aligned[:, 0], dtype=pl.Float64),
+        pl.Series("arousal", aligned[:, 1], dtype=pl.Float64),
+    )

@@ -1,0 +1,475 @@
+"""The report's figures, drawn with matplotlib: one function for each, and how they are written.
+
+Belongs here: drawing, the colours, and turning a figure into SVG for the page or PNG for the web
+UI. What is drawn comes from `tables` as frames. Nothing here uses pyplot or a display, and equal
+inputs give equal bytes.
+"""
+
+import base64
+import io
+import re
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, Literal, ParamSpec
+from xml.etree import ElementTree
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS
+from emid_assets.media.va_plane import IMAGE_SCALE, MUSIC_SCALE
+
+THEME: dict[str, tuple[str, str]] = {
+    "ink": ("#1c2127", "#e7eaee"),
+    "muted": ("#59636e", "#a6b0bb"),
+    "line": ("#d4dae1", "#3a434e"),
+    "paper": ("#ffffff", "#191e25"),
+    "ground": ("#f3f5f8", "#0f1317"),
+    "music": ("#1c66ad", "#74b6f3"),
+    "image": ("#b4530c", "#f2a566"),
+    "semantic": ("#0a7868", "#52c7b5"),
+    "emotional": ("#a63876", "#ec90c3"),
+    "accent": ("#5a4ab3", "#ada0f7"),
+    "onaccent": ("#fefefe", "#12151a"),
+    "warning": ("#8a5300", "#f3c264"),
+    "series-0": ("#0072b2", "#52aee6"),
+    "series-1": ("#c95500", "#f08a4b"),
+    "series-2": ("#00835f", "#3cc79c"),
+    "series-3": ("#b0578a", "#e39ac4"),
+    "series-4": ("#2f95cc", "#a5dbfa"),
+    "series-5": ("#a87400", "#f0c04a"),
+    "series-6": ("#6f6f6f", "#b5b5b5"),
+}
+"""Name → colours on light and on dark. Music is blue and images are orange all over the report;
+the pairs of hues stay apart for the common kinds of colour blindness."""
+
+_SERIES = 7
+"""Lines and systems have the hues of Okabe and Ito, a dash and a marker each: colour is never alone."""
+_DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+_WIDTH = 4.4
+"""Inches: narrow, so that text is readable where a phone shows the figure at this size."""
+
+_RASTER_ABOVE = 2000
+"""Points beyond which a cloud is drawn as a picture inside the SVG: its size stays bounded."""
+
+
+def _light(name: str) -> str:
+    return THEME[name][0]
+
+
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "emid-assets",
+    "text.parse_math": False,
+    "font.family": ["DejaVu Sans"],
+    "font.size": 8.5,
+    "axes.titlesize": 9.0,
+    "axes.labelsize": 8.5,
+    "text.color": _light("ink"),
+    "axes.labelcolor": _light("ink"),
+    "axes.titlecolor": _light("ink"),
+    "axes.edgecolor": _light("muted"),
+    "xtick.color": _light("muted"),
+    "ytick.color": _light("muted"),
+    "grid.color": _light("line"),
+    "grid.linewidth": 0.6,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 8.0,
+    "lines.linewidth": 1.4,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+}
+
+Args = ParamSpec("Args")
+Floats = npt.NDArray[np.float64]
+
+
+def _styled(draw: Callable[Args, Figure]) -> Callable[Args, Figure]:
+    """Draw in the report's style, whatever matplotlib's settings are elsewhere in the process."""
+
+    @wraps(draw)
+    def styled(*args: Args.args, **kwargs: Args.kwargs) -> Figure:
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            matplotlib.rcParams.update(_STYLE)
+            return draw(*args, **kwargs)
+
+    return styled
+
+
+@_styled
+def pair_counts_figure(counts: pl.DataFrame, title: str, largest: int | None = None) -> Figure:
+    """Heat map of pairs by music category and image tag (figure 5 of the paper).
+
+    Args:
+        counts: frame of `tables.pair_counts`.
+        title: says which pairs.
+        largest: count of the darkest cell, to compare two figures; the frame's own by default.
+    """
+    values = counts.select(IMAGE_EMOTION_KEYS).to_numpy()
+    top = max(int(values.max()) if largest is None else largest, 1)
+    figure, axes = _figure(_WIDTH, 4.4)
+    for (row, column), value in np.ndenumerate(values):
+        share = min(float(value) / top, 1.0)
+        axes.add_patch(
+            matplotlib.patches.Rectangle(
+                (column + 0.03, row + 0.03), 0.94, 0.94, facecolor=_light("accent"), alpha=share, linewidth=0
+            )
+        )
+        if value:
+            colour = _light("onaccent") if share > 0.7 else _light("ink")
+            axes.text(
+                column + 0.5, row + 0.5, f"{value}", ha="center", va="center", color=colour, fontsize=7.5
+            )
+    axes.set(xlim=(0, len(IMAGE_EMOTION_KEYS)), ylim=(len(values), 0), title=title)
+    axes.set_xticks(
+        np.arange(len(IMAGE_EMOTION_KEYS)) + 0.5,
+        IMAGE_EMOTION_KEYS,
+        rotation=40,
+        ha="right",
+        rotation_mode="anchor",
+    )
+    axes.set_yticks(
+        np.arange(len(values)) + 0.5,
+        [f"{letter} {key}" for key, letter in counts.select("emotion", "genre").rows()],
+    )
+    axes.tick_params(axis="x", length=0, labelcolor=_light("image"))
+    axes.tick_params(axis="y", length=0, labelcolor=_light("music"))
+    axes.set_xticks(range(len(IMAGE_EMOTION_KEYS) + 1), minor=True)
+    axes.set_yticks(range(len(values) + 1), minor=True)
+    axes.tick_params(which="minor", length=0)
+    axes.grid(which="minor")
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+@_styled
+def va_plane_figure(plane: pl.DataFrame, aligned: bool) -> Figure:
+    """Labels and items on the valence-arousal plane (figure 3 of the paper).
+
+    Letters of music in circles, tags of images beside diamonds, clips and images as small points.
+    Hollow where no item has the label.
+
+    Args:
+        plane: frame of `tables.va_plane`.
+        aligned: on [-1, 1]² as the emotional similarity sees it; else both on their own scales,
+            laid end to end on each other.
+    """
+    figure, axes = _figure(_WIDTH, 4.4)
+    axes.axhline(0, color=_light("line"), linewidth=0.8, zorder=0)
+    axes.axvline(0, color=_light("line"), linewidth=0.8, zorder=0)
+    labels = plane.filter(pl.col("role") == "label")
+    letters, tags = (labels.filter(pl.col("kind") == kind) for kind in ("music", "image"))
+    letter_places, tag_places = _on_plane(letters, "music", aligned), _on_plane(tags, "image", aligned)
+    for kind in ("image", "music"):
+        items = plane.filter(role="item", kind=kind)
+        points = _on_plane(items, kind, aligned)
+        axes.scatter(
+            points[:, 0],
+            points[:, 1],
+            s=4 * np.sqrt(items["items"].to_numpy()),
+            color=_light(kind),
+            alpha=0.45,
+            linewidths=0,
+            rasterized=items.height > _RASTER_ABOVE,
+            zorder=2,
+        )
+    for (x, y), letter, used in zip(letter_places, letters["name"], letters["items"], strict=True):
+        _mark(axes, x, y, "music", used, marker="o", markersize=10.5, zorder=4)
+        axes.text(
+            x, y, letter, ha="center", va="center_baseline", fontsize=7, zorder=5,
+            color=_light("onaccent") if used else _light("music"),
+        )  # fmt: skip
+    for (x, y), used in zip(tag_places, tags["items"], strict=True):
+        _mark(axes, x, y, "image", used, marker="D", markersize=5, zorder=3)
+    for text, (x, y, side) in zip(
+        tags["name"], _text_places(tag_places, tags["name"].to_list(), letter_places), strict=True
+    ):
+        axes.text(x, y, text, ha=side, va="center_baseline", color=_light("image"), zorder=5)
+    ticks = [-1.0, -0.5, 0.0, 0.5, 1.0]
+    axes.set(xlim=(-1.08, 1.08), ylim=(-1.08, 1.08), aspect="equal")
+    if aligned:
+        axes.set_xticks(ticks)
+        axes.set_yticks(ticks)
+        axes.set(xlabel="valence, aligned", ylabel="arousal, aligned", title="Aligned: as E sees them")
+    else:
+        axes.set_xticks(ticks, ["1", "3", "5", "7", "9"])
+        axes.set_yticks(ticks, ["1", "3", "5", "7", "9"])
+        axes.set(xlabel="valence", ylabel="arousal", title="Own scales: music 1 to 9, images 0 to 1")
+        for secondary in (axes.secondary_xaxis("top"), axes.secondary_yaxis("right")):
+            secondary.set_ticks(ticks, labels=["0", ".25", ".5", ".75", "1"])
+            secondary.tick_params(length=2, labelcolor=_light("image"))
+        axes.tick_params(labelcolor=_light("music"))
+    axes.spines[:].set_visible(True)
+    axes.tick_params(length=2)
+    return figure
+
+
+@_styled
+def loss_figure(network: str, history: pl.DataFrame, best_epoch: int) -> Figure:
+    """Training loss of each epoch (figure 4 of the paper).
+
+    Args:
+        network: its name, for the title.
+        history: columns `epoch`, `loss` and the validation metrics of TRAINED_ADAPTER.history.
+        best_epoch: the epoch whose weights were kept.
+    """
+    figure, axes = _figure(_WIDTH, 3.1)
+    axes.plot(history["epoch"].to_numpy(), history["loss"].to_numpy(), color=_light("accent"))
+    axes.set(xlabel="epoch", ylabel="training loss", title=f"{network}: loss")
+    _epochs(axes, best_epoch)
+    return figure
+
+
+@_styled
+def metrics_figure(network: str, history: pl.DataFrame, best_epoch: int) -> Figure:
+    """Validation metrics @10 of each epoch; arguments as `loss_figure`."""
+    figure, axes = _figure(_WIDTH, 3.1)
+    names = [name for name in history.columns if name not in ("epoch", "loss")]
+    for place, name in enumerate(names):
+        axes.plot(
+            history["epoch"].to_numpy(),
+            history[name].to_numpy(),
+            color=_light(f"series-{place % _SERIES}"),
+            linestyle=_DASHES[place % len(_DASHES)],
+            label=metric_title(name),
+        )
+    axes.set(xlabel="epoch", ylabel="validation", title=f"{network}: metrics @10", ylim=(0, None))
+    _epochs(axes, best_epoch)
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+@_styled
+def retrieval_figure(table: pl.DataFrame) -> Figure:
+    """Each system's place on each metric where more is better.
+
+    Args:
+        table: frame of `tables.metric_table`.
+    """
+    rows = table.filter(pl.col("better") == "higher")
+    systems = rows.columns[2:]
+    figure, axes = _figure(_WIDTH, 1.3 + 0.3 * rows.height + 0.18 * (len(systems) // 3))
+    places = np.arange(rows.height)
+    axes.hlines(places, 0, 1, color=_light("line"), linewidth=0.8, zorder=0)
+    for order, system in enumerate(systems):
+        axes.scatter(
+            rows[system].to_numpy().astype(np.float64),
+            places,
+            s=34,
+            marker=_MARKERS[order % len(_MARKERS)],
+            color=_light(f"series-{order % _SERIES}"),
+            alpha=0.9,
+            linewidths=0,
+            label=system,
+        )
+    axes.set_yticks(places, [metric_title(name) for name in rows["metric"]])
+    axes.set(xlim=(-0.02, 1.02), ylim=(rows.height - 0.4, -0.6), xlabel="value, 0 to 1")
+    axes.tick_params(axis="y", length=0, labelcolor=_light("ink"))
+    axes.spines["left"].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+@_styled
+def overlap_figure(rows: pl.DataFrame, alpha: float) -> Figure:
+    """Which term would have chosen the chosen pairs by itself: one bar of shares.
+
+    Args:
+        rows: frame of `tables.overlaps`, not empty.
+        alpha: weight of the semantic term, for the title.
+    """
+    shares = dict(rows.filter(pl.col("system") == "pairs").select("metric", "value").rows())
+    figure, axes = _figure(_WIDTH, 1.75)
+    left = 0.0
+    for name, colour, label in (
+        ("only_semantic", "semantic", "S alone would, E not"),
+        ("both", "accent", "each alone would"),
+        ("only_emotional", "emotional", "E alone would, S not"),
+        ("neither", "muted", "neither alone, only their sum"),
+    ):
+        width = shares[name]
+        axes.barh(
+            0, width, left=left, height=0.9, color=_light(colour), edgecolor=_light("paper"), label=label
+        )
+        if width >= 0.07:
+            axes.text(
+                left + width / 2,
+                0,
+                f"{100 * width:.0f} %",
+                ha="center",
+                va="center",
+                color=_light("onaccent"),
+            )
+        left += width
+    axes.set(xlim=(0, 1), ylim=(-0.55, 0.55), title=f"Chosen pairs (α = {alpha:g})")
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def metric_title(name: str) -> str:
+    """A metric's name as people write it: `ndcg_at_10` → `NDCG@10`."""
+    words = name.replace("_at_", "@").replace("_", " ")
+    return re.sub(r"\b(map|ndcg|mrr|auc|va)\b", lambda found: found.group().upper(), words)
+
+
+def svg(figure: Figure, name: str, alt: str) -> str:
+    """The figure as an `<svg>` element for an HTML page.
+
+    Text stays text in the page's own font; the theme's colours become `var(--name)`, so that the
+    page's style decides between light and dark; ids carry `name`, so that several figures share
+    one page.
+
+    Args:
+        figure: drawn by this module.
+        name: letters, digits and dashes; unique on the page.
+        alt: what the figure says, for who does not see it.
+    """
+    root = ElementTree.fromstring(_saved(figure, "svg"))
+    style = root.find(".//{*}style")
+    defs = root.find("{*}defs")
+    assert style is not None, "matplotlib writes a style for the whole document"
+    assert defs is not None
+    root.remove(defs)
+    for element in root.iter():
+        # In HTML, SVG needs no namespaces; `href` has replaced `xlink:href`.
+        element.tag = element.tag.rpartition("}")[2]
+        for key, value in list(element.attrib.items()):
+            del element.attrib[key]
+            element.set(key.rpartition("}")[2], " ".join(value.split()))
+    used = set(re.findall(r"#(\w+)", " ".join(value for e in root.iter() for value in e.attrib.values())))
+    colours = {light: f"var(--{theme})" for theme, (light, _) in THEME.items()}
+    for element in root.iter():
+        if element.attrib.get("id") not in used:
+            element.attrib.pop("id", None)
+        for key, value in element.attrib.items():
+            if key == "id":
+                value = f"{name}-{value}"
+            elif key == "href" and value.startswith("#"):
+                value = f"#{name}-{value[1:]}"
+            elif key == "clip-path":
+                value = value.replace("url(#", f"url(#{name}-")
+            elif key == "style":
+                value = re.sub(r"font-family:[^;]*;? ?", "", value)
+                value = re.sub(
+                    r"#[0-9a-f]{6}\b", lambda found: colours.get(found.group(), found.group()), value
+                )
+            element.set(key, value)
+        element.tail = (element.tail or "").strip() or None
+        if element.tag not in ("text", "tspan"):
+            element.text = (element.text or "").strip() or None
+    for key in ("width", "height", "version"):
+        root.attrib.pop(key, None)
+    root.attrib.update({"role": "img", "aria-label": alt, "style": "stroke-linejoin: round"})
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def png(figure: Figure, dpi: int = 110) -> bytes:
+    """The figure as PNG bytes on a white ground, for places that show no SVG."""
+    return _saved(figure, "png", dpi=dpi, facecolor=_light("paper"))
+
+
+def markdown_image(figure: Figure, alt: str, dpi: int = 110) -> str:
+    """The figure as a Markdown image with its bytes inside, for the web UI's metadata."""
+    encoded = base64.b64encode(png(figure, dpi)).decode("ascii")
+    return f"![{re.sub(r'[][]', '', alt)}](data:image/png;base64,{encoded})"
+
+
+def _saved(figure: Figure, form: str, **options: Any) -> bytes:
+    # No date and no version: the bytes depend on the figure alone.
+    names = ("Software",) if form == "png" else ("Date", "Creator", "Format", "Type")
+    target = io.BytesIO()
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        figure.savefig(target, format=form, metadata=dict.fromkeys(names), **options)
+    return target.getvalue()
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _epochs(axes: Axes, best_epoch: int) -> None:
+    axes.axvline(best_epoch, color=_light("muted"), linewidth=0.8, linestyle=":")
+    axes.annotate(
+        f"best: {best_epoch}", (best_epoch, 1), xycoords=("data", "axes fraction"), xytext=(3, -2),
+        textcoords="offset points", va="top", ha="left", color=_light("muted"), fontsize=7,
+    )  # fmt: skip
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    axes.grid(axis="y")
+
+
+def _mark(axes: Axes, x: float, y: float, kind: str, used: int, **how: Any) -> None:
+    """A label's mark: filled in its kind's colour, hollow where no item has the label."""
+    fill = _light(kind) if used else _light("paper")
+    axes.plot(x, y, linestyle="none", color=_light(kind), markerfacecolor=fill, markeredgewidth=0.8, **how)
+
+
+def _on_plane(rows: pl.DataFrame, kind: str, aligned: bool) -> Floats:
+    """(n, 2) places on [-1, 1]²; unaligned, each scale is laid from end to end."""
+    if aligned:
+        return rows.select("aligned_valence", "aligned_arousal").to_numpy()
+    low, high = MUSIC_SCALE if kind == "music" else IMAGE_SCALE
+    return 2.0 * (rows.select("valence", "arousal").to_numpy() - low) / (high - low) - 1.0
+
+
+def _text_places(
+    points: Floats, texts: Sequence[str], obstacles: Floats
+) -> list[tuple[float, float, Literal["left", "right"]]]:
+    """Where to write `texts` beside `points` on the plane: (x, y, horizontal alignment) of each.
+
+    Each takes the place, of six around its point, that covers least of `obstacles`, of the points
+    and of the texts written before it, and leaves the plane least.
+    """
+    height = 0.085
+    taken = [_box(x, y, 0.075) for x, y in obstacles] + [_box(x, y, 0.04) for x, y in points]
+    places = []
+    for (x, y), text in zip(points, texts, strict=True):
+        width = 0.046 * len(text)
+        best: tuple[float, float, float, Literal["left", "right"], Floats] | None = None
+        for side in (1, -1):
+            for up in (0, 1, -1):
+                left = x + side * 0.05 if up == 0 else x - width * (side < 0)
+                if up == 0 and side < 0:
+                    left -= width
+                middle = y + up * 0.09
+                box = np.array([left, left + width, middle - height / 2, middle + height / 2])
+                outside = max(0.0, box[1] - 1.06) + max(0.0, -1.06 - box[0])
+                cost = sum(_common_area(box, other) for other in taken) + height * outside
+                if best is None or cost < best[0] - 1e-9:
+                    best = (
+                        (cost, left, middle, "left", box)
+                        if side > 0
+                        else (cost, left + width, middle, "right", box)
+                    )
+        assert best is not None
+        places.append(best[1:4])
+        taken.append(best[4])
+    return places
+
+
+def _box(x: float, y: float, reach: float) -> Floats:
+    return np.array([x - reach, x + reach, y - reach, y + reach])
+
+
+def _common_area(a: Floats, b: Floats) -> float:
+    across = min(a[1], b[1]) - max(a[0], b[0])
+    along = min(a[3], b[3]) - max(a[2], b[2])
+    return float(max(0.0, across) * max(0.0, along))

@@ -1,0 +1,99 @@
+"""Small copies of media that travel inside the page: thumbnails and short players.
+
+Belongs here: reading a clip or an image of the gallery and encoding it as a `data:` URI. Which
+clips are shown is `tables.gallery_clips`, how they look is the page's template.
+"""
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from PIL import Image
+
+from emid_assets.media.audio import read_audio, resample
+from emid_assets.media.errors import MediaError
+from emid_assets.media.image import read_rgb
+
+PLAYER_SECONDS = 8.0
+PLAYER_RATE = 24_000
+THUMBNAIL_SIDE = 256
+"""Pixels; shown at about 160, so that dense screens stay sharp."""
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A medium inside the page.
+
+    Attributes:
+        uri: `data:` URI; empty where the file could not be read.
+        problem: why it could not be read; empty where it could.
+    """
+
+    uri: str
+    problem: str = ""
+
+
+def player(media: Path, file: str, start_s: float, duration_s: float) -> Copy:
+    """The first seconds of a clip as a mono MP3 of 40 kbit/s (5 kB for each second).
+
+    MP3, not Ogg: every browser plays it, and its bytes are the same each time, where an Ogg
+    stream carries a random serial number.
+
+    Args:
+        media: the media folder.
+        file: path below it.
+        start_s: where the clip starts in the file, seconds.
+        duration_s: length of the clip, seconds.
+    """
+    path = media / file
+    if not path.is_file():
+        return Copy("", f"{file} is no longer in the media folder")
+    try:
+        samples, rate = read_audio(path, start_s, min(duration_s, PLAYER_SECONDS))
+    except MediaError as error:
+        return Copy("", f"{file}: {error.reason}")
+    mono = resample(samples.mean(axis=0, keepdims=True), rate, PLAYER_RATE)[0]
+    loudest = float(np.abs(mono).max(initial=0.0))
+    if loudest > 1.0:
+        mono = mono / loudest
+    target = io.BytesIO()
+    soundfile.write(
+        target,
+        mono,
+        PLAYER_RATE,
+        format="MP3",
+        subtype="MPEG_LAYER_III",
+        bitrate_mode="CONSTANT",
+        compression_level=0.8,
+    )
+    return Copy(_data_uri("audio/mpeg", target.getvalue()))
+
+
+def thumbnail(media: Path, file: str) -> Copy:
+    """An image's centre as a square JPEG without metadata: the part that encoders see.
+
+    Args:
+        media: the media folder.
+        file: path below it.
+    """
+    path = media / file
+    if not path.is_file():
+        return Copy("", f"{file} is no longer in the media folder")
+    try:
+        image = read_rgb(path)
+    except MediaError as error:
+        return Copy("", f"{file}: {error.reason}")
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    size = min(side, THUMBNAIL_SIDE)
+    square = image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+    target = io.BytesIO()
+    square.save(target, format="JPEG", quality=72, optimize=True)
+    return Copy(_data_uri("image/jpeg", target.getvalue()))
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

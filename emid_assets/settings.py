@@ -1,0 +1,168 @@
+"""Every setting once: type, range, default, meaning.
+
+The same class is what the web UI's launchpad shows, what `EMID_*` environment variables fill and
+what the command line's options are made from. Nothing here reads media, tables or Dagster.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError
+
+ENVIRONMENT_PREFIX = "EMID_"
+SAMPLE_MEDIA = Path(__file__).parent / "sample"
+
+
+class SettingsError(ValueError):
+    """A setting has a value that it cannot have, or a name that no setting has."""
+
+
+class Settings(BaseModel):
+    """All settings of a build, checked where they enter."""
+
+    media: str = Field(
+        default=str(SAMPLE_MEDIA),
+        description="Media folder: holds music/ and images/, and music.csv and images.csv where there are tables.",
+    )
+    lake: str = Field(
+        default="",
+        description="Lake folder: every asset's tables, weights and reports, and lake.duckdb over them. "
+        "Empty: .emid/demo for the sample, else .emid/NAME-HASH of the media folder.",
+    )
+    encoder: Literal["bundled", "imagebind"] = Field(
+        default="bundled",
+        description="Encoder of the joint space: bundled (small, weak, no download) or imagebind.",
+    )
+    imagebind_checkpoint: str = Field(
+        default="",
+        description="File of ImageBind's weights. Empty: torch hub's checkpoints folder, then ./.checkpoints.",
+    )
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        description="Device of the encoder and of training: auto, cpu, cuda, cuda:1, mps.",
+    )
+    precision: Literal["auto", "float32", "bf16"] = Field(
+        default="auto",
+        description="Precision of ImageBind's products; auto takes bf16 where the device gains by it.",
+    )
+    batch_size: int = Field(default=32, ge=1, le=4096, description="Items that the encoder takes at once.")
+    workers: int = Field(
+        default=2,
+        ge=0,
+        le=256,
+        description="Processes that read and prepare media; 0 works in the run itself.",
+    )
+    candidates: int = Field(
+        default=100,
+        ge=1,
+        le=100_000,
+        description="K: images with the largest S that stay in the choice for a clip.",
+    )
+    images_per_clip: int = Field(
+        default=3, ge=1, le=1000, description="m: images that a clip is paired with."
+    )
+    alpha: float = Field(
+        default=0.6,
+        ge=0.0,
+        le=1.0,
+        description="Weight of the semantic term in T = alpha S + (1 - alpha) E; 1 is semantic only.",
+    )
+    semantic_rescaling: Literal["candidate_minmax", "raw", "candidate_softmax"] = Field(
+        default="candidate_minmax",
+        description="S as the fused score uses it: rescaled among a clip's candidates, or the paper's literal raw S.",
+    )
+    emotion_kernel: Literal["cosine", "gaussian"] = Field(
+        default="cosine", description="E: by direction in the valence-arousal plane, or by distance."
+    )
+    gaussian_sigma: float = Field(
+        default=0.5, gt=0.0, le=10.0, description="Width of the gaussian kernel on the [-1, 1]² plane."
+    )
+    va_alignment: Literal["standardize", "fixed"] = Field(
+        default="standardize",
+        description="How the scales of music and images meet: by each population's own spread, or by the scale's ends.",
+    )
+    adapter_dimension: int = Field(
+        default=256,
+        ge=1,
+        le=4096,
+        description="Features that an adapter's network works with: length of its factors.",
+    )
+    epochs: int = Field(default=50, ge=1, le=10_000, description="Epochs of training.")
+    learning_rate: float = Field(default=0.003, gt=0.0, le=1.0, description="Step of the Adam optimiser.")
+    seed: int = Field(
+        default=0, ge=0, le=2**31 - 1, description="Seed of split, initialisation and sampling."
+    )
+    shards_per_emotion: int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        description="Partitions that each emotion is cut into. Shapes the graph: read when it loads, not in the launchpad.",
+    )
+
+    @property
+    def media_folder(self) -> Path:
+        """The media folder as an absolute path."""
+        return Path(self.media).expanduser().resolve()
+
+    @property
+    def lake_folder(self) -> Path:
+        """The lake folder as an absolute path; one of its own for each media folder, unless it is set."""
+        if self.lake:
+            return Path(self.lake).expanduser().resolve()
+        if self.media_folder == SAMPLE_MEDIA.resolve():
+            return Path(".emid/demo").resolve()
+        digest = hashlib.sha256(str(self.media_folder).encode()).hexdigest()[:8]
+        return Path(f".emid/{self.media_folder.name}-{digest}").resolve()
+
+
+def allowed_range(name: str) -> str:
+    """The values that setting `name` may have, in words, such as `0.0 to 1.0`."""
+    field = Settings.model_json_schema()["properties"][name]
+    if "enum" in field:
+        return " or ".join(field["enum"])
+    if "pattern" in field:
+        return "auto, cpu, mps, cuda or cuda:N"
+    low = field.get("minimum", field.get("exclusiveMinimum"))
+    if low is None:
+        return "a folder"
+    return f"{'above ' if 'exclusiveMinimum' in field else ''}{low} to {field['maximum']}"
+
+
+def load_settings(
+    overrides: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None
+) -> Settings:
+    """Settings from their defaults, then `EMID_*` variables, then `overrides`.
+
+    Args:
+        overrides: Values by setting name; None as a value stands for "not given".
+        environment: Variables to read; the process's own by default. `EMID_ALPHA` sets `alpha`.
+
+    Raises:
+        SettingsError: names each wrong setting, where it was given, its value and its allowed range.
+    """
+    environment = os.environ if environment is None else environment
+    given: dict[str, tuple[str, Any]] = {}  # setting -> (where it was given, value)
+    for variable, value in environment.items():
+        if variable.startswith(ENVIRONMENT_PREFIX) and value:
+            given[variable.removeprefix(ENVIRONMENT_PREFIX).lower()] = (variable, value)
+    for name, value in (overrides or {}).items():
+        if value is not None:
+            given[name] = (name, value)
+    unknown = [where for name, (where, _) in given.items() if name not in Settings.model_fields]
+    if unknown:
+        raise SettingsError(
+            f"no setting is called {', '.join(unknown)}; there are {', '.join(Settings.model_fields)}"
+        )
+    try:
+        return Settings(**{name: value for name, (_, value) in given.items()})
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            name = str(problem["loc"][0])
+            where, value = given[name]
+            lines.append(f"{where} = {value!r}: must be {allowed_range(name)}")
+        raise SettingsError("; ".join(lines)) from None

@@ -1,0 +1,524 @@
+"""The lake: a folder of immutable DuckDB files, one for each version of each partition of each table.
+
+Belongs here: writing, finding, reading and clearing away those files, and the catalogue over them.
+Nothing about what a table means, and nothing about Dagster.
+
+    lake.duckdb                                  the catalogue: one view for each table
+    tables/<table>/<partition>/000007-1f9c.duckdb  a version: its tables `data` and `metadata`
+    tables/<table>/<partition>/CURRENT           the name of the version that counts
+
+A version is written beside its place, synced, made read-only and renamed; then `CURRENT` is renamed
+over. Whatever kills a writer, `CURRENT` names a whole version. Readers take no lock of ours; writers
+of one partition queue for its `.lock`. The catalogue can be thrown away and built again at any time.
+"""
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import duckdb
+import filelock
+import polars as pl
+import pyarrow as pa
+
+from emid_assets.store.duckdb_types import (
+    UnstorableError,
+    from_stored,
+    schema_from_text,
+    schema_to_text,
+    to_stored,
+)
+from emid_assets.store.files import is_open_somewhere, make_folder, put_in_place
+from emid_assets.store.schemas import TABLES, TableSchema
+
+WHOLE_TABLE = "all"
+"""The partition of a table that has no partitions."""
+
+Scalar = str | int | float | bool | None
+
+_FORMAT = "STORAGE_VERSION 'v1.5.0'"  # the oldest DuckDB that can open the files
+_TABLE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_PARTITION_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
+_VERSION_NAME = re.compile(r"(\d{6,})-[0-9a-f]{8}\.duckdb")
+_UNFINISHED = ".unfinished"
+_REMOVED = "removed after "
+_LOCK_TIMEOUT_S = 600.0
+
+
+class LakeError(RuntimeError):
+    """The lake cannot do what was asked; the message names the file or partition and the way out."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """One immutable file: what a partition was at one time."""
+
+    table: str
+    partition: str
+    path: Path
+    rows: int
+    bytes: int
+    schema: pl.Schema
+    metadata: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+class Lake:
+    """The tables below the folder `root`.
+
+    Args:
+        root: made by the first write. It may be moved: reads go on at once, and the catalogue, whose
+            views hold absolute paths (DuckDB would look for relative ones in the working folder of
+            whoever asks), is right again after `rebuild_catalogue`.
+        declared: tables that the catalogue shows as empty views before anything is written to them.
+    """
+
+    def __init__(self, root: Path, declared: Mapping[str, TableSchema] = TABLES) -> None:
+        self.root = Path(root).resolve()
+        self.declared = declared
+
+    @property
+    def catalogue_path(self) -> Path:
+        """The file that users open."""
+        return self.root / "lake.duckdb"
+
+    # Writing
+
+    def write(
+        self,
+        table: str,
+        partition: str,
+        frame: pl.DataFrame,
+        metadata: Mapping[str, Scalar] = {},
+    ) -> Version:
+        """Make `frame` the current version of a partition; the catalogue follows with `rebuild_catalogue`.
+
+        Raises:
+            LakeError: a name, a type or a metadata value cannot be stored, or the disk failed. The
+                version that was current before still is.
+        """
+        folder = self._folder(table, partition)
+        for key, value in metadata.items():
+            if not isinstance(value, Scalar):
+                raise LakeError(
+                    f"metadata {key!r} of {table}/{partition} is a {type(value).__name__}, not a scalar"
+                )
+        try:
+            stored = to_stored(frame)
+        except UnstorableError as error:
+            raise LakeError(f"cannot store {table}/{partition}: {error}") from error
+        facts = {
+            "rows": frame.height,
+            "columns": json.dumps({name: str(dtype) for name, dtype in frame.schema.items()}),
+            "polars_schema": schema_to_text(frame.schema),
+            "metadata": json.dumps(dict(metadata)),
+        }
+        try:
+            make_folder(folder)
+            with self._partition_lock(folder):
+                path = folder / f"{_clear_unfinished(folder) + 1:06}-{secrets.token_hex(4)}.duckdb"
+                unfinished = path.with_name(path.name + _UNFINISHED)
+                try:
+                    _write_version(unfinished, stored, facts)
+                    unfinished.chmod(0o444)
+                    put_in_place(unfinished, path)
+                    _point(folder, path.name)
+                except BaseException:
+                    with contextlib.suppress(OSError, LakeError):
+                        _clear_unfinished(folder)
+                    raise
+        except (OSError, duckdb.Error) as error:
+            raise LakeError(
+                f"cannot write {table}/{partition} in {folder}: {error}. The version before is untouched; "
+                "see that the folder is writable and the disk has room, then run again."
+            ) from error
+        return Version(
+            table, partition, path, frame.height, path.stat().st_size, frame.schema, dict(metadata)
+        )
+
+    def remove(self, table: str, partition: str) -> None:
+        """Take a partition, if it is there, out of the table; its files stay until `collect_garbage`."""
+        folder = self._folder(table, partition)
+        if _current_path(folder) is None:
+            return
+        try:
+            with self._partition_lock(folder):
+                current = _current_path(folder)
+                if current is not None:
+                    _point(folder, _REMOVED + current.name)
+        except OSError as error:
+            raise LakeError(f"cannot remove {table}/{partition} in {folder}: {error}") from error
+
+    # Finding
+
+    def partitions(self, table: str) -> list[str]:
+        """The partitions that have a current version, sorted."""
+        return list(self._current_files(table))
+
+    def current(self, table: str, partition: str) -> Version | None:
+        """The version that counts, with its metadata; None where nothing is built (or it was removed)."""
+        if _current_path(self._folder(table, partition)) is None:
+            return None
+        with duckdb.connect() as connection, self._opened(connection, table, partition) as version:
+            return version
+
+    # Reading
+
+    def read(
+        self,
+        table: str,
+        partitions: Sequence[str] | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> pl.DataFrame:
+        """The rows of the partitions, one after another in the given order; all of them, sorted, if None.
+
+        Raises:
+            LakeError: a partition is not built, a column does not exist, partitions differ in their
+                types, or a file is damaged.
+        """
+        frames = []
+        first = None
+        with duckdb.connect() as connection:
+            for partition in self._wanted(table, partitions):
+                with self._opened(connection, table, partition) as version:
+                    first = first or version
+                    query = connection.sql(_select(version, columns, first))
+                    frames.append(_frame(query.to_arrow_table(), version))
+        return pl.concat(frames)
+
+    def read_batches(
+        self,
+        table: str,
+        columns: Sequence[str] | None,
+        batch_rows: int,
+        partitions: Sequence[str] | None = None,
+    ) -> Iterator[pl.DataFrame]:
+        """Like `read`, in frames of at most `batch_rows` rows, of which one at a time is in memory.
+
+        The version of a partition is the one that is current when its turn comes.
+        """
+        if batch_rows < 1:
+            raise LakeError(f"batch_rows is {batch_rows}; it must be at least 1")
+        first = None
+        with duckdb.connect() as connection:
+            for partition in self._wanted(table, partitions):
+                with self._opened(connection, table, partition) as version:
+                    first = first or version
+                    query = connection.sql(_select(version, columns, first))
+                    for batch in query.to_arrow_reader(batch_rows):
+                        yield from _frame(batch, version).iter_slices(batch_rows)
+
+    def _wanted(self, table: str, partitions: Sequence[str] | None) -> list[str]:
+        wanted = self.partitions(table) if partitions is None else list(partitions)
+        if not wanted:
+            raise LakeError(f"table {table} in {self.root} has no partition to read; build it first")
+        return wanted
+
+    @contextlib.contextmanager
+    def _opened(self, connection: duckdb.DuckDBPyConnection, table: str, partition: str) -> Iterator[Version]:
+        """Attach the current version of a partition as `version`; a damaged file becomes a LakeError."""
+        path = None
+        while True:
+            before, path = path, _current_path(self._folder(table, partition))
+            if path is None:
+                built = ", ".join(self.partitions(table)) or "none"
+                raise LakeError(
+                    f"partition {partition} of table {table} is not built (built: {built}); build it first"
+                )
+            if path.exists():
+                break
+            # A version may be superseded and cleared away between the pointer and the file: look again.
+            if path == before:
+                raise LakeError(
+                    f"{path} is missing, though CURRENT beside it names it; build {table}/{partition} again"
+                )
+        try:
+            connection.execute(f"ATTACH {_quoted(path)} AS version (READ_ONLY)")
+            try:
+                facts = dict(connection.execute("SELECT key, value FROM version.metadata").fetchall())
+                yield Version(
+                    table,
+                    partition,
+                    path,
+                    int(facts["rows"]),
+                    path.stat().st_size,
+                    schema_from_text(facts["polars_schema"]),
+                    json.loads(facts["metadata"]),
+                )
+            finally:
+                with contextlib.suppress(duckdb.Error):
+                    connection.execute("DETACH version")
+        except (duckdb.Error, OSError, KeyError) as error:
+            raise LakeError(
+                f"{path} cannot be read: {error}. Build {table}/{partition} again, or write the name of an "
+                "older version in that folder into its CURRENT."
+            ) from error
+
+    # The catalogue
+
+    def rebuild_catalogue(self) -> Path:
+        """Write `lake.duckdb` anew, one view for each table over its current files, and rename it into place.
+
+        Whoever has the old one open keeps it, and the files that it shows, until they close it.
+        """
+        try:
+            make_folder(self.root)
+            with self._catalogue_lock():
+                self._rebuild_catalogue()
+        except (OSError, duckdb.Error) as error:
+            raise LakeError(
+                f"cannot write the catalogue {self.catalogue_path}: {error}. The tables are untouched; see "
+                "that the folder is writable and the disk has room, then run again."
+            ) from error
+        return self.catalogue_path
+
+    def _rebuild_catalogue(self) -> None:
+        files = {table: list(self._current_files(table).values()) for table in self._tables()}
+        unfinished = self.catalogue_path.with_name(self.catalogue_path.name + _UNFINISHED)
+        for leftover in self.root.glob(unfinished.name + "*"):
+            leftover.unlink()
+        with duckdb.connect() as connection:
+            connection.execute(f"ATTACH {_quoted(unfinished)} AS catalogue ({_FORMAT}, BLOCK_SIZE 16384)")
+            for table in sorted({*(table for table in files if files[table]), *self.declared}):
+                select = self._view(connection, table, files.get(table, []))
+                connection.execute(f'CREATE VIEW catalogue.main."{table}" AS {select}')
+            connection.execute("CHECKPOINT catalogue")
+            connection.execute("DETACH catalogue")
+        self._remember_catalogue(unfinished, [path for paths in files.values() for path in paths])
+        # A log that someone's changes left beside the old catalogue must not be replayed into the new one.
+        self.catalogue_path.with_name("lake.duckdb.wal").unlink(missing_ok=True)
+        put_in_place(unfinished, self.catalogue_path)
+
+    def _view(self, connection: duckdb.DuckDBPyConnection, table: str, files: Sequence[Path]) -> str:
+        """The SELECT of a table's view, checked by binding it."""
+        if not files:
+            empty = to_stored(self.declared[table].empty())
+            connection.register("empty", empty.to_arrow())
+            described = connection.execute("DESCRIBE empty").fetchall()
+            columns = ", ".join(f"NULL::{row[1]} AS {_identifier(row[0])}" for row in described)
+            return f"SELECT {columns} WHERE false"
+        paths = ", ".join(_quoted(_glob_escaped(path)) for path in files)
+        select = f"SELECT * FROM read_duckdb([{paths}], table_name = 'data', hive_partitioning = false)"
+        try:
+            connection.execute(f"DESCRIBE {select}")
+        except duckdb.Error as error:
+            # One damaged file must not keep the other tables from their readers.
+            message = f"table {table} cannot be read: {error} Materialize the partition of that file again."
+            return f"SELECT error({_quoted(message)}) AS damaged"
+        return select
+
+    # Clearing away
+
+    def collect_garbage(self, grace_s: float) -> list[Path]:
+        """Delete what nobody needs any more, and return what was deleted.
+
+        Goes: what a killed writer left, and every version that was superseded or removed at least
+        `grace_s` seconds ago. Stays: a current version; one that the catalogue shows, or an older
+        catalogue that is still open somewhere; one that any process has open; and all of a
+        partition that is being written to at this moment.
+        """
+        if not self.root.is_dir():
+            return []
+        removed: list[Path] = []
+        with self._catalogue_lock():
+            self._forget_closed_catalogues()
+            shown = {
+                line
+                for listing in self._catalogues.glob("*.files")
+                for line in listing.read_text("utf-8").splitlines()
+            }
+            for table in self._tables():
+                for folder in _folders(self._table_folder(table)):
+                    with contextlib.suppress(filelock.Timeout), self._partition_lock(folder, timeout=0):
+                        removed += self._collect_partition(folder, shown, time.time() - grace_s)
+        return removed
+
+    def _collect_partition(self, folder: Path, shown: set[str], superseded_before: float) -> list[Path]:
+        before = set(folder.iterdir())
+        _clear_unfinished(folder)
+        if (pointed := _pointed(folder)) is None:
+            return sorted(before - set(folder.iterdir()))
+        # A version counted from its own CURRENT until the next one was written, or until it was removed.
+        versions = _versions(folder)
+        for path, successor in zip(versions, [*versions[1:], folder / "CURRENT"], strict=True):
+            if (
+                pointed != (path, True)
+                and successor.stat().st_mtime <= superseded_before
+                and path.relative_to(self.root).as_posix() not in shown
+                and not is_open_somewhere(path)
+            ):
+                path.unlink()
+        return sorted(before - set(folder.iterdir()))
+
+    @property
+    def _catalogues(self) -> Path:
+        return self.root / ".catalogues"
+
+    def _remember_catalogue(self, catalogue: Path, files: Iterable[Path]) -> None:
+        """Give the catalogue a second name beside the list of its files: both outlive its replacement."""
+        self._catalogues.mkdir(exist_ok=True)
+        self._forget_closed_catalogues()
+        listing = self._catalogues / f"{time.time_ns():020}.files"
+        listing.write_text("\n".join(path.relative_to(self.root).as_posix() for path in files), "utf-8")
+        # Where a file system has no hard links, only the grace period protects an older open catalogue.
+        with contextlib.suppress(OSError):
+            os.link(catalogue, listing.with_suffix(".duckdb"))
+
+    def _forget_closed_catalogues(self) -> None:
+        for listing in self._catalogues.glob("*.files"):
+            catalogue = listing.with_suffix(".duckdb")
+            if not catalogue.exists():
+                listing.unlink()
+                continue
+            is_current = self.catalogue_path.exists() and catalogue.samefile(self.catalogue_path)
+            if not is_current and not is_open_somewhere(catalogue):
+                catalogue.unlink()
+                listing.unlink()
+
+    # Names and locks
+
+    def _folder(self, table: str, partition: str) -> Path:
+        if not _PARTITION_NAME.fullmatch(partition):
+            raise LakeError(
+                f"{partition!r} is no partition name (table {table}): lower-case letters, digits, _ and -, "
+                "at most 100, a letter or digit first"
+            )
+        return self._table_folder(table) / partition
+
+    def _table_folder(self, table: str) -> Path:
+        if not _TABLE_NAME.fullmatch(table):
+            raise LakeError(
+                f"{table!r} is no table name: lower-case letters, digits and _, at most 63, a letter first"
+            )
+        return self.root / "tables" / table
+
+    def _tables(self) -> list[str]:
+        """Every table that has a folder."""
+        return sorted(
+            path.name for path in _folders(self.root / "tables") if _TABLE_NAME.fullmatch(path.name)
+        )
+
+    def _current_files(self, table: str) -> dict[str, Path]:
+        """Partition → current file, sorted by partition."""
+        folders = _folders(self._table_folder(table))
+        found = {path.name: _current_path(path) for path in folders if _PARTITION_NAME.fullmatch(path.name)}
+        return {partition: path for partition, path in sorted(found.items()) if path is not None}
+
+    def _partition_lock(self, folder: Path, timeout: float = _LOCK_TIMEOUT_S) -> filelock.BaseFileLock:
+        return filelock.FileLock(folder / ".lock", timeout=timeout)
+
+    def _catalogue_lock(self) -> filelock.BaseFileLock:
+        return filelock.FileLock(self.root / "lake.duckdb.lock", timeout=_LOCK_TIMEOUT_S)
+
+
+def _write_version(path: Path, stored: pl.DataFrame, facts: Mapping[str, object]) -> None:
+    # A file takes some blocks for each column: DuckDB's own 256 KiB are made for more than a few rows.
+    block_bytes = 16_384 if stored.estimated_size() < 4_000_000 else 262_144
+    with duckdb.connect() as connection:
+        connection.execute(f"ATTACH {_quoted(path)} AS version ({_FORMAT}, BLOCK_SIZE {block_bytes})")
+        connection.register("frame", stored.to_arrow())
+        connection.execute("CREATE TABLE version.data AS SELECT * FROM frame")
+        connection.execute("CREATE TABLE version.metadata (key VARCHAR, value VARCHAR)")
+        connection.execute(
+            "INSERT INTO version.metadata SELECT unnest(?::VARCHAR[]), unnest(?::VARCHAR[])",
+            [list(facts), [str(fact) for fact in facts.values()]],
+        )
+        # DETACH alone would keep an error of the last write to itself.
+        connection.execute("CHECKPOINT version")
+        connection.execute("DETACH version")
+
+
+def _select(version: Version, columns: Sequence[str] | None, first: Version) -> str:
+    """The query for `columns` of a version, whose types must be those of `first`."""
+    columns = list(first.schema) if columns is None else columns
+    unknown = [name for name in columns if name not in version.schema]
+    if unknown or not columns:
+        raise LakeError(
+            f"{version.table}/{version.partition} has no column {', '.join(unknown)}; it has "
+            + ", ".join(version.schema)
+        )
+    for name in columns:
+        if version.schema[name] != first.schema[name]:
+            raise LakeError(
+                f"table {version.table}: column {name} is {version.schema[name]} in partition "
+                f"{version.partition}, but {first.schema[name]} in {first.partition}; build the older again"
+            )
+    return f"SELECT {', '.join(map(_identifier, columns))} FROM version.data"
+
+
+def _frame(rows: pa.Table | pa.RecordBatch, version: Version) -> pl.DataFrame:
+    frame = pl.from_arrow(rows)
+    assert isinstance(frame, pl.DataFrame)
+    return from_stored(frame, version.schema)
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+
+def _versions(folder: Path) -> list[Path]:
+    """The version files of a partition, oldest first."""
+    return sorted((path for path in folder.iterdir() if _VERSION_NAME.fullmatch(path.name)), key=_number)
+
+
+def _number(path: Path) -> int:
+    return int(path.name.partition("-")[0])
+
+
+def _pointed(folder: Path) -> tuple[Path, bool] | None:
+    """The version that CURRENT names and whether it still counts (not removed); None without CURRENT."""
+    try:
+        text = (folder / "CURRENT").read_text("utf-8").strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    name = text.removeprefix(_REMOVED)
+    if not _VERSION_NAME.fullmatch(name):
+        raise LakeError(f"{folder / 'CURRENT'} is damaged: write the name of a version beside it into it")
+    return folder / name, name == text
+
+
+def _current_path(folder: Path) -> Path | None:
+    pointed = _pointed(folder)
+    return pointed[0] if pointed and pointed[1] else None
+
+
+def _point(folder: Path, text: str) -> None:
+    unfinished = folder / ("CURRENT" + _UNFINISHED)
+    unfinished.write_text(text + "\n", "utf-8")
+    put_in_place(unfinished, folder / "CURRENT")
+
+
+def _clear_unfinished(folder: Path) -> int:
+    """Delete what a killed writer left, under the partition's lock; the number of the last that counted.
+
+    A version after the one that CURRENT names was never seen by anybody. Where there is no CURRENT at
+    all, versions stay: it may have been lost, and they can still be named by hand.
+    """
+    for path in folder.glob("*" + _UNFINISHED + "*"):
+        path.unlink()
+    versions = _versions(folder)
+    pointed = _pointed(folder)
+    if pointed is None:
+        return max(map(_number, versions), default=0)
+    last = _number(pointed[0])
+    for path in versions:
+        if _number(path) > last:
+            path.unlink()
+    return last
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _quoted(text: object) -> str:
+    return "'" + str(text).replace("'", "''") + "'"
+
+
+def _glob_escaped(path: Path) -> str:
+    return re.sub(r"([*?\[])", r"[\1]", str(path))

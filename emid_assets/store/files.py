@@ -1,0 +1,62 @@
+"""Files that survive whatever kills their writer, and whether anybody still has one open.
+
+Belongs here: what the lake asks of the operating system. Nothing about tables or DuckDB.
+"""
+
+import fcntl
+import os
+import struct
+from pathlib import Path
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each entry on the disk when this returns."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until the contents of a file, or the entries of a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def put_in_place(unfinished: Path, path: Path) -> None:
+    """Sync a finished file and rename it, over `path` if that exists: a reader sees the one or the other."""
+    sync(unfinished)
+    unfinished.replace(path)
+    sync(path.parent)
+
+
+def is_open_somewhere(path: Path) -> bool:
+    """Whether a process has the DuckDB file `path` open: this one, another, or one on another machine.
+
+    DuckDB holds a POSIX record lock (F_RDLCK on a read-only file, F_WRLCK otherwise) for as long as
+    it has a file open. Asking for it needs a descriptor, and closing any descriptor gives up all POSIX
+    locks that the same process holds on that file; so this process's own descriptors are looked
+    through first. Where the system has no open-file-description locks (not Linux), only those are.
+    """
+    wanted = path.stat()
+    for entry in Path("/dev/fd").iterdir():
+        try:
+            found = os.fstat(int(entry.name))
+        except OSError:  # closed since it was listed
+            continue
+        if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+            return True
+    if not hasattr(fcntl, "F_OFD_GETLK"):
+        return False
+    # struct flock: type, whence, start, length (0 is to the end), pid; `0q` pads to the C size.
+    question = struct.pack("hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, question)
+    finally:
+        os.close(descriptor)
+    (lock_type,) = struct.unpack_from("h", answer)
+    return bool(lock_type != fcntl.F_UNLCK)

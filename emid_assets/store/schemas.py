@@ -1,0 +1,270 @@
+"""The columns of every table in the lake: one declared Polars schema each.
+
+Belongs here: names, types and the one-line meaning of each column, nothing that computes.
+An asset's frame is checked against its schema at the border (see `check_frame`), and the
+web UI shows the meanings beside the columns.
+"""
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from emid_assets.affect.emotions import RATINGS
+
+
+class SchemaError(ValueError):
+    """A frame does not have the columns that its table declares."""
+
+
+@dataclass(frozen=True)
+class TableSchema:
+    """A table's name, what one row stands for, and its columns in order.
+
+    `columns` maps a name to (Polars type, meaning). A type written as a bare `pl.Array`
+    class stands for `Array(Float32, d)` whatever `d` is: the encoder decides it.
+    """
+
+    name: str
+    row: str
+    columns: dict[str, tuple[type[pl.Array] | pl.DataType | type[pl.DataType], str]]
+
+    def empty(self, dimension: int = 1) -> pl.DataFrame:
+        """A frame of no rows with these columns; `dimension` fills in the embeddings' d."""
+        return pl.DataFrame(
+            schema={
+                name: pl.Array(pl.Float32, dimension) if dtype is pl.Array else dtype
+                for name, (dtype, _) in self.columns.items()
+            }
+        )
+
+    def differences(self, frame: pl.DataFrame) -> list[str]:
+        """What in `frame` is not as declared, one line each; empty where all is well."""
+        lines = [f"column {name} is missing" for name in self.columns if name not in frame.columns]
+        for name, dtype in frame.schema.items():
+            if name not in self.columns:
+                lines.append(f"column {name} is not declared")
+                continue
+            declared = self.columns[name][0]
+            is_embedding = isinstance(dtype, pl.Array) and dtype.inner == pl.Float32
+            matches = is_embedding if declared is pl.Array else dtype == declared
+            if not matches:
+                lines.append(f"column {name} is {dtype}, declared {declared}")
+        return lines
+
+    def check(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return `frame` with its columns in the declared order.
+
+        Raises:
+            SchemaError: names every column that is missing, undeclared or of another type.
+        """
+        lines = self.differences(frame)
+        if lines:
+            raise SchemaError(f"table {self.name}: " + "; ".join(lines))
+        return frame.select(list(self.columns))
+
+
+_S, _F32, _F64, _I32, _I64, _B = (
+    pl.String,
+    pl.Float32,
+    pl.Float64,
+    pl.Int32,
+    pl.Int64,
+    pl.Boolean,
+)
+
+FEELINGS_TYPE = pl.List(pl.Struct({"feeling": pl.String, "percent": pl.Float32}))
+
+MEDIA_INVENTORY = TableSchema(
+    "media_inventory",
+    "a media file found in the folder, or a table row without one",
+    {
+        "item_id": (_S, "clip or image id: the path below music/ or images/, or the table's id"),
+        "kind": (_S, "music or image"),
+        "file": (_S, "path below the media folder, with / between its parts"),
+        "partition": (_S, "emotion key (a Cowen category or one of Mikels' eight); null if unknown"),
+        "reason": (_S, "why the item cannot be used; null where it can"),
+        "size_bytes": (_I64, "size of the file; null where there is none"),
+        "modified_ns": (_I64, "modification time of the file in nanoseconds; null where there is none"),
+        "content_hash": (_S, "sha256 of the file's bytes (and of the window, if it has one)"),
+        "start_s": (_F64, "music: where the clip starts in the file, seconds"),
+        "duration_s": (_F64, "music: length of the clip, seconds"),
+        "sample_rate": (_I32, "music: samples per second of the file"),
+        "channels": (_I32, "music: channels of the file"),
+        "width": (_I32, "image: pixels across"),
+        "height": (_I32, "image: pixels down"),
+        "label_source": (_S, "where the label comes from: table, folder, or the table's own words"),
+        "is_original_clip": (_B, "music: false where the row is an expanded clip of a source"),
+        "source_id": (_S, "music: the source clip that every split groups by"),
+        "feelings": (FEELINGS_TYPE, "music: percentages over the 28 feelings; null where unrated"),
+        **{f"rating_{name}": (_F32, f"music: mean {name} rating, 1 to 9; null where missing") for name in RATINGS},
+        "valence": (_F64, "valence on the modality's own scale: music 1 to 9, image 0 to 1"),
+        "arousal": (_F64, "arousal on the modality's own scale: music 1 to 9, image 0 to 1"),
+        "va_source": (_S, "ratings or category_mean (music), measured or tag (image)"),
+        "caption": (_S, "image: the table's text, or null"),
+        "licence": (_S, "the table's licence for this item, or null"),
+        "author": (_S, "the table's author for this item, or null"),
+    },
+)
+
+
+def _from_inventory(*names: str) -> dict[str, tuple[type[pl.Array] | pl.DataType | type[pl.DataType], str]]:
+    return {name: MEDIA_INVENTORY.columns[name] for name in names}
+
+
+MUSIC_CLIPS = TableSchema(
+    "music_clips",
+    "a usable music clip",
+    {
+        "clip_id": (_S, "unique id: the path below music/, or the table's id"),
+        **_from_inventory(
+            "file", "start_s", "duration_s", "sample_rate", "channels", "content_hash",
+            "label_source", "is_original_clip", "source_id",
+        ),
+        "emotion": (_S, "key of the Cowen category, such as sad"),
+        "genre": (_S, "letter of the Cowen category, A to M"),
+        **_from_inventory(
+            "feelings", *(f"rating_{name}" for name in RATINGS),
+            "valence", "arousal", "va_source", "licence", "author",
+        ),
+    },
+)
+
+IMAGES = TableSchema(
+    "images",
+    "a usable image",
+    {
+        "image_id": (_S, "unique id: the path below images/, or the table's id"),
+        **_from_inventory("file", "width", "height", "content_hash", "label_source"),
+        "tag": (_S, "one of Mikels' eight emotions"),
+        **_from_inventory("caption", "valence", "arousal", "va_source", "licence", "author"),
+    },
+)
+
+REJECTED_MEDIA = TableSchema(
+    "rejected_media",
+    "a media file or table row that cannot be used",
+    {**_from_inventory("kind", "item_id", "file", "reason")},
+)
+
+MUSIC_EMBEDDINGS = TableSchema(
+    "music_embeddings",
+    "a music clip in the encoder's joint space",
+    {
+        "clip_id": (_S, "the clip"),
+        "content_hash": (_S, "hash of the content that was encoded"),
+        "embedding": (pl.Array, "unit vector, d float32"),
+        "scale": (_F32, "norm that the encoder gave it: embedding × scale is X (audio logit scale)"),
+    },
+)
+
+IMAGE_EMBEDDINGS = TableSchema(
+    "image_embeddings",
+    "an image in the encoder's joint space",
+    {
+        "image_id": (_S, "the image"),
+        "content_hash": (_S, "hash of the content that was encoded"),
+        "embedding": (pl.Array, "unit vector, d float32"),
+        "scale": (_F32, "norm that the encoder gave it: embedding × scale is Y"),
+    },
+)
+
+SIMILARITY_MATRIX = TableSchema(
+    "similarity_matrix",
+    "one of the K largest entries of a clip's row of S",
+    {
+        "clip_id": (_S, "the clip (row of S)"),
+        "image_id": (_S, "the candidate image (column of S)"),
+        "rank": (_I32, "1 for the largest entry of the row"),
+        "score": (_F32, "inner product X·Y"),
+        "semantic_similarity": (_F64, "S = exp(score - log_sum_exp): softmax over all images"),
+        "log_sum_exp": (_F64, "log of the row's softmax denominator: any entry of S can be had from it"),
+    },
+)
+
+VA_DISTANCES = TableSchema(
+    "va_distances",
+    "a candidate pair in the valence-arousal plane",
+    {
+        "clip_id": (_S, "the clip"),
+        "image_id": (_S, "the candidate image"),
+        "emotional_similarity": (_F64, "E in [0, 1] by the kernel in use; 1 is alike"),
+        "cosine": (_F64, "cosine between the aligned VA vectors; null where one of them is zero"),
+        "euclidean": (_F64, "distance between the aligned VA points, on [-1, 1]²"),
+    },
+)
+
+FUSED_PAIRS = TableSchema(
+    "fused_pairs",
+    "a chosen music-image pair",
+    {
+        "clip_id": (_S, "the clip"),
+        "image_id": (_S, "the image"),
+        "rank": (_I32, "1 for the best of the clip's m images"),
+        "semantic_similarity": (_F64, "S over all images"),
+        "rescaled_similarity": (_F64, "S̃: S as the fused score uses it"),
+        "emotional_similarity": (_F64, "E"),
+        "fused_score": (_F64, "T = alpha S̃ + (1 - alpha) E"),
+    },
+)
+
+EPOCH_TYPE = pl.List(
+    pl.Struct(
+        {
+            "epoch": pl.Int32,
+            "loss": pl.Float64,
+            "precision_at_10": pl.Float64,
+            "recall_at_10": pl.Float64,
+            "map_at_10": pl.Float64,
+            "ndcg_at_10": pl.Float64,
+            "mrr_at_10": pl.Float64,
+            "hit_rate_at_10": pl.Float64,
+        }
+    )
+)
+
+TRAINED_ADAPTER = TableSchema(
+    "trained_adapter",
+    "a trained network",
+    {
+        "network": (_S, "bmf, ..."),
+        "weights_file": (_S, "safetensors file, path below the lake folder"),
+        "weights_sha256": (_S, "its sha256"),
+        "dimension": (_I32, "length of the new embeddings"),
+        "parameters": (_I64, "number of trained numbers"),
+        "seed": (_I64, "seed of initialisation, split and sampling"),
+        "best_epoch": (_I32, "epoch whose weights were kept: the best validation NDCG@10"),
+        "history": (EPOCH_TYPE, "loss and validation metrics of each epoch"),
+    },
+)
+
+ADAPTED_EMBEDDINGS = TableSchema(
+    "adapted_embeddings",
+    "a clip or an image in a network's new space",
+    {
+        "network": (_S, "the network"),
+        "kind": (_S, "music or image"),
+        "item_id": (_S, "clip or image id"),
+        "split": (_S, "music: train, validation or test, by source clip; null for images"),
+        "embedding": (pl.Array, "new embedding: music · image ranks the images of a clip"),
+    },
+)
+
+EVALUATION_REPORT = TableSchema(
+    "evaluation_report",
+    "one figure of the report",
+    {
+        "section": (_S, "counts, overlap, retrieval, emotion, ..."),
+        "system": (_S, "what is measured: a network, semantic, random, pairs, ..."),
+        "metric": (_S, "name, such as ndcg_at_10"),
+        "value": (_F64, "the figure"),
+    },
+)
+
+TABLES: dict[str, TableSchema] = {
+    schema.name: schema
+    for schema in (
+        MEDIA_INVENTORY, MUSIC_CLIPS, IMAGES, REJECTED_MEDIA, MUSIC_EMBEDDINGS, IMAGE_EMBEDDINGS,
+        SIMILARITY_MATRIX, VA_DISTANCES, FUSED_PAIRS, TRAINED_ADAPTER, ADAPTED_EMBEDDINGS,
+        EVALUATION_REPORT,
+    )
+}

@@ -1,0 +1,72 @@
+"""An encoder of four dimensions whose items are small text files: counts what it encodes."""
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from emid_assets.encoders.base import (
+    EncoderOutOfMemoryError,
+    Float32Array,
+    MediaItem,
+    PreparationError,
+    Prepared,
+)
+
+
+def prepare_numbers(item: MediaItem) -> Prepared:
+    """Four numbers out of a text file; words in the file make it misbehave."""
+    text = item.path.read_text()
+    if text == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if text == "exit":
+        os._exit(3)
+    if text == "crash":
+        raise RuntimeError("a bug, not a bad file")
+    if text == "bad":
+        raise PreparationError("no picture in it")
+    return np.array([float(word) for word in text.split()], dtype=np.float32)
+
+
+class FakeEncoder:
+    name = "fake"
+    licence = "none"
+    dimension = 4
+
+    def __init__(self, fingerprint: str = "fake-1", room_for: int = 1000) -> None:
+        self.fingerprint = fingerprint
+        self.room_for = room_for
+        self.batches: list[int] = []
+
+    @property
+    def prepare_music(self) -> Callable[[MediaItem], Prepared]:
+        return prepare_numbers
+
+    @property
+    def prepare_image(self) -> Callable[[MediaItem], Prepared]:
+        return prepare_numbers
+
+    def encode_music(self, batch: Sequence[Prepared]) -> Float32Array:
+        return self.encode_images(batch) * np.float32(20)
+
+    def encode_images(self, batch: Sequence[Prepared]) -> Float32Array:
+        if len(batch) > self.room_for:
+            raise EncoderOutOfMemoryError(f"room for {self.room_for}, asked for {len(batch)}")
+        self.batches.append(len(batch))
+        return np.stack(batch).astype(np.float32)
+
+
+def write_items(folder: Path, texts: Sequence[str]) -> list[MediaItem]:
+    """One file and item for each text; the content hash is the text."""
+    items = []
+    for index, text in enumerate(texts):
+        path = folder / f"{index:04}.txt"
+        path.write_text(text)
+        items.append(MediaItem(f"item {index}", path, text, file=path.name))
+    return items
+
+
+def numbered(count: int) -> list[str]:
+    return [f"{index + 1} 0 {index} 1" for index in range(count)]

@@ -1,0 +1,192 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emid_assets.encoders.base import EncoderOutOfMemoryError
+from emid_assets.encoders.embed import Progress, embed, unit_rows
+from emid_assets.encoders.journal import clear_journal
+from emid_assets.encoders.preparation import PreparationCrashError, WorkerDiedError
+from emid_assets.store.schemas import IMAGE_EMBEDDINGS, MUSIC_EMBEDDINGS, REJECTED_MEDIA
+from emid_assets_tests.encoders.fake_encoder import FakeEncoder, numbered, write_items
+
+
+def test_rows_are_unit_vectors_with_their_scale_in_the_order_of_the_items(tmp_path: Path) -> None:
+    items = write_items(tmp_path, ["3 0 4 0", "0 2 0 0"])
+    result = embed(items, FakeEncoder(), "music")
+    frame = MUSIC_EMBEDDINGS.check(result.frame)
+    assert frame["clip_id"].to_list() == ["item 0", "item 1"]
+    np.testing.assert_allclose(frame["embedding"].to_numpy(), [[0.6, 0, 0.8, 0], [0, 1, 0, 0]], rtol=1e-7)
+    assert frame["scale"].to_list() == [100.0, 40.0]
+    assert (result.encoded, result.reused, result.rejected.height) == (2, 0, 0)
+
+
+def test_a_second_run_on_unchanged_media_encodes_nothing(tmp_path: Path) -> None:
+    items = write_items(tmp_path, numbered(5))
+    first = embed(items, FakeEncoder(), "image")
+    encoder = FakeEncoder()
+    second = embed(items, encoder, "image", first.frame, "fake-1")
+    assert (second.encoded, second.reused, encoder.batches) == (0, 5, [])
+    assert second.frame.equals(first.frame)
+
+
+def test_only_new_content_is_encoded_and_gone_content_leaves(tmp_path: Path) -> None:
+    items = write_items(tmp_path, numbered(5))
+    first = embed(items[:4], FakeEncoder(), "image")
+    encoder = FakeEncoder()
+    second = embed(items[1:], encoder, "image", first.frame, "fake-1")
+    assert (second.encoded, second.reused, encoder.batches) == (1, 3, [1])
+    assert second.frame.equals(embed(items[1:], FakeEncoder(), "image").frame)
+
+
+def test_rows_of_another_encoder_are_not_kept(tmp_path: Path) -> None:
+    items = write_items(tmp_path, numbered(3))
+    first = embed(items, FakeEncoder(), "image")
+    second = embed(items, FakeEncoder("fake-2"), "image", first.frame, "fake-1")
+    assert (second.encoded, second.reused) == (3, 0)
+
+
+def test_equal_contents_go_through_the_encoder_once(tmp_path: Path) -> None:
+    items = write_items(tmp_path, ["1 2 3 4", "4 3 2 1", "1 2 3 4"])
+    result = embed(items, FakeEncoder(), "image")
+    assert result.encoded == 2
+    assert result.frame["image_id"].to_list() == ["item 0", "item 1", "item 2"]
+    assert result.frame["embedding"][0].equals(result.frame["embedding"][2])
+
+
+def test_a_bad_file_is_rejected_with_its_reason_and_the_batch_goes_on(tmp_path: Path) -> None:
+    items = write_items(tmp_path, ["1 0 0 0", "bad", "0 1 0 0", "not numbers", "0 0 1 0"])
+    missing = items[4].path
+    missing.unlink()
+    result = embed(items, FakeEncoder(), "image", batch_size=2)
+    assert result.frame["image_id"].to_list() == ["item 0", "item 2"]
+    rejected = REJECTED_MEDIA.check(result.rejected)
+    assert rejected["kind"].to_list() == ["image"] * 3
+    assert rejected["item_id"].to_list() == ["item 1", "item 3", "item 4"]
+    assert rejected["file"].to_list() == ["0001.txt", "0003.txt", "0004.txt"]
+    assert rejected["reason"][0] == "no picture in it"
+    assert "could not convert string to float" in rejected["reason"][1]
+    assert "No such file" in rejected["reason"][2]
+
+
+@pytest.mark.parametrize("text", ["nan 0 0 0", "0 inf 0 0", "0 0 0 0"])
+def test_a_row_that_is_no_direction_is_rejected_and_named(tmp_path: Path, text: str) -> None:
+    items = write_items(tmp_path, ["1 0 0 0", text])
+    result = embed(items, FakeEncoder(), "image")
+    assert result.frame["image_id"].to_list() == ["item 0"]
+    assert result.rejected["item_id"].to_list() == ["item 1"]
+    assert "zero or not finite" in result.rejected["reason"][0]
+
+
+def test_no_items_give_an_empty_frame_of_the_encoders_dimension(tmp_path: Path) -> None:
+    result = embed([], FakeEncoder(), "image")
+    assert IMAGE_EMBEDDINGS.check(result.frame).height == 0
+    assert result.frame.schema["embedding"].shape == (4,)
+    assert result.rejected.height == 0
+
+
+def test_out_of_memory_halves_the_batch_and_loses_no_item(tmp_path: Path) -> None:
+    items = write_items(tmp_path, numbered(20))
+    encoder = FakeEncoder(room_for=3)
+    result = embed(items, encoder, "image", batch_size=16)
+    assert encoder.batches == [2] * 10
+    assert result.frame.equals(embed(items, FakeEncoder(), "image").frame)
+
+
+def test_an_item_that_does_not_fit_alone_is_named(tmp_path: Path) -> None:
+    items = write_items(tmp_path, numbered(2))
+    with pytest.raises(EncoderOutOfMemoryError, match=r"not even one item fits.*item 0 .*0000\.txt"):
+        embed(items, FakeEncoder(room_for=0), "image", batch_size=4)
+
+
+def test_progress_counts_to_the_end_failures_included(tmp_path: Path) -> None:
+    items = write_items(tmp_path, [*numbered(6), "bad"])
+    seen: list[Progress] = []
+    embed(items, FakeEncoder(), "image", batch_size=3, on_progress=seen.append)
+    assert [progress.done for progress in seen] == [3, 6, 7]
+    assert {progress.total for progress in seen} == {7}
+    assert all(progress.per_second > 0 for progress in seen)
+    assert seen[-1].seconds_left == 0
+    assert seen[0].seconds_left == pytest.approx(4 / seen[0].per_second)
+
+
+def test_workers_give_the_same_frame_as_no_workers(tmp_path: Path) -> None:
+    items = write_items(tmp_path, [*numbered(40), "bad"])
+    alone = embed(items, FakeEncoder(), "image", workers=0, batch_size=8)
+    helped = embed(items, FakeEncoder(), "image", workers=2, batch_size=8)
+    assert helped.frame.equals(alone.frame)
+    assert helped.rejected.equals(alone.rejected)
+
+
+@pytest.mark.parametrize(
+    ("text", "ending"), [("die", "was killed by SIGKILL"), ("exit", "ended with exit status 3")]
+)
+def test_a_worker_that_dies_gives_an_error_that_says_how_and_on_what(
+    tmp_path: Path, text: str, ending: str
+) -> None:
+    items = write_items(tmp_path, [*numbered(40), text])
+    with pytest.raises(
+        WorkerDiedError, match=rf"{ending} while it prepared item 40 .*0040\.txt.*workers = 0"
+    ):
+        embed(items, FakeEncoder(), "image", workers=2)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_that_is_not_the_files_fault_stops_the_run_and_names_the_item(
+    tmp_path: Path, workers: int
+) -> None:
+    items = write_items(tmp_path, [*numbered(40), "crash"])
+    with pytest.raises(PreparationCrashError, match=r"item 40 .*RuntimeError: a bug, not a bad file"):
+        embed(items, FakeEncoder(), "image", workers=workers)
+
+
+def test_unit_rows_agrees_with_float64(tmp_path: Path) -> None:
+    raw = np.random.default_rng(0).normal(size=(50, 33)).astype(np.float32) * np.float32(1e-20)
+    units, norms, usable = unit_rows(raw)
+    expected = np.sqrt((raw.astype(np.float64) ** 2).sum(1))
+    assert usable.all()
+    np.testing.assert_allclose(norms, expected, rtol=1e-6)
+    np.testing.assert_allclose(units * norms[:, None], raw, rtol=3e-7)
+    np.testing.assert_allclose(np.linalg.norm(units.astype(np.float64), axis=1), 1, atol=1e-6)
+
+
+def test_a_killed_run_goes_on_from_what_its_journal_holds(tmp_path: Path) -> None:
+    media, journal = tmp_path / "media", tmp_path / "journal"
+    media.mkdir()
+    items = write_items(media, numbered(1000))
+    program = tmp_path / "run_until_killed.py"
+    program.write_text(
+        textwrap.dedent(
+            """
+            import os, signal, sys
+            from pathlib import Path
+            from emid_assets_tests.encoders.fake_encoder import FakeEncoder, numbered, write_items
+            from emid_assets.encoders.embed import embed
+
+            def kill_late(progress):
+                if progress.done >= 900:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            items = write_items(Path(sys.argv[1]), numbered(1000))
+            embed(items, FakeEncoder(), "image", workers=1, on_progress=kill_late, journal=Path(sys.argv[2]))
+            """
+        )
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    killed = subprocess.run([sys.executable, program, media, journal], env=environment, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    encoder = FakeEncoder()
+    result = embed(items, encoder, "image", workers=0, journal=journal)
+    assert result.reused == 768  # three chunks of 256 of the 900 that were encoded
+    assert sum(encoder.batches) == result.encoded == 232
+    assert result.frame.equals(embed(items, FakeEncoder(), "image", workers=0).frame)
+
+    again = embed(items, FakeEncoder(), "image", journal=journal)
+    assert again.encoded == 0  # a run that ended before the lake stored it loses nothing
+    clear_journal(journal)
+    assert not journal.exists()

@@ -1,0 +1,115 @@
+"""The code location: what it holds, and that it loads fast and light."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import tomllib
+import yaml
+
+from emid_assets.definitions import build_definitions
+from emid_assets.defs.jobs import STAGES
+from emid_assets.settings import SettingsError
+from emid_assets.store.schemas import TABLES
+
+ROOT = Path(__file__).parents[1]
+GRAPH = """
+media_inventory <-
+music_clips[13] <- media_inventory
+images[8] <- media_inventory
+rejected_media <- media_inventory
+music_embeddings[13] <- music_clips
+image_embeddings[8] <- images
+similarity_matrix[13] <- image_embeddings music_embeddings
+va_distances[13] <- images music_clips similarity_matrix
+fused_pairs[13] <- images similarity_matrix va_distances
+"""
+
+
+def loaded_in_a_fresh_process() -> tuple[float, set[str]]:
+    """CPU seconds and the modules of a process that does nothing but load the definitions."""
+    code = (
+        "import json, sys, time; import emid_assets.definitions;"
+        "print(json.dumps([time.process_time(), sorted(sys.modules)]))"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    seconds, modules = json.loads(output.stdout)
+    return seconds, set(modules)
+
+
+def test_definitions_load_fast_and_without_heavy_packages() -> None:
+    runs = [loaded_in_a_fresh_process() for _ in range(3)]
+    assert not {"torch", "imagebind", "matplotlib", "numba", "scipy"} & runs[0][1]
+    assert min(seconds for seconds, _ in runs) < 2.0
+
+
+def graph_lines(definitions: dg.Definitions) -> list[str]:
+    graph = definitions.resolve_asset_graph()
+    lines = []
+    for key in graph.toposorted_asset_keys:
+        node = graph.get(key)
+        partitions = f"[{len(node.partitions_def.get_partition_keys())}]" if node.partitions_def else ""
+        parents = " ".join(sorted(parent.to_user_string() for parent in node.parent_keys))
+        lines.append(f"{key.to_user_string()}{partitions} <- {parents}".strip())
+    return sorted(lines)
+
+
+def test_the_graph_is_as_designed() -> None:
+    assert graph_lines(build_definitions()) == sorted(line for line in GRAPH.strip().splitlines())
+
+
+def test_every_asset_says_what_it_holds_and_who_owns_it() -> None:
+    graph = build_definitions().resolve_asset_graph()
+    for key in graph.get_all_asset_keys():
+        node = graph.get(key)
+        assert node.description, key
+        assert node.owners, key
+        assert node.kinds, key
+        assert node.group_name != "default", key
+        assert key.to_user_string() in TABLES
+
+
+def test_every_asset_is_in_one_stage_of_the_build() -> None:
+    staged = [asset for assets in STAGES.values() for asset in assets]
+    keys = {key.to_user_string() for key in build_definitions().resolve_asset_graph().get_all_asset_keys()}
+    assert sorted(staged) == sorted(keys)
+
+
+def test_every_table_asset_has_a_blocking_schema_check() -> None:
+    graph = build_definitions().resolve_asset_graph()
+    for key in graph.get_all_asset_keys():
+        specs = (
+            {spec.name: spec for spec in graph.get_check_specs_for_asset(key)}
+            if False
+            else {
+                check.name: graph.get_check_spec(check)
+                for check in graph.asset_check_keys
+                if check.asset_key == key
+            }
+        )
+        assert specs["schema"].blocking, key
+
+
+def test_shards_cut_each_emotion_into_more_partitions_of_the_same_graph() -> None:
+    lines = graph_lines(build_definitions(shards_per_emotion=2))
+    assert lines == [
+        line.replace("[13]", "[26]").replace("[8]", "[16]") for line in graph_lines(build_definitions())
+    ]
+
+
+def test_a_wrong_setting_stops_the_load_and_is_named() -> None:
+    with pytest.raises(SettingsError, match="alpha"):
+        build_definitions(alpha=7)
+
+
+def test_workspace_and_dg_name_the_same_location() -> None:
+    workspace = yaml.safe_load((ROOT / "workspace.yaml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["dg"]["project"]
+    module = workspace["load_from"][0]["python_module"]
+    assert module["location_name"] == project["code_location_name"]
+    assert module["module_name"] == project["code_location_target_module"]

@@ -1,0 +1,101 @@
+"""Settings: one definition, checked where values enter."""
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from emid_assets.defs.resources import SettingsResource, settings_resource
+from emid_assets.settings import SAMPLE_MEDIA, Settings, SettingsError, allowed_range, load_settings
+
+
+def test_defaults_are_the_methods() -> None:
+    settings = load_settings(environment={})
+    assert (settings.alpha, settings.images_per_clip, settings.semantic_rescaling) == (
+        0.6,
+        3,
+        "candidate_minmax",
+    )
+    assert (settings.emotion_kernel, settings.va_alignment, settings.epochs) == ("cosine", "standardize", 50)
+
+
+def test_an_override_goes_before_the_environment_and_that_before_the_default() -> None:
+    environment = {"EMID_ALPHA": "0.5", "EMID_CANDIDATES": "7"}
+    settings = load_settings({"alpha": "0.25", "seed": None}, environment)
+    assert (settings.alpha, settings.candidates, settings.seed) == (0.25, 7, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "range_"),
+    [
+        ("alpha", "1.5", "0.0 to 1.0"),
+        ("alpha", "nan", "0.0 to 1.0"),
+        ("candidates", "0", "1 to 100000"),
+        ("candidates", "many", "1 to 100000"),
+        ("images_per_clip", "-1", "1 to 1000"),
+        ("gaussian_sigma", "0", "above 0.0 to 10.0"),
+        ("encoder", "clip", "bundled or imagebind"),
+        ("device", "tpu", "auto, cpu, mps, cuda or cuda:N"),
+        ("semantic_rescaling", "softmax", "candidate_minmax or raw or candidate_softmax"),
+    ],
+)
+def test_a_wrong_value_is_an_error_that_names_the_setting_and_its_range(
+    name: str, value: str, range_: str
+) -> None:
+    with pytest.raises(SettingsError, match=name) as by_override:
+        load_settings({name: value}, {})
+    assert range_ in str(by_override.value)
+    with pytest.raises(SettingsError, match=f"EMID_{name.upper()}") as by_environment:
+        load_settings({}, {f"EMID_{name.upper()}": value})
+    assert range_ in str(by_environment.value)
+
+
+def test_all_wrong_values_are_named_at_once() -> None:
+    with pytest.raises(SettingsError, match=r"alpha.*seed"):
+        load_settings({"alpha": 2, "seed": -1}, {})
+
+
+def test_a_misspelt_setting_is_an_error_and_not_ignored() -> None:
+    with pytest.raises(SettingsError, match="EMID_ALPAH"):
+        load_settings({}, {"EMID_ALPAH": "0.5"})
+    with pytest.raises(SettingsError, match="alpah"):
+        load_settings({"alpah": 0.5}, {})
+
+
+def test_every_setting_has_a_meaning_and_a_range() -> None:
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert allowed_range(name), name
+
+
+def test_each_media_folder_has_a_lake_of_its_own(tmp_path: Path) -> None:
+    lakes = set()
+    for folder in (tmp_path / "a" / "media", tmp_path / "b" / "media", SAMPLE_MEDIA):
+        lakes.add(load_settings({"media": str(folder)}, {}).lake_folder)
+    assert len(lakes) == 3
+    given = load_settings({"media": str(tmp_path), "lake": str(tmp_path / "lake")}, {})
+    assert given.lake_folder == tmp_path / "lake"
+
+
+def test_the_launchpad_overrides_one_setting_and_keeps_the_rest() -> None:
+    seen = {}
+
+    @dg.asset
+    def probe(settings: SettingsResource) -> None:
+        seen.update(alpha=settings.alpha, candidates=settings.candidates)
+
+    resource = settings_resource(Settings(candidates=7))
+    config = {"resources": {"settings": {"config": {"alpha": 0.9}}}}
+    assert dg.materialize([probe], resources={"settings": resource}, run_config=config).success
+    assert seen == {"alpha": 0.9, "candidates": 7}
+
+
+def test_the_launchpad_refuses_a_value_out_of_range() -> None:
+    @dg.asset
+    def probe(settings: SettingsResource) -> None: ...
+
+    config = {"resources": {"settings": {"config": {"alpha": 1.9}}}}
+    with pytest.raises(dg.DagsterError) as error:
+        dg.materialize([probe], resources={"settings": settings_resource(Settings())}, run_config=config)
+    assert "alpha" in str(error.value.__cause__)
+    assert "less than or equal to 1" in str(error.value.__cause__)
