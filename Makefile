@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 MEDIA ?=
+PORT ?= 3000
 
 .DEFAULT_GOAL := help
 .PHONY: help install browser demo test lint ui clean
@@ -31,8 +32,8 @@ $(VENV)/installed: pyproject.toml requirements/pretrained.txt
 demo: install  ## Build the whole graph on the sample media
 	$(BIN)/emid build --media emid_assets/sample
 
-ui: install  ## Start the web UI (and daemon); MEDIA=DIR for your own media
-	$(BIN)/emid ui $(if $(MEDIA),--media "$(MEDIA)")
+ui: install  ## Start the web UI and daemon; MEDIA=DIR for your own media, PORT=N for another port
+	$(BIN)/emid ui --port $(PORT) $(if $(MEDIA),--media "$(MEDIA)")
 
 browser:  ## Install Chromium for the browser tests, where apt-get may
 	@command -v chromium >/dev/null || { \

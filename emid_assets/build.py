@@ -36,24 +36,26 @@ def run_build(options: Mapping[str, Any]) -> dict[str, str]:
     )  # fmt: skip
     definitions = build_definitions(**options)
     loggers = {"console": _terminal_logger(progress)}
-    run_config = {"resources": {"settings": {"config": dict(options)}}} if options else None
+    # A job uses a logger of its own only where the run's configuration names it.
+    run_config = {"loggers": {"console": {}}, "resources": {"settings": {"config": dict(options)}}}
     with DagsterInstance.get() as instance, progress:
         for stage in STAGES:
             job = definitions.resolve_job_def(stage).with_logger_defs(loggers)
             keys = job.partitions_def.get_partition_keys() if job.partitions_def else [None]
             bar = progress.add_task("", total=len(keys), stage=stage)
-            failures = []
+            failures: dict[str, list[str]] = {}  # error -> partitions
             for key in keys:
                 progress.update(bar, description=key or "")
                 result = job.execute_in_process(
                     instance=instance, partition_key=key, run_config=run_config, raise_on_error=False
                 )
                 if not result.success:
-                    failures.append(f"{stage} {key or ''}: {_first_error(result)}")
+                    failures.setdefault(_first_error(result), []).append(key or "all")
                 progress.advance(bar)
             progress.update(bar, description="failed" if failures else "")
             if failures:
-                raise BuildFailedError("\n".join(failures))
+                lines = [f"{stage} [{', '.join(keys)}]: {error}" for error, keys in failures.items()]
+                raise BuildFailedError("\n".join(lines))
     lake = Lake(settings.lake_folder)
     pairs = lake.read("fused_pairs", columns=["clip_id"])
     rejected = lake.read("rejected_media", columns=["reason"])
@@ -81,7 +83,10 @@ def _terminal_logger(progress: Progress) -> dg.LoggerDefinition:
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            message = getattr(record, "dagster_meta", {}).get("orig_message", record.getMessage())
+            meta = getattr(record, "dagster_meta", {})
+            if meta.get("dagster_event"):
+                return
+            message = meta.get("orig_message", record.getMessage())
             if record.levelno >= logging.WARNING:
                 progress.console.print(message)
             elif progress.task_ids:

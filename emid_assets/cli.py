@@ -87,11 +87,10 @@ def ui(host: str, port: int, **options: Any) -> None:
         path for path in (PACKAGE.parent / "workspace.yaml", PACKAGE / "workspace.yaml") if path.exists()
     )
     click.echo(f"Media {settings.media_folder}\nLake  {settings.lake_folder}\nUI    http://{host}:{port}")
-    command = ["dagster", "dev", "-w", str(workspace), "-h", host, "-p", str(port)]
-    environment = os.environ | environment_of(settings, home)
-    bin_folder = str(Path(sys.executable).parent)
-    environment["PATH"] = bin_folder + os.pathsep + environment.get("PATH", "")
-    os.execvpe(command[0], command, environment)
+    # `dagster dev` asks for another command, which would add a package, at each start.
+    quiet = ["-W", "ignore:Function `dev_command` is superseded"]
+    command = [sys.executable, *quiet, "-m", "dagster", "dev", "-w", str(workspace), "-h", host, "-p", str(port)]
+    os.execve(command[0], command, os.environ | environment_of(settings, home))
 
 
 if __name__ == "__main__":

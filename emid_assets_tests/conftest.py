@@ -1,5 +1,10 @@
 """Fixtures that more than one folder of tests needs."""
 
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -22,3 +27,62 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the development data in {folder}, which is not part of the project")
     return folder
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A copy of the project in which the README's commands are run as they stand there."""
+
+    folder: Path
+
+    def run(self, command: str) -> str:
+        """Run one command of the README and return what it printed; the install step is taken as done."""
+        finished = subprocess.run(
+            self.as_run(command), shell=True, cwd=self.folder, env=self.environment,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        )  # fmt: skip
+        assert finished.returncode == 0, f"{command}:\n{finished.stdout}"
+        return finished.stdout
+
+    def as_run(self, command: str) -> str:
+        """The command on this environment instead of a new one in `.venv`."""
+        if command.startswith("make "):
+            return f"make VENV={sys.prefix} -o {sys.prefix}/installed {command.removeprefix('make ')}"
+        return command.replace(".venv/bin/", f"{sys.prefix}/bin/")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment in which the checkout's own code is what runs, without settings of the caller."""
+        return clean_environment() | {"PYTHONPATH": str(self.folder)}
+
+    @property
+    def demo_lake(self) -> Path:
+        return self.folder / ".emid" / "demo"
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without settings of whoever runs the tests."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("EMID_") and name not in ("DAGSTER_HOME", "MAKEFLAGS", "MAKELEVEL")
+    }
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout in which `make demo` has been run once."""
+    folder = tmp_path_factory.mktemp("checkout")
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (REPOSITORY / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, folder / name)
+    checkout = Checkout(folder)
+    checkout.run("make demo")
+    return checkout

@@ -26,6 +26,10 @@ image_embeddings[8] <- images
 similarity_matrix[13] <- image_embeddings music_embeddings
 va_distances[13] <- images music_clips similarity_matrix
 fused_pairs[13] <- images similarity_matrix va_distances
+trained_adapter[4] <- fused_pairs image_embeddings images music_clips music_embeddings
+adapted_embeddings[4] <- image_embeddings music_embeddings trained_adapter
+evaluation_report <- adapted_embeddings fused_pairs image_embeddings images music_clips music_embeddings \
+rejected_media similarity_matrix trained_adapter va_distances
 """
 
 
@@ -83,15 +87,11 @@ def test_every_asset_is_in_one_stage_of_the_build() -> None:
 def test_every_table_asset_has_a_blocking_schema_check() -> None:
     graph = build_definitions().resolve_asset_graph()
     for key in graph.get_all_asset_keys():
-        specs = (
-            {spec.name: spec for spec in graph.get_check_specs_for_asset(key)}
-            if False
-            else {
-                check.name: graph.get_check_spec(check)
-                for check in graph.asset_check_keys
-                if check.asset_key == key
-            }
-        )
+        specs = {
+            check.name: graph.get_check_spec(check)
+            for check in graph.asset_check_keys
+            if check.asset_key == key
+        }
         assert specs["schema"].blocking, key
 
 

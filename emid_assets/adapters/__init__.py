@@ -7,5 +7,8 @@ this file imports nothing heavy. A network is one file with one class: see `bmf.
 
 NETWORKS: dict[str, str] = {
     "bmf": "emid_assets.adapters.bmf:BMF",
+    "ncf": "emid_assets.adapters.ncf:NCF",
+    "svdpp": "emid_assets.adapters.svdpp:SVDPP",
+    "distilled": "emid_assets.adapters.distilled:Distilled",
 }
 """Network name → `module:class`."""

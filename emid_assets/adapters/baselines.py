@@ -1,9 +1,7 @@
 """Rankings that no network learns: chance, the frozen space, the formula with predicted and true VA.
 
-Belongs here: functions that give a `ScoreRows` of `retrieval`, and the ridge that predicts VA.
+Belongs here: functions that give a `ScoreRows` of `retrieval`.
 """
-
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +9,6 @@ from numpy.typing import NDArray
 from emid_assets.adapters.retrieval import Floats, Ids, ScoreRows, top_k
 from emid_assets.affect.valence_arousal import emotional_similarity
 from emid_assets.matching.fusion import Rescaling, rescale
-
-RIDGE_PENALTIES = tuple(10.0**power for power in range(-3, 4))
 
 
 def random_scores(seed: int, n_items: int) -> ScoreRows:
@@ -68,51 +64,3 @@ def formula_scores(
         return np.asarray(result)
 
     return score_rows
-
-
-def ridge(
-    X: Floats, targets: NDArray[np.float64], penalty: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Least squares with a penalty on the weights: targets ≈ (X - mean) W + b.
-
-    Args:
-        X: (n, d).
-        targets: (n, t).
-        penalty: of |W|², in units of one row.
-
-    Returns:
-        W (d, t) and the intercept (t,), so that X W + intercept predicts.
-    """
-    centre, level = X.mean(axis=0, dtype=np.float64), targets.mean(axis=0)
-    Xc = X.astype(np.float64) - centre
-    if len(X) <= X.shape[1]:
-        W = Xc.T @ np.linalg.solve(Xc @ Xc.T + penalty * np.eye(len(X)), targets - level)
-    else:
-        W = np.linalg.solve(Xc.T @ Xc + penalty * np.eye(X.shape[1]), Xc.T @ (targets - level))
-    return W, level - centre @ W
-
-
-def predict_va(
-    X: Floats, va: NDArray[np.float64], train: Sequence[bool], validation: Sequence[bool]
-) -> NDArray[np.float64]:
-    """VA of every clip from its embedding, by a ridge on the training clips.
-
-    Args:
-        X: (N, d) unit embeddings.
-        va: (N, 2) aligned VA; only rows in the two parts are read.
-        train: (N,) rows to learn from.
-        validation: (N,) rows that choose the penalty; where there are none it is 1.
-
-    Returns:
-        (N, 2) predictions, those of the training rows too.
-    """
-    learn, choose = np.asarray(train, dtype=bool), np.asarray(validation, dtype=bool)
-    best: tuple[float, NDArray[np.float64]] | None = None
-    for penalty in RIDGE_PENALTIES if choose.any() else (1.0,):
-        W, intercept = ridge(X[learn], va[learn], penalty)
-        predicted = X @ W + intercept
-        error = float(((predicted[choose] - va[choose]) ** 2).sum())
-        if best is None or error < best[0]:
-            best = error, predicted
-    assert best is not None
-    return best[1]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from emid_assets.adapters.content import ContentTower
-from emid_assets.adapters.network import Batch, Items, Known, binary_cross_entropy
+from emid_assets.adapters.network import Batch, Items, Known, binary_cross_entropy, with_biases
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,16 @@ class BMF(nn.Module):
         super().__init__()
         self.config = config
         n_clips, n_images = (known.clips, known.images) if config.id_factors else (0, 0)
-        self.music_tower = ContentTower(known.features, config.hidden, n_clips, config.id_dropout)
-        self.image_tower = ContentTower(known.features, config.hidden, n_images, config.id_dropout)
+        self.music_tower = ContentTower(known.learned, config.hidden, n_clips, config.id_dropout)
+        self.image_tower = ContentTower(known.learned, config.hidden, n_images, config.id_dropout)
         self.log_scale = nn.Parameter(torch.tensor(config.scale).log())
         self.mu = nn.Parameter(torch.tensor(0.0))
 
     def loss(self, batch: Batch) -> Tensor:
         """Binary cross-entropy of the batch's pairs against sampled images."""
-        p, b_u = self.music_tower(batch.clips)
+        p, b_u = self._music(batch.clips)
         sampled = batch.sample(self.config.negatives)
-        q, b_i = self.image_tower(sampled.images)
-        p = p * self.log_scale.exp()
+        q, b_i = self._images(sampled.images)
         user = (self.mu + b_u)[:, None]
         positive = (p[:, None, :] * q[sampled.positives]).sum(-1) + b_i[sampled.positives] + user
         negative = p @ q[sampled.negatives].T + b_i[sampled.negatives] + user
@@ -64,11 +63,14 @@ class BMF(nn.Module):
 
     def embeddings(self, music: Items, images: Items) -> tuple[Tensor, Tensor]:
         """[p, μ + b_u, 1] and [q, 1, b_i]: their inner product is the logit."""
-        p, b_u = self.music_tower(music)
+        p, b_u = self._music(music)
+        q, b_i = self._images(images)
+        return with_biases(p, self.mu + b_u, q, b_i)
+
+    def _music(self, clips: Items) -> tuple[Tensor, Tensor]:
+        p, b_u = self.music_tower(clips)
+        return torch.cat([p, self.music_tower.frozen(clips)], dim=1) * self.log_scale.exp(), b_u
+
+    def _images(self, images: Items) -> tuple[Tensor, Tensor]:
         q, b_i = self.image_tower(images)
-        ones_u, ones_i = torch.ones_like(b_u), torch.ones_like(b_i)
-        p = p * self.log_scale.exp()
-        return (
-            torch.cat([p, (self.mu + b_u)[:, None], ones_u[:, None]], dim=1),
-            torch.cat([q, ones_i[:, None], b_i[:, None]], dim=1),
-        )
+        return torch.cat([q, self.image_tower.frozen(images)], dim=1), b_i

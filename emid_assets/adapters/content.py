@@ -67,27 +67,30 @@ class ContentTower(nn.Module):
     """Features → factors and a bias: x + MLP(x) + free factors, and w·x + free bias.
 
     The last layers start at zero, so before training the factors are the features and the biases
-    are zero. Free factors exist for known items only: an unseen item (id 0) has none.
+    are zero. Only the leading `learned` features are changed: those are the directions that carry
+    most, and the rest keeps the frozen space's detail at no cost of training. Free factors exist
+    for known items only: an unseen item (id 0) has none.
     """
 
-    def __init__(self, features: int, hidden: int, known: int, id_dropout: float) -> None:
+    def __init__(self, learned: int, hidden: int, known: int, id_dropout: float) -> None:
         """`known` is the number of items with free factors; 0 gives the tower none at all."""
         super().__init__()
-        self.hidden = nn.Linear(features, hidden)
-        self.residual = nn.Linear(hidden, features)
-        self.bias = nn.Linear(features, 1, bias=False)
+        self.learned = learned
+        self.hidden = nn.Linear(learned, hidden)
+        self.residual = nn.Linear(hidden, learned)
+        self.bias = nn.Linear(learned, 1, bias=False)
         nn.init.zeros_(self.residual.weight)
         nn.init.zeros_(self.residual.bias)
         nn.init.zeros_(self.bias.weight)
         self.id_dropout = id_dropout
         self.id_factors: nn.Embedding | None = None
         if known:
-            self.id_factors = nn.Embedding(known + 1, features + 1, padding_idx=0)
+            self.id_factors = nn.Embedding(known + 1, learned + 1, padding_idx=0)
             nn.init.zeros_(self.id_factors.weight)
 
     def forward(self, items: Items) -> tuple[Tensor, Tensor]:
-        """Factors (n, f) and biases (n,). In training some known items are treated as unseen."""
-        x = items.features
+        """Learned factors (n, learned) and biases (n,). In training some known items count as unseen."""
+        x = items.features[:, : self.learned]
         factors = x + self.residual(gelu(self.hidden(x)))
         biases = self.bias(x).squeeze(1)
         if self.id_factors is not None:
@@ -98,3 +101,7 @@ class ContentTower(nn.Module):
             factors = factors + free[:, :-1]
             biases = biases + free[:, -1]
         return factors, biases
+
+    def frozen(self, items: Items) -> Tensor:
+        """The features that are not learned, (n, features - learned)."""
+        return items.features[:, self.learned :]

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from emid_assets.adapters.baselines import formula_scores, predict_va, random_scores
+from emid_assets.adapters.baselines import formula_scores, random_scores
 from emid_assets.adapters.emotion_metrics import emotion_metrics_at_k
 from emid_assets.adapters.retrieval import (
     Relevance,
@@ -30,6 +30,7 @@ from emid_assets.adapters.training import (
     resolve_device,
     train,
 )
+from emid_assets.adapters.va_reader import fit_va_reader
 from emid_assets.matching.fusion import Rescaling
 from emid_assets.store.schemas import ADAPTED_EMBEDDINGS
 
@@ -70,15 +71,16 @@ def pair_data(
     return PairData(
         clip_ids=clip_ids,
         image_ids=image_ids,
+        source_ids=sources["source_id"].to_list(),
         music=_matrix(music["embedding"]),
         images=_matrix(images["embedding"]),
+        music_va=_va(music, music_va, "clip_id"),
+        image_va=_va(images, image_va, "image_id"),
         pair_clips=pair_clips,
         pair_images=_rows_of(fused_pairs["image_id"], image_ids, "image", "image_embeddings"),
         fused_scores=fused_pairs["fused_score"].cast(pl.Float32).to_numpy(),
         pair_parts=np.asarray(clip_parts, dtype=np.str_)[pair_clips],
         clip_parts=clip_parts,
-        music_va=_va(music, music_va, "clip_id"),
-        image_va=_va(images, image_va, "image_id"),
     )
 
 
@@ -102,9 +104,21 @@ def train_on_frames(
 
 
 def adapted_frame(
-    weights: Path, music_embeddings: pl.DataFrame, image_embeddings: pl.DataFrame, device: str = "cpu"
+    weights: Path,
+    music_embeddings: pl.DataFrame,
+    image_embeddings: pl.DataFrame,
+    device: str = "cpu",
+    image_va: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """New embeddings of all music and images, by the adapter in a weights file.
+
+    Args:
+        weights: what `TrainedAdapter.save` wrote.
+        music_embeddings: all partitions.
+        image_embeddings: all partitions.
+        device: where to compute.
+        image_va: image_id, valence, arousal **aligned to [-1, 1]²**; where it is not given, networks
+            with a channel for feeling read it from the images' embeddings.
 
     Returns:
         ADAPTED_EMBEDDINGS rows, music then images, each by id. `split` is null for images and for
@@ -115,7 +129,12 @@ def adapted_frame(
     images = image_embeddings.sort("image_id")
     clip_ids, image_ids = music["clip_id"].to_list(), images["image_id"].to_list()
     p, q = adapter.embed(
-        clip_ids, _matrix(music["embedding"]), image_ids, _matrix(images["embedding"]), resolve_device(device)
+        clip_ids,
+        _matrix(music["embedding"]),
+        image_ids,
+        _matrix(images["embedding"]),
+        None if image_va is None else _va(images, image_va, "image_id"),
+        resolve_device(device),
     )
     part_of = adapter.part_of()
     parts = [part_of.get(clip_id) for clip_id in clip_ids]
@@ -160,7 +179,7 @@ def evaluate(
         music_embeddings: all partitions.
         image_embeddings: all partitions.
         fused_pairs: all partitions.
-        music_clips: clip_id and emotion are read.
+        music_clips: clip_id, source_id and emotion are read.
         images: image_id and tag are read.
         music_va: clip_id, valence, arousal **aligned to [-1, 1]²**.
         image_va: image_id, valence, arousal aligned.
@@ -183,13 +202,16 @@ def evaluate(
     pictures = image_embeddings.sort("image_id")
     clip_ids, image_ids = music["clip_id"].to_list(), pictures["image_id"].to_list()
     parts = _common_split(adapted, clip_ids)
-    emotions = _aligned_to(music, music_clips.select("clip_id", "emotion"), "clip_id", "music_clips")
+    facts = _aligned_to(
+        music, music_clips.select("clip_id", "emotion", "source_id"), "clip_id", "music_clips"
+    )
     tags = _aligned_to(pictures, images.select("image_id", "tag"), "image_id", "images")
     music_plane, image_plane = _va(music, music_va, "clip_id"), _va(pictures, image_va, "image_id")
     unit = _matrix(music["embedding"])
     X = unit * music["scale"].to_numpy()[:, None]
     Y = _matrix(pictures["embedding"]) * pictures["scale"].to_numpy()[:, None]
-    predicted = predict_va(unit, music_plane, (parts == TRAIN).tolist(), (parts == VALIDATION).tolist())
+    learn = parts == TRAIN
+    reader, _ = fit_va_reader(unit[learn], music_plane[learn], facts["source_id"].filter(learn).to_list())
 
     def formula(va: NDArray[np.float64]) -> ScoreRows:
         return formula_scores(
@@ -203,7 +225,7 @@ def evaluate(
             _adapted_matrix(adapted_rows, "music", clip_ids),
             _adapted_matrix(adapted_rows, "image", image_ids),
         )
-    systems["structured"] = formula(predicted)
+    systems["structured"] = formula(reader.read(unit).astype(np.float64))
     systems["semantic"] = inner_product_scores(X, Y)
     systems["random"] = random_scores(seed, len(image_ids))
     systems["oracle"] = formula(music_plane)
@@ -220,7 +242,7 @@ def evaluate(
             evaluation = evaluate_ranking(score_rows, rows, relevance, K)
             by_feeling = emotion_metrics_at_k(
                 evaluation.ranked,
-                emotions["emotion"].gather(evaluation.rows).to_list(),
+                facts["emotion"].gather(evaluation.rows).to_list(),
                 music_plane[evaluation.rows],
                 tags["tag"].to_list(),
                 image_plane,

@@ -13,29 +13,51 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import normalize, softplus
 
 
 class Items(NamedTuple):
     """Clips or images as a network sees them.
 
-    `features` is (n, f) float32, the projected embedding; `ids` is (n,) int64, 1 + the item's
-    number among those known in training, or 0 for an unseen one.
+    Attributes:
+        features: (n, f) float32, the projected embedding.
+        ids: (n,) int64, 1 + the item's number among those known in training; 0 for an unseen one.
+        va: (n, 2) float32 aligned valence and arousal: of images their own, of clips as predicted
+            from their embedding by a ridge that never saw their source.
+        history: (n, m) int64 ids of the images that a clip is paired with in training, filled
+            with 0; (n, 0) for images.
     """
 
     features: Tensor
     ids: Tensor
+    va: Tensor
+    history: Tensor
 
     def take(self, rows: Tensor) -> "Items":
         """The items in these rows."""
-        return Items(self.features[rows], self.ids[rows])
+        return Items(self.features[rows], self.ids[rows], self.va[rows], self.history[rows])
+
+    def rows_of(self, ids: Tensor) -> Tensor:
+        """The rows of these ids, of any shape; -1 where an id is 0 or not among the items."""
+        largest = int(max(self.ids.max(), ids.max() if ids.numel() else 0))
+        rows = torch.full((largest + 1,), -1, device=ids.device)
+        rows[self.ids] = torch.arange(len(self.ids), device=ids.device)
+        rows[0] = -1
+        return rows[ids]
 
 
 @dataclass(frozen=True)
 class Known:
-    """Sizes that a network is built from: features, and how many clips and images are known."""
+    """Sizes that a network is built from.
+
+    Attributes:
+        features: of an item.
+        learned: leading features that a network may change; the others stay frozen.
+        clips, images: how many are known.
+    """
 
     features: int
+    learned: int
     clips: int
     images: int
 
@@ -53,6 +75,49 @@ class Sampled(NamedTuple):
     own: Tensor
 
 
+class Teacher(NamedTuple):
+    """T = α S̃ + (1 - α) E of each clip's candidates, at any valence and arousal of the clip.
+
+    Attributes:
+        candidates: (B, K) int64 rows of images, -1 as filling.
+        semantic: (B, K) float32 α S̃, -inf at the filling.
+        emotional_weight: 1 - α.
+        sigma: width of the gaussian kernel of E; None for the cosine.
+        pairs: m, the images that a clip is paired with.
+        errors: (n, 2) float32, how far readings of VA were from the ratings.
+        generator: source of the draws, on the CPU.
+    """
+
+    candidates: Tensor
+    semantic: Tensor
+    emotional_weight: float
+    sigma: float | None
+    pairs: int
+    errors: Tensor
+    generator: torch.Generator
+
+    def target(self, clip_va: Tensor, image_va: Tensor, draws: int) -> Tensor:
+        """(B, K) share of each candidate in the pairs made at `draws` values of the clip's VA.
+
+        Args:
+            clip_va: (B, 2) VA as read from the clips' embeddings.
+            image_va: (M, 2) VA of all images.
+            draws: an error of reading is added anew for each.
+        """
+        drawn = torch.randint(len(self.errors), (len(clip_va), draws), generator=self.generator)
+        u = clip_va[:, None, :] + self.errors[drawn.to(clip_va.device)]
+        v = image_va[self.candidates.clamp(min=0)]
+        if self.sigma is None:
+            unit_u, unit_v = normalize(u, dim=-1), normalize(v, dim=-1)
+            E = (1 + unit_u @ unit_v.transpose(1, 2)) / 2
+        else:
+            E = torch.exp(-torch.cdist(u, v).square() / (2 * self.sigma**2))
+        T = self.semantic[:, None, :] + self.emotional_weight * E
+        best = T.topk(min(self.pairs, T.shape[2]), dim=2).indices.flatten(1)
+        target = torch.zeros_like(self.semantic).scatter_add(1, best, torch.ones_like(best, dtype=T.dtype))
+        return target / best.shape[1]
+
+
 @dataclass(frozen=True)
 class Batch:
     """B clips with the images that they are paired with in training.
@@ -61,14 +126,14 @@ class Batch:
         clips: the B clips.
         images: all M known images.
         positives: (B, m) int64 rows in `images`; -1 fills rows with fewer than m.
-        fused_scores: (B, m) float32 T of the pairs, 0 where there is none.
+        teacher: the formula, for the networks that learn from it; None where it was not given.
         generator: source of the samples, on the CPU.
     """
 
     clips: Items
     images: Items
     positives: Tensor
-    fused_scores: Tensor
+    teacher: Teacher | None
     generator: torch.Generator
 
     @property
@@ -117,3 +182,11 @@ def binary_cross_entropy(
     positive = (softplus(-positive_logits) * present).sum()
     negative = (softplus(negative_logits) * ~own).sum(1) / (~own).sum(1).clamp(min=1)
     return (positive + negative_weight * (negative * pairs).sum()) / pairs.sum()
+
+
+def with_biases(p: Tensor, b_u: Tensor, q: Tensor, b_i: Tensor) -> tuple[Tensor, Tensor]:
+    """[p, b_u, 1] and [q, 1, b_i], whose inner product is p · q + b_u + b_i."""
+    return (
+        torch.cat([p, torch.stack([b_u, torch.ones_like(b_u)], dim=1)], dim=1),
+        torch.cat([q, torch.stack([torch.ones_like(b_i), b_i], dim=1)], dim=1),
+    )

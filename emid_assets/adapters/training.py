@@ -25,21 +25,25 @@ from torch import Tensor, nn
 
 from emid_assets.adapters import NETWORKS
 from emid_assets.adapters.content import Projection, fit_projection
-from emid_assets.adapters.network import Batch, Items, Known, Network
+from emid_assets.adapters.network import Batch, Items, Known, Network, Teacher
 from emid_assets.adapters.retrieval import Relevance, evaluate_ranking, inner_product_scores
 from emid_assets.adapters.splits import TRAIN, VALIDATION
+from emid_assets.adapters.va_reader import VaReader, fit_va_reader
 from emid_assets.store.schemas import EPOCH_TYPE, TRAINED_ADAPTER
 
 Epoch = dict[str, int | float | None]
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
-EXTRA_CHANNELS = 4
-"""Numbers that networks may add to the factors: biases, their ones, a valence-arousal channel.
+EXTRA_CHANNELS = 20
+"""Numbers that networks may add to the factors: biases, their ones, a channel for feeling.
 
 Embeddings of all networks are filled with zeros to one width, `dimension + EXTRA_CHANNELS`, so
 that one table holds them; zeros change no inner product.
 """
+
+VALIDATION_QUERIES = 2048
+"""Validation clips that an epoch's metrics are measured on, where there are more: drawn once."""
 
 EPOCH_METRICS = ("precision_at_10", "recall_at_10", "map_at_10", "ndcg_at_10", "mrr_at_10", "hit_rate_at_10")
 
@@ -53,31 +57,54 @@ class NonFiniteLossError(AdapterError):
 
 
 @dataclass(frozen=True)
+class Formula:
+    """What makes the pairs, for networks that learn from it (see `network.Teacher`).
+
+    Attributes:
+        candidates: (N, K) int64 rows of images with the largest S of each clip, -1 as filling.
+        rescaled: (N, K) float32 S̃.
+        alpha: weight of S̃ in T.
+        sigma: width of the gaussian kernel of E; None for the cosine.
+        images_per_clip: m.
+    """
+
+    candidates: Ids
+    rescaled: Floats
+    alpha: float
+    sigma: float | None
+    images_per_clip: int
+
+
+@dataclass(frozen=True)
 class PairData:
     """What a network learns from.
 
     Attributes:
         clip_ids, image_ids: names of the rows of `music` and `images`.
+        source_ids: (N,) source of each clip.
         music: (N, d) float32 unit embeddings. images: (M, d) the same.
+        music_va, image_va: (N, 2) and (M, 2) float64 aligned valence and arousal. Those of clips
+            outside the training part are not read.
         pair_clips, pair_images: (P,) int64 rows of the paired clip and image.
         fused_scores: (P,) float32, T of each pair.
         pair_parts: (P,) str: `train`, `validation` or `test`.
         clip_parts: (N,) str: the part of each clip where the split goes by source.
-        music_va, image_va: (N, 2) and (M, 2) float64 aligned valence and arousal, for the
-            networks that use them.
+        formula: what made the pairs; networks that learn from it do with pairs alone where it is None.
     """
 
     clip_ids: list[str]
     image_ids: list[str]
+    source_ids: list[str]
     music: Floats
     images: Floats
+    music_va: NDArray[np.float64]
+    image_va: NDArray[np.float64]
     pair_clips: Ids
     pair_images: Ids
     fused_scores: Floats
     pair_parts: NDArray[np.str_]
     clip_parts: list[str]
-    music_va: NDArray[np.float64] | None = None
-    image_va: NDArray[np.float64] | None = None
+    formula: Formula | None = None
 
     def __post_init__(self) -> None:
         if not (self.pair_parts == TRAIN).any():
@@ -100,9 +127,10 @@ class TrainingSettings:
     """How a network is trained, whatever it computes.
 
     Attributes:
-        dimension: features of the projected space (PCA), so the length of the factors.
+        dimension: features of the projected space (PCA) that are kept.
+        learned: leading features that a network may change; the rest stays frozen.
         epochs: passes over the training clips.
-        learning_rate: step of Adam.
+        learning_rate: first step of Adam; it falls to zero by a cosine over the epochs.
         weight_decay: AdamW's.
         batch_clips: clips in a batch.
         gradient_norm: gradients are scaled down to this norm.
@@ -110,7 +138,8 @@ class TrainingSettings:
         device: `cpu`, `cuda`, `mps` or `auto`.
     """
 
-    dimension: int = 256
+    dimension: int = 1024
+    learned: int = 256
     epochs: int = 50
     learning_rate: float = 0.003
     weight_decay: float = 1e-4
@@ -130,6 +159,10 @@ class TrainedAdapter:
         settings: how it was trained.
         projection: from the encoder's space to features.
         state: the network's weights, on the CPU.
+        music_reader, image_reader: VA from features, for items without.
+        known_va: (N, 2) float32, VA of the known clips as read by a ridge that never saw their source.
+        known_pairs: (N, m) int64 ids of the images that each clip was paired with in training, 0 as
+            filling: its history.
         clip_ids, image_ids: the items known in training; only they have free factors.
         clip_parts: (N,) part of each clip.
         best_epoch: the epoch whose weights these are, counted from 1.
@@ -141,6 +174,10 @@ class TrainedAdapter:
     settings: TrainingSettings
     projection: Projection
     state: dict[str, Tensor]
+    music_reader: VaReader
+    image_reader: VaReader
+    known_va: Floats
+    known_pairs: Ids
     clip_ids: list[str]
     image_ids: list[str]
     clip_parts: list[str]
@@ -163,7 +200,7 @@ class TrainedAdapter:
 
     def module(self, device: str = "cpu") -> "nn.Module":
         """The network with these weights, ready to be applied."""
-        known = Known(self.projection.basis.shape[1], len(self.clip_ids), len(self.image_ids))
+        known = _known(self.projection, self.settings, self.clip_ids, self.image_ids)
         network = build_network(self.network, self.config, known)
         network.load_state_dict(self.state)
         return network.to(device).eval()
@@ -184,9 +221,15 @@ class TrainedAdapter:
             "best_epoch": self.best_epoch,
             "history": self.history,
         }
-        tensors = {f"network.{name}": tensor.contiguous() for name, tensor in self.state.items()}
-        for name in ("music_mean", "image_mean", "basis"):
-            tensors[f"projection.{name}"] = torch.from_numpy(getattr(self.projection, name))
+        arrays = {
+            "known.va": self.known_va,
+            "known.pairs": self.known_pairs,
+            **{f"projection.{name}": value for name, value in vars(self.projection).items()},
+            **{f"music_reader.{name}": value for name, value in vars(self.music_reader).items()},
+            **{f"image_reader.{name}": value for name, value in vars(self.image_reader).items()},
+        }
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+        tensors |= {f"network.{name}": tensor.contiguous() for name, tensor in self.state.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         save_file(tensors, partial, metadata={"adapter": json.dumps(description, sort_keys=True)})
@@ -207,16 +250,24 @@ class TrainedAdapter:
             description = json.loads(metadata["adapter"])
         except Exception as error:
             raise AdapterError(f"{path} is not an adapter's weights file: {error}") from error
-        projection = {
-            name: tensors[f"projection.{name}"].numpy() for name in ("music_mean", "image_mean", "basis")
-        }
-        state = {
-            name.removeprefix("network."): tensor
-            for name, tensor in tensors.items()
-            if name.startswith("network.")
-        }
-        settings = TrainingSettings(**description.pop("settings"))
-        return cls(projection=Projection(**projection), state=state, settings=settings, **description)
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            start = f"{prefix}."
+            return {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
+
+        def arrays(prefix: str) -> dict[str, Any]:
+            return {name: tensor.numpy() for name, tensor in part(prefix).items()}
+
+        return cls(
+            projection=Projection(**arrays("projection")),
+            state=part("network"),
+            music_reader=VaReader(**arrays("music_reader")),
+            image_reader=VaReader(**arrays("image_reader")),
+            known_va=tensors["known.va"].numpy(),
+            known_pairs=tensors["known.pairs"].numpy(),
+            settings=TrainingSettings(**description.pop("settings")),
+            **description,
+        )
 
     def embed(
         self,
@@ -224,6 +275,7 @@ class TrainedAdapter:
         music: Floats,
         image_ids: Sequence[str],
         images: Floats,
+        image_va: NDArray[np.float64] | None = None,
         device: str = "cpu",
     ) -> tuple[Floats, Floats]:
         """New embeddings (N, e) of any clips and (M, e) of any images, known or not.
@@ -233,25 +285,55 @@ class TrainedAdapter:
             music: (N, d) unit embeddings of the encoder that the adapter was trained on.
             image_ids: names of the rows of `images`.
             images: (M, d) unit embeddings.
+            image_va: (M, 2) aligned VA of the images; read from the embeddings where it is None.
             device: where to compute.
 
         Raises:
             AdapterError: the encoder's dimension is another one.
         """
-        d = len(self.projection.music_mean)
-        for name, embeddings in (("music", music), ("image", images)):
-            if embeddings.shape[1] != d:
-                raise AdapterError(
-                    f"the adapter {self.network} was trained on embeddings of {d} numbers, these {name} "
-                    f"embeddings have {embeddings.shape[1]}: train it again on this encoder"
-                )
         network = cast(Network, self.module(device))
-        clips = _items(self.projection.music(music), clip_ids, self.clip_ids, device)
-        pictures = _items(self.projection.images(images), image_ids, self.image_ids, device)
         with torch.inference_mode():
-            p, q = network.embeddings(clips, pictures)
-        fill = self.width - p.shape[1]
-        return nn.functional.pad(p, (0, fill)).cpu().numpy(), nn.functional.pad(q, (0, fill)).cpu().numpy()
+            p, q = network.embeddings(
+                self.music_items(clip_ids, music, device),
+                self.image_items(image_ids, images, image_va, device),
+            )
+            fill = self.width - p.shape[1]
+            p, q = nn.functional.pad(p, (0, fill)), nn.functional.pad(q, (0, fill))
+        return p.cpu().numpy(), q.cpu().numpy()
+
+    def music_items(self, clip_ids: Sequence[str], music: Floats, device: str = "cpu") -> Items:
+        """Clips as the network sees them; arguments as `embed` takes them."""
+        self._check_dimension("music", music)
+        features = self.projection.music(music)
+        numbers = _numbers(clip_ids, self.clip_ids)
+        known = numbers > 0
+        va = self.music_reader.read(features)
+        va[known] = self.known_va[numbers[known] - 1]
+        history = np.zeros((len(numbers), self.known_pairs.shape[1]), dtype=np.int64)
+        history[known] = self.known_pairs[numbers[known] - 1]
+        return _items(features, numbers, va, history, device)
+
+    def image_items(
+        self,
+        image_ids: Sequence[str],
+        images: Floats,
+        image_va: NDArray[np.float64] | None = None,
+        device: str = "cpu",
+    ) -> Items:
+        """Images as the network sees them; arguments as `embed` takes them."""
+        self._check_dimension("image", images)
+        features = self.projection.images(images)
+        va = self.image_reader.read(features) if image_va is None else image_va.astype(np.float32)
+        nothing = np.zeros((len(images), 0), dtype=np.int64)
+        return _items(features, _numbers(image_ids, self.image_ids), va, nothing, device)
+
+    def _check_dimension(self, kind: str, embeddings: Floats) -> None:
+        d = len(self.projection.music_mean)
+        if embeddings.shape[1] != d:
+            raise AdapterError(
+                f"the adapter {self.network} was trained on embeddings of {d} numbers, these {kind} "
+                f"embeddings have {embeddings.shape[1]}: train it again on this encoder"
+            )
 
     def manifest_frame(self, weights_file: str, weights_sha256: str) -> pl.DataFrame:
         """The row of `trained_adapter` for weights that `save` wrote."""
@@ -333,10 +415,9 @@ def train(
     training_clips = np.unique(data.pair_clips[data.pair_parts == TRAIN])
     if projection is None:
         projection = fit_projection(data.music[training_clips], data.images, settings.dimension)
-    clips = _items(projection.music(data.music), data.clip_ids, data.clip_ids, device)
-    images = _items(projection.images(data.images), data.image_ids, data.image_ids, device)
-    positives, fused = _positives(data)
-    known = Known(projection.basis.shape[1], len(data.clip_ids), len(data.image_ids))
+    inputs = _prepare(data, training_clips, projection, device)
+    clips, images = inputs.clips, inputs.images
+    known = _known(projection, settings, data.clip_ids, data.image_ids)
 
     order = np.random.default_rng(settings.seed)
     generator = torch.Generator().manual_seed(settings.seed)
@@ -351,6 +432,8 @@ def train(
         optimizer = torch.optim.AdamW(
             module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
+        batches = math.ceil(len(training_clips) / settings.batch_clips)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs * batches)
         for epoch in range(1, settings.epochs + 1):
             module.train()
             shuffled = order.permutation(training_clips)
@@ -358,15 +441,17 @@ def train(
             for start in range(0, len(shuffled), settings.batch_clips):
                 chosen = shuffled[start : start + settings.batch_clips]
                 rows = torch.from_numpy(chosen).to(device)
+                taken = clips.take(rows)
                 batch = Batch(
-                    clips.take(rows),
-                    images,
-                    torch.from_numpy(positives[chosen]).to(device),
-                    torch.from_numpy(fused[chosen]).to(device),
-                    generator,
+                    clips=taken,
+                    images=images,
+                    positives=taken.history - 1,
+                    teacher=None if inputs.teacher is None else inputs.teacher(chosen, generator),
+                    generator=generator,
                 )
                 where = f"network {network}, epoch {epoch}, batch {len(losses) + 1}"
                 losses.append(_step(module, optimizer, batch, settings.gradient_norm, where))
+                schedule.step()
             module.eval()
             entry = {"epoch": epoch, "loss": float(np.mean(losses)), **validate(module, clips, images)}
             history.append(entry)
@@ -384,6 +469,10 @@ def train(
         settings=settings,
         projection=projection,
         state=best_state,
+        music_reader=inputs.music_reader,
+        image_reader=inputs.image_reader,
+        known_va=clips.va.cpu().numpy(),
+        known_pairs=clips.history.cpu().numpy(),
         clip_ids=list(data.clip_ids),
         image_ids=list(data.image_ids),
         clip_parts=list(data.clip_parts),
@@ -417,30 +506,92 @@ def _step(
     return value
 
 
-def _items(features: Floats, ids: Sequence[str], known: Sequence[str], device: str) -> Items:
+@dataclass(frozen=True)
+class _Inputs:
+    clips: Items
+    images: Items
+    music_reader: VaReader
+    image_reader: VaReader
+    teacher: Callable[[Ids, torch.Generator], Teacher] | None
+
+
+def _prepare(data: PairData, training_clips: Ids, projection: Projection, device: str) -> _Inputs:
+    music, images = projection.music(data.music), projection.images(data.images)
+    sources = [data.source_ids[clip] for clip in training_clips]
+    music_reader, cross_fitted = fit_va_reader(music[training_clips], data.music_va[training_clips], sources)
+    image_reader, _ = fit_va_reader(images, data.image_va, data.image_ids)
+    va = music_reader.read(music)
+    va[training_clips] = cross_fitted
+    errors = data.music_va[training_clips] - cross_fitted
+    clip_numbers, image_numbers = np.arange(1, len(music) + 1), np.arange(1, len(images) + 1)
+    nothing = np.zeros((len(images), 0), dtype=np.int64)
+    return _Inputs(
+        clips=_items(music, clip_numbers, va, _histories(data), device),
+        images=_items(images, image_numbers, data.image_va.astype(np.float32), nothing, device),
+        music_reader=music_reader,
+        image_reader=image_reader,
+        teacher=None if data.formula is None else _teacher(data.formula, errors, device),
+    )
+
+
+def _known(
+    projection: Projection, settings: TrainingSettings, clip_ids: list[str], image_ids: list[str]
+) -> Known:
+    features = projection.basis.shape[1]
+    return Known(features, min(features, settings.learned), len(clip_ids), len(image_ids))
+
+
+def _teacher(
+    formula: Formula, errors: NDArray[np.float64], device: str
+) -> Callable[[Ids, torch.Generator], Teacher]:
+    """A function that gives the teacher of some clips."""
+    pool = torch.from_numpy(errors.astype(np.float32)).to(device)
+
+    def of_clips(rows: Ids, generator: torch.Generator) -> Teacher:
+        candidates = torch.from_numpy(formula.candidates[rows]).to(device)
+        semantic = formula.alpha * torch.from_numpy(formula.rescaled[rows]).to(device)
+        return Teacher(
+            candidates=candidates,
+            semantic=semantic.masked_fill(candidates < 0, -math.inf),
+            emotional_weight=1 - formula.alpha,
+            sigma=formula.sigma,
+            pairs=formula.images_per_clip,
+            errors=pool,
+            generator=generator,
+        )
+
+    return of_clips
+
+
+def _items(features: Floats, numbers: Ids, va: Floats, history: Ids, device: str) -> Items:
+    arrays = (features, numbers, va, history)
+    return Items(*(torch.from_numpy(array).to(device) for array in arrays))
+
+
+def _numbers(ids: Sequence[str], known: Sequence[str]) -> Ids:
+    """1 + the place of each id among those known; 0 for the others."""
     number = {name: place for place, name in enumerate(known, start=1)}
-    numbers = torch.tensor([number.get(name, 0) for name in ids], dtype=torch.int64)
-    return Items(torch.from_numpy(features).to(device), numbers.to(device))
+    return np.asarray([number.get(name, 0) for name in ids], dtype=np.int64)
 
 
-def _positives(data: PairData) -> tuple[Ids, Floats]:
-    """Training images of each clip, (N, m) padded with -1, and their T."""
+def _histories(data: PairData) -> Ids:
+    """(N, m) ids of each clip's training images, best T first, filled with 0."""
     chosen = np.flatnonzero(data.pair_parts == TRAIN)
     chosen = chosen[np.lexsort((-data.fused_scores[chosen], data.pair_clips[chosen]))]
     clips = data.pair_clips[chosen]
     counts = np.bincount(clips, minlength=len(data.music))
     place = np.arange(len(chosen)) - np.repeat(np.cumsum(counts) - counts, counts)
-    positives = np.full((len(data.music), int(counts.max())), -1, dtype=np.int64)
-    fused = np.zeros(positives.shape, dtype=np.float32)
-    positives[clips, place] = data.pair_images[chosen]
-    fused[clips, place] = data.fused_scores[chosen]
-    return positives, fused
+    histories = np.zeros((len(data.music), int(counts.max())), dtype=np.int64)
+    histories[clips, place] = data.pair_images[chosen] + 1
+    return histories
 
 
 def _validation(data: PairData) -> Callable[[nn.Module, Items, Items], dict[str, float | None]]:
     """A function that measures a network on the validation part, without the pairs it was trained on."""
     relevance = data.relevance(VALIDATION)
     rows = relevance.queries()
+    if len(rows) > VALIDATION_QUERIES:
+        rows = np.sort(np.random.default_rng(0).choice(rows, VALIDATION_QUERIES, replace=False))
     trained_on = data.relevance(TRAIN)
     excluded = trained_on if trained_on.counts(rows).any() else None
 
@@ -448,7 +599,9 @@ def _validation(data: PairData) -> Callable[[nn.Module, Items, Items], dict[str,
         if not len(rows):
             return dict.fromkeys(EPOCH_METRICS)
         with torch.inference_mode():
-            p, q = cast(Network, module).embeddings(clips.take(torch.from_numpy(rows).to(clips.ids.device)), images)
+            p, q = cast(Network, module).embeddings(
+                clips.take(torch.from_numpy(rows).to(clips.ids.device)), images
+            )
         queries = np.zeros((len(data.music), p.shape[1]), dtype=np.float32)
         queries[rows] = p.cpu().numpy()
         score_rows = inner_product_scores(queries, q.cpu().numpy())

@@ -58,11 +58,15 @@ def _embeddings(
     media: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     from emid_assets.encoders.embed import embed
+    from emid_assets.encoders.journal import clear_journal
 
     table = f"{kind}_embeddings"
     id_column = "clip_id" if kind == "music" else "image_id"
     lake = Lake(settings.lake_folder)
     previous = lake.current(table, context.partition_key)
+    journal = lake.root / "journal" / table / context.partition_key
+    if previous and journal.exists() and previous.path.stat().st_mtime > journal.stat().st_mtime:
+        clear_journal(journal)  # what stands in it has been stored since
     encoder = encoder_of(settings.encoder, settings.device, settings.precision, settings.imagebind_checkpoint)
     items = [
         MediaItem(
@@ -71,6 +75,7 @@ def _embeddings(
             content_hash=row["content_hash"],
             start_s=row.get("start_s") or 0.0,
             duration_s=row.get("duration_s"),
+            file=row["file"],
         )
         for row in media.iter_rows(named=True)
     ]
@@ -83,7 +88,7 @@ def _embeddings(
         batch_size=settings.batch_size,
         workers=settings.workers,
         on_progress=lambda progress: context.log.info(f"encoded {progress}"),
-        journal=lake.root / "journal",
+        journal=journal,
     )
     lake.write("rejected_media", f"{table}-{context.partition_key}", embedded.rejected)
     not_finite, not_unit = embedding_failures(embedded.frame, id_column)

@@ -16,6 +16,9 @@ from emid_assets.media.manifest import image_manifest, music_manifest, rejected_
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.duckdb_store import WHOLE_TABLE, Lake
 
+GRACE_S = 24 * 3600.0
+"""How long a version that was replaced stays for those who still read it; cleared as a rebuild begins."""
+
 
 @table_asset(group_name="media", kinds={"polars", "duckdb"})
 def media_inventory(
@@ -27,6 +30,7 @@ def media_inventory(
     time is not read again.
     """
     lake = Lake(settings.lake_folder)
+    lake.collect_garbage(GRACE_S)
     previous = lake.read("media_inventory") if lake.current("media_inventory", WHOLE_TABLE) else None
     inventory = take_inventory(
         settings.media_folder,

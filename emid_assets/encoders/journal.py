@@ -40,11 +40,16 @@ class Journal:
         self._last_write = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
 
-    def read(self, dimension: int) -> tuple[list[str], Float32Array, Float32Array]:
-        """What every chunk of this encoder and kind holds; chunks of others are removed.
+    def read(self, dimension: int, needed: frozenset[str]) -> tuple[list[str], Float32Array, Float32Array]:
+        """What every chunk of this encoder and kind holds; chunks that are of no more use are removed.
 
-        A chunk that cannot be read (a disk that was full, a machine that lost power) is removed with
-        a warning: its items are encoded again.
+        Of no more use is a chunk of another encoder or kind, and one without a needed row. A chunk
+        that cannot be read (a disk that was full, a machine that lost power) is removed with a
+        warning: its items are encoded again.
+
+        Args:
+            dimension: of the embeddings.
+            needed: content hashes whose rows are looked for.
 
         Returns:
             content hashes, unit embeddings (n, dimension) and scales (n,).
@@ -55,10 +60,15 @@ class Journal:
                 path.unlink()
                 continue
             try:
-                chunks.append(pl.read_parquet(path).cast(_chunk_schema(dimension)))
+                chunk = pl.read_parquet(path).cast(_chunk_schema(dimension))
             except (pl.exceptions.PolarsError, OSError) as error:
                 _LOG.warning("journal chunk %s cannot be read (%s): its items are encoded again", path, error)
                 path.unlink()
+                continue
+            if needed.isdisjoint(chunk["content_hash"]):
+                path.unlink()
+            else:
+                chunks.append(chunk)
         table = pl.concat(chunks)
         return table["content_hash"].to_list(), table["embedding"].to_numpy(), table["scale"].to_numpy()
 

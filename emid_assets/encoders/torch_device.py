@@ -3,12 +3,17 @@
 Belongs here: what every torch encoder needs of a device. No network, no numbers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 
 from emid_assets.encoders.base import EncoderOutOfMemoryError, EncoderUnavailableError
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def choose_device(setting: str) -> torch.device:
@@ -59,3 +64,31 @@ def memory_errors(device: torch.device) -> Iterator[None]:
     if device.type == "cuda":
         torch.cuda.empty_cache()
     raise EncoderOutOfMemoryError(f"{device}: {message}")
+
+
+def map_items(function: Callable[[T], R], items: Sequence[T], device: torch.device) -> list[R]:
+    """Apply a network to each item by itself, so that a result depends on its item alone, bit for bit.
+
+    On a CPU the items are spread over as many threads as torch would use inside an operator, and an
+    operator uses one: torch splits some sums by the number of threads, and on busy cores its
+    threads cost five times the work that they share.
+    """
+    threads = min(torch.get_num_threads(), len(items))
+    if device.type != "cpu":
+        return [function(item) for item in items]
+    with _one_thread_inside(), ThreadPoolExecutor(max(threads, 1), initializer=_use_one_thread) as pool:
+        return list(pool.map(function, items))
+
+
+def _use_one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@contextmanager
+def _one_thread_inside() -> Iterator[None]:
+    # The setting is the calling thread's, but new threads start with the last one made by any.
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

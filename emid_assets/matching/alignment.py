@@ -4,7 +4,7 @@ Belongs here: joining ids and arrays. Every frame has the columns that `store/sc
 declares. No formula stands here: they are in `stream.py`, `fusion.py` and `affect/`.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -13,9 +13,18 @@ import polars as pl
 from numpy.typing import NDArray
 
 from emid_assets.affect.valence_arousal import emotional_similarity, va_cosine, va_euclidean
+from emid_assets.matching.exact_order import SPARE_SLOTS
 from emid_assets.matching.fusion import Rescaling, fuse, rescale, semantic_similarity
-from emid_assets.matching.row_state import NO_COLUMN, log_sum_exp
-from emid_assets.matching.stream import MatchingError, top_k_softmax
+from emid_assets.matching.product import ProductName
+from emid_assets.matching.row_state import NO_COLUMN, RowState, empty_row_state, log_sum_exp
+from emid_assets.matching.stream import (
+    MatchingError,
+    ShardState,
+    merge_shards,
+    settle_shards,
+    shard_state,
+    top_k_softmax,
+)
 from emid_assets.store.schemas import FUSED_PAIRS, SIMILARITY_MATRIX, VA_DISTANCES
 
 _T = TypeVar("_T", bound=np.generic)
@@ -24,7 +33,14 @@ ImageFrames = pl.DataFrame | Callable[[], Iterable[pl.DataFrame]]
 """The image embeddings: one frame, or a function that opens a new stream of frames at each call."""
 
 
-def similarity_frame(music_embeddings: pl.DataFrame, image_embeddings: ImageFrames, k: int) -> pl.DataFrame:
+def similarity_frame(
+    music_embeddings: pl.DataFrame,
+    image_embeddings: ImageFrames,
+    k: int,
+    *,
+    threads: int | None = None,
+    product: ProductName = "auto",
+) -> pl.DataFrame:
     """Semantic similarity: each clip's K best images and its softmax denominator over all images.
 
     Args:
@@ -33,6 +49,8 @@ def similarity_frame(music_embeddings: pl.DataFrame, image_embeddings: ImageFram
             stream of such frames (read three times: ids, product, near-ties), so that the images
             need not fit in memory. Its frames may come in any order.
         k: candidates per clip; all images where there are fewer.
+        threads: as in `top_k_softmax`.
+        product: as in `top_k_softmax`; `int8` is the fast mode.
 
     Returns:
         SIMILARITY_MATRIX rows by (clip in the order given, rank). Ties break by image id.
@@ -40,33 +58,64 @@ def similarity_frame(music_embeddings: pl.DataFrame, image_embeddings: ImageFram
     Raises:
         MatchingError: no images, an image id twice, dimensions that differ, or a number not finite.
     """
-    frames = _Frames(image_embeddings)
-    image_ids = frames.ids()
-    if image_ids.is_empty():
-        raise MatchingError("there are no image embeddings: materialize image_embeddings first")
-    twice = image_ids.filter(image_ids.is_duplicated())
-    if not twice.is_empty():
-        raise MatchingError(f"image id {twice[0]!r} stands twice in the image embeddings")
+    images = _Images(image_embeddings)
     if music_embeddings.is_empty():
         return SIMILARITY_MATRIX.empty()
-    ranks = np.empty(len(image_ids), dtype=np.int64)
-    by_name = image_ids.arg_sort().to_numpy()
-    ranks[by_name] = np.arange(len(image_ids))
-    state = top_k_softmax(embedding_matrix(music_embeddings), frames, k, column_ids=ranks)
-    width = state.width
-    denominators = log_sum_exp(state)
-    return SIMILARITY_MATRIX.check(
-        pl.DataFrame(
-            {
-                "clip_id": _repeated(music_embeddings["clip_id"], width),
-                "image_id": image_ids.gather(by_name).gather(state.ids.ravel()),
-                "rank": np.tile(np.arange(1, width + 1, dtype=np.int32), state.rows),
-                "score": state.scores.ravel(),
-                "semantic_similarity": semantic_similarity(state.scores, denominators).ravel(),
-                "log_sum_exp": np.repeat(denominators, width),
-            }
-        )
+    X = embedding_matrix(music_embeddings)
+    state = top_k_softmax(X, images, k, column_ids=images.ranks, threads=threads, product=product)
+    return _similarity_rows(music_embeddings["clip_id"], images, state)
+
+
+def similarity_shard_frame(
+    music_embeddings: pl.DataFrame, image_shard: pl.DataFrame, k: int, *, threads: int | None = None
+) -> pl.DataFrame:
+    """The state of clips over one shard of the images, for another process to merge.
+
+    Args:
+        music_embeddings: columns of MUSIC_EMBEDDINGS.
+        image_shard: columns of IMAGE_EMBEDDINGS of some of the images.
+        k: candidates per clip of the whole matrix.
+        threads: as in `top_k_softmax`.
+
+    Returns:
+        clip_id, image_id, score: the clip's best images of the shard, K and some spare; beside them
+        maximum, sum_exp (of the clip), columns, column_norm, rounding (of the shard).
+    """
+    shard = shard_state(embedding_matrix(music_embeddings), embedding_matrix(image_shard), k, threads=threads)
+    width = min(shard.state.width, shard.columns)
+    return pl.DataFrame(
+        {
+            "clip_id": _repeated(music_embeddings["clip_id"], width),
+            "image_id": image_shard["image_id"].gather(shard.state.ids[:, :width].ravel()),
+            "score": shard.state.scores[:, :width].ravel(),
+            "maximum": np.repeat(shard.state.maximum, width),
+            "sum_exp": np.repeat(shard.state.sum_exp, width),
+        }
+    ).with_columns(columns=shard.columns, column_norm=shard.column_norm, rounding=shard.rounding)
+
+
+def merge_similarity_shards(
+    shards: Sequence[pl.DataFrame], music_embeddings: pl.DataFrame, image_embeddings: ImageFrames, k: int
+) -> pl.DataFrame:
+    """The rows of `similarity_frame` from its column shards, to the same ids.
+
+    Args:
+        shards: frames of `similarity_shard_frame` of these clips, which together hold every image once.
+        music_embeddings: columns of MUSIC_EMBEDDINGS of the clips, in the shards' order.
+        image_embeddings: as in `similarity_frame`; read for the ids and where there are near-ties.
+        k: as it was for the shards.
+
+    Raises:
+        MatchingError: a shard is of other clips, or the shards do not hold as many images as there are.
+    """
+    images = _Images(image_embeddings)
+    if music_embeddings.is_empty():
+        return SIMILARITY_MATRIX.empty()
+    states = [_shard_of(frame, music_embeddings["clip_id"], images, k) for frame in shards]
+    state = settle_shards(
+        merge_shards(states), embedding_matrix(music_embeddings), images, k, column_ids=images.ranks
     )
+    return _similarity_rows(music_embeddings["clip_id"], images, state)
 
 
 def va_distance_frame(
@@ -157,23 +206,69 @@ def embedding_matrix(embeddings: pl.DataFrame) -> NDArray[np.float32]:
     return np.ascontiguousarray(unit * embeddings["scale"].to_numpy()[:, None])
 
 
-class _Frames:
-    """Image embeddings as column tiles that can be iterated over again."""
+class _Images:
+    """All image embeddings: their ids, and their vectors as column parts that can be read again."""
 
     def __init__(self, source: ImageFrames) -> None:
         self._source = source
+        parts = [frame["image_id"] for frame in self._open()]
+        self.ids = pl.concat(parts) if parts else pl.Series("image_id", [], dtype=pl.String)
+        if self.ids.is_empty():
+            raise MatchingError("there are no image embeddings: materialize image_embeddings first")
+        twice = self.ids.filter(self.ids.is_duplicated())
+        if not twice.is_empty():
+            raise MatchingError(f"image id {twice[0]!r} stands twice in the image embeddings")
+        self.columns = len(self.ids)
+        by_name = self.ids.arg_sort().to_numpy()
+        self.names = self.ids.gather(by_name)
+        self.ranks = np.empty(self.columns, dtype=np.int64)
+        self.ranks[by_name] = np.arange(self.columns)
 
     def _open(self) -> Iterable[pl.DataFrame]:
         return [self._source] if isinstance(self._source, pl.DataFrame) else self._source()
-
-    def ids(self) -> pl.Series:
-        parts = [frame["image_id"] for frame in self._open()]
-        return pl.concat(parts) if parts else pl.Series("image_id", [], dtype=pl.String)
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         for frame in self._open():
             if not frame.is_empty():
                 yield embedding_matrix(frame)
+
+
+def _similarity_rows(clips: pl.Series, images: _Images, state: RowState) -> pl.DataFrame:
+    width = state.width
+    denominators = log_sum_exp(state)
+    return SIMILARITY_MATRIX.check(
+        pl.DataFrame(
+            {
+                "clip_id": _repeated(clips, width),
+                "image_id": images.names.gather(state.ids.ravel()),
+                "rank": np.tile(np.arange(1, width + 1, dtype=np.int32), state.rows),
+                "score": state.scores.ravel(),
+                "semantic_similarity": semantic_similarity(state.scores, denominators).ravel(),
+                "log_sum_exp": np.repeat(denominators, width),
+            }
+        )
+    )
+
+
+def _shard_of(frame: pl.DataFrame, clips: pl.Series, images: _Images, k: int) -> ShardState:
+    width = len(frame) // max(1, len(clips))
+    if not frame["clip_id"].equals(_repeated(clips, width)):
+        raise MatchingError("a similarity shard is of other clips, or in another order: compute it again")
+    positions = pl.DataFrame({"image_id": images.ids, "position": np.arange(images.columns)})
+    found = frame.select("image_id").join(positions, on="image_id", how="left", maintain_order="left")
+    missing = found.filter(pl.col("position").is_null())
+    if not missing.is_empty():
+        raise MatchingError(
+            f"image {missing['image_id'][0]!r} of a similarity shard has no embedding any more"
+        )
+    first = frame[::width]
+    state = empty_row_state(len(clips), k + SPARE_SLOTS)
+    state.ids[:, :width] = found["position"].to_numpy().reshape(-1, width)
+    state.scores[:, :width] = frame["score"].to_numpy().reshape(-1, width)
+    state.maximum[:] = first["maximum"].to_numpy()
+    state.sum_exp[:] = first["sum_exp"].to_numpy()
+    columns, column_norm, rounding = first.select("columns", "column_norm", "rounding").row(0)
+    return ShardState(state, columns, column_norm, rounding)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ whatever computed the product.
 """
 
 from collections.abc import Iterable, Iterator
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,90 +17,123 @@ from emid_assets.matching.row_state import NO_COLUMN, RowState
 SPARE_SLOTS = 16
 """Slots kept beyond K, so that a column pushed below the K-th by rounding is still at hand."""
 
-_PAIR_BLOCK = 1 << 20
-"""Numbers in a float64 temporary while pairs are scored again (8 MB)."""
+_COLUMN_GROUP = 2048
+"""Columns that stay in the cache while pairs are scored again."""
 
-
-def rounding_bound(X: NDArray[np.float32], largest_column_norm: float, unit: float) -> NDArray[np.float64]:
-    """(n,) float64: how far a row's computed scores can be from the true inner products.
-
-    The classical bound d·u·‖x‖·‖y‖ for an inner product of length d with unit roundoff u in any
-    order of summation (Higham 2002, Accuracy and Stability of Numerical Algorithms, section 3.1).
-    """
-    norms: NDArray[np.float64] = np.sqrt(np.einsum("ij,ij->i", X, X, dtype=np.float64))
-    norms *= (X.shape[1] + 2) * unit * largest_column_norm
-    return norms
+_ROW_BLOCK = 2048
+"""Rows whose slots are held in float64 at once."""
 
 
 def settle(
     state: RowState,
     X: NDArray[np.float32],
-    tiles: Iterable[tuple[int, NDArray[np.float32]]],
+    parts: Iterable[tuple[int, NDArray[np.float32]]],
     k: int,
     columns: int,
     bound: NDArray[np.float64],
     column_ids: NDArray[np.int64] | None,
+    inner: ModuleType,
 ) -> RowState:
     """Cut `state` to its K best columns, ordered as a float64 brute force orders them.
 
     Args:
-        state: wide state (K + SPARE_SLOTS slots, or one for every column) with column positions as ids.
+        state: K + SPARE_SLOTS slots or more, with column positions as ids.
         X: (n, d) float32, the rows.
-        tiles: (first position, (c, d) float32) over all columns: read once.
+        parts: (first position, (c, d) float32) over all columns; read once, and only where needed.
         k: K.
         columns: M, the number of all columns.
-        bound: (n,) `rounding_bound`.
+        bound: (n,) how far a score of the row can be from the true inner product. Infinite: every
+            slot is scored again, and no column beyond the slots is looked for.
         column_ids: (M,) int64 id of each column position, by which ties break; None: the position.
+        inner: `plain` or `compiled`.
+
+    Returns:
+        State of width min(K, M) with ids from `column_ids`.
     """
-    k = min(k, columns)
-    scores = state.scores.astype(np.float64)
-    gap = 2.0 * bound[:, None]
-    linked = scores[:, :-1] - scores[:, 1:] <= gap
-    doubtful = np.zeros(scores.shape, dtype=bool)
-    doubtful[:, :-1] |= linked
-    doubtful[:, 1:] |= linked
-    doubtful &= state.ids != NO_COLUMN
-    floor = scores[:, k - 1] - gap[:, 0]
-    # The last slot is still within reach of the K-th: columns that were let go may belong to the row.
-    crowded = np.flatnonzero(scores[:, -1] >= floor) if state.width < columns else np.empty(0, dtype=np.intp)
-    doubtful[crowded] = False
-    lines, slots = np.nonzero(doubtful)
+    k, width = min(k, columns), min(state.width, columns)
+    lines, slots, crowded, floor = _doubtful(state, k, width, columns, bound)
     positions = state.ids[lines, slots]
-    order = np.argsort(positions, kind="stable")
-    lines, slots, positions = lines[order], slots[order], positions[order]
-    rescan = _Rescan(X[crowded], floor[crowded], k, column_ids) if crowded.size else None
+    exact = np.empty(len(lines))
+    rescan = _Rescan(X, crowded, floor, k, column_ids, inner) if crowded.size else None
     if lines.size or rescan:
-        for first, tile in tiles:
-            here = slice(*np.searchsorted(positions, [first, first + len(tile)]))
-            scores[lines[here], slots[here]] = exact_scores(X, lines[here], tile, positions[here] - first)
+        # By groups of columns, and by row within a group: both sides are read almost in order.
+        group = positions // _COLUMN_GROUP
+        by_group = np.argsort(
+            group.astype(np.uint16) if columns < _COLUMN_GROUP << 16 else group, kind="stable"
+        )
+        ascending = group[by_group]
+        for first, part in parts:
+            last = first + len(part) - 1
+            near = by_group[
+                slice(*np.searchsorted(ascending, [first // _COLUMN_GROUP, last // _COLUMN_GROUP + 1]))
+            ]
+            here = near[(positions[near] >= first) & (positions[near] <= last)]
+            exact[here] = inner.exact_scores(X, lines[here], part, positions[here] - first)
             if rescan:
-                rescan.absorb(first, tile)
-    ids = _ids_of(state.ids, column_ids)
-    best = np.lexsort((ids, -scores), axis=1)[:, :k]
-    ids = np.take_along_axis(ids, best, axis=1)
-    scores = np.take_along_axis(scores, best, axis=1)
+                rescan.absorb(first, part)
+    sum_exp = state.sum_exp
+    if np.isinf(bound).any():
+        # The best columns weigh most in the denominator: put their exact terms in place of the rough.
+        sum_exp = sum_exp.copy()
+        rough = state.scores[lines, slots].astype(np.float64)
+        top = state.maximum[lines]
+        np.add.at(sum_exp, lines, np.exp(exact - top) - np.exp(rough - top))
+    ids = np.empty((state.rows, k), dtype=np.int64)
+    scores = np.empty((state.rows, k), dtype=np.float32)
+    for start in range(0, state.rows, _ROW_BLOCK):
+        rows = slice(start, start + _ROW_BLOCK)
+        pairs = slice(*np.searchsorted(lines, [start, start + _ROW_BLOCK]))
+        wide = state.scores[rows, :width].astype(np.float64)
+        wide[lines[pairs] - start, slots[pairs]] = exact[pairs]
+        wide_ids = _ids_of(state.ids[rows, :width], column_ids)
+        inner.sort_rows(wide, wide_ids)
+        ids[rows], scores[rows] = wide_ids[:, :k], wide[:, :k]
     if rescan:
         ids[crowded], scores[crowded] = rescan.ids, rescan.scores
-    return RowState(state.maximum, state.sum_exp, ids, scores.astype(np.float32))
+    return RowState(state.maximum, sum_exp, ids, scores)
 
 
-def exact_scores(
-    X: NDArray[np.float32], rows: NDArray[np.intp], Y: NDArray[np.float32], columns: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """(p,) float64 inner products X[rows[i]] · Y[columns[i]], the same bits for the same two vectors."""
-    result = np.empty(len(rows))
-    step = max(1, _PAIR_BLOCK // X.shape[1])
-    for start in range(0, len(rows), step):
-        pairs = slice(start, start + step)
-        terms = X[rows[pairs]].astype(np.float64)
-        terms *= Y[columns[pairs]]
-        result[pairs] = terms.sum(axis=1)
-    return result
+def _doubtful(
+    state: RowState, k: int, width: int, columns: int, bound: NDArray[np.float64]
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
+    """Slots whose neighbour is too close to call, and rows whose last slot is too close to the K-th.
+
+    Of the latter, columns that were let go may belong to the row: they come with the least score
+    from which a column may be among the K best.
+    """
+    lines, slots, crowded, floors = [], [], [], []
+    for start in range(0, state.rows, _ROW_BLOCK):
+        scores = state.scores[start : start + _ROW_BLOCK, :width].astype(np.float64)
+        gap = 2.0 * bound[start : start + _ROW_BLOCK]
+        near = np.zeros((len(scores), width + 1), dtype=bool)
+        np.less_equal(scores[:, :-1] - scores[:, 1:], gap[:, None], out=near[:, 1:width])
+        doubtful = near[:, 1:] | near[:, :-1]
+        if width == 1 and np.isinf(bound).any():
+            doubtful[:] = True
+        floor = scores[:, k - 1] - gap
+        if width < columns:
+            full = np.flatnonzero(np.isfinite(gap) & (scores[:, -1] >= floor))
+            doubtful[full] = False
+            crowded.append(full + start)
+            floors.append(floor[full])
+        line, slot = np.nonzero(doubtful)
+        lines.append(line + start)
+        slots.append(slot)
+    return (
+        _joined(lines, np.intp),
+        _joined(slots, np.intp),
+        _joined(crowded, np.intp),
+        _joined(floors, np.float64),
+    )
+
+
+def _joined(parts: list[NDArray], dtype: type) -> NDArray:  # type: ignore[type-arg]
+    return np.concatenate(parts) if parts else np.empty(0, dtype=dtype)
 
 
 def _ids_of(positions: NDArray[np.int64], column_ids: NDArray[np.int64] | None) -> NDArray[np.int64]:
     if column_ids is None:
-        return positions
+        return positions.copy()
     return np.where(positions == NO_COLUMN, NO_COLUMN, column_ids[positions])
 
 
@@ -107,27 +141,37 @@ class _Rescan:
     """The K best columns of the few rows with more near-ties at the K-th place than spare slots."""
 
     def __init__(
-        self, X: NDArray[np.float32], floor: NDArray[np.float64], k: int, column_ids: NDArray[np.int64] | None
+        self,
+        X: NDArray[np.float32],
+        rows: NDArray[np.intp],
+        floor: NDArray[np.float64],
+        k: int,
+        column_ids: NDArray[np.int64] | None,
+        inner: ModuleType,
     ) -> None:
-        self._X, self._floor, self._column_ids = X, floor, column_ids
-        self.ids = np.full((len(X), k), NO_COLUMN, dtype=np.int64)
-        self.scores = np.full((len(X), k), -np.inf)
+        self._X, self._rows, self._floor = X, rows, floor
+        self._column_ids, self._inner = column_ids, inner
+        self.ids = np.full((len(rows), k), NO_COLUMN, dtype=np.int64)
+        self.scores = np.full((len(rows), k), -np.inf)
 
-    def absorb(self, first: int, tile: NDArray[np.float32]) -> None:
-        for rows, columns in _blocks(len(self._X), len(tile), 256, 512):
-            X, Y = self._X[rows], tile[columns]
-            lines, hits = np.nonzero(self._floor[rows, None] <= X @ Y.T)
-            if lines.size == 0:
+    def absorb(self, first: int, part: NDArray[np.float32]) -> None:
+        for lines, columns in _blocks(len(self._rows), len(part), 256, 512):
+            X, Y = self._X[self._rows[lines]], part[columns]
+            scores = X @ Y.T
+            hit_lines, hits = np.nonzero(scores >= self._floor[lines, None])
+            if hit_lines.size == 0:
                 continue
-            exact = np.full((len(X), len(Y)), -np.inf)
-            exact[lines, hits] = exact_scores(X, lines, Y, hits)
+            k = self.ids.shape[1]
+            exact = np.full((len(X), k + len(Y)), -np.inf)
+            exact[:, :k] = self.scores[lines]
+            exact[hit_lines, k + hits] = self._inner.exact_scores(X, hit_lines, Y, hits)
             positions = np.arange(first + columns.start, first + columns.start + len(Y), dtype=np.int64)
-            ids = np.broadcast_to(_ids_of(positions, self._column_ids), exact.shape)
-            all_scores = np.concatenate([self.scores[rows], exact], axis=1)
-            all_ids = np.concatenate([self.ids[rows], ids], axis=1)
-            best = np.lexsort((all_ids, -all_scores), axis=1)[:, : self.ids.shape[1]]
-            self.scores[rows] = np.take_along_axis(all_scores, best, axis=1)
-            self.ids[rows] = np.take_along_axis(all_ids, best, axis=1)
+            ids = np.empty(exact.shape, dtype=np.int64)
+            ids[:, :k] = self.ids[lines]
+            ids[:, k:] = _ids_of(positions, self._column_ids)
+            best = np.lexsort((ids, -exact), axis=1)[:, :k]
+            self.scores[lines] = np.take_along_axis(exact, best, axis=1)
+            self.ids[lines] = np.take_along_axis(ids, best, axis=1)
 
 
 def _blocks(rows: int, columns: int, row_step: int, column_step: int) -> Iterator[tuple[slice, slice]]:

@@ -1,30 +1,80 @@
 """Rows of S = softmax(X Yᵀ) without ever holding N × M: the K best columns and the denominator.
 
-Belongs here: tiling, threads, and the checks of the input. The state of a row is
-`row_state.py`, the work on a block of scores `epilogue.py`, the order of near-ties
-`exact_order.py`.
+Belongs here: tiling, threads, shards, and the checks of the input. The state of a row is
+`row_state.py`, the product `product.py`, the work on a block of scores `plain.py` and
+`compiled.py`, the order of near-ties `exact_order.py`.
 
 Ids are column positions (or what `column_ids` maps them to), and ties break by id ascending:
 a caller that wants ties broken by a name sorts the columns by it, or passes each column's rank.
 """
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from types import ModuleType
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emid_assets.matching.epilogue import absorb
-from emid_assets.matching.exact_order import SPARE_SLOTS, rounding_bound, settle
-from emid_assets.matching.row_state import RowState, empty_row_state
+from emid_assets.matching import plain
+from emid_assets.matching.exact_order import SPARE_SLOTS, settle
+from emid_assets.matching.product import Product, ProductName, find_product, one_thread_each, work_alone
+from emid_assets.matching.row_state import RowState, empty_row_state, merge
 
-FLOAT32_UNIT = 2.0**-24
+SMALL_PROBLEM = 2e11
+"""FLOP under which numpy alone is used: a second of it, less than loading anything faster takes."""
+
+TILE_ROWS = 512
+TILE_COLUMNS = 2048
+"""The block of scores that is held per thread (4 MB): it stays in the cache between product and epilogue."""
+
+LARGEST_SCORE = 1e37
+"""Scores must stay well inside float32."""
 
 Columns = NDArray[np.float32] | Iterable[NDArray[np.float32]]
-"""Y: one (M, d) array, or something that can be iterated over more than once for its (c, d) tiles."""
+"""Y: one (M, d) array, or something that can be iterated over more than once for its (c, d) parts.
+
+An attribute `columns` may say how many columns there are in all.
+"""
+
+Backend = Literal["auto", "numba", "numpy"]
 
 
 class MatchingError(ValueError):
     """Embeddings that cannot be matched: the message says which side and row, and why."""
+
+
+@dataclass(frozen=True)
+class ShardState:
+    """Rows over some of the columns, not yet settled: what column shards send to be merged.
+
+    Attributes:
+        state: rows with K and some spare slots; ids are column positions.
+        columns: how many columns were seen.
+        column_norm: the largest norm among them.
+        rounding: how far a score can be from x · y, as a share of ‖x‖ ‖y‖.
+    """
+
+    state: RowState
+    columns: int
+    column_norm: float
+    rounding: float
+
+
+def merge_shards(shards: Sequence[ShardState]) -> ShardState:
+    """Join shards of the same rows over disjoint columns, in any order."""
+    state = shards[0].state
+    for shard in shards[1:]:
+        state = merge(state, shard.state)
+    return ShardState(
+        state=state,
+        columns=sum(shard.columns for shard in shards),
+        column_norm=max(shard.column_norm for shard in shards),
+        rounding=max(shard.rounding for shard in shards),
+    )
 
 
 def top_k_softmax(
@@ -33,20 +83,29 @@ def top_k_softmax(
     k: int,
     *,
     column_ids: NDArray[np.int64] | None = None,
-    tile_rows: int = 1024,
-    tile_columns: int = 4096,
+    threads: int | None = None,
+    product: ProductName = "auto",
+    backend: Backend = "auto",
+    tile_rows: int = TILE_ROWS,
+    tile_columns: int = TILE_COLUMNS,
 ) -> RowState:
     """The K largest entries of every row of X Yᵀ, and the row's softmax denominator over all columns.
 
-    Exact: ids are those of a float64 brute force ordered by (score descending, id ascending).
+    Exact (but for product `int8`): ids are those of a float64 brute force ordered by (score
+    descending, id ascending); probabilities are within 1e-6 + 5e-7 × (largest score), relative.
 
     Args:
         X: (N, d) float32 rows (music).
-        Y: (M, d) float32 columns (images), or an iterable of (c, d) tiles that can be iterated
+        Y: (M, d) float32 columns (images), or an iterable of (c, d) parts that can be iterated
             over again (near-ties are looked at a second time): a list, not a generator.
         k: how many columns to keep for each row; all M where K > M.
         column_ids: (M,) int64 distinct id ≥ 0 of each column, by which ties break; None: its position.
-        tile_rows: rows of the one block of scores that is held, 4 bytes a score.
+        threads: threads that the rows are split over, with the same bits as one; None: every processor
+            that this process may use.
+        product: `auto` probes for the fastest; `int8` is the fast mode, see `quantised.py`.
+        backend: the inner loops: `numba`, `numpy`, or `auto`: numba where it is installed and the
+            problem is not small.
+        tile_rows: most rows of a block of scores.
         tile_columns: its columns.
 
     Returns:
@@ -56,66 +115,321 @@ def top_k_softmax(
         MatchingError: no columns, not float32, dimensions that differ, k < 1, or a number that is not
             finite (the message names the row).
     """
+    shard = shard_state(
+        X,
+        Y,
+        k,
+        threads=threads,
+        product=product,
+        backend=backend,
+        tile_rows=tile_rows,
+        tile_columns=tile_columns,
+    )
+    return settle_shards(shard, X, Y, k, column_ids=column_ids, backend=backend)
+
+
+def shard_state(
+    X: NDArray[np.float32],
+    Y: Columns,
+    k: int,
+    *,
+    first_column: int = 0,
+    threads: int | None = None,
+    product: ProductName = "auto",
+    backend: Backend = "auto",
+    tile_rows: int = TILE_ROWS,
+    tile_columns: int = TILE_COLUMNS,
+) -> ShardState:
+    """The first half of `top_k_softmax`, over a shard of the columns that begins at `first_column`.
+
+    States of disjoint column shards are joined by `merge_shards`, of row shards by
+    `row_state.stack`, wherever they were computed; `settle_shards` then makes them exact.
+    Arguments and errors as in `top_k_softmax`.
+    """
     if k < 1:
         raise MatchingError(f"k is {k}: at least one candidate per row is needed")
-    if isinstance(Y, Iterator):
-        raise MatchingError(
-            "the column tiles are a one-way iterator: give a list or an object that opens it anew"
-        )
-    _check_array(X, "X")
-    state = empty_row_state(len(X), k + SPARE_SLOTS)
-    buffer = np.empty(tile_rows * tile_columns, dtype=np.float32)
-    columns, largest_norm = 0, 0.0
-    for first, tile in _tiles(Y, X.shape[1], tile_columns):
-        norms = _norms(tile, "Y", first)
-        largest_norm = max(largest_norm, float(norms.max(initial=0.0)))
-        columns = first + len(tile)
-        for start in range(0, len(X), tile_rows):
-            rows = slice(start, min(start + tile_rows, len(X)))
-            if first == 0:
-                _norms(X[rows], "X", start)
-            scores = buffer[: (rows.stop - start) * len(tile)].reshape(-1, len(tile))
-            np.matmul(X[rows], tile.T, out=scores)
-            absorb(scores, first, _rows_of(state, rows))
-    if columns == 0:
+    parts = column_parts(Y, X)
+    row_norm = float(checked_norms(X, "X").max(initial=0.0))
+    small = 2.0 * len(X) * X.shape[1] * parts.known_columns < SMALL_PROBLEM
+    inner = _inner_loops(backend, small)
+    chosen = find_product("numpy" if product == "auto" and small else product, X.shape[1])
+    spare = SPARE_SLOTS if np.isfinite(chosen.rounding(X.shape[1])) else SPARE_SLOTS + k // 4
+    state = empty_row_state(len(X), k + spare)
+    columns, column_norm = 0, 0.0
+    with one_thread_each(), _Rows(X, state, chosen, inner, threads, tile_rows, tile_columns) as rows:
+        for first, part in parts:
+            norms = checked_norms(part, "Y", first)
+            column_norm = max(column_norm, float(norms.max(initial=0.0)))
+            if row_norm * column_norm > LARGEST_SCORE:
+                raise MatchingError(
+                    f"lengths of {row_norm:.3g} and {column_norm:.3g}: their product overflows float32"
+                )
+            rows.absorb(first_column + first, part)
+            columns = first + len(part)
+    return ShardState(state, columns, column_norm, chosen.rounding(X.shape[1]))
+
+
+def settle_shards(
+    shard: ShardState,
+    X: NDArray[np.float32],
+    Y: Columns,
+    k: int,
+    *,
+    column_ids: NDArray[np.int64] | None = None,
+    backend: Backend = "auto",
+) -> RowState:
+    """The second half of `top_k_softmax`: the exact order, from the state over **all** columns.
+
+    Args:
+        shard: the rows' state over all columns of Y (see `merge_shards`).
+        X: the rows.
+        Y: all columns, of which few are looked at.
+        k: as it was for the shards, or less.
+        column_ids: as in `top_k_softmax`.
+        backend: as in `top_k_softmax`.
+
+    Raises:
+        MatchingError: no columns, or another number of columns than the shards saw.
+    """
+    if shard.columns == 0:
         raise MatchingError("there are no columns to match against: Y holds no image embeddings")
-    if column_ids is not None and len(column_ids) != columns:
-        raise MatchingError(f"{len(column_ids)} column ids were given for {columns} columns")
-    if np.isposinf(state.maximum).any() or np.isnan(state.sum_exp).any():
-        row = int(np.flatnonzero(np.isposinf(state.maximum) | np.isnan(state.sum_exp))[0])
-        raise MatchingError(f"the scores of row {row} of X overflow float32: the embeddings are too long")
-    if columns < state.width:
-        state = RowState(state.maximum, state.sum_exp, state.ids[:, :columns], state.scores[:, :columns])
-    bound = rounding_bound(X, largest_norm, FLOAT32_UNIT)
-    return settle(state, X, _tiles(Y, X.shape[1], tile_columns), k, columns, bound, column_ids)
+    parts = column_parts(Y, X)
+    if parts.known_columns not in (shard.columns, np.inf):
+        raise MatchingError(
+            f"the shards hold {shard.columns} columns and Y {parts.known_columns}: merge all of them"
+        )
+    if column_ids is not None and len(column_ids) != shard.columns:
+        raise MatchingError(f"{len(column_ids)} column ids were given for {shard.columns} columns")
+    small = 2.0 * len(X) * X.shape[1] * shard.columns < SMALL_PROBLEM
+    bound = checked_norms(X, "X").astype(np.float64) * (shard.rounding * shard.column_norm)
+    return settle(shard.state, X, parts, k, shard.columns, bound, column_ids, _inner_loops(backend, small))
+
+
+def stream_row_groups(
+    X: NDArray[np.float32],
+    Y: Columns,
+    k: int,
+    *,
+    memory_mb: float,
+    column_ids: NDArray[np.int64] | None = None,
+    threads: int | None = None,
+    product: ProductName = "auto",
+    backend: Backend = "auto",
+) -> Iterator[tuple[slice, RowState]]:
+    """`top_k_softmax` for X and Y beyond memory: groups of rows, each against all columns.
+
+    Args:
+        X: (N, d) float32; may be memory-mapped, since a group of rows is read at a time.
+        Y: as in `top_k_softmax`; a memory-mapped array is read in parts. Of an iterable the parts
+            are the caller's, and one of them is held at a time.
+        k: as in `top_k_softmax`.
+        memory_mb: what may be held at once, in MB, beside what the libraries themselves take.
+        column_ids: as in `top_k_softmax`; held as it is.
+        threads: as in `top_k_softmax`; each takes its own tiles out of the memory.
+        product: as in `top_k_softmax`.
+        backend: as in `top_k_softmax`.
+
+    Yields:
+        The rows, and their state.
+
+    Raises:
+        MatchingError: as `top_k_softmax`, or the memory is too small for one row and one tile.
+    """
+    threads = threads or usable_processors()
+    rows, columns = fit_memory(memory_mb, X.shape[1], k, threads)
+    parts = ArrayParts(Y, columns) if isinstance(Y, np.ndarray) else Y
+    for start in range(0, len(X), rows):
+        group = slice(start, min(start + rows, len(X)))
+        state = top_k_softmax(
+            np.array(X[group]),
+            parts,
+            k,
+            column_ids=column_ids,
+            threads=threads,
+            product=product,
+            backend=backend,
+        )
+        yield group, state
+
+
+def fit_memory(memory_mb: float, dimension: int, k: int, threads: int) -> tuple[int, int]:
+    """Rows of X and columns of Y to hold at once, so that they, their states and the tiles fit.
+
+    Raises:
+        MatchingError: the memory is too small for one row and one tile.
+    """
+    # Per thread a block of scores twice (oneDNN takes its own) and a reordered tile.
+    tiles = threads * 4 * (2 * TILE_ROWS * TILE_COLUMNS + TILE_COLUMNS * dimension)
+    left = memory_mb * 1e6 - tiles
+    # A row: itself, its wide state, its final state, and what settling takes.
+    per_row = 4 * dimension + 48 * (k + SPARE_SLOTS)
+    rows, columns = int(left * 2 / 3 / per_row), int(left / 3 / (4 * dimension))
+    if rows < 1 or columns < 1:
+        raise MatchingError(f"{memory_mb} MB is too little: {tiles / 1e6:.0f} MB of tiles come first")
+    return rows, columns
+
+
+class ArrayParts:
+    """A large (perhaps memory-mapped) array as parts that are copied into memory one at a time."""
+
+    def __init__(self, array: NDArray[np.float32], columns: int) -> None:
+        self._array, self._at_once = array, columns
+        self.columns = len(array)
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        for start in range(0, self.columns, self._at_once):
+            yield np.array(self._array[start : start + self._at_once])
+
+
+class FileParts:
+    """A float32 matrix in an `.npy` file as parts that are read one at a time.
+
+    Memory-mapped pages count as the process's memory while they are mapped; read parts do not stay.
+    """
+
+    def __init__(self, path: os.PathLike[str], columns: int) -> None:
+        matrix = np.load(path, mmap_mode="r")
+        if matrix.dtype != np.float32 or matrix.ndim != 2 or not matrix.flags.c_contiguous:
+            raise MatchingError(
+                f"{path} holds {matrix.dtype} of shape {matrix.shape}: a float32 matrix is needed"
+            )
+        self._path, self._at_once = path, columns
+        self.columns, self._dimension = matrix.shape
+        self._offset = matrix.offset
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        for start in range(0, self.columns, self._at_once):
+            count = min(self._at_once, self.columns - start)
+            offset = self._offset + 4 * start * self._dimension
+            part = np.fromfile(self._path, np.float32, count * self._dimension, offset=offset)
+            yield part.reshape(count, self._dimension)
+
+
+class _Rows:
+    """All rows with their state, split into blocks that threads work on."""
+
+    def __init__(
+        self,
+        X: NDArray[np.float32],
+        state: RowState,
+        product: Product,
+        inner: ModuleType,
+        threads: int | None,
+        tile_rows: int,
+        tile_columns: int,
+    ) -> None:
+        # Blocks of equal size that depend on N alone, so that the thread count changes no bit.
+        count = max(1, -(-len(X) // tile_rows))
+        edges = np.linspace(0, len(X), count + 1).astype(int)
+        blocks = [slice(a, b) for a, b in pairwise(edges) if b > a]
+        self._product, self._inner, self._tile_columns = product, inner, tile_columns
+        self._prepared = [product.prepare_rows(np.ascontiguousarray(X[block])) for block in blocks]
+        self._states = [_rows_of(state, block) for block in blocks]
+        workers = max(1, min(threads or usable_processors(), len(blocks)))
+        self._shares = [range(i, len(blocks), workers) for i in range(workers)]
+        largest = max((block.stop - block.start for block in blocks), default=0)
+        self._scratch = [np.empty(largest * tile_columns, dtype=np.float32) for _ in range(workers)]
+        self._pool = ThreadPoolExecutor(workers, initializer=work_alone) if workers > 1 else None
+
+    def __enter__(self) -> "_Rows":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool:
+            self._pool.shutdown()
+
+    def absorb(self, first: int, part: NDArray[np.float32]) -> None:
+        if self._pool is None:
+            self._work(0, first, part)
+        else:
+            done = [self._pool.submit(self._work, i, first, part) for i in range(len(self._shares))]
+            for future in done:
+                future.result()
+
+    def _work(self, worker: int, first: int, part: NDArray[np.float32]) -> None:
+        for start in range(0, len(part), self._tile_columns):
+            tile = np.ascontiguousarray(part[start : start + self._tile_columns])
+            columns = self._product.prepare_columns(tile)
+            for block in self._shares[worker]:
+                scores = self._product.multiply(self._prepared[block], columns, self._scratch[worker])
+                self._inner.absorb(scores, first + start, self._states[block])
+
+
+class _Parts:
+    """The columns as (first position, checked array) parts, from an array or from something iterable."""
+
+    def __init__(self, Y: Columns, X: NDArray[np.float32]) -> None:
+        if isinstance(Y, Iterator):
+            raise MatchingError("Y is a one-way iterator: give a list, or an object that opens it anew")
+        _check_array(X, "X")
+        self._parts = [Y] if isinstance(Y, np.ndarray) else Y
+        self._dimension = X.shape[1]
+        if isinstance(self._parts, list):
+            self.known_columns = float(sum(len(part) for part in self._parts))
+        else:
+            self.known_columns = float(getattr(self._parts, "columns", np.inf))
+
+    def __iter__(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        first = 0
+        for part in self._parts:
+            _check_array(part, "Y")
+            if part.shape[1] != self._dimension:
+                raise MatchingError(
+                    f"Y is {part.shape[1]} wide and X {self._dimension}: use one encoder for both"
+                )
+            yield first, part
+            first += len(part)
+
+
+def column_parts(Y: Columns, X: NDArray[np.float32]) -> _Parts:
+    """The columns as (first position, checked array) parts, that can be read again.
+
+    Raises:
+        MatchingError: Y can be read only once, or X is no float32 matrix.
+    """
+    return _Parts(Y, X)
+
+
+def usable_processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def checked_norms(rows: NDArray[np.float32], side: str, first: int = 0) -> NDArray[np.float32]:
+    """(n,) float32 norms of the rows of one side, slightly rounded up.
+
+    Raises:
+        MatchingError: a number is not finite; names the row, counted from `first`.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms: NDArray[np.float32] = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    if not np.isfinite(norms).all():
+        for i in np.flatnonzero(~np.isfinite(norms)):
+            if not np.isfinite(rows[i]).all():
+                raise MatchingError(
+                    f"row {first + i} of {side} holds a number that is not finite: encode it again"
+                )
+        # The squares overflow, the numbers themselves do not.
+        norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64)).astype(np.float32)
+    return norms * np.float32(1.0001)
+
+
+def _inner_loops(backend: Backend, small: bool) -> ModuleType:
+    if backend == "numpy" or (backend == "auto" and small):
+        return plain
+    try:
+        from emid_assets.matching import compiled
+    except ImportError:
+        if backend == "numba":
+            raise
+        return plain
+    return compiled
 
 
 def _rows_of(state: RowState, rows: slice) -> RowState:
     return RowState(state.maximum[rows], state.sum_exp[rows], state.ids[rows], state.scores[rows])
 
 
-def _tiles(Y: Columns, dimension: int, tile_columns: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    first = 0
-    for part in [Y] if isinstance(Y, np.ndarray) else Y:
-        _check_array(part, "Y")
-        if part.shape[1] != dimension:
-            raise MatchingError(
-                f"Y has {part.shape[1]} numbers a row and X has {dimension}: use one encoder for both"
-            )
-        for start in range(0, len(part), tile_columns):
-            tile = part[start : start + tile_columns]
-            yield first + start, tile
-        first += len(part)
-
-
 def _check_array(array: NDArray[np.float32], side: str) -> None:
     if array.ndim != 2 or array.dtype != np.float32:
         raise MatchingError(f"{side} is {array.dtype} of shape {array.shape}: a float32 matrix is needed")
-
-
-def _norms(rows: NDArray[np.float32], side: str, first: int) -> NDArray[np.float64]:
-    norms: NDArray[np.float64] = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
-    if not np.isfinite(norms).all():
-        row = first + int(np.flatnonzero(~np.isfinite(norms))[0])
-        raise MatchingError(f"row {row} of {side} holds a number that is not finite: encode it again")
-    return norms

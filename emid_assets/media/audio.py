@@ -94,7 +94,8 @@ def read_audio(path: Path, start_s: float = 0.0, duration_s: float | None = None
 
     Args:
         path: the file.
-        start_s: where the clip starts in the file, seconds.
+        start_s: where the clip starts in the file, seconds. A lossy file is decoded from its
+            beginning all the same, since no seek lands on the very sample.
         duration_s: length of the clip, seconds; to the end of the file if None.
 
     Returns:
@@ -123,9 +124,14 @@ def resample(samples: Samples, rate: int, new_rate: int) -> Samples:
 
 def missing_extra(suffix: str) -> str | None:
     """Why files with this suffix cannot be read as things are installed, or None if they can."""
-    if suffix.lower() in PYAV_SUFFIXES and importlib.util.find_spec("av") is None:
+    if suffix.lower() in PYAV_SUFFIXES and not is_pyav_installed():
         return f"audio of type {suffix.lower()} needs PyAV: install it with pip install 'emid-assets[m4a]'"
     return None
+
+
+def is_pyav_installed() -> bool:
+    """Whether the optional extra that reads m4a is there."""
+    return importlib.util.find_spec("av") is not None
 
 
 class _Audio:
@@ -134,8 +140,6 @@ class _Audio:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._closing: Any = None
-        if path.stat().st_size == 0:
-            raise MediaError("audio file is empty (0 bytes)")
         self._by_pyav = path.suffix.lower() in PYAV_SUFFIXES
         try:
             self._open()
@@ -150,6 +154,8 @@ class _Audio:
             raise MediaError("audio is unreadable: it has no sample rate or no channels")
 
     def _open(self) -> None:
+        if self._path.stat().st_size == 0:
+            raise MediaError("audio file is empty (0 bytes)")
         if self._by_pyav:
             reason = missing_extra(self._path.suffix)
             if reason:

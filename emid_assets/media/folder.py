@@ -115,7 +115,8 @@ def _found(entry: os.DirEntry[str], below: str, root: Path, kind: str) -> FoundF
         return rejected(f"file cannot be read: {error.strerror}")
     if not stat.S_ISREG(status.st_mode):
         return rejected("is not a regular file (a pipe, socket or device)")
-    suffix = Path(entry.name).suffix.lower()
+    _, dot, after_dot = entry.name.rpartition(".")
+    suffix = (dot + after_dot).lower() if dot else ""
     if suffix not in SUFFIXES[kind]:
         readable = ", ".join(known.lstrip(".") for known in SUFFIXES[kind])
         return rejected(f"is no {kind} file by its name: {suffix or 'no suffix'!r} is none of {readable}")

@@ -1,19 +1,17 @@
 """The inventory of a media folder, and the manifests made from it.
 
 Belongs here: which items a folder and its tables hold, their labels and places on the VA scales,
-and the reason for each that cannot be used. Opening files is `audio`'s and `image`'s.
+and the reason for each that cannot be used. Opening files is `contents`'s, grouping clips by their
+source is `sources`'s.
 
 An item is a file, or a window of one that the table names. The first reason found stands; the
 order is: path, disk, label, cells, contents, id, duplicate content.
 """
 
-import hashlib
 import math
 import posixpath
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -27,11 +25,10 @@ from emid_assets.affect.emotions import (
     find_music_emotion,
 )
 from emid_assets.affect.ratings import BLANK_WORDS, RatingsError, parse_feelings, parse_ratings
-from emid_assets.media.audio import missing_extra, probe_audio
-from emid_assets.media.errors import MediaError
+from emid_assets.media.contents import with_facts
 from emid_assets.media.folder import SUBFOLDERS, FoundFile, find_files, is_inside, open_media_folder
-from emid_assets.media.image import probe_image
 from emid_assets.media.limits import MediaLimits
+from emid_assets.media.sources import find_sources
 from emid_assets.media.tables import TABLE_COLUMNS, read_table
 from emid_assets.store.schemas import FEELINGS_TYPE, IMAGES, MEDIA_INVENTORY, MUSIC_CLIPS, REJECTED_MEDIA
 
@@ -42,15 +39,6 @@ _EXAMPLE_FOLDER = {"music": "music/sad/", "image": "images/awe/"}
 
 _TRUE_WORDS, _FALSE_WORDS = ("true", "1", "yes"), ("false", "0", "no")
 _RATING_COLUMNS = [f"rating_{name}" for name in RATINGS]
-_FACTS = {
-    "content_hash": pl.String,
-    "clip_s": pl.Float64,
-    "sample_rate": pl.Int32,
-    "channels": pl.Int32,
-    "width": pl.Int32,
-    "height": pl.Int32,
-    "content_problem": pl.String,
-}
 
 
 def take_inventory(
@@ -83,10 +71,12 @@ def take_inventory(
     """
     root = open_media_folder(media)
     items = pl.concat([_music_items(root), _image_items(root)], how="diagonal")
-    items = _with_facts(items, root, previous, limits, workers, on_progress)
+    items = with_facts(items, root, previous, limits, workers, on_progress)
     items = items.with_columns(duration_s=pl.coalesce("clip_s", "duration_s"))
     items = _reject_repeated_ids(items)
     items = _reject_duplicates(items)
+    # Names and cells may hold line breaks, and megabytes; a reason is one line that can be read.
+    items = items.with_columns(pl.col("reason").str.replace_all(r"\p{Cc}+", " ").str.head(500))
     inventory = items.sort("kind", "item_id", "file", "row").select(
         pl.col(name).cast(dtype) for name, (dtype, _) in MEDIA_INVENTORY.columns.items()
     )
@@ -157,7 +147,7 @@ def _music_items(root: Path) -> pl.DataFrame:
         item_id=pl.coalesce("clip_id", pl.concat_str("below", "window")),
     )
     return items.with_columns(
-        va_source=pl.when(pl.col("valence").is_not_null()).then("va_source"), source_id=_sources(items)
+        va_source=pl.when(pl.col("valence").is_not_null()).then("va_source"), source_id=find_sources(items)
     )
 
 
@@ -381,175 +371,6 @@ def _else(problem: pl.Expr) -> pl.Expr:
 def _cell(kind: str, problem: pl.Expr) -> pl.Expr:
     """`problem` with the table and row that it stands in."""
     return pl.format("{}.csv row {}: {}", pl.lit(SUBFOLDERS[kind]), "row", problem)
-
-
-# ------------------------------------------------------------------------- sources, for the splits
-
-
-def _sources(items: pl.DataFrame) -> pl.Series:
-    """The source that each clip was cut from.
-
-    The table's own, where it names one. Otherwise clips are of one source that have equal
-    (feeling, emotion), since expanded clips copy the labels of their source and their names are
-    mangled; or that are cut from one file. Its id is that of its first original clip.
-    """
-    columns = items.select(
-        "item_id", "source_id", "is_original_clip", "below", "feeling", "emotion", *_RATING_COLUMNS
-    )
-    # Ratings alone could do; feelings alone could not, as two sources may both be 100% Dreamy.
-    rated = columns.select(pl.any_horizontal(pl.col(_RATING_COLUMNS).is_not_null())).to_series()
-    parent: dict[tuple[str | None, ...], tuple[str | None, ...]] = {}
-
-    def group(key: tuple[str | None, ...]) -> tuple[str | None, ...]:
-        while (above := parent.setdefault(key, key)) != key:
-            parent[key] = parent[above]
-            key = above
-        return key
-
-    rows = list(
-        columns.select("item_id", "source_id", "is_original_clip", "below", "feeling", "emotion").iter_rows()
-    )
-    for (_, source, _, below, feeling, emotion), is_rated in zip(rows, rated, strict=True):
-        if source is None and is_rated:
-            parent[group(("file", below))] = group(("labels", feeling, emotion))
-    names: dict[tuple[str | None, ...], tuple[bool, str]] = {}
-    for item_id, source, is_original, below, _, _ in rows:
-        if source is None:
-            key = group(("file", below))
-            candidate = (not is_original, item_id)
-            names[key] = min(names.get(key, candidate), candidate)
-    return pl.Series(
-        [
-            source if source is not None else names[group(("file", row_below))][1]
-            for _, source, _, row_below, _, _ in rows
-        ],
-        dtype=pl.String,
-    )
-
-
-# --------------------------------------------------------------------- contents: hashing, decoding
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    """A file to examine, and the windows of it that are items: (window, start_s, duration_s)."""
-
-    kind: str
-    file: str
-    windows: tuple[tuple[str, float, float | None], ...]
-
-
-def _with_facts(
-    items: pl.DataFrame,
-    root: Path,
-    previous: pl.DataFrame | None,
-    limits: MediaLimits,
-    workers: int,
-    on_progress: Callable[[int, int], None] | None,
-) -> pl.DataFrame:
-    """Add the contents' facts, from `previous` where the file has not changed since, else from the file."""
-    items = items.with_columns(reason=_else(_unsupported(items)))
-    identity = ["kind", "file", "size_bytes", "modified_ns", "window"]
-    known = _known_facts(previous, identity)
-    wanted = (
-        items.filter(pl.col("reason").is_null())
-        .select(*identity, "start_s", "duration_s")
-        .unique(identity, maintain_order=True)
-    )
-    unknown = wanted.join(known, on=identity, how="anti", maintain_order="left")
-    files = [
-        _File(kind, file, tuple(zip(windows, starts, durations, strict=True)))
-        for kind, file, windows, starts, durations in unknown.group_by("kind", "file", maintain_order=True)
-        .agg("window", "start_s", "duration_s")
-        .iter_rows()
-    ]
-    examined = pl.DataFrame(
-        [row for rows in _examine_all(files, root, limits, workers, on_progress) for row in rows],
-        schema={"kind": pl.String, "file": pl.String, "window": pl.String, **_FACTS},
-        orient="row",
-    )
-    examined = unknown.select(identity).join(examined, on=["kind", "file", "window"], how="left")
-    facts = pl.concat([known, examined.select(known.columns)])
-    items = items.join(facts, on=identity, how="left", maintain_order="left")
-    return items.with_columns(reason=_else(pl.col("content_problem")))
-
-
-def _unsupported(items: pl.DataFrame) -> pl.Expr:
-    """Reasons that pass once an extra is installed: such files are examined anew each time."""
-    suffix = pl.concat_str(pl.lit("."), pl.col("file").str.extract(r"\.([^./]*)$"))
-    suffixes = items.filter(pl.col("kind") == "music").select(suffix.unique()).to_series().drop_nulls()
-    reasons = {text: reason for text in suffixes if (reason := missing_extra(text)) is not None}
-    return pl.when(pl.col("kind") == "music").then(
-        suffix.replace_strict(reasons, default=None, return_dtype=pl.String)
-    )
-
-
-def _known_facts(previous: pl.DataFrame | None, identity: list[str]) -> pl.DataFrame:
-    if previous is None:
-        previous = MEDIA_INVENTORY.empty()
-    previous = MEDIA_INVENTORY.check(previous)
-    decoded = pl.col("sample_rate").is_not_null() | pl.col("width").is_not_null()
-    return (
-        previous.filter(pl.col("content_hash").is_not_null())
-        .with_columns(
-            window=pl.col("content_hash").str.slice(64),
-            clip_s=pl.col("duration_s"),
-            content_problem=pl.when(~decoded).then("reason"),
-        )
-        .select(*identity, *_FACTS)
-        .unique(identity, keep="first", maintain_order=True)
-    )
-
-
-def _examine_all(
-    files: list[_File],
-    root: Path,
-    limits: MediaLimits,
-    workers: int,
-    on_progress: Callable[[int, int], None] | None,
-) -> Iterator[list[tuple[object, ...]]]:
-    def examine(file: _File) -> list[tuple[object, ...]]:
-        return list(_examine(file, root / file.file, limits))
-
-    def counted(results: Iterable[list[tuple[object, ...]]]) -> Iterator[list[tuple[object, ...]]]:
-        for done, rows in enumerate(results, start=1):
-            if on_progress is not None:
-                on_progress(done, len(files))
-            yield rows
-
-    if workers == 0:
-        yield from counted(map(examine, files))
-        return
-    # Threads, not processes: the decoders and the hash let go of the interpreter's lock.
-    with ThreadPoolExecutor(workers, thread_name_prefix="inventory") as pool:
-        yield from counted(pool.map(examine, files))
-
-
-def _examine(file: _File, path: Path, limits: MediaLimits) -> Iterator[tuple[object, ...]]:
-    """Rows of (kind, file, window, the facts): the hash is null only where the file cannot be read."""
-    try:
-        digest = _hash_file(path)
-    except OSError as error:
-        problem = f"file cannot be read: {error.strerror or error}"
-        for window, _, _ in file.windows:
-            yield file.kind, file.file, window, None, None, None, None, None, None, problem
-        return
-    for window, start_s, duration_s in file.windows:
-        identity = (file.kind, file.file, window, digest + window)
-        try:
-            if file.kind == "music":
-                audio = probe_audio(path, start_s, duration_s, limits)
-                yield *identity, audio.duration_s, audio.sample_rate, audio.channels, None, None, None
-            else:
-                image = probe_image(path, limits)
-                yield *identity, None, None, None, image.width, image.height, None
-        except MediaError as error:
-            yield *identity, None, None, None, None, None, error.reason
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # ------------------------------------------------------------------------------- ids and duplicates

@@ -44,14 +44,16 @@ THEME: dict[str, tuple[str, str]] = {
     "series-4": ("#2f95cc", "#a5dbfa"),
     "series-5": ("#a87400", "#f0c04a"),
     "series-6": ("#6f6f6f", "#b5b5b5"),
+    "series-7": ("#1c2128", "#e7eaef"),
 }
 """Name → colours on light and on dark. Music is blue and images are orange all over the report;
-the pairs of hues stay apart for the common kinds of colour blindness."""
+the pairs of hues stay apart for the common kinds of colour blindness. No light colour
+stands twice, at most nearly: `svg` finds a colour's name by it."""
 
-_SERIES = 7
+_SERIES = 8
 """Lines and systems have the hues of Okabe and Ito, a dash and a marker each: colour is never alone."""
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 _WIDTH = 4.4
 """Inches: narrow, so that text is readable where a phone shows the figure at this size."""
@@ -228,7 +230,7 @@ def loss_figure(network: str, history: pl.DataFrame, best_epoch: int) -> Figure:
     """
     figure, axes = _figure(_WIDTH, 3.1)
     axes.plot(history["epoch"].to_numpy(), history["loss"].to_numpy(), color=_light("accent"))
-    axes.set(xlabel="epoch", ylabel="training loss", title=f"{network}: loss")
+    axes.set(ylabel="training loss", title=f"{network}: loss")
     _epochs(axes, best_epoch)
     return figure
 
@@ -246,7 +248,7 @@ def metrics_figure(network: str, history: pl.DataFrame, best_epoch: int) -> Figu
             linestyle=_DASHES[place % len(_DASHES)],
             label=metric_title(name),
         )
-    axes.set(xlabel="epoch", ylabel="validation", title=f"{network}: metrics @10", ylim=(0, None))
+    axes.set(ylabel="validation", title=f"{network}: metrics @10", ylim=(0, None))
     _epochs(axes, best_epoch)
     figure.legend(loc="outside lower center", ncols=3)
     return figure
@@ -261,19 +263,22 @@ def retrieval_figure(table: pl.DataFrame) -> Figure:
     """
     rows = table.filter(pl.col("better") == "higher")
     systems = rows.columns[2:]
-    figure, axes = _figure(_WIDTH, 1.3 + 0.3 * rows.height + 0.18 * (len(systems) // 3))
+    apart = 0.75 / max(len(systems), 1)
+    figure, axes = _figure(
+        _WIDTH, 1 + rows.height * max(0.3, 0.08 * len(systems)) + 0.17 * -(-len(systems) // 3)
+    )
     places = np.arange(rows.height)
-    axes.hlines(places, 0, 1, color=_light("line"), linewidth=0.8, zorder=0)
+    axes.barh(places, 1, height=0.9, color=_light("ground"), zorder=0)
     for order, system in enumerate(systems):
         axes.scatter(
             rows[system].to_numpy().astype(np.float64),
-            places,
-            s=34,
+            places + (order - (len(systems) - 1) / 2) * apart,
+            s=26,
             marker=_MARKERS[order % len(_MARKERS)],
             color=_light(f"series-{order % _SERIES}"),
-            alpha=0.9,
             linewidths=0,
             label=system,
+            zorder=2,
         )
     axes.set_yticks(places, [metric_title(name) for name in rows["metric"]])
     axes.set(xlim=(-0.02, 1.02), ylim=(rows.height - 0.4, -0.6), xlabel="value, 0 to 1")
@@ -408,10 +413,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 def _epochs(axes: Axes, best_epoch: int) -> None:
     axes.axvline(best_epoch, color=_light("muted"), linewidth=0.8, linestyle=":")
-    axes.annotate(
-        f"best: {best_epoch}", (best_epoch, 1), xycoords=("data", "axes fraction"), xytext=(3, -2),
-        textcoords="offset points", va="top", ha="left", color=_light("muted"), fontsize=7,
-    )  # fmt: skip
+    axes.set_xlabel(f"epoch (dotted: {best_epoch}, the one kept)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     axes.grid(axis="y")
 

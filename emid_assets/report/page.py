@@ -295,20 +295,28 @@ def _warnings(
                 "graph runs on real networks. Read nothing about the method's quality from these numbers.",
             )
         )
+    hinted: list[str] = []
+    words: set[str] = set()
     for name, frame in (("clips", music_clips), ("images", images)):
         own_words = frame["label_source"].fill_null("").str.to_lowercase()
-        hinted = frame.filter(own_words.str.contains(r"hint|not human"))
-        if hinted.height:
-            words = "; ".join(sorted(set(hinted["label_source"])))
-            found.append(
-                (
-                    "Labels are hints",
-                    f"The labels of {hinted.height} of {frame.height} {name} are hints, not human ratings "
-                    f"({words}): good for a demonstration, never for a claim about quality.",
-                )
+        hints = frame.filter(own_words.str.contains(r"hint|not human"))
+        if hints.height:
+            hinted.append(f"{hints.height:,} of {frame.height:,} {name}")
+            words.update(hints["label_source"])
+    if hinted:
+        found.append(
+            (
+                "Labels are hints",
+                f"The labels of {' and '.join(hinted)} are hints, not human ratings "
+                f"({'; '.join(sorted(words)[:4])}). Good for a demonstration, never for a claim about "
+                "quality.",
             )
-    for name, alignment in (("music", music_alignment), ("images", image_alignment)):
-        if alignment.fixed_axes:
+        )
+    for name, frame, alignment in (
+        ("music", music_clips, music_alignment),
+        ("images", images, image_alignment),
+    ):
+        if alignment.fixed_axes and frame.height:
             found.append(
                 (
                     "Alignment fell back",

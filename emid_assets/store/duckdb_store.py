@@ -57,13 +57,17 @@ class LakeError(RuntimeError):
 
 @dataclass(frozen=True)
 class Version:
-    """One immutable file: what a partition was at one time."""
+    """One immutable file: what a partition was at one time.
+
+    `bytes` is the size of the file, `frame_bytes` that of the frame in memory.
+    """
 
     table: str
     partition: str
     path: Path
     rows: int
     bytes: int
+    frame_bytes: int
     schema: pl.Schema
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
 
@@ -80,6 +84,10 @@ class Lake:
 
     def __init__(self, root: Path, declared: Mapping[str, TableSchema] = TABLES) -> None:
         self.root = Path(root).resolve()
+        if "?" in str(self.root):
+            raise LakeError(
+                f"the lake's folder {self.root} has a question mark, where DuckDB cuts a path; rename it"
+            )
         self.declared = declared
 
     @property
@@ -114,6 +122,7 @@ class Lake:
             raise LakeError(f"cannot store {table}/{partition}: {error}") from error
         facts = {
             "rows": frame.height,
+            "frame_bytes": int(stored.estimated_size()),
             "columns": json.dumps({name: str(dtype) for name, dtype in frame.schema.items()}),
             "polars_schema": schema_to_text(frame.schema),
             "metadata": json.dumps(dict(metadata)),
@@ -138,7 +147,14 @@ class Lake:
                 "see that the folder is writable and the disk has room, then run again."
             ) from error
         return Version(
-            table, partition, path, frame.height, path.stat().st_size, frame.schema, dict(metadata)
+            table,
+            partition,
+            path,
+            frame.height,
+            path.stat().st_size,
+            int(stored.estimated_size()),
+            frame.schema,
+            dict(metadata),
         )
 
     def remove(self, table: str, partition: str) -> None:
@@ -209,8 +225,11 @@ class Lake:
             for partition in self._wanted(table, partitions):
                 with self._opened(connection, table, partition) as version:
                     first = first or version
+                    connection.execute(
+                        f"SET memory_limit = '{_streaming_memory_mib(version, batch_rows)}MiB'"
+                    )
                     query = connection.sql(_select(version, columns, first))
-                    for batch in query.to_arrow_reader(batch_rows):
+                    for batch in query.to_arrow_reader(max(1, min(batch_rows, version.rows))):
                         yield from _frame(batch, version).iter_slices(batch_rows)
 
     def _wanted(self, table: str, partitions: Sequence[str] | None) -> list[str]:
@@ -247,6 +266,7 @@ class Lake:
                     path,
                     int(facts["rows"]),
                     path.stat().st_size,
+                    int(facts["frame_bytes"]),
                     schema_from_text(facts["polars_schema"]),
                     json.loads(facts["metadata"]),
                 )
@@ -297,20 +317,27 @@ class Lake:
     def _view(self, connection: duckdb.DuckDBPyConnection, table: str, files: Sequence[Path]) -> str:
         """The SELECT of a table's view, checked by binding it."""
         if not files:
-            empty = to_stored(self.declared[table].empty())
-            connection.register("empty", empty.to_arrow())
-            described = connection.execute("DESCRIBE empty").fetchall()
-            columns = ", ".join(f"NULL::{row[1]} AS {_identifier(row[0])}" for row in described)
-            return f"SELECT {columns} WHERE false"
+            return f"SELECT {self._declared_columns(connection, table)} WHERE false"
         paths = ", ".join(_quoted(_glob_escaped(path)) for path in files)
         select = f"SELECT * FROM read_duckdb([{paths}], table_name = 'data', hive_partitioning = false)"
         try:
             connection.execute(f"DESCRIBE {select}")
         except duckdb.Error as error:
-            # One damaged file must not keep the other tables from their readers.
-            message = f"table {table} cannot be read: {error} Materialize the partition of that file again."
-            return f"SELECT error({_quoted(message)}) AS damaged"
+            # One damaged file must not keep the other tables from their readers; those of this one are told.
+            reason = str(error).partition("\n")[0]
+            message = f"table {table} cannot be read: {reason} Build the partition of that file again."
+            return (
+                f"SELECT {self._declared_columns(connection, table)} WHERE error({_quoted(message)}) IS NULL"
+            )
         return select
+
+    def _declared_columns(self, connection: duckdb.DuckDBPyConnection, table: str) -> str:
+        """The columns of a table that has no rows, as a SELECT list of nulls of the declared types."""
+        if table not in self.declared:
+            return "NULL AS nothing"
+        connection.register("declared", to_stored(self.declared[table].empty()).to_arrow())
+        described = connection.execute("DESCRIBE declared").fetchall()
+        return ", ".join(f"NULL::{row[1]} AS {_identifier(row[0])}" for row in described)
 
     # Clearing away
 
@@ -431,6 +458,12 @@ def _write_version(path: Path, stored: pl.DataFrame, facts: Mapping[str, object]
         # DETACH alone would keep an error of the last write to itself.
         connection.execute("CHECKPOINT version")
         connection.execute("DETACH version")
+
+
+def _streaming_memory_mib(version: Version, batch_rows: int) -> int:
+    """Room for DuckDB to stream a version in: left alone, it keeps all blocks that it has read."""
+    at_once = min(max(batch_rows, 2048), version.rows)  # DuckDB works on 2048 rows, whatever is asked for
+    return 128 + (4 * at_once * version.frame_bytes // max(1, version.rows) >> 20)
 
 
 def _select(version: Version, columns: Sequence[str] | None, first: Version) -> str:

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from emid_assets.adapters.frames import adapted_frame, evaluate, pair_data, train_on_frames
-from emid_assets.adapters.training import AdapterError, TrainedAdapter
+from emid_assets.adapters.training import EXTRA_CHANNELS, AdapterError, TrainedAdapter
 from emid_assets.store.schemas import ADAPTED_EMBEDDINGS, TRAINED_ADAPTER
 from emid_assets_tests.adapters.conftest import CLIPS, IMAGES, PAIRING, SETTINGS, SmallLake, make_lake
 
@@ -40,7 +40,7 @@ def test_the_manifest_row_has_the_declared_columns(lake: SmallLake, weights: Pat
     adapter = TrainedAdapter.load(weights)
     frame = adapter.manifest_frame("adapters/bmf.safetensors", "0" * 64)
     assert TRAINED_ADAPTER.differences(frame) == []
-    assert frame["dimension"][0] == SETTINGS.dimension + 4
+    assert frame["dimension"][0] == SETTINGS.dimension + EXTRA_CHANNELS
     assert frame["history"].explode().struct.field("epoch").to_list() == [1, 2, 3, 4]
 
 

@@ -195,7 +195,7 @@ def test_unknown_networks_and_hyperparameters_are_named_with_what_is_allowed(dat
     with pytest.raises(AdapterError, match="unknown network 'gpt': use one of"):
         train("gpt", data, SETTINGS)
     with pytest.raises(AdapterError, match="its hyperparameters are hidden"):
-        build_network("bmf", {"depth": 3}, Known(4, 5, 6))
+        build_network("bmf", {"depth": 3}, Known(4, 4, 5, 6))
 
 
 def test_another_encoders_embeddings_are_refused(adapter: TrainedAdapter) -> None:

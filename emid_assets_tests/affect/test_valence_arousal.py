@@ -64,7 +64,7 @@ def test_standardized_the_letters_of_music_spread_over_the_image_tags_which_raw_
     def nearest(method: str) -> list[int]:
         music = fit_alignment(letter_va, letters, 1, 9, method).apply(letter_va)  # type: ignore[arg-type]
         images = fit_alignment(TAG_VA, TAGS, 0, 1, method).apply(TAG_VA)  # type: ignore[arg-type]
-        return va_euclidean(music[:, None], images).argmin(axis=1).tolist()
+        return [int(tag) for tag in va_euclidean(music[:, None], images).argmin(axis=1)]
 
     assert nearest("fixed").count(TAGS.index("awe")) >= 8
     assert len(set(nearest("standardize"))) >= 5

@@ -1,6 +1,5 @@
 import importlib.util
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +21,6 @@ from emid_assets.encoders.embed import embed
 @pytest.fixture(scope="module")
 def encoder() -> bundled.BundledEncoder:
     return bundled.load_bundled("cpu")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -119,15 +110,24 @@ def test_images_are_unit_vectors_and_music_has_the_fixed_scale(
     assert images.frame["embedding"].to_numpy().shape == (3, 1000)
 
 
-def test_an_embedding_does_not_depend_on_its_batch_bit_for_bit(
+def test_an_embedding_does_not_depend_on_its_batch_or_on_the_threads_bit_for_bit(
     encoder: bundled.BundledEncoder, sample_media: Path
 ) -> None:
     pixels = [encoder.prepare_image(item) for item in items(sample_media / "images", "*.jpg")[:5]]
     sounds = [encoder.prepare_music(item) for item in items(sample_media / "music", "*.ogg")[:3]]
-    together, alone = encoder.encode_images(pixels), [encoder.encode_images([one])[0] for one in pixels]
-    assert together.tobytes() == np.stack(alone).tobytes()
-    together, alone = encoder.encode_music(sounds), [encoder.encode_music([one])[0] for one in sounds]
-    assert together.tobytes() == np.stack(alone).tobytes()
+    threads = torch.get_num_threads()
+    rows = []
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            for encode, batch in ((encoder.encode_images, pixels), (encoder.encode_music, sounds)):
+                rows.append(encode(batch).tobytes())
+                rows.append(b"".join(encode([one]).tobytes() for one in batch))
+            assert torch.get_num_threads() == number
+    finally:
+        torch.set_num_threads(threads)
+    assert rows[0] == rows[1] == rows[4] == rows[5]
+    assert rows[2] == rows[3] == rows[6] == rows[7]
 
 
 def test_vectors_are_centred_on_the_reference_population(encoder: bundled.BundledEncoder) -> None:

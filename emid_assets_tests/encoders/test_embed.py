@@ -188,5 +188,7 @@ def test_a_killed_run_goes_on_from_what_its_journal_holds(tmp_path: Path) -> Non
 
     again = embed(items, FakeEncoder(), "image", journal=journal)
     assert again.encoded == 0  # a run that ended before the lake stored it loses nothing
+    stored = embed(items, FakeEncoder(), "image", again.frame, "fake-1", journal=journal)
+    assert (stored.encoded, list(journal.iterdir())) == (0, [])  # what the lake has is not kept twice
     clear_journal(journal)
     assert not journal.exists()

@@ -94,7 +94,7 @@ def test_a_number_that_is_not_finite_is_an_error_that_names_its_row(side: str, v
 
 def test_finite_embeddings_whose_scores_overflow_are_an_error() -> None:
     X = np.full((2, 4), 1e25, dtype=np.float32)
-    with pytest.raises(MatchingError, match="overflow float32"):
+    with pytest.raises(MatchingError, match="overflows float32"):
         top_k_softmax(X, X, 1)
 
 

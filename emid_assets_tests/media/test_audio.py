@@ -1,6 +1,5 @@
 """Reading audio: real files of every format, whole, damaged and hostile."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy.typing as npt
 import pytest
 import soundfile
 
+from emid_assets.media import audio
 from emid_assets.media.audio import AudioFacts, probe_audio, read_audio, resample
 from emid_assets.media.errors import MediaError
 from emid_assets.media.limits import MediaLimits
@@ -47,21 +47,21 @@ def test_every_format_is_read_as_soundfile_reads_it(tmp_path: Path, suffix: str)
     assert rate == RATE
     assert samples.dtype == np.float32
     assert samples.flags.c_contiguous
-    # Twice the same mp3 may differ in the last bit.
+    # `soundfile.read` seeks before it reads, which moves the last bit of an mp3.
     assert samples == pytest.approx(expected.T, abs=1e-6 if suffix == "mp3" else 0)
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_a_window_holds_the_very_samples_of_the_whole_file(tmp_path: Path, suffix: str) -> None:
-    path = write(tmp_path / f"clip.{suffix}", tone(80))
+    path = write(tmp_path / f"clip.{suffix}", tone(12))
     whole, _ = read_audio(path)
-    window, _ = read_audio(path, 67.3, 2.5)
+    window, _ = read_audio(path, 7.3, 2.5)
     assert window.shape == (1, round(2.5 * RATE))
     assert window == pytest.approx(
-        whole[:, round(67.3 * RATE) : round(69.8 * RATE)], abs=1e-6 if suffix == "mp3" else 0
+        whole[:, round(7.3 * RATE) : round(9.8 * RATE)], abs=1e-6 if suffix == "mp3" else 0
     )
-    assert probe_audio(path, 67.3, 2.5) == AudioFacts(2.5, RATE, 1)
-    assert read_audio(path, 78.0)[0].shape == (1, 2 * RATE)
+    assert probe_audio(path, 7.3, 2.5) == AudioFacts(2.5, RATE, 1)
+    assert read_audio(path, 10.0)[0].shape == (1, 2 * RATE)
 
 
 @pytest.mark.parametrize(("start", "duration"), [(11.0, 5.0), (13.0, None), (-1.0, 2.0), (1e300, 1.0)])
@@ -235,5 +235,5 @@ def test_half_an_m4a_is_rejected(m4a: Callable[[npt.NDArray[np.float32]], Path])
 def test_m4a_without_pyav_names_the_extra_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "clip.m4a"
     path.write_bytes(b"anything")
-    monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.setattr(audio, "is_pyav_installed", lambda: False)
     assert "pip install 'emid-assets[m4a]'" in reason(path)

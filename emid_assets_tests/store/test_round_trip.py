@@ -16,7 +16,7 @@ from emid_assets.store.duckdb_store import Lake, LakeError
 from emid_assets.store.duckdb_types import schema_from_text, schema_to_text
 
 NO_SUCH_COLUMN_TYPE = [pl.Extension, pl.Map, pl.Object]
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def returned(frame: pl.DataFrame) -> pl.DataFrame:
@@ -61,7 +61,7 @@ def test_the_types_that_the_tables_use_come_back_equal(frame: pl.DataFrame) -> N
 
 
 @given(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=50))
-@settings(QUICK, max_examples=25)
+@settings(QUICK, max_examples=10)
 def test_float_bits_survive_in_columns_and_in_arrays(bits: list[int]) -> None:
     special = [0x7FC00000, 0xFFC00001, 0x7F800001, 0x80000000, 0x7F800000, 0xFF800000, 1]
     single = np.array(bits + special, dtype=np.uint32)
@@ -93,8 +93,8 @@ def test_the_ends_of_every_range_survive() -> None:
                 f"{kind}_{unit}": pl.Series([2**62 + 1, -(2**61), None], dtype=pl.Int64).cast(dtype)
                 for unit in ("ns", "us", "ms")
                 for kind, dtype in (
-                    ("length", pl.Duration(unit)),  # type: ignore[arg-type]
-                    ("instant", pl.Datetime(unit)),  # type: ignore[arg-type]
+                    ("length", pl.Duration(unit)),
+                    ("instant", pl.Datetime(unit)),
                 )
                 if (kind, unit) not in {("instant", "ms")}
             },
@@ -107,13 +107,28 @@ def test_the_ends_of_every_range_survive() -> None:
 
 @pytest.mark.parametrize("rows", [0, 3])
 def test_odd_column_names_survive_with_and_without_rows(rows: int) -> None:
-    names = ['a "quoted" name', "with space", "it's", "select", "rowid", "ÄÖ", "äö", "数", "a.b", "{x}", "%s", "?"]
+    names = [
+        'a "quoted" name',
+        "with space",
+        "it's",
+        "select",
+        "rowid",
+        "ÄÖ",
+        "äö",
+        "数",
+        "a.b",
+        "{x}",
+        "%s",
+        "?",
+    ]
     frame = pl.DataFrame({name: [float(i)] * rows for i, name in enumerate(names)})
     assert_frame_equal(returned(frame), frame.cast(frame.schema))
 
 
 def test_rows_keep_their_order_over_many_chunks() -> None:
-    frame = pl.concat([pl.DataFrame({"row": np.arange(i * 50_000, (i + 1) * 50_000)}) for i in range(8)], rechunk=False)
+    frame = pl.concat(
+        [pl.DataFrame({"row": np.arange(i * 50_000, (i + 1) * 50_000)}) for i in range(8)], rechunk=False
+    )
     assert returned(frame)["row"].to_list() == list(range(400_000))
 
 

@@ -1,0 +1,310 @@
+"""Throughput of the embedding stage, and of ImageBind's linear layers; prints ratios of one run.
+
+    python benchmarks/embedding.py            # all of it, some minutes on two cores
+    python benchmarks/embedding.py --ours     # this project's rows only, as a check after a change
+    python benchmarks/embedding.py --sizes 64 --rounds 3 --json embedding.json
+
+Three questions, each answered by interleaved rounds on the same device with the same weights:
+
+stage   Does reading media keep the model waiting? ImageBind's classes, sized so that an item takes
+        20 ms on one thread: the whole stage, from files to rows, with one worker process beside it,
+        against the bare model on inputs that are in memory (target: at least 0.95 of its rate), and
+        against the official order of work, one file after the other and then the batch (at least 1.3 ×).
+layers  What do the faster products gain? ImageBind-huge at full width, one block of each trunk:
+        the probe's float32 product (at least 1.7 × torch's default, cosine at least .99999) and bf16
+        (at least 3 ×), in CPU seconds.
+load    What does loading take? A checkpoint of the official shapes, mapped: memory beyond the file
+        (at most 0.5 GB).
+"""
+
+import argparse
+import copy
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import soundfile
+import torch
+from PIL import Image
+
+from emid_assets.encoders import imagebind_preprocessing as preprocessing
+from emid_assets.encoders.base import MediaItem
+from emid_assets.encoders.embed import embed
+from emid_assets.encoders.imagebind import ImageBindEncoder
+from emid_assets.encoders.imagebind_model import HUGE, Architecture, build
+from emid_assets.media.audio import read_audio
+from emid_assets.media.image import read_rgb
+
+CPU = torch.device("cpu")
+ITEM_S = 0.020
+SAMPLE = Path(__file__).resolve().parents[1] / "emid_assets" / "sample"
+PHOTO_SIZE = (1280, 960)
+CLIP_S = 30
+
+
+def random_model(architecture: Architecture) -> torch.nn.Module:
+    """A model of the official classes with small random weights."""
+    model = build(architecture).to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if name.endswith("log_logit_scale"):
+                tensor.fill_(float(np.log(20.0)))
+            elif tensor.ndim > 1:
+                tensor.copy_(0.02 * torch.randn(tensor.shape, generator=generator))
+            else:
+                tensor.fill_(1.0 if name.endswith("weight") else 0.0)
+    return model
+
+
+def write_media(folder: Path, count: int) -> dict[str, list[MediaItem]]:
+    """`count` JPEG photographs of 1.2 megapixels and as many stereo mp3 clips of 30 s, from the sample."""
+    photos = sorted((SAMPLE / "images").glob("*.jpg"))
+    clips = sorted((SAMPLE / "music").glob("*.ogg"))
+    images, music = [], []
+    for index in range(count):
+        path = folder / f"{index}.jpg"
+        photo = (
+            Image.open(photos[index % len(photos)])
+            .convert("RGB")
+            .resize(PHOTO_SIZE, Image.Resampling.LANCZOS)
+        )
+        photo.rotate(index // len(photos)).save(path, quality=90)
+        images.append(MediaItem(path.name, path, path.name))
+        path = folder / f"{index}.mp3"
+        samples, rate = read_audio(clips[index % len(clips)])
+        one = np.resize(samples[0], CLIP_S * rate)
+        soundfile.write(path, np.stack([one, np.roll(one, 99 * (index + 1))], axis=1), rate)
+        music.append(MediaItem(path.name, path, path.name))
+    return {"image": images, "music": music}
+
+
+def sized_for(item_s: float, kind: str) -> ImageBindEncoder:
+    """An encoder of which one item of the kind takes about `item_s` on one thread."""
+    inputs = {
+        "image": np.zeros((3, 224, 224), np.uint8),
+        "music": np.zeros((3, 1, 128, 204), np.float32),
+    }[kind]
+    best: tuple[float, ImageBindEncoder | None] = (float("inf"), None)
+    for width in (128, 192, 256, 320, 384):
+        for blocks in (1, 2, 3, 4):
+            sizes = replace(
+                HUGE, vision_embed_dim=width, vision_num_blocks=blocks, vision_num_heads=4,
+                audio_embed_dim=width, audio_num_blocks=blocks, audio_num_heads=4,
+            )  # fmt: skip
+            encoder = ImageBindEncoder(random_model(sizes), "benchmark", CPU, "float32")
+            encode = encoder.encode_images if kind == "image" else encoder.encode_music
+            taken = min(timed(lambda encode=encode: encode([inputs] * 2))[0] / 2 for _ in range(3))
+            if abs(taken - item_s) < best[0]:
+                best = (abs(taken - item_s), encoder)
+    assert best[1] is not None
+    return best[1]
+
+
+def official_way(items: list[MediaItem], kind: str) -> list[np.ndarray]:
+    """Inputs as the official loading functions make them: one whole file after the other."""
+    if kind == "image":
+        return [preprocessing.resize_and_crop(read_rgb(item.path)) for item in items]
+    return [preprocessing.audio_input(*read_audio(item.path)) for item in items]
+
+
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds by the clock and seconds of this process's CPU that `work` takes."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def interleaved(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """Seconds of each work in each round; the order turns, so that no work is always first."""
+    names = list(works)
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    for turn in range(rounds):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            seconds[name].append(timed(works[name]))
+    return seconds
+
+
+def ratio(slower: list[tuple[float, float]], faster: list[tuple[float, float]], column: int) -> float:
+    """Median over the rounds of how many times longer the first took."""
+    return statistics.median(a[column] / b[column] for a, b in zip(slower, faster, strict=True))
+
+
+def stage_rows(count: int, rounds: int, batch: int, ours_only: bool) -> list[dict[str, object]]:
+    """The embedding stage against the bare model and the official order."""
+    rows: list[dict[str, object]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        media = write_media(Path(folder), count)
+        for kind, items in media.items():
+            encoder = sized_for(ITEM_S, kind)
+            encode = encoder.encode_images if kind == "image" else encoder.encode_music
+            inputs = official_way(items, kind)
+
+            def batches(arrays: list[np.ndarray], encode=encode) -> np.ndarray:  # type: ignore[no-untyped-def]
+                return np.concatenate([encode(arrays[i : i + batch]) for i in range(0, len(arrays), batch)])
+
+            def sequential(items=items, kind=kind, encode=encode) -> None:  # type: ignore[no-untyped-def]
+                for start in range(0, len(items), batch):
+                    encode(official_way(items[start : start + batch], kind))
+
+            def stage(items=items, kind=kind, encoder=encoder):  # type: ignore[no-untyped-def]
+                return embed(items, encoder, kind, batch_size=batch, workers=1)
+
+            result = stage()
+            rows_of_stage = result.frame["embedding"].to_numpy() * result.frame["scale"].to_numpy()[:, None]
+            off = float(np.abs(rows_of_stage - batches(inputs)).max())
+            works: dict[str, Callable[[], object]] = {"stage": stage}
+            if not ours_only:
+                works |= {"bare model": lambda b=batches, i=inputs: b(i), "official order": sequential}
+            seconds = interleaved(works, rounds)
+            row: dict[str, object] = {
+                "what": f"stage, {kind}",
+                "items": count,
+                "per_second": count / statistics.median(wall for wall, _ in seconds["stage"]),
+                "largest_difference": off,
+            }
+            if not ours_only:
+                bare = statistics.median(wall for wall, _ in seconds["bare model"]) / count
+                row |= {
+                    "model_ms_an_item": 1000 * bare,
+                    "of_bare_model": ratio(seconds["bare model"], seconds["stage"], 0),
+                    "times_official_order": ratio(seconds["official order"], seconds["stage"], 0),
+                }
+            rows.append(row)
+    return rows
+
+
+def layer_rows(rounds: int, ours_only: bool) -> list[dict[str, object]]:
+    """The products of ImageBind's linear layers, at full width and one block of each trunk."""
+    model = random_model(replace(HUGE, vision_num_blocks=1, audio_num_blocks=1))
+    ours = ImageBindEncoder(copy.deepcopy(model), "benchmark", CPU, "float32")
+    encoders = {
+        "default": ImageBindEncoder(copy.deepcopy(model), "benchmark", CPU, "float32", "torch"),
+        "float32": ours,
+        "bf16": ImageBindEncoder(model, "benchmark", CPU, "bf16"),
+    }
+    if ours_only:
+        del encoders["default"]
+    rng = np.random.default_rng(0)
+    kinds = {
+        "image": [rng.integers(0, 256, (3, 224, 224), dtype=np.uint8) for _ in range(2)],
+        "music": [rng.normal(size=(3, 1, 128, 204)).astype(np.float32) for _ in range(2)],
+    }
+    rows: list[dict[str, object]] = []
+    for kind, inputs in kinds.items():
+        works = {
+            name: (lambda e=encoder: e.encode_images(inputs) if kind == "image" else e.encode_music(inputs))
+            for name, encoder in encoders.items()
+        }
+        vectors = {name: work() for name, work in works.items()}
+        seconds = interleaved(works, rounds)
+        for name in ("float32", "bf16"):
+            row: dict[str, object] = {
+                "what": f"layers, {kind}, {name}",
+                "product": encoders[name].product,
+                "cpu_ms_an_item": 1000 * statistics.median(cpu for _, cpu in seconds[name]) / len(inputs),
+            }
+            if not ours_only:
+                a, b = (vectors[key].astype(np.float64) for key in ("default", name))
+                cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+                row |= {
+                    "times_default_float32": ratio(seconds["default"], seconds[name], 1),
+                    "least_cosine": float(cosine.min()),
+                }
+            rows.append(row)
+    return rows
+
+
+LOAD_PROGRAM = """
+import sys, threading, time
+from pathlib import Path
+
+def memory(name):
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1]) * 1024
+
+import torch
+from emid_assets.encoders import imagebind_model
+from emid_assets.encoders.imagebind_checkpoint import checkpoint_sha256
+imagebind_model.official_code()
+start, peak, done = memory("RssAnon"), 0, False
+
+def watch():
+    global peak
+    while not done:
+        peak = max(peak, memory("RssAnon"))
+        time.sleep(0.002)
+
+watcher = threading.Thread(target=watch)
+watcher.start()
+began = time.perf_counter()
+model = imagebind_model.load(Path(sys.argv[1]))
+seconds = time.perf_counter() - began
+done = True
+watcher.join()
+print(peak - start, memory("VmHWM"), seconds)
+"""
+
+
+def load_rows() -> list[dict[str, object]]:
+    """Memory and time of loading a checkpoint of the official shapes."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "imagebind.pth"
+        torch.save(random_model(HUGE).state_dict(), path)
+        done = subprocess.run(
+            [sys.executable, "-c", LOAD_PROGRAM, path], capture_output=True, text=True, check=True
+        )
+        peak, high_water, seconds = done.stdout.split()
+        return [
+            {
+                "what": "load",
+                "file_gb": path.stat().st_size / 1e9,
+                "gb_beyond_the_file": int(peak) / 1e9,
+                "high_water_gb": int(high_water) / 1e9,
+                "seconds": float(seconds),
+            }
+        ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--ours", action="store_true", help="measure this project only, compare with nothing")
+    parser.add_argument("--sizes", type=int, default=96, help="items of the stage's run (default 96)")
+    parser.add_argument("--batch", type=int, default=16, help="items of a batch (default 16)")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
+    parser.add_argument("--parts", nargs="*", default=["stage", "layers", "load"], help="stage, layers, load")
+    parser.add_argument("--json", type=Path, help="write the rows to this file")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    rows: list[dict[str, object]] = []
+    if "stage" in arguments.parts:
+        rows += stage_rows(arguments.sizes, arguments.rounds, arguments.batch, arguments.ours)
+    if "layers" in arguments.parts:
+        rows += layer_rows(2 * arguments.rounds, arguments.ours)
+    if "load" in arguments.parts:
+        rows += load_rows()
+    for row in rows:
+        facts = (
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in row.items()
+        )
+        print("  ".join(facts))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

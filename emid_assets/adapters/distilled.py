@@ -1,0 +1,156 @@
+"""Our own network: a full softmax over all images, taught by the formula, with a channel for feeling.
+
+Three things set it apart from the paper's networks:
+
+- It is trained by the softmax over **all** images, not by samples.
+- Beside the pairs it learns from the formula itself (distillation: Hinton et al. 2015, arXiv
+  1503.02531). A clip's valence and arousal are known only as read from its embedding, with an error
+  whose size is known; so the teacher draws them many times, makes the pairs of each draw by
+  T = α S̃ + (1 - α) E, and the target is how often an image is among them. That uses no rating and
+  no pair of the clip.
+- Its score has a term for how the image's feeling fits the clip's. E by direction is an inner
+  product, cos(a - b) = cos a cos b + sin a sin b, and so is any kernel of the angle by its
+  harmonics cos k(a - b); so the whole score remains one.
+
+A clip that is known comes with its images, as in SVD++; half of the time they are to be found
+instead, so that the same network serves clips that come with none.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu, log_softmax
+
+from emid_assets.adapters.content import ContentTower
+from emid_assets.adapters.network import Batch, Items, Known
+
+
+@dataclass(frozen=True)
+class DistilledConfig:
+    """Hyperparameters of the distilled softmax.
+
+    Attributes:
+        hidden: width of the towers' hidden layer.
+        id_dropout: share of known images that a batch treats as unseen.
+        history_dropout: share of clips that a batch treats as without history.
+        harmonics: of the angle in the valence-arousal plane.
+        feeling: first weight of the first harmonic.
+        scale: first factor on p · q.
+        draws: of a clip's valence and arousal, by the teacher, for each batch.
+        taught: share of the teacher in the target of clips without history; the rest are the pairs.
+        dropout: on the music features.
+    """
+
+    hidden: int = 256
+    id_dropout: float = 0.2
+    history_dropout: float = 0.5
+    harmonics: int = 8
+    feeling: float = 4.0
+    scale: float = 20.0
+    draws: int = 8
+    taught: float = 0.8
+    dropout: float = 0.0
+
+
+class Distilled(nn.Module):
+    """p · q + Σ_k λ_k cos k(û - v) + b_i."""
+
+    Config = DistilledConfig
+
+    def __init__(self, config: DistilledConfig, known: Known) -> None:
+        super().__init__()
+        self.config = config
+        waves = 2 * config.harmonics
+        # Clips have no free factors: what is known of a clip beyond its content is its history.
+        self.music_tower = ContentTower(known.learned, config.hidden, 0, 0.0)
+        self.image_tower = ContentTower(known.learned, config.hidden, known.images, config.id_dropout)
+        self.log_scale = nn.Parameter(torch.tensor(config.scale).log())
+        self.log_frozen_scale = nn.Parameter(torch.tensor(config.scale).log())
+        self.dropout = nn.Dropout(config.dropout)
+        self.wave_weights = nn.Parameter(torch.tensor([config.feeling] * 2 + [0.0] * (waves - 2)))
+        self.music_feeling = nn.Linear(known.learned + waves + 1, config.hidden)
+        self.music_feeling_residual = nn.Linear(config.hidden, waves)
+        self.image_feeling = nn.Linear(waves + 1, config.hidden)
+        self.image_feeling_residual = nn.Linear(config.hidden, known.learned + 1)
+        self.history_content = nn.Linear(known.learned + waves + 1, known.learned + waves, bias=False)
+        self.history_factors = nn.Embedding(known.images + 1, known.learned + waves, padding_idx=0)
+        for last in (self.music_feeling_residual, self.image_feeling_residual):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        nn.init.zeros_(self.history_content.weight)
+        nn.init.zeros_(self.history_factors.weight)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Cross-entropy of the softmax over all images against the teacher and the pairs."""
+        present = batch.present
+        heard = self._heard(present)
+        clips = batch.clips._replace(history=batch.clips.history * heard)
+        p, q = self._learned(clips, batch.images)
+        with torch.no_grad():
+            frozen = self.music_tower.frozen(clips) @ self.image_tower.frozen(batch.images).T
+        scores = p @ q.T + self.log_frozen_scale.exp() * frozen
+        # What a clip comes with is given, so it is neither target nor rival.
+        rows = batch.positives.clamp(min=0)
+        log_probabilities = log_softmax(scores.scatter_add(1, rows, heard * -1e4), dim=1)
+        wanted = present & ~heard
+        loss = -(log_probabilities.gather(1, rows) * wanted).sum(1) / wanted.sum(1)
+        if batch.teacher is not None:
+            target = batch.teacher.target(batch.clips.va, batch.images.va, self.config.draws)
+            candidates = batch.teacher.candidates.clamp(min=0)
+            taught = -(log_probabilities.gather(1, candidates) * target).sum(1)
+            share = self.config.taught * ~heard.any(1)
+            loss = share * taught + (1 - share) * loss
+        return loss.mean()
+
+    def embeddings(self, music: Items, images: Items) -> tuple[Tensor, Tensor]:
+        """[p, λ · waves of û, 1] and [q, waves of v, b_i], and the frozen features beside them."""
+        p, q = self._learned(music, images)
+        frozen = self.music_tower.frozen(music) * self.log_frozen_scale.exp()
+        return torch.cat([frozen, p], dim=1), torch.cat([self.image_tower.frozen(images), q], dim=1)
+
+    def _learned(self, music: Items, images: Items) -> tuple[Tensor, Tensor]:
+        u, v = waves(music.va, self.config.harmonics), waves(images.va, self.config.harmonics)
+        features = self.dropout(music.features[:, : self.music_tower.learned])
+        p, _ = self.music_tower(music._replace(features=features))
+        p = p * self.log_scale.exp()
+        feeling = self.music_feeling_residual(gelu(self.music_feeling(torch.cat([features, u], dim=1))))
+        feeling = feeling + u[:, :-1] * self.wave_weights
+        p = torch.cat([p, feeling], dim=1) + self._history(music, images, v)
+
+        q, b_i = self.image_tower(images)
+        residual = self.image_feeling_residual(gelu(self.image_feeling(v)))
+        q, b_i = q + residual[:, :-1], b_i + residual[:, -1]
+        return (
+            torch.cat([p, torch.ones_like(p[:, :1])], dim=1),
+            torch.cat([q, v[:, :-1], b_i[:, None]], dim=1),
+        )
+
+    def _heard(self, present: Tensor) -> Tensor:
+        """(B, m) bool: the images that a clip comes with; the others, at least one, are to be found."""
+        heard = present & (torch.rand(present.shape, device=present.device) < 0.5)
+        dropped = torch.rand(len(present), 1, device=present.device) < self.config.history_dropout
+        all_heard = (heard == present).all(1, keepdim=True)
+        return heard & ~dropped & ~all_heard
+
+    def _history(self, music: Items, images: Items, v: Tensor) -> Tensor:
+        """|N|^-½ Σ y of the images that each clip comes with, as far as they are among `images`."""
+        y = self.history_content(
+            torch.cat([images.features[:, : self.image_tower.learned], v], dim=1)
+        ) + self.history_factors(images.ids)
+        rows = images.rows_of(music.history)
+        present = rows >= 0
+        total = (y[rows.clamp(min=0)] * present[:, :, None]).sum(1)
+        heard: Tensor = total * present.sum(1, keepdim=True).clamp(min=1) ** -0.5
+        return heard
+
+
+def waves(va: Tensor, count: int) -> Tensor:
+    """(n, 2) aligned VA → (n, 2 · count + 1): cos kθ, sin kθ for k = 1 … count, and the radius.
+
+    The zero vector has no direction: all its waves are zero.
+    """
+    radius = va.norm(dim=1, keepdim=True)
+    angle = torch.atan2(va[:, 1], va[:, 0])[:, None] * torch.arange(1, count + 1, device=va.device)
+    both = torch.stack([angle.cos(), angle.sin()], dim=2).flatten(1) * (radius > 0)
+    return torch.cat([both, radius], dim=1)

@@ -1,0 +1,139 @@
+"""Faster linear layers for a transformer: the product that a probe finds fastest, in float32 or bf16.
+
+Belongs here: which function multiplies, and the layers that use it in the place of a model's own. On some
+processors torch's default takes a slow path (MKL on AMD), and the oneDNN inside torch is twice as
+fast at the same numerics. Nothing here knows ImageBind's weights or files.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+ProductName = Literal["torch", "onednn"]
+
+# Another product must beat torch's own by this much: near one, noise would choose.
+CLEAR_GAIN = 1.2
+_PROBE_ROWS, _PROBE_WIDTH, _PROBE_ROUNDS = 257, 1280, 4
+
+
+def onednn_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`functional.linear` through the oneDNN that torch is built with."""
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return y
+
+
+PRODUCTS: dict[ProductName, Product] = {"torch": functional.linear, "onednn": onednn_product}
+
+
+def products_here(device: torch.device) -> dict[ProductName, Product]:
+    """The products that this torch has on the device."""
+    has_onednn = (
+        device.type == "cpu"
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )
+    return {name: product for name, product in PRODUCTS.items() if name == "torch" or has_onednn}
+
+
+def probe_seconds(product: Product, dtype: torch.dtype) -> float:
+    """Seconds that one thread needs for a layer of 0.2 GFLOP: the best of a few rounds."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(_PROBE_ROWS, _PROBE_WIDTH, generator=generator).to(dtype)
+    weight = torch.randn(_PROBE_WIDTH // 4, _PROBE_WIDTH, generator=generator).to(dtype)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        best = float("inf")
+        for _ in range(_PROBE_ROUNDS):
+            start = time.perf_counter()
+            product(x, weight, None)
+            best = min(best, time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return best
+
+
+def fastest_product(device: torch.device, dtype: torch.dtype) -> tuple[ProductName, float]:
+    """The fastest product on the device, found by trying, and its seconds (0 where nothing was tried)."""
+    products = products_here(device)
+    if len(products) == 1:
+        return "torch", 0.0
+    with torch.inference_mode():
+        seconds = {name: probe_seconds(product, dtype) for name, product in products.items()}
+    fastest = min(seconds, key=lambda name: seconds[name])
+    if seconds["torch"] < CLEAR_GAIN * seconds[fastest]:
+        fastest = "torch"
+    return fastest, seconds[fastest]
+
+
+def use_product(block: nn.Module, product: Product, dtype: torch.dtype) -> None:
+    """Replace the linear layers and the attention of a transformer block, in place.
+
+    The residual stream and the normalisations stay float32; the products take and give `dtype`.
+    This is what autocast does, without converting the weights anew in each call.
+
+    Args:
+        block: its linear layers are `nn.Linear`, its attention `nn.MultiheadAttention` whose input is
+            query, key and value, with sequence first.
+        product: see `PRODUCTS`.
+        dtype: of the weights and products, float32 or bfloat16.
+    """
+    for name, child in list(block.named_children()):
+        if isinstance(child, nn.MultiheadAttention):
+            setattr(block, name, ProductAttention(child, product, dtype))
+        elif isinstance(child, nn.Linear):
+            setattr(block, name, ProductLinear(child.weight, child.bias, product, dtype))
+        else:
+            use_product(child, product, dtype)
+
+
+class ProductLinear(nn.Module):
+    """A linear layer with a product of its own."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, product: Product, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight.detach().to(dtype))
+        self.register_buffer("bias", None if bias is None else bias.detach().to(dtype))
+        self.weight: Tensor
+        self.bias: Tensor | None
+        self._product = product
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., inputs) to (..., outputs) of the layer's dtype."""
+        return self._product(x.to(self.weight.dtype), self.weight, self.bias)
+
+
+class ProductAttention(nn.Module):
+    """Self-attention of `nn.MultiheadAttention`, sequence first, with a product of its own."""
+
+    def __init__(self, attention: nn.MultiheadAttention, product: Product, dtype: torch.dtype) -> None:
+        super().__init__()
+        self._heads = attention.num_heads
+        self.projection = ProductLinear(attention.in_proj_weight, attention.in_proj_bias, product, dtype)
+        self.output = ProductLinear(attention.out_proj.weight, attention.out_proj.bias, product, dtype)
+        for name, extra in (("extra_key", attention.bias_k), ("extra_value", attention.bias_v)):
+            self.register_buffer(name, None if extra is None else extra.detach().to(dtype))
+        self.extra_key: Tensor | None
+        self.extra_value: Tensor | None
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        """(length, n, width) to (length, n, width)."""
+        if attn_mask is not None:
+            raise ValueError("attention with a mask is the text trunk's, which is not here")
+        length, count, width = x.shape
+        query, key, value = self.projection(x).chunk(3, dim=-1)
+        if self.extra_key is not None and self.extra_value is not None:
+            key = torch.cat([key, self.extra_key.expand(1, count, width)])
+            value = torch.cat([value, self.extra_value.expand(1, count, width)])
+
+        def by_head(tokens: Tensor) -> Tensor:
+            return tokens.reshape(-1, count, self._heads, width // self._heads).permute(1, 2, 0, 3)
+
+        attended = functional.scaled_dot_product_attention(by_head(query), by_head(key), by_head(value))
+        output: Tensor = self.output(attended.permute(2, 0, 1, 3).reshape(length, count, width))
+        return output

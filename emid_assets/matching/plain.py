@@ -1,0 +1,121 @@
+"""What is done with a block of scores before it is overwritten by the next: plain numpy.
+
+Belongs here: the inner loops of the matching without a Python loop over rows. They serve small
+problems and places without numba, and are the oracle of `compiled.py`.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emid_assets.matching.row_state import RowState
+
+_PAIR_BLOCK = 1 << 18
+"""Numbers in a float64 temporary while pairs are scored again (2 MB)."""
+
+_CROWD = 128
+"""Hits per row in one block above which it is searched in smaller chunks, so that the threshold can rise."""
+
+_CHUNK = 256
+
+
+def absorb(scores: NDArray[np.float32], first_column: int, state: RowState) -> None:
+    """Fold a block of scores into the state of its rows, in place. May destroy `scores`.
+
+    Args:
+        scores: (n, c) finite float32, columns first_column … first_column + c - 1 of the rows.
+        first_column: must be above every id in the state (columns come in ascending order), so
+            that of equal scores the lower id is kept; the last column's id must lie below 2^32 - 1.
+        state: the rows' state; its arrays are written.
+    """
+    threshold = state.scores[:, -1:]
+    groups = 4 * state.width
+    if (state.ids[:, 0] < 0).all() and scores.shape[1] >= 2 * groups:
+        threshold = np.maximum(threshold, _seed_thresholds(scores, groups, state.width))
+    _keep_best(scores, first_column, state, threshold)
+    _add_exponentials(scores, state)
+
+
+def _seed_thresholds(scores: NDArray[np.float32], groups: int, width: int) -> NDArray[np.float32]:
+    """(n, 1) thresholds that at least `width` columns of each row exceed.
+
+    The columns fall into more groups than slots; the width-th largest group maximum is reached by
+    at least `width` columns.
+    """
+    whole = scores.shape[1] // groups * groups
+    maxima = scores[:, :whole].reshape(len(scores), -1, groups).max(axis=1)
+    reached = np.partition(maxima, groups - width, axis=1)[:, groups - width, None]
+    return np.nextafter(reached, np.float32(-np.inf))
+
+
+def _keep_best(
+    scores: NDArray[np.float32], first_column: int, state: RowState, threshold: NDArray[np.float32]
+) -> None:
+    above = scores > threshold
+    hits = np.flatnonzero(above)
+    if hits.size > _CROWD * len(scores) and scores.shape[1] > _CHUNK:
+        for start in range(0, scores.shape[1], _CHUNK):
+            floor = np.maximum(threshold, state.scores[:, -1:])
+            _keep_best(scores[:, start : start + _CHUNK], first_column + start, state, floor)
+        return
+    if hits.size == 0:
+        return
+    hit_rows, hit_columns = np.divmod(hits, scores.shape[1])
+    counts = np.bincount(hit_rows, minlength=len(scores))
+    rows = np.flatnonzero(counts)
+    counts = counts[rows]
+    # One line per row that was hit: its slots, then its hits, filled up with what sorts last.
+    line = np.repeat(np.arange(rows.size), counts)
+    slot = np.arange(hits.size) - np.repeat(np.cumsum(counts) - counts, counts) + state.width
+    keys = np.full((rows.size, state.width + int(counts.max())), np.iinfo(np.int64).max)
+    keys[:, : state.width] = _encode(state.scores[rows], state.ids[rows])
+    keys[line, slot] = _encode(scores[hit_rows, hit_columns], hit_columns + first_column)
+    keys.sort(axis=1)
+    state.scores[rows], state.ids[rows] = _decode(keys[:, : state.width])
+
+
+def _encode(scores: NDArray[np.float32], ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """One integer for a score and its id, ascending by (score descending, id ascending).
+
+    Sorting one array of integers is many times faster than sorting two arrays together.
+    """
+    bits = (scores + np.float32(0.0)).view(np.int32)
+    ascending = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
+    return ((~ascending).astype(np.int64) << 32) | (ids & 0xFFFFFFFF)
+
+
+def _decode(keys: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    ascending = ~(keys >> 32).astype(np.int32)
+    bits = ascending ^ ((ascending >> 31) & np.int32(0x7FFFFFFF))
+    low = keys & 0xFFFFFFFF
+    return bits.view(np.float32), np.where(low == 0xFFFFFFFF, -1, low)
+
+
+def _add_exponentials(scores: NDArray[np.float32], state: RowState) -> None:
+    # The best column is always among the kept, so the row's maximum is known without another look.
+    maximum = state.scores[:, 0].astype(np.float64)
+    np.subtract(scores, state.scores[:, :1], out=scores)
+    np.exp(scores, out=scores)
+    # Re-centred at every block: a fixed shift would over- or underflow once the row's maximum moves.
+    state.sum_exp[:] = state.sum_exp * np.exp(state.maximum - maximum) + scores.sum(axis=1)
+    state.maximum[:] = maximum
+
+
+def exact_scores(
+    X: NDArray[np.float32], rows: NDArray[np.intp], Y: NDArray[np.float32], columns: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """(p,) float64 inner products X[rows[i]] · Y[columns[i]], the same bits for the same two vectors."""
+    result = np.empty(len(rows))
+    step = max(1, _PAIR_BLOCK // X.shape[1])
+    for start in range(0, len(rows), step):
+        pairs = slice(start, start + step)
+        terms = X[rows[pairs]].astype(np.float64)
+        terms *= Y[columns[pairs]]
+        result[pairs] = terms.sum(axis=1)
+    return result
+
+
+def sort_rows(scores: NDArray[np.float64], ids: NDArray[np.int64]) -> None:
+    """Sort each row in place by (score descending, id ascending)."""
+    order = np.lexsort((ids, -scores), axis=1)
+    scores[:] = np.take_along_axis(scores, order, axis=1)
+    ids[:] = np.take_along_axis(ids, order, axis=1)

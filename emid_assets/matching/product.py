@@ -1,0 +1,233 @@
+"""The matrix product that the matching spends its time in, chosen by a short probe.
+
+Belongs here: the candidates {numpy, torch.mm, oneDNN inside torch} behind one small interface,
+and the probe that picks the fastest on this processor. Libraries differ by a factor of two and
+more, and which one wins depends on the processor: never choose by name. The int8 product of
+the fast mode is in `quantised.py`.
+
+torch is imported only where one of its products is asked for or probed.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, Literal, Protocol, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+ProductName = Literal["auto", "numpy", "torch", "onednn", "int8"]
+PRODUCTS: tuple[ProductName, ...] = get_args(ProductName)
+
+FLOAT32_UNIT = 2.0**-24
+
+_PROBE_SHAPE = (256, 1024)
+_PROBE_ROUNDS = 3
+
+
+class Product(Protocol):
+    """X Yᵀ by blocks of rows and tiles of columns; each side is prepared once and used many times."""
+
+    def rounding(self, dimension: int) -> float:
+        """How far a score can be from x · y, as a share of ‖x‖ ‖y‖; infinite where that is not known."""
+        ...
+
+    def prepare_rows(self, rows: NDArray[np.float32]) -> Any:
+        """(r, d) rows as `multiply` takes them."""
+        ...
+
+    def prepare_columns(self, tile: NDArray[np.float32]) -> Any:
+        """A (c, d) tile of columns as `multiply` takes it."""
+        ...
+
+    def multiply(self, rows: Any, columns: Any, scratch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(r, c) scores, which last until the next call; `scratch` has room for them."""
+        ...
+
+
+def float32_rounding(dimension: int) -> float:
+    """Rounding of an inner product in float32 with unit roundoff u, as a share of ‖x‖ ‖y‖.
+
+    min(d + 2, 8 √d) u: the classical bound for any order of summation, and for long vectors the
+    probabilistic one with λ = 8 (Higham and Mary 2019, A New Approach to Probabilistic Rounding
+    Error Analysis, theorem 3.1).
+    """
+    return float(FLOAT32_UNIT * min(dimension + 2, 8 * np.sqrt(dimension)))
+
+
+class NumpyProduct:
+    """The BLAS that numpy was built with (OpenBLAS in its wheels)."""
+
+    def rounding(self, dimension: int) -> float:
+        """See `float32_rounding`."""
+        return float32_rounding(dimension)
+
+    def prepare_rows(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The rows themselves."""
+        return rows
+
+    def prepare_columns(self, tile: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The tile as a matrix of d rows."""
+        return tile.T
+
+    def multiply(
+        self, rows: NDArray[np.float32], columns: NDArray[np.float32], scratch: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Scores, in `scratch`."""
+        scores = scratch[: len(rows) * columns.shape[1]].reshape(len(rows), -1)
+        np.matmul(rows, columns, out=scores)
+        return scores
+
+
+class TorchProduct:
+    """The BLAS that torch was built with (MKL on x86)."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self._torch = torch
+
+    def rounding(self, dimension: int) -> float:
+        """See `float32_rounding`."""
+        return float32_rounding(dimension)
+
+    def prepare_rows(self, rows: NDArray[np.float32]) -> Any:
+        """The rows as a tensor."""
+        return as_tensor(rows)
+
+    def prepare_columns(self, tile: NDArray[np.float32]) -> Any:
+        """The tile as a matrix of d rows."""
+        return as_tensor(tile).T
+
+    def multiply(self, rows: Any, columns: Any, scratch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores, in `scratch`."""
+        scores = scratch[: len(rows) * columns.shape[1]].reshape(len(rows), -1)
+        self._torch.mm(rows, columns, out=self._torch.from_numpy(scores))
+        return scores
+
+
+class OneDnnProduct:
+    """OneDNN, as torch ships it, with the tile reordered once for all blocks of rows.
+
+    The operators are not public in torch: the probe checks their result, and a torch without them
+    falls back to the others.
+    """
+
+    def __init__(self) -> None:
+        import torch
+
+        self._reorder = torch.ops.mkldnn._reorder_linear_weight
+        self._linear = torch.ops.mkldnn._linear_pointwise
+
+    def rounding(self, dimension: int) -> float:
+        """See `float32_rounding`."""
+        return float32_rounding(dimension)
+
+    def prepare_rows(self, rows: NDArray[np.float32]) -> Any:
+        """The rows as a tensor."""
+        return as_tensor(rows)
+
+    def prepare_columns(self, tile: NDArray[np.float32]) -> Any:
+        """The tile in oneDNN's own layout."""
+        return self._reorder(as_tensor(tile), None)
+
+    def multiply(self, rows: Any, columns: Any, scratch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores, in memory that oneDNN takes anew each time."""
+        scores: NDArray[np.float32] = self._linear(rows, columns, None, "none", [], "").numpy()
+        return scores
+
+
+def as_tensor(array: NDArray[np.float32]) -> Any:
+    """The array as a tensor over the same memory (over a copy where it may not be written)."""
+    import torch
+
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def find_product(name: ProductName, dimension: int) -> Product:
+    """The product of that name; for `auto` the fastest exact one on this machine at this dimension.
+
+    Raises:
+        ValueError: the name is not one of `PRODUCTS`.
+    """
+    if name == "auto":
+        name = fastest_product(dimension)
+    if name == "numpy":
+        return NumpyProduct()
+    if name == "torch":
+        return TorchProduct()
+    if name == "onednn":
+        return OneDnnProduct()
+    if name == "int8":
+        from emid_assets.matching.quantised import Int8Product
+
+        return Int8Product()
+    raise ValueError(f"product {name!r} is not known: choose one of {', '.join(PRODUCTS)}")
+
+
+@lru_cache(maxsize=64)
+def fastest_product(dimension: int) -> ProductName:
+    """Name of the product with the least CPU time on a small block; about 20 ms, once a process."""
+    speeds = measure_products(dimension)
+    return max(speeds, key=lambda name: speeds[name])
+
+
+def measure_products(dimension: int) -> dict[ProductName, float]:
+    """GFLOP per CPU second of each exact product that works here, on one thread; numpy always does."""
+    rows, columns = _PROBE_SHAPE
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((rows, dimension), dtype=np.float32)
+    Y = rng.standard_normal((columns, dimension), dtype=np.float32)
+    scratch = np.empty(rows * columns, dtype=np.float32)
+    ready: dict[ProductName, tuple[Product, Any, Any]] = {}
+    names: tuple[ProductName, ...] = ("numpy", "torch", "onednn")
+    with one_thread_each():
+        expected = X @ Y.T
+        for name in names:
+            try:
+                product = find_product(name, dimension)
+                sides = product.prepare_rows(X), product.prepare_columns(Y)
+                agrees = np.allclose(
+                    product.multiply(*sides, scratch), expected, rtol=0, atol=1e-3 * dimension
+                )
+            except (ImportError, AttributeError, RuntimeError):
+                continue
+            if agrees:
+                ready[name] = (product, *sides)
+        seconds: dict[ProductName, list[float]] = {name: [] for name in ready}
+        for _ in range(_PROBE_ROUNDS):
+            for name, (product, prepared_rows, prepared_columns) in ready.items():
+                start = time.thread_time()
+                product.multiply(prepared_rows, prepared_columns, scratch)
+                seconds[name].append(time.thread_time() - start)
+    work = 2e-9 * rows * columns * dimension
+    return {name: work / max(float(np.median(times)), 1e-9) for name, times in seconds.items()}
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Let every BLAS work on the calling thread alone: the rows are split over threads instead.
+
+    Put back afterwards. A thread that is started inside calls `work_alone` first, since OpenMP
+    keeps its count per thread.
+    """
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else 1
+    with threadpool_limits(limits=1):
+        work_alone()
+        try:
+            yield
+        finally:
+            if torch:
+                torch.set_num_threads(before)
+
+
+def work_alone() -> None:
+    """Tell torch, where it is loaded, that this thread has one processor to itself."""
+    torch = sys.modules.get("torch")
+    if torch:
+        torch.set_num_threads(1)

@@ -1,0 +1,152 @@
+"""Hashing and decoding the files of an inventory, as few of them as can be.
+
+Belongs here: from the items that have no reason against them yet to the facts of their contents,
+taken from the last inventory where the file has not changed since. What one file holds is
+`audio`'s and `image`'s to say.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from emid_assets.media.audio import missing_extra, probe_audio
+from emid_assets.media.errors import MediaError
+from emid_assets.media.image import probe_image
+from emid_assets.media.limits import MediaLimits
+from emid_assets.store.schemas import MEDIA_INVENTORY
+
+_FACTS = {
+    "content_hash": pl.String,
+    "clip_s": pl.Float64,
+    "sample_rate": pl.Int32,
+    "channels": pl.Int32,
+    "width": pl.Int32,
+    "height": pl.Int32,
+    "content_problem": pl.String,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file to examine, and the windows of it that are items: (window, start_s, duration_s)."""
+
+    kind: str
+    file: str
+    windows: tuple[tuple[str, float, float | None], ...]
+
+
+def with_facts(
+    items: pl.DataFrame,
+    root: Path,
+    previous: pl.DataFrame | None,
+    limits: MediaLimits,
+    workers: int,
+    on_progress: Callable[[int, int], None] | None,
+) -> pl.DataFrame:
+    """Add the contents' facts, from `previous` where the file has not changed since, else from the file."""
+    items = items.with_columns(reason=pl.coalesce("reason", _unsupported(items)))
+    identity = ["kind", "file", "size_bytes", "modified_ns", "window"]
+    known = _known_facts(previous, identity)
+    wanted = (
+        items.filter(pl.col("reason").is_null())
+        .select(*identity, "start_s", "duration_s")
+        .unique(identity, maintain_order=True)
+    )
+    unknown = wanted.join(known, on=identity, how="anti", maintain_order="left")
+    files = [
+        _File(kind, file, tuple(zip(windows, starts, durations, strict=True)))
+        for kind, file, windows, starts, durations in unknown.group_by("kind", "file", maintain_order=True)
+        .agg("window", "start_s", "duration_s")
+        .iter_rows()
+    ]
+    examined = pl.DataFrame(
+        [row for rows in _examine_all(files, root, limits, workers, on_progress) for row in rows],
+        schema={"kind": pl.String, "file": pl.String, "window": pl.String, **_FACTS},
+        orient="row",
+    )
+    examined = unknown.select(identity).join(examined, on=["kind", "file", "window"], how="left")
+    facts = pl.concat([known, examined.select(known.columns)])
+    items = items.join(facts, on=identity, how="left", maintain_order="left")
+    return items.with_columns(reason=pl.coalesce("reason", "content_problem"))
+
+
+def _unsupported(items: pl.DataFrame) -> pl.Expr:
+    """Reasons that pass once an extra is installed: such files are examined anew each time."""
+    suffix = pl.concat_str(pl.lit("."), pl.col("file").str.extract(r"\.([^./]*)$"))
+    suffixes = items.filter(pl.col("kind") == "music").select(suffix.unique()).to_series().drop_nulls()
+    reasons = {text: reason for text in suffixes if (reason := missing_extra(text)) is not None}
+    return pl.when(pl.col("kind") == "music").then(
+        suffix.replace_strict(reasons, default=None, return_dtype=pl.String)
+    )
+
+
+def _known_facts(previous: pl.DataFrame | None, identity: list[str]) -> pl.DataFrame:
+    if previous is None:
+        previous = MEDIA_INVENTORY.empty()
+    previous = MEDIA_INVENTORY.check(previous)
+    decoded = pl.col("sample_rate").is_not_null() | pl.col("width").is_not_null()
+    return (
+        previous.filter(pl.col("content_hash").is_not_null())
+        .with_columns(
+            window=pl.col("content_hash").str.slice(64),
+            clip_s=pl.col("duration_s"),
+            content_problem=pl.when(~decoded).then("reason"),
+        )
+        .select(*identity, *_FACTS)
+        .unique(identity, keep="first", maintain_order=True)
+    )
+
+
+def _examine_all(
+    files: list[_File],
+    root: Path,
+    limits: MediaLimits,
+    workers: int,
+    on_progress: Callable[[int, int], None] | None,
+) -> Iterator[list[tuple[object, ...]]]:
+    def examine(file: _File) -> list[tuple[object, ...]]:
+        return list(_examine(file, root / file.file, limits))
+
+    def counted(results: Iterable[list[tuple[object, ...]]]) -> Iterator[list[tuple[object, ...]]]:
+        for done, rows in enumerate(results, start=1):
+            if on_progress is not None:
+                on_progress(done, len(files))
+            yield rows
+
+    if workers == 0:
+        yield from counted(map(examine, files))
+        return
+    # Threads, not processes: the decoders and the hash let go of the interpreter's lock.
+    with ThreadPoolExecutor(workers, thread_name_prefix="inventory") as pool:
+        yield from counted(pool.map(examine, files))
+
+
+def _examine(file: _File, path: Path, limits: MediaLimits) -> Iterator[tuple[object, ...]]:
+    """Rows of (kind, file, window, the facts): the hash is null only where the file cannot be read."""
+    try:
+        digest = _hash_file(path)
+    except OSError as error:
+        problem = f"file cannot be read: {error.strerror or error}"
+        for window, _, _ in file.windows:
+            yield file.kind, file.file, window, None, None, None, None, None, None, problem
+        return
+    for window, start_s, duration_s in file.windows:
+        identity = (file.kind, file.file, window, digest + window)
+        try:
+            if file.kind == "music":
+                audio = probe_audio(path, start_s, duration_s, limits)
+                yield *identity, audio.duration_s, audio.sample_rate, audio.channels, None, None, None
+            else:
+                image = probe_image(path, limits)
+                yield *identity, None, None, None, image.width, image.height, None
+        except MediaError as error:
+            yield *identity, None, None, None, None, None, error.reason
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

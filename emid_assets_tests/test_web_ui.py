@@ -1,0 +1,174 @@
+"""The web UI as a user sees it: a real webserver and daemon, a real browser, a click that ends in success."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emid_assets.defs.jobs import STAGES
+from emid_assets_tests.conftest import Checkout
+
+CHROMIUM = "/usr/bin/chromium"
+BROWSER_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+DEADLINE_S = 180
+ASSETS = sorted(asset for assets in STAGES.values() for asset in assets)
+
+
+def wait_for(condition: Callable[[], Any], what: str) -> Any:
+    """Ask until `condition` holds; its value."""
+    end = time.monotonic() + DEADLINE_S
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(0.5)
+    raise AssertionError(f"waited {DEADLINE_S} s for {what}")
+
+
+class WebUI:
+    """A running web UI."""
+
+    def __init__(self, url: str, log: Path) -> None:
+        self.url = url
+        self.log = log
+
+    def ask(self, query: str, **variables: Any) -> Any:
+        """The data that GraphQL answers."""
+        request = urllib.request.Request(
+            f"{self.url}/graphql",
+            json.dumps({"query": query, "variables": variables}).encode(),
+            {"content-type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as response:
+            answer = json.load(response)
+        assert "errors" not in answer, answer
+        return answer["data"]
+
+    def is_up(self) -> bool:
+        try:
+            return bool(self.ask("{ version }"))
+        except OSError:
+            return False
+
+
+@pytest.fixture(scope="module")
+def ui(demo: Checkout) -> Iterator[WebUI]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = demo.folder / "ui.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            demo.as_run(f"make ui PORT={port}"), shell=True, cwd=demo.folder, env=demo.environment,
+            stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    web = WebUI(f"http://127.0.0.1:{port}", log)
+    try:
+        wait_for(lambda: process.poll() is not None or web.is_up(), "the web UI")
+        assert process.poll() is None, log.read_text()
+        yield web
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def page(ui: WebUI) -> Iterator[Any]:
+    if not Path(CHROMIUM).exists():
+        assert not os.environ.get("CI"), f"no {CHROMIUM}: `make browser` installs it"
+        pytest.skip(f"needs {CHROMIUM}: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=BROWSER_ARGUMENTS)
+        page = browser.new_page(viewport={"width": 2400, "height": 1300})
+        page.set_default_timeout(60_000)
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        yield page
+        browser.close()
+        assert not errors
+
+
+def test_the_location_loads_without_error_or_warning(ui: WebUI) -> None:
+    data = ui.ask(
+        """{ workspaceOrError { ... on Workspace { locationEntries {
+            name loadStatus locationOrLoadError { __typename ... on PythonError { message } } } } } }"""
+    )
+    entries = data["workspaceOrError"]["locationEntries"]
+    assert [(entry["name"], entry["loadStatus"]) for entry in entries] == [("emid_assets", "LOADED")]
+    assert entries[0]["locationOrLoadError"]["__typename"] == "RepositoryLocation"
+    warnings = [line for line in ui.log.read_text().splitlines() if "Warning" in line]
+    assert not warnings
+
+
+def test_every_asset_is_there_with_group_kinds_owner_and_description(ui: WebUI) -> None:
+    nodes = ui.ask(
+        """{ assetNodes { assetKey { path } groupName kinds description
+            owners { ... on TeamAssetOwner { team } } } }"""
+    )["assetNodes"]
+    assert sorted(node["assetKey"]["path"][0] for node in nodes) == ASSETS
+    for node in nodes:
+        assert node["groupName"] in {"media", "embeddings", "alignment", "adapter", "evaluation"}
+        assert node["kinds"] and node["owners"] and node["description"], node
+
+
+def test_the_demos_materializations_and_checks_are_there(ui: WebUI) -> None:
+    data = ui.ask(
+        """{ assetNodeOrError(assetKey: {path: ["fused_pairs"]}) { ... on AssetNode {
+            assetMaterializations(limit: 1) { metadataEntries { label } }
+            assetChecksOrError { ... on AssetChecks { checks { name
+                executionForLatestMaterialization { status } } } } } } }"""
+    )["assetNodeOrError"]
+    labels = {entry["label"] for entry in data["assetMaterializations"][0]["metadataEntries"]}
+    assert {"pairs", "alpha", "dagster/row_count", "dagster/column_schema"} <= labels
+    checks = data["assetChecksOrError"]["checks"]
+    assert {check["name"] for check in checks} == {"schema", "m_pairs_each", "images_exist"}
+    assert {check["executionForLatestMaterialization"]["status"] for check in checks} == {"SUCCEEDED"}
+
+
+@pytest.mark.browser
+def test_the_lineage_shows_every_asset_in_its_group(ui: WebUI, page: Any) -> None:
+    page.goto(f"{ui.url}/asset-groups")
+    page.get_by_text("Global asset lineage").wait_for()
+    page.get_by_text("evaluation", exact=True).first.wait_for()
+    page.keyboard.press("Alt+e")  # expands all groups
+    for name in ASSETS:
+        page.get_by_text(name, exact=True).first.wait_for()
+    for group in ("media", "embeddings", "alignment", "adapter", "evaluation"):
+        assert page.get_by_text(group, exact=True).count() >= 1
+    assert page.get_by_text("failed to load").count() == 0
+
+
+@pytest.mark.browser
+def test_a_click_materializes_one_partition(ui: WebUI, page: Any) -> None:
+    latest = """{ runsOrError(limit: 1) { ... on Runs { results { runId status tags { key value } } } } }"""
+    before = ui.ask(latest)["runsOrError"]["results"][0]["runId"]
+    page.goto(f"{ui.url}/assets/music_embeddings?view=partitions")
+    page.get_by_role("button", name="Materialize").first.click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("textbox").first.click()
+    page.keyboard.type("sad")
+    page.get_by_role("menuitem", name="sad").first.click()
+    dialog.get_by_text("Partition selection").click()
+    dialog.get_by_role("button", name="Launch").click()
+
+    def finished() -> Any:
+        run = ui.ask(latest)["runsOrError"]["results"][0]
+        return run if run["runId"] != before and run["status"] in ("SUCCESS", "FAILURE", "CANCELED") else None
+
+    run = wait_for(finished, "the run")
+    assert run["status"] == "SUCCESS"
+    assert {"key": "dagster/partition", "value": "sad"} in run["tags"]
+    page.goto(f"{ui.url}/runs/{run['runId']}")
+    page.get_by_text("Success").first.wait_for()
