@@ -28,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -203,7 +204,7 @@ def layer_rows(rounds: int, ours_only: bool) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for kind, inputs in kinds.items():
         works = {
-            name: (lambda e=encoder: e.encode_images(inputs) if kind == "image" else e.encode_music(inputs))
+            name: partial(encoder.encode_images if kind == "image" else encoder.encode_music, inputs)
             for name, encoder in encoders.items()
         }
         vectors = {name: work() for name, work in works.items()}

@@ -1,7 +1,6 @@
 """The command line `emid`: a thin front on the code that the Dagster assets run."""
 
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -24,7 +23,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def settings_options(command: Command) -> Command:
-    """Give a command one option for each setting; the values come as keyword arguments, None where not given."""
+    """Give a command one option for each setting; an option that is not given comes as None."""
     for name, field in reversed(Settings.model_fields.items()):
         choices = get_args(field.annotation)
         default = field.default if field.default != "" else None
@@ -33,7 +32,8 @@ def settings_options(command: Command) -> Command:
             name,
             type=click.Choice(choices) if choices else str,
             metavar=None if choices else "DIR" if name in ("media", "lake") else "VALUE",
-            help=f"{field.description} [{allowed_range(name)}; default: {default}; {ENVIRONMENT_PREFIX}{name.upper()}]",
+            help=f"{field.description} "
+            f"[{allowed_range(name)}; default: {default}; {ENVIRONMENT_PREFIX}{name.upper()}]",
         )(command)
     return command
 
@@ -89,7 +89,19 @@ def ui(host: str, port: int, **options: Any) -> None:
     click.echo(f"Media {settings.media_folder}\nLake  {settings.lake_folder}\nUI    http://{host}:{port}")
     # `dagster dev` asks for another command, which would add a package, at each start.
     quiet = ["-W", "ignore:Function `dev_command` is superseded"]
-    command = [sys.executable, *quiet, "-m", "dagster", "dev", "-w", str(workspace), "-h", host, "-p", str(port)]
+    command = [
+        sys.executable,
+        *quiet,
+        "-m",
+        "dagster",
+        "dev",
+        "-w",
+        str(workspace),
+        "-h",
+        host,
+        "-p",
+        str(port),
+    ]
     os.execve(command[0], command, os.environ | environment_of(settings, home))
 
 

@@ -36,8 +36,9 @@ def build_definitions(**overrides: Any) -> dg.Definitions:
             "owners": OWNERS,
             "metadata": {**spec.metadata, "table": table.name, "row": table.row},
         }
-        if settings.shards_per_emotion > 1 and spec.partitions_def in EMOTION_PARTITIONS:
-            attributes["partitions_def"] = sharded(spec.partitions_def, settings.shards_per_emotion)
+        for partitions in EMOTION_PARTITIONS:
+            if settings.shards_per_emotion > 1 and spec.partitions_def == partitions:
+                attributes["partitions_def"] = sharded(partitions, settings.shards_per_emotion)
         return spec.replace_attributes(**attributes)
 
     assets: Sequence[dg.AssetsDefinition] = [

@@ -25,7 +25,7 @@ class Settings(BaseModel):
 
     media: str = Field(
         default=str(SAMPLE_MEDIA),
-        description="Media folder: holds music/ and images/, and music.csv and images.csv where there are tables.",
+        description="Media folder: holds music/ and images/, and perhaps music.csv and images.csv.",
     )
     lake: str = Field(
         default="",
@@ -38,7 +38,7 @@ class Settings(BaseModel):
     )
     imagebind_checkpoint: str = Field(
         default="",
-        description="File of ImageBind's weights. Empty: torch hub's checkpoints folder, then ./.checkpoints.",
+        description="ImageBind's weights file. Empty: torch hub's checkpoints folder, then ./.checkpoints.",
     )
     device: str = Field(
         default="auto",
@@ -73,7 +73,7 @@ class Settings(BaseModel):
     )
     semantic_rescaling: Literal["candidate_minmax", "raw", "candidate_softmax"] = Field(
         default="candidate_minmax",
-        description="S as the fused score uses it: rescaled among a clip's candidates, or the paper's literal raw S.",
+        description="S̃, S as T uses it: rescaled among a clip's candidates, or the paper's literal raw S.",
     )
     emotion_kernel: Literal["cosine", "gaussian"] = Field(
         default="cosine", description="E: by direction in the valence-arousal plane, or by distance."
@@ -83,7 +83,7 @@ class Settings(BaseModel):
     )
     va_alignment: Literal["standardize", "fixed"] = Field(
         default="standardize",
-        description="How the scales of music and images meet: by each population's own spread, or by the scale's ends.",
+        description="How the scales of music and images meet: by each one's own spread, or by its ends.",
     )
     adapter_dimension: int = Field(
         default=256,
@@ -100,7 +100,7 @@ class Settings(BaseModel):
         default=1,
         ge=1,
         le=1000,
-        description="Partitions that each emotion is cut into. Shapes the graph: read when it loads, not in the launchpad.",
+        description="Partitions of each emotion. Shapes the graph: read when it loads, not in the launchpad.",
     )
 
     @property

@@ -3,11 +3,11 @@
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import dagster as dg
 import pytest
-import tomllib
 import yaml
 
 from emid_assets.definitions import build_definitions

@@ -16,12 +16,8 @@ from emid_assets_tests.conftest import Checkout
 
 def encoded_files(lake: Lake) -> int:
     """Files that the latest run of each embedding partition encoded."""
-    versions = [
-        lake.current(table, partition)
-        for table in ("music_embeddings", "image_embeddings")
-        for partition in lake.partitions(table)
-    ]
-    return sum(int(str(version.metadata["encoded"])) for version in versions if version)
+    versions = [*lake.versions("music_embeddings"), *lake.versions("image_embeddings")]
+    return sum(int(str(version.metadata["encoded"])) for version in versions)
 
 
 def test_every_asset_is_stored_and_declared_as_it_is(demo: Checkout) -> None:

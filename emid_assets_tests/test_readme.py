@@ -61,7 +61,7 @@ def test_every_build_command_works(demo: Checkout, sample_media: Path, command: 
         for file in sorted((sample_media / kind).iterdir())[:count]:
             (folder / file.name).write_bytes(file.read_bytes())
     printed = demo.run(command)
-    lakes = [lake for lake in (demo.folder / ".emid").glob("my-media-*")]
+    lakes = list((demo.folder / ".emid").glob("my-media-*"))
     assert len(lakes) == 1
     assert str(lakes[0] / "report.html") in printed.replace("\n", "")
     assert (lakes[0] / "report.html").exists()

@@ -39,6 +39,7 @@ class DistilledConfig:
         scale: first factor on p · q.
         draws: of a clip's valence and arousal, by the teacher, for each batch.
         taught: share of the teacher in the target of clips without history; the rest are the pairs.
+        imagined: share of clips without history that are taught with the feeling of another clip.
         dropout: on the music features.
     """
 
@@ -49,8 +50,9 @@ class DistilledConfig:
     feeling: float = 4.0
     scale: float = 20.0
     draws: int = 8
-    taught: float = 0.8
-    dropout: float = 0.0
+    taught: float = 1.0
+    imagined: float = 0.5
+    dropout: float = 0.1
 
 
 class Distilled(nn.Module):
@@ -85,7 +87,7 @@ class Distilled(nn.Module):
         """Cross-entropy of the softmax over all images against the teacher and the pairs."""
         present = batch.present
         heard = self._heard(present)
-        clips = batch.clips._replace(history=batch.clips.history * heard)
+        clips = self._imagined(batch.clips._replace(history=batch.clips.history * heard))
         p, q = self._learned(clips, batch.images)
         with torch.no_grad():
             frozen = self.music_tower.frozen(clips) @ self.image_tower.frozen(batch.images).T
@@ -96,7 +98,7 @@ class Distilled(nn.Module):
         wanted = present & ~heard
         loss = -(log_probabilities.gather(1, rows) * wanted).sum(1) / wanted.sum(1)
         if batch.teacher is not None:
-            target = batch.teacher.target(batch.clips.va, batch.images.va, self.config.draws)
+            target = batch.teacher.target(clips.va, batch.images.va, self.config.draws)
             candidates = batch.teacher.candidates.clamp(min=0)
             taught = -(log_probabilities.gather(1, candidates) * target).sum(1)
             share = self.config.taught * ~heard.any(1)
@@ -125,6 +127,13 @@ class Distilled(nn.Module):
             torch.cat([p, torch.ones_like(p[:, :1])], dim=1),
             torch.cat([q, v[:, :-1], b_i[:, None]], dim=1),
         )
+
+    def _imagined(self, clips: Items) -> Items:
+        """Some clips without history with the feeling of another: the teacher knows their pairs too."""
+        n, device = len(clips.va), clips.va.device
+        others = torch.randperm(n, device=device)
+        swap = (torch.rand(n, device=device) < self.config.imagined) & ~(clips.history > 0).any(1)
+        return clips._replace(va=torch.where(swap[:, None], clips.va[others], clips.va))
 
     def _heard(self, present: Tensor) -> Tensor:
         """(B, m) bool: the images that a clip comes with; the others, at least one, are to be found."""

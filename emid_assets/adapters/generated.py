@@ -6,10 +6,13 @@ networks can be compared where the data set itself may not be passed on.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from emid_assets.adapters.splits import TRAIN, hold_out_one_pair, split_by_source
+from emid_assets.adapters.training import Formula, PairData
 from emid_assets.affect.emotions import IMAGE_EMOTIONS, MUSIC_EMOTIONS
 from emid_assets.affect.valence_arousal import emotional_similarity, fit_alignment
 from emid_assets.matching.fusion import fuse, rescale
@@ -75,6 +78,7 @@ class GeneratedData:
         music_va: (N, 2) float64 aligned VA. image_va: (M, 2) the same.
         pair_clips, pair_images: (P,) int64.
         fused_scores: (P,) float64, T.
+        candidates: (N, K) int64, the images of largest S of each clip. semantic: (N, K) their S.
         recipe: what was drawn.
     """
 
@@ -88,6 +92,8 @@ class GeneratedData:
     pair_clips: NDArray[np.int64]
     pair_images: NDArray[np.int64]
     fused_scores: NDArray[np.float64]
+    candidates: NDArray[np.int64]
+    semantic: NDArray[np.float64]
     recipe: Recipe
 
 
@@ -143,7 +149,38 @@ def generate(seed: int, recipe: Recipe | None = None) -> GeneratedData:
         pair_clips=np.repeat(np.arange(len(X)), recipe.images_per_clip),
         pair_images=np.take_along_axis(candidates, fused.slots, axis=1).ravel(),
         fused_scores=fused.fused_score.ravel(),
+        candidates=candidates,
+        semantic=S,
         recipe=recipe,
+    )
+
+
+def pair_data(data: GeneratedData, protocol: Literal["warm", "cold"], seed: int) -> PairData:
+    """What networks learn from: split by source (`cold`), or one pair of each clip held out (`warm`)."""
+    sources = [str(source) for source in data.sources]
+    if protocol == "cold":
+        clip_parts = split_by_source(sources, seed)
+        pair_parts = np.asarray(clip_parts, dtype=np.str_)[data.pair_clips]
+    else:
+        clip_parts = [TRAIN] * len(sources)
+        pair_parts = hold_out_one_pair(data.pair_clips, sources, seed)
+    recipe = data.recipe
+    return PairData(
+        clip_ids=[f"clip {row}" for row in range(len(data.music))],
+        image_ids=[f"image {row}" for row in range(len(data.images))],
+        source_ids=sources,
+        music=data.music,
+        images=data.images,
+        music_va=data.music_va,
+        image_va=data.image_va,
+        pair_clips=data.pair_clips,
+        pair_images=data.pair_images,
+        fused_scores=data.fused_scores.astype(np.float32),
+        pair_parts=pair_parts,
+        clip_parts=clip_parts,
+        formula=Formula(
+            data.candidates, data.semantic.astype(np.float32), recipe.alpha, None, recipe.images_per_clip
+        ),
     )
 
 

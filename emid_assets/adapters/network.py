@@ -9,7 +9,7 @@ sees files, frames or names.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -163,6 +163,15 @@ class Network(Protocol):
 
     def embeddings(self, music: Items, images: Items) -> tuple[Tensor, Tensor]:
         """New embeddings (n, e) and (M, e) whose inner product ranks images for a clip."""
+        ...
+
+
+@runtime_checkable
+class PairScorer(Protocol):
+    """A network whose score of a pair is more than the inner product of its embeddings."""
+
+    def pair_logits(self, music: Items, images: Items, candidates: Tensor) -> Tensor:
+        """Scores (n, k) of `candidates` (n, k), rows in `images`, for each of n clips."""
         ...
 
 

@@ -202,6 +202,46 @@ class Evaluation:
     metrics: dict[str, float]
 
 
+def rerank(
+    score_rows: ScoreRows,
+    pair_scores: Callable[[Ids, Ids], Floats],
+    rows: Ids,
+    retrieved: int,
+    k: int,
+    excluded: Relevance | None = None,
+) -> Ids:
+    """Top k items of each query, chosen by `pair_scores` among those that `score_rows` retrieves.
+
+    Args:
+        score_rows: the system that retrieves.
+        pair_scores: queries (n,) and their items (n, retrieved) → scores (n, retrieved).
+        rows: (n,) query rows.
+        retrieved: items that the first system hands on.
+        k: places of the result.
+        excluded: pairs that may not be ranked.
+
+    Returns:
+        (n, k) int64, -1 where a query has fewer items. Equal scores keep the first system's order.
+    """
+    ranked = [np.empty((0, k), dtype=np.int64)]
+    for tile in tiles(rows):
+        first = rank(score_rows, tile, retrieved, excluded)
+        scores = np.where(first >= 0, pair_scores(tile, np.maximum(first, 0)), -np.inf)
+        places = top_k(scores, k)
+        chosen = np.take_along_axis(first, np.maximum(places, 0), axis=1)
+        ranked.append(np.where(places >= 0, chosen, -1))
+    return np.concatenate(ranked)
+
+
+def evaluate_ranked(rows: Ids, ranked: Ids, relevance: Relevance) -> Evaluation:
+    """What rankings (n, k) of queries (n,) that all have a relevant item are worth."""
+    k = ranked.shape[1]
+    values = metrics_at_k(relevance.hits(rows, ranked), relevance.counts(rows))
+    metrics = {f"{name}_at_{k}": float(value.mean()) for name, value in values.items()}
+    metrics[f"coverage_at_{k}"] = coverage(ranked, relevance.n_items)
+    return Evaluation(rows, ranked, metrics)
+
+
 def evaluate_ranking(
     score_rows: ScoreRows,
     rows: Ids,
@@ -234,11 +274,9 @@ def evaluate_ranking(
         ranked.append(top_k(scores, k))
         if with_auc:
             areas.append(auc(scores, [relevance.of_query(int(row)) for row in tile]))
-    places = np.concatenate(ranked)
-    values = metrics_at_k(relevance.hits(rows, places), relevance.counts(rows))
-    metrics = {f"{name}_at_{k}": float(value.mean()) for name, value in values.items()}
+    evaluation = evaluate_ranked(rows, np.concatenate(ranked), relevance)
     if with_auc:
         measured = np.concatenate(areas)
-        metrics["auc"] = float(np.nanmean(measured)) if not np.isnan(measured).all() else float("nan")
-    metrics[f"coverage_at_{k}"] = coverage(places, relevance.n_items)
-    return Evaluation(rows, places, metrics)
+        area = float(np.nanmean(measured)) if not np.isnan(measured).all() else float("nan")
+        evaluation.metrics["auc"] = area
+    return evaluation

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from emid_assets.adapters import NETWORKS
 from emid_assets.adapters.content import Projection, fit_projection
-from emid_assets.adapters.network import Batch, Items, Known, Network, Teacher
+from emid_assets.adapters.network import Batch, Items, Known, Network, PairScorer, Teacher
 from emid_assets.adapters.retrieval import Relevance, evaluate_ranking, inner_product_scores
 from emid_assets.adapters.splits import TRAIN, VALIDATION
 from emid_assets.adapters.va_reader import VaReader, fit_va_reader
@@ -42,7 +42,7 @@ Embeddings of all networks are filled with zeros to one width, `dimension + EXTR
 that one table holds them; zeros change no inner product.
 """
 
-VALIDATION_QUERIES = 2048
+VALIDATION_QUERIES = 1024
 """Validation clips that an epoch's metrics are measured on, where there are more: drawn once."""
 
 EPOCH_METRICS = ("precision_at_10", "recall_at_10", "map_at_10", "ndcg_at_10", "mrr_at_10", "hit_rate_at_10")
@@ -301,6 +301,29 @@ class TrainedAdapter:
             p, q = nn.functional.pad(p, (0, fill)), nn.functional.pad(q, (0, fill))
         return p.cpu().numpy(), q.cpu().numpy()
 
+    def pair_scores(
+        self, clips: Items, images: Items, device: str = "cpu"
+    ) -> Callable[[Ids, Ids], NDArray[np.float32]]:
+        """The whole network's scores of given pairs, for networks that are more than an inner product.
+
+        Returns:
+            A function of clip rows (n,) and image rows (n, k), to scores (n, k).
+
+        Raises:
+            AdapterError: the network's score is its inner product; there is nothing to re-rank by.
+        """
+        network = self.module(device)
+        if not isinstance(network, PairScorer):
+            raise AdapterError(f"network {self.network} scores by its new embeddings alone: rank by those")
+
+        def scores(rows: Ids, candidates: Ids) -> NDArray[np.float32]:
+            taken = clips.take(torch.from_numpy(rows).to(device))
+            with torch.inference_mode():
+                logits = network.pair_logits(taken, images, torch.from_numpy(candidates).to(device))
+            return np.asarray(logits.cpu().numpy())
+
+        return scores
+
     def music_items(self, clip_ids: Sequence[str], music: Floats, device: str = "cpu") -> Items:
         """Clips as the network sees them; arguments as `embed` takes them."""
         self._check_dimension("music", music)
@@ -430,7 +453,7 @@ def train(
         module = build_network(network, config or {}, known).to(device)
         hyperparameters = dataclasses.asdict(module.config)  # type: ignore[call-overload]
         optimizer = torch.optim.AdamW(
-            module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+            module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
         batches = math.ceil(len(training_clips) / settings.batch_clips)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs * batches)

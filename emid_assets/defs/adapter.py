@@ -3,10 +3,9 @@
 import dagster as dg
 import polars as pl
 
-from emid_assets.defs.alignment import EVERY_PARTITION
 from emid_assets.defs.checks import check_result, schema_result, table_asset
 from emid_assets.defs.embeddings import GPU_POOL
-from emid_assets.defs.partitions import NETWORK_PARTITIONS
+from emid_assets.defs.partitions import NETWORK_PARTITIONS, every_partition
 from emid_assets.defs.resources import SettingsResource
 from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
 from emid_assets.store.data_version import frame_digest
@@ -20,10 +19,7 @@ WEIGHTS_FOLDER = "weights"
     kinds={"torch", "duckdb"},
     partitions_def=NETWORK_PARTITIONS,
     pool=GPU_POOL,
-    ins={
-        name: EVERY_PARTITION
-        for name in ("music_embeddings", "image_embeddings", "fused_pairs", "music_clips", "images")
-    },
+    ins=every_partition("music_embeddings", "image_embeddings", "fused_pairs", "music_clips", "images"),
     checks={"loss_is_finite": "The loss of every epoch is a finite number."},
 )
 def trained_adapter(
@@ -90,14 +86,10 @@ def trained_adapter(
             "best_epoch": adapter.best_epoch,
             **{name: value for name, value in best.items() if name != "epoch" and value is not None},
             "loss_curve": dg.MetadataValue.md(
-                markdown_image(
-                    loss_figure(network, history, adapter.best_epoch), f"Loss of {network}"
-                )
+                markdown_image(loss_figure(network, history, adapter.best_epoch), f"Loss of {network}")
             ),
             "metric_curves": dg.MetadataValue.md(
-                markdown_image(
-                    metrics_figure(network, history, adapter.best_epoch), f"Metrics of {network}"
-                )
+                markdown_image(metrics_figure(network, history, adapter.best_epoch), f"Metrics of {network}")
             ),
         },
         check_results=[
@@ -112,7 +104,7 @@ def trained_adapter(
     kinds={"torch", "duckdb"},
     partitions_def=NETWORK_PARTITIONS,
     pool=GPU_POOL,
-    ins={"music_embeddings": EVERY_PARTITION, "image_embeddings": EVERY_PARTITION},
+    ins=every_partition("music_embeddings", "image_embeddings"),
     checks={"finite": "No new embedding holds a number that is not finite."},
 )
 def adapted_embeddings(

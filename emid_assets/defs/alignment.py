@@ -8,7 +8,7 @@ import dagster as dg
 import polars as pl
 
 from emid_assets.defs.checks import check_result, schema_result, table_asset
-from emid_assets.defs.partitions import MUSIC_EMOTION_PARTITIONS
+from emid_assets.defs.partitions import MUSIC_EMOTION_PARTITIONS, every_partition
 from emid_assets.defs.resources import SettingsResource
 from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
 from emid_assets.store.data_version import frame_digest
@@ -16,7 +16,6 @@ from emid_assets.store.duckdb_store import Lake
 
 ROW_SUM_TOLERANCE = 1e-4
 ROWS_SUMMED = 64
-EVERY_PARTITION = dg.AssetIn(partition_mapping=dg.AllPartitionMapping())
 
 
 def require_one_encoder(lake: Lake) -> None:
@@ -27,10 +26,10 @@ def require_one_encoder(lake: Lake) -> None:
     """
     made_by: dict[str, list[str]] = {}
     for table in ("music_embeddings", "image_embeddings"):
-        for partition in lake.partitions(table):
-            version = lake.current(table, partition)
-            if version is not None:
-                made_by.setdefault(str(version.metadata["fingerprint"]), []).append(f"{table}[{partition}]")
+        for version in lake.versions(table):
+            made_by.setdefault(str(version.metadata["fingerprint"]), []).append(
+                f"{table}[{version.partition}]"
+            )
     if len(made_by) > 1:
         groups = "; ".join(f"{fingerprint}: {', '.join(names)}" for fingerprint, names in made_by.items())
         raise dg.Failure(
@@ -43,9 +42,10 @@ def require_one_encoder(lake: Lake) -> None:
     group_name="alignment",
     kinds={"torch", "duckdb"},
     partitions_def=MUSIC_EMOTION_PARTITIONS,
-    ins={"image_embeddings": EVERY_PARTITION},
+    ins=every_partition("image_embeddings"),
     checks={
-        "rows_sum_to_one": "exp(score - log_sum_exp) over all images sums to one within 1e-4 (a sample of rows, in float64)."
+        "rows_sum_to_one": "exp(score - log_sum_exp) over all images sums to one within 1e-4 "
+        "(a sample of rows, in float64)."
     },
 )
 def similarity_matrix(
@@ -83,7 +83,7 @@ def similarity_matrix(
     group_name="alignment",
     kinds={"numpy", "duckdb"},
     partitions_def=MUSIC_EMOTION_PARTITIONS,
-    ins={"music_clips": EVERY_PARTITION, "images": EVERY_PARTITION},
+    ins=every_partition("music_clips", "images"),
     checks={"within_range": "E lies in [0, 1] and no distance is missing."},
 )
 def va_distances(
@@ -120,7 +120,7 @@ def va_distances(
                 [f"music {axis}" for axis in music.fixed_axes]
                 + [f"image {axis}" for axis in image.fixed_axes]
             ),
-            "mean_emotional_similarity": distances["emotional_similarity"].mean() or 0.0,
+            "mean_emotional_similarity": _mean(distances["emotional_similarity"]),
         },
         check_results=[
             schema_result("va_distances", distances),
@@ -137,7 +137,7 @@ def va_distances(
     group_name="alignment",
     kinds={"numpy", "duckdb"},
     partitions_def=MUSIC_EMOTION_PARTITIONS,
-    ins={"images": EVERY_PARTITION},
+    ins=every_partition("images"),
     checks={
         "m_pairs_each": "Each clip has exactly m pairs, or as many as it has candidates where that is fewer.",
         "images_exist": "Every pair's image is a usable image.",
@@ -174,7 +174,7 @@ def fused_pairs(
             "alpha": settings.alpha,
             "images_per_clip": settings.images_per_clip,
             "semantic_rescaling": settings.semantic_rescaling,
-            "mean_fused_score": pairs["fused_score"].mean() or 0.0,
+            "mean_fused_score": _mean(pairs["fused_score"]),
         },
         check_results=[
             schema_result("fused_pairs", pairs),
@@ -188,3 +188,7 @@ def fused_pairs(
             ),
         ],
     )
+
+
+def _mean(values: pl.Series) -> float:
+    return float(values.to_numpy().mean()) if len(values) else float("nan")

@@ -35,7 +35,8 @@ def table_asset(
         ]
         # Dagster takes the annotation MaterializeResult beside checks for "no value" and refuses a frame.
         del compute.__annotations__["return"]
-        return dg.asset(check_specs=specs, **arguments)(compute)
+        asset: dg.AssetsDefinition = dg.asset(check_specs=specs, **arguments)(compute)
+        return asset
 
     return decorate
 

@@ -3,9 +3,9 @@
 import dagster as dg
 import polars as pl
 
-from emid_assets.defs.alignment import EVERY_PARTITION
 from emid_assets.defs.checks import check_result, schema_result, table_asset
 from emid_assets.defs.embeddings import encoder_of
+from emid_assets.defs.partitions import every_partition
 from emid_assets.defs.resources import SettingsResource
 from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
 from emid_assets.settings import Settings
@@ -17,13 +17,10 @@ REPORT_FILE = "report.html"
 @table_asset(
     group_name="evaluation",
     kinds={"matplotlib", "html", "duckdb"},
-    ins={
-        name: EVERY_PARTITION
-        for name in (
-            "music_clips", "images", "music_embeddings", "image_embeddings", "similarity_matrix",
-            "va_distances", "fused_pairs", "trained_adapter", "adapted_embeddings",
-        )
-    },
+    ins=every_partition(
+        "music_clips", "images", "music_embeddings", "image_embeddings", "similarity_matrix",
+        "va_distances", "fused_pairs", "trained_adapter", "adapted_embeddings",
+    ),
     checks={"every_clip_paired": "Every usable clip has pairs in the report."},
 )  # fmt: skip
 def evaluation_report(

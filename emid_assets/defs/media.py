@@ -24,7 +24,7 @@ GRACE_S = 24 * 3600.0
 def media_inventory(
     context: dg.AssetExecutionContext, settings: SettingsResource
 ) -> dg.MaterializeResult[pl.DataFrame]:
-    """Every file below `music/` and `images/` and every row of the tables: hash, label, facts, or why not usable.
+    """Every file in the media folder and every row of its tables: hash, label, facts, or why not usable.
 
     Materialize this after the media folder has changed; a file of unchanged size and modification
     time is not read again.

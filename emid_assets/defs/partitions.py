@@ -44,3 +44,8 @@ def rows_of_shard(
         for item in frame[id_column]
     ]
     return frame.filter(pl.Series(mine, dtype=pl.Boolean))
+
+
+def every_partition(*assets: str) -> dict[str, dg.AssetIn]:
+    """Inputs that are read whole: all partitions of each asset, in one frame."""
+    return {asset: dg.AssetIn(partition_mapping=dg.AllPartitionMapping()) for asset in assets}

@@ -8,7 +8,7 @@ from pydantic import create_model
 from emid_assets.settings import Settings
 
 
-class SettingsResource(dg.ConfigurableResource, Settings):
+class SettingsResource(dg.ConfigurableResource["SettingsResource"], Settings):
     """The settings of a run; what the launchpad does not name keeps the value it was loaded with."""
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from emid_assets.encoders import imagebind_model
 from emid_assets.encoders.base import (
@@ -28,7 +29,14 @@ from emid_assets.encoders.imagebind_preprocessing import (
     prepare_image,
     prepare_music,
 )
-from emid_assets.encoders.linear_products import PRODUCTS, ProductName, fastest_product, use_product
+from emid_assets.encoders.linear_products import (
+    PRODUCTS,
+    Product,
+    ProductLinear,
+    ProductName,
+    fastest_product,
+    use_product,
+)
 from emid_assets.encoders.torch_device import choose_device, map_items, memory_errors
 
 CODE_VERSION = "1"
@@ -89,6 +97,8 @@ class ImageBindEncoder:
             for trunk in model.modality_trunks.values():  # type: ignore[operator]
                 for block in trunk.blocks:
                     use_product(block, PRODUCTS[self.product], dtype)
+            stem = model.modality_preprocessors["vision"].rgbt_stem  # type: ignore[index,union-attr]
+            stem.proj = PatchProduct(stem.proj[1], PRODUCTS[self.product], dtype)
         self._model = model.to(device)
         self._chunk = DEVICE_CHUNK
         self.dimension = int(model.modality_heads["audio"][2].out_features)  # type: ignore[index,union-attr]
@@ -148,6 +158,26 @@ class ImageBindEncoder:
         for row, item in zip(staged, items, strict=False):
             row.copy_(torch.from_numpy(item))
         return staged.to(self._device, non_blocking=True)
+
+
+class PatchProduct(nn.Module):
+    """The vision trunk's patch embedding of still images, as one product.
+
+    The official code repeats an image to a video of two frames and convolves it with kernels as wide
+    as their stride: a product of each patch with the sum of the kernel's two frames.
+    """
+
+    def __init__(self, convolution: nn.Conv3d, product: Product, dtype: torch.dtype) -> None:
+        super().__init__()
+        self._side = convolution.kernel_size[1]
+        weight = convolution.weight.detach().sum(dim=2).flatten(1)
+        self.linear = ProductLinear(weight, None, product, dtype)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(n, 3, s, s) to (n, width, patches), float32."""
+        patches = functional.pixel_unshuffle(images, self._side)
+        embedded: Tensor = self.linear(patches.flatten(2).transpose(1, 2))
+        return embedded.to(torch.float32).transpose(1, 2)
 
 
 def choose_precision_and_product(

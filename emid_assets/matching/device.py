@@ -72,13 +72,13 @@ def shard_state_on_device(
                 for block_rows, state in zip(rows, states, strict=True):
                     state.absorb(_product(block_rows, tile), first_column + first + start)
             columns = first + len(part)
-    state = RowState(
-        maximum=np.concatenate([state.maximum.double().cpu().numpy() for state in states] or [np.empty(0)]),
-        sum_exp=np.concatenate([state.sum_exp.cpu().numpy() for state in states] or [np.empty(0)]),
+    joined = RowState(
+        maximum=np.concatenate([s.maximum.double().cpu().numpy() for s in states] or [np.empty(0)]),
+        sum_exp=np.concatenate([s.sum_exp.cpu().numpy() for s in states] or [np.empty(0)]),
         ids=np.concatenate([s.ids.cpu().numpy() for s in states] or [np.empty((0, width), np.int64)]),
         scores=np.concatenate([s.scores.cpu().numpy() for s in states] or [np.empty((0, width), np.float32)]),
     )
-    return ShardState(state, columns, column_norm, _rounding(precision, X.shape[1]))
+    return ShardState(joined, columns, column_norm, _rounding(precision, X.shape[1]))
 
 
 class _DeviceRows:

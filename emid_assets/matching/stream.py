@@ -196,7 +196,7 @@ def settle_shards(
     parts = column_parts(Y, X)
     if parts.known_columns not in (shard.columns, np.inf):
         raise MatchingError(
-            f"the shards hold {shard.columns} columns and Y {parts.known_columns}: merge all of them"
+            f"the shards hold {shard.columns} columns and Y {parts.known_columns:.0f}: merge all of them"
         )
     if column_ids is not None and len(column_ids) != shard.columns:
         raise MatchingError(f"{len(column_ids)} column ids were given for {shard.columns} columns")

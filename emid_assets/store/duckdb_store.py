@@ -183,6 +183,15 @@ class Lake:
         with duckdb.connect() as connection, self._opened(connection, table, partition) as version:
             return version
 
+    def versions(self, table: str) -> list[Version]:
+        """The version that counts of every partition, sorted by partition, with its metadata."""
+        found = []
+        with duckdb.connect() as connection:
+            for partition in self.partitions(table):
+                with self._opened(connection, table, partition) as version:
+                    found.append(version)
+        return found
+
     # Reading
 
     def read(

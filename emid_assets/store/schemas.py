@@ -96,7 +96,10 @@ MEDIA_INVENTORY = TableSchema(
         "is_original_clip": (_B, "music: false where the row is an expanded clip of a source"),
         "source_id": (_S, "music: the source clip that every split groups by"),
         "feelings": (FEELINGS_TYPE, "music: percentages over the 28 feelings; null where unrated"),
-        **{f"rating_{name}": (_F32, f"music: mean {name} rating, 1 to 9; null where missing") for name in RATINGS},
+        **{
+            f"rating_{name}": (_F32, f"music: mean {name} rating, 1 to 9; null where missing")
+            for name in RATINGS
+        },
         "valence": (_F64, "valence on the modality's own scale: music 1 to 9, image 0 to 1"),
         "arousal": (_F64, "arousal on the modality's own scale: music 1 to 9, image 0 to 1"),
         "va_source": (_S, "ratings or category_mean (music), measured or tag (image)"),
@@ -117,14 +120,26 @@ MUSIC_CLIPS = TableSchema(
     {
         "clip_id": (_S, "unique id: the path below music/, or the table's id"),
         **_from_inventory(
-            "file", "start_s", "duration_s", "sample_rate", "channels", "content_hash",
-            "label_source", "is_original_clip", "source_id",
+            "file",
+            "start_s",
+            "duration_s",
+            "sample_rate",
+            "channels",
+            "content_hash",
+            "label_source",
+            "is_original_clip",
+            "source_id",
         ),
         "emotion": (_S, "key of the Cowen category, such as sad"),
         "genre": (_S, "letter of the Cowen category, A to M"),
         **_from_inventory(
-            "feelings", *(f"rating_{name}" for name in RATINGS),
-            "valence", "arousal", "va_source", "licence", "author",
+            "feelings",
+            *(f"rating_{name}" for name in RATINGS),
+            "valence",
+            "arousal",
+            "va_source",
+            "licence",
+            "author",
         ),
     },
 )
@@ -263,8 +278,17 @@ EVALUATION_REPORT = TableSchema(
 TABLES: dict[str, TableSchema] = {
     schema.name: schema
     for schema in (
-        MEDIA_INVENTORY, MUSIC_CLIPS, IMAGES, REJECTED_MEDIA, MUSIC_EMBEDDINGS, IMAGE_EMBEDDINGS,
-        SIMILARITY_MATRIX, VA_DISTANCES, FUSED_PAIRS, TRAINED_ADAPTER, ADAPTED_EMBEDDINGS,
+        MEDIA_INVENTORY,
+        MUSIC_CLIPS,
+        IMAGES,
+        REJECTED_MEDIA,
+        MUSIC_EMBEDDINGS,
+        IMAGE_EMBEDDINGS,
+        SIMILARITY_MATRIX,
+        VA_DISTANCES,
+        FUSED_PAIRS,
+        TRAINED_ADAPTER,
+        ADAPTED_EMBEDDINGS,
         EVALUATION_REPORT,
     )
 }

@@ -50,6 +50,21 @@ def test_bf16_layers_stay_near_float32() -> None:
     assert torch.nn.functional.cosine_similarity(got.float().flatten(), expected.flatten(), dim=0) > 0.999
 
 
+@pytest.mark.parametrize("sharpness", [1.0, 6.0])
+def test_bf16_attention_is_as_near_to_float64_as_torchs_own(sharpness: float) -> None:
+    torch.manual_seed(0)
+    exact = [torch.randn(3, 4, 257, 80, dtype=torch.float64) for _ in range(3)]
+    query, key, value = (tensor.bfloat16() for tensor in (sharpness * exact[0], exact[1], exact[2]))
+    scores = query.double() @ key.double().transpose(-1, -2) / 80**0.5
+    expected = scores.softmax(-1) @ value.double()
+
+    def off(got: torch.Tensor) -> float:
+        return float((got.double() - expected).norm() / expected.norm())
+
+    own = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+    assert off(linear_products.attend(query, key, value)) < max(1.2 * off(own), 5e-3)
+
+
 def test_attention_with_a_mask_is_refused() -> None:
     attention = ProductAttention(nn.MultiheadAttention(8, 2), PRODUCTS["torch"], torch.float32)
     with pytest.raises(ValueError, match="mask"):

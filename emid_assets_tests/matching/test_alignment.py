@@ -1,6 +1,9 @@
 """The alignment stage as frames, against the method's formulas pair by pair."""
 
+import io
+import multiprocessing
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from typing import Literal
 
 import numpy as np
@@ -11,7 +14,9 @@ from emid_assets.affect.valence_arousal import emotional_similarity
 from emid_assets.matching.alignment import (
     embedding_matrix,
     fused_pairs_frame,
+    merge_similarity_shards,
     similarity_frame,
+    similarity_shard_frame,
     va_distance_frame,
 )
 from emid_assets.matching.stream import MatchingError
@@ -169,3 +174,45 @@ def test_missing_or_doubled_input_is_an_error_that_names_it() -> None:
         fused_pairs_frame(similarity, distances[1:], 0.6, 3, "raw")
     with pytest.raises(MatchingError, match="'clip 0' are not together"):
         fused_pairs_frame(pl.concat([similarity, similarity[:1]]), distances, 0.6, 3, "raw")
+
+
+def _shard_in_a_process(job: tuple[bytes, bytes, int]) -> bytes:
+    music, images, k = pl.read_ipc(io.BytesIO(job[0])), pl.read_ipc(io.BytesIO(job[1])), job[2]
+    return _as_bytes(similarity_shard_frame(music, images, k))
+
+
+def _as_bytes(frame: pl.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    frame.write_ipc(buffer)
+    return buffer.getvalue()
+
+
+def test_four_by_three_shards_from_separate_processes_merge_to_the_frame_of_one() -> None:
+    world = _world(n=22, m=190, d=16)
+    clips = [world["music"][i : i + 6] for i in range(0, 22, 6)]
+    images = [world["images"][i : i + 64] for i in range(0, 190, 64)]
+    jobs = [(_as_bytes(row), _as_bytes(column), 12) for row in clips for column in images]
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        shards = [pl.read_ipc(io.BytesIO(done)) for done in pool.map(_shard_in_a_process, jobs)]
+    rows = [
+        merge_similarity_shards(shards[3 * i + 2 : 3 * i - 1 if i else None : -1], row, world["images"], 12)
+        for i, row in enumerate(clips)
+    ]
+    merged, whole = pl.concat(rows), similarity_frame(world["music"], world["images"], 12)
+    keys = ["clip_id", "image_id", "rank"]
+    assert merged.select(keys).equals(whole.select(keys))
+    np.testing.assert_allclose(merged["log_sum_exp"], whole["log_sum_exp"], rtol=1e-6)
+    np.testing.assert_allclose(merged["score"], whole["score"], rtol=1e-5)
+
+
+def test_shards_of_other_clips_or_of_too_few_images_are_refused() -> None:
+    world = _world()
+    first, second = (
+        similarity_shard_frame(world["music"], part, 5) for part in world["images"].iter_slices(30)
+    )
+    with pytest.raises(MatchingError, match="hold 30 columns and Y 60"):
+        merge_similarity_shards([first], world["music"], world["images"], 5)
+    with pytest.raises(MatchingError, match="of other clips"):
+        merge_similarity_shards([first, second], world["music"].reverse(), world["images"], 5)
+    with pytest.raises(MatchingError, match="has no embedding any more"):
+        merge_similarity_shards([first, second], world["music"], world["images"][1:], 5)

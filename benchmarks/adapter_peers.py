@@ -1,0 +1,203 @@
+"""Peers of `adapter.py`: each trains on the task's pairs and writes its top 10 for the task's clips.
+
+Runs in an interpreter that has the peer, numpy and scipy; it reads and writes npz files, so nothing
+of the project's own environment is needed but `emid_assets.adapters.retrieval` (numpy only).
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emid_assets.adapters.retrieval import Relevance, inner_product_scores, rank
+
+
+@dataclass(frozen=True)
+class Task:
+    """Training pairs of known clips and images."""
+
+    clips: NDArray[np.int64]
+    images: NDArray[np.int64]
+    n_clips: int
+    n_images: int
+    image_features: NDArray[np.float32]
+    seed: int
+    epochs: int
+
+    def matrix(self) -> Any:
+        from scipy.sparse import csr_matrix
+
+        ones = np.ones(len(self.clips), dtype=np.float32)
+        return csr_matrix((ones, (self.clips, self.images)), shape=(self.n_clips, self.n_images))
+
+    def with_negatives(self, each: int) -> list[tuple[int, int, float]]:
+        """Pairs as ratings 1, and `each` sampled images per pair as ratings 0."""
+        rng = np.random.default_rng(self.seed)
+        drawn = rng.integers(self.n_images, size=(len(self.clips), each))
+        positive = [(int(c), int(i), 1.0) for c, i in zip(self.clips, self.images, strict=True)]
+        negative = [(int(c), int(i), 0.0) for c, row in zip(self.clips, drawn, strict=True) for i in row]
+        return positive + negative
+
+
+Trained = tuple[str, NDArray[Any], NDArray[Any], int, float]
+"""Name, clip vectors, image vectors (their inner product ranks), epochs, CPU seconds."""
+
+
+def _with_bias(p: Any, b_u: Any, q: Any, b_i: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    p, q = np.asarray(p, dtype=np.float64), np.asarray(q, dtype=np.float64)
+    ones_u, ones_i = np.ones((len(p), 1)), np.ones((len(q), 1))
+    left = np.hstack([p, np.reshape(np.asarray(b_u), (-1, 1)), ones_u])
+    return left, np.hstack([q, ones_i, np.reshape(np.asarray(b_i), (-1, 1))])
+
+
+def implicit_peers(task: Task) -> Iterator[Trained]:
+    from implicit.als import AlternatingLeastSquares
+    from implicit.bpr import BayesianPersonalizedRanking
+
+    matrix = task.matrix()
+    for name, model, epochs in (
+        (
+            "implicit-als-256",
+            AlternatingLeastSquares(factors=256, iterations=15, random_state=task.seed, num_threads=1),
+            15,
+        ),
+        (
+            "implicit-bpr",
+            BayesianPersonalizedRanking(factors=128, iterations=200, random_state=task.seed, num_threads=1),
+            200,
+        ),
+    ):
+        started = time.process_time()
+        model.fit(matrix, show_progress=False)
+        yield name, model.user_factors, model.item_factors, epochs, time.process_time() - started
+
+
+def cornac_peers(task: Task) -> Iterator[Trained]:
+    import cornac
+
+    triples = [(int(c), int(i), 1.0) for c, i in zip(task.clips, task.images, strict=True)]
+    dataset = cornac.data.Dataset.from_uir(triples, seed=task.seed)
+    ratings = cornac.data.Dataset.from_uir(task.with_negatives(4), seed=task.seed)
+    features = cornac.data.ImageModality(
+        features=task.image_features, ids=list(range(task.n_images)), normalized=False
+    )
+    for name, model, data in (
+        ("cornac-bpr", cornac.models.BPR(k=128, max_iter=200, learning_rate=0.05, lambda_reg=0.001, seed=task.seed, num_threads=1), dataset),
+        ("cornac-mf", cornac.models.MF(k=64, max_iter=task.epochs, learning_rate=0.05, seed=task.seed, num_threads=1), ratings),
+        ("cornac-vbpr", cornac.models.VBPR(k=64, k2=64, n_epochs=task.epochs, batch_size=1024, seed=task.seed), dataset),
+    ):  # fmt: skip
+        if name == "cornac-vbpr":
+            features.build(id_map=data.iid_map)
+            data.add_modalities(item_image=features)
+        started = time.process_time()
+        model.fit(data)
+        seconds = time.process_time() - started
+        epochs = 200 if name == "cornac-bpr" else task.epochs
+        if name == "cornac-vbpr":
+            p = np.hstack([model.gamma_user, model.theta_user])
+            q = np.hstack([model.gamma_item, model.theta_item])
+            left, right = _with_bias(p, np.zeros(len(p)), q, model.beta_item + model.visual_bias.ravel())
+        elif name == "cornac-bpr":
+            left, right = _with_bias(
+                model.u_factors, np.zeros(len(model.u_factors)), model.i_factors, model.i_biases
+            )
+        else:
+            left, right = _with_bias(model.u_factors, model.u_biases, model.i_factors, model.i_biases)
+        yield name, *_in_place(left, right, data.uid_map, data.iid_map, task), epochs, seconds
+
+
+def _in_place(
+    left: NDArray[Any], right: NDArray[Any], clips: dict[int, int], images: dict[int, int], task: Task
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Rows by our numbers; what the peer never saw gets the least bias, so it ranks last."""
+    p, q = np.zeros((task.n_clips, left.shape[1])), np.zeros((task.n_images, right.shape[1]))
+    p[:, -1] = 1.0
+    q[:, -1] = -1e6
+    p[list(clips)] = left[list(clips.values())]
+    q[list(images)] = right[list(images.values())]
+    return p, q
+
+
+def lightfm_peers(task: Task) -> Iterator[Trained]:
+    from lightfm import LightFM
+
+    model = LightFM(no_components=128, loss="warp", learning_rate=0.05, random_state=task.seed)
+    started = time.process_time()
+    model.fit(task.matrix(), epochs=task.epochs, num_threads=1)
+    seconds = time.process_time() - started
+    b_u, p = model.get_user_representations()
+    b_i, q = model.get_item_representations()
+    yield "lightfm-warp", *_with_bias(p, b_u, q, b_i), task.epochs, seconds
+
+
+def surprise_peers(task: Task) -> Iterator[Trained]:
+    import pandas
+    from surprise import SVD, Dataset, Reader, SVDpp
+
+    frame = pandas.DataFrame(task.with_negatives(4), columns=["clip", "image", "rating"])
+    frame = frame.drop_duplicates(["clip", "image"])
+    data = Dataset.load_from_df(frame, Reader(rating_scale=(0, 1))).build_full_trainset()
+    for name, model, epochs in (
+        (
+            "surprise-svd",
+            SVD(n_factors=64, n_epochs=task.epochs, lr_all=0.02, random_state=task.seed),
+            task.epochs,
+        ),
+        (
+            "surprise-svdpp",
+            SVDpp(n_factors=32, n_epochs=10, lr_all=0.02, random_state=task.seed, cache_ratings=True),
+            10,
+        ),
+    ):
+        started = time.process_time()
+        model.fit(data)
+        seconds = time.process_time() - started
+        p = np.array(model.pu)
+        if name == "surprise-svdpp":
+            for user, rated in data.ur.items():
+                p[user] += np.sum([model.yj[item] for item, _ in rated], axis=0) / np.sqrt(len(rated))
+        left, right = _with_bias(p, model.bu, model.qi, model.bi)
+        clips = {data.to_raw_uid(user): user for user in data.all_users()}
+        images = {data.to_raw_iid(item): item for item in data.all_items()}
+        yield name, *_in_place(left, right, clips, images, task), epochs, seconds
+
+
+PEERS: dict[str, Callable[[Task], Iterator[Trained]]] = {
+    "implicit": implicit_peers,
+    "cornac": cornac_peers,
+    "lightfm": lightfm_peers,
+    "surprise": surprise_peers,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("peer", choices=PEERS)
+    parser.add_argument("task", type=Path)
+    parser.add_argument("answer", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=50)
+    arguments = parser.parse_args()
+    with np.load(arguments.task) as file:
+        task = Task(
+            file["clips"], file["images"], int(file["n_clips"]), int(file["n_images"]),
+            file["image_features"], arguments.seed, arguments.epochs,
+        )  # fmt: skip
+        rows = file["rows"]
+    excluded = Relevance.of_pairs(task.clips, task.images, task.n_images)
+    answer: dict[str, Any] = {"names": []}
+    for name, left, right, epochs, seconds in PEERS[arguments.peer](task):
+        scores = inner_product_scores(left.astype(np.float32), right.astype(np.float32))
+        answer["names"].append(name)
+        answer[f"{name}_ranked"] = rank(scores, rows, 10, excluded)
+        answer[f"{name}_epochs"], answer[f"{name}_seconds"] = epochs, seconds
+    np.savez(arguments.answer, **answer)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""X and Y beyond memory: parts from files, groups of rows, and what they take."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emid_assets.matching.stream import (
+    ArrayParts,
+    FileParts,
+    MatchingError,
+    fit_memory,
+    stream_row_groups,
+    top_k_softmax,
+)
+from emid_assets_tests.matching.brute_force import unit_rows
+
+
+def test_parts_read_from_a_file_give_the_bits_of_the_array_in_memory(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    X, Y = unit_rows(rng, 50, 32, 20.0), unit_rows(rng, 1000, 32)
+    np.save(tmp_path / "Y.npy", Y)
+    whole = top_k_softmax(X, Y, 10, tile_columns=250)
+    for parts in (
+        FileParts(tmp_path / "Y.npy", 500),
+        ArrayParts(np.load(tmp_path / "Y.npy", mmap_mode="r"), 250),
+    ):
+        state = top_k_softmax(X, parts, 10, tile_columns=250)
+        assert state.ids.tobytes() == whole.ids.tobytes()
+        assert state.sum_exp.tobytes() == whole.sum_exp.tobytes()
+
+
+def test_groups_of_rows_within_a_memory_give_the_ids_of_all_rows_at_once(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    X, Y = unit_rows(rng, 90, 16, 20.0), unit_rows(rng, 1000, 16)
+    np.save(tmp_path / "X.npy", X)
+    memory = 8.6 + 2 * 0.05
+    rows, columns = fit_memory(memory, 16, 20, threads=1)
+    assert rows < 90
+    assert columns < 1000
+    groups = list(
+        stream_row_groups(np.load(tmp_path / "X.npy", mmap_mode="r"), Y, 20, memory_mb=memory, threads=1)
+    )
+    assert len(groups) > 1
+    assert [group.start for group, _ in groups] == list(range(0, 90, rows))
+    ids = np.concatenate([state.ids for _, state in groups])
+    np.testing.assert_array_equal(ids, top_k_softmax(X, Y, 20).ids)
+
+
+def test_a_memory_that_holds_no_tile_and_a_file_of_another_type_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(MatchingError, match="10 MB is too little"):
+        fit_memory(10, 1024, 50, threads=1)
+    np.save(tmp_path / "Y.npy", np.ones((3, 2)))
+    with pytest.raises(MatchingError, match=r"Y.npy holds float64 of shape \(3, 2\)"):
+        FileParts(tmp_path / "Y.npy", 10)
+
+
+PAST_MEMORY = """
+import resource, sys
+import numpy as np
+from emid_assets.matching.stream import FileParts, top_k_softmax
+X = np.load(sys.argv[1])
+top_k_softmax(X[:2], X, 2, backend="numba", product="onednn")  # libraries and compiled code are loaded
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+state = top_k_softmax(X, FileParts(sys.argv[2], 65536), 50)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+np.save(sys.argv[3], state.ids)
+"""
+
+
+@pytest.mark.heavy
+def test_a_million_images_stream_within_a_gigabyte_with_the_ids_of_memory(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    X = unit_rows(rng, 500, 256, 20.0)
+    Y = np.concatenate([unit_rows(rng, 100_000, 256) for _ in range(10)])
+    np.save(tmp_path / "X.npy", X)
+    np.save(tmp_path / "Y.npy", Y)
+    files = [str(tmp_path / name) for name in ("X.npy", "Y.npy", "ids.npy")]
+    done = subprocess.run(
+        [sys.executable, "-c", PAST_MEMORY, *files], check=True, capture_output=True, text=True
+    )
+    assert float(done.stdout) < 1000.0
+    np.testing.assert_array_equal(np.load(files[2]), top_k_softmax(X, Y, 50).ids)

@@ -1,0 +1,98 @@
+"""Which product is used, what the fast mode gets wrong, and what loading the package costs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emid_assets.matching.product import find_product, measure_products
+from emid_assets.matching.quantised import fast_mode_error
+from emid_assets.matching.stream import top_k_softmax
+from emid_assets_tests.matching.brute_force import brute_force_scores, brute_force_top_k, unit_rows
+
+
+def test_the_probe_measures_every_product_that_works_and_numpy_always_does() -> None:
+    speeds = measure_products(64)
+    assert speeds["numpy"] > 0
+    assert set(speeds) <= {"numpy", "torch", "onednn"}
+
+
+def test_an_operator_that_torch_no_longer_has_falls_out_of_the_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(self: object) -> None:
+        raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute '_reorder_linear_weight'")
+
+    monkeypatch.setattr("emid_assets.matching.product.OneDnnProduct.__init__", gone)
+    assert "onednn" not in measure_products(32)
+    assert "numpy" in measure_products(32)
+
+
+def test_an_unknown_product_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="'blas' is not known: choose one of auto, numpy, torch"):
+        find_product("blas", 8)  # type: ignore[arg-type]
+
+
+def test_fast_mode_keeps_the_top_k_sets_and_the_denominators_within_the_stated_error() -> None:
+    rng = np.random.default_rng(0)
+    X, Y = unit_rows(rng, 1000, 1024, 20.0), unit_rows(rng, 3000, 1024)
+    error = fast_mode_error(top_k_softmax(X, Y, 50), top_k_softmax(X, Y, 50, product="int8"))
+    assert error.rows == 1000
+    assert error.equal_sets >= 0.999
+    assert error.log_sum_exp <= 0.01
+
+
+def test_fast_mode_error_counts_rows_whose_sets_differ() -> None:
+    rng = np.random.default_rng(1)
+    X, Y = unit_rows(rng, 4, 8, 20.0), unit_rows(rng, 50, 8)
+    exact = top_k_softmax(X, Y, 5)
+    shifted = top_k_softmax(X, Y[::-1].copy(), 5)
+    assert fast_mode_error(exact, shifted).equal_sets == 0.0
+    assert fast_mode_error(exact, exact).log_sum_exp == 0.0
+
+
+def test_without_numba_the_same_ids_come_from_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numba", None)
+    monkeypatch.delitem(sys.modules, "emid_assets.matching.compiled", raising=False)
+    monkeypatch.delattr("emid_assets.matching.compiled", raising=False)
+    monkeypatch.setattr("emid_assets.matching.stream.SMALL_PROBLEM", 0.0)
+    rng = np.random.default_rng(3)
+    X, Y = unit_rows(rng, 9, 16, 20.0), unit_rows(rng, 200, 16)
+    ids, _ = brute_force_top_k(brute_force_scores(X, Y), 7)
+    np.testing.assert_array_equal(top_k_softmax(X, Y, 7).ids, ids)
+    with pytest.raises(ImportError):
+        top_k_softmax(X, Y, 7, backend="numba")
+
+
+def _python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+def test_importing_the_frames_loads_neither_torch_nor_numba() -> None:
+    heavy = _python(
+        "import sys, emid_assets.matching.alignment as a\n"
+        "print([name for name in ('torch', 'numba', 'scipy', 'matplotlib') if name in sys.modules])"
+    )
+    assert heavy.strip() == "[]"
+
+
+def test_a_small_problem_loads_neither_torch_nor_numba() -> None:
+    heavy = _python(
+        "import sys, numpy as np\n"
+        "from emid_assets.matching.stream import top_k_softmax\n"
+        "X = np.eye(20, dtype=np.float32)\n"
+        "assert top_k_softmax(X, X, 1).ids.ravel().tolist() == list(range(20))\n"
+        "print([name for name in ('torch', 'numba') if name in sys.modules])"
+    )
+    assert heavy.strip() == "[]"
+
+
+def test_a_second_process_loads_the_compiled_loops_instead_of_compiling_them(tmp_path: Path) -> None:
+    code = (
+        f"import os; os.environ['NUMBA_CACHE_DIR'] = {str(tmp_path)!r}\n"
+        "import numpy as np\n"
+        "from emid_assets.matching import compiled\n"
+        "compiled.sort_rows(np.zeros((2, 9)), np.zeros((2, 9), dtype=np.int64))\n"
+        "print(sum(compiled._sort_rows.stats.cache_misses.values()))"
+    )
+    assert [_python(code).strip(), _python(code).strip()] == ["1", "0"]
