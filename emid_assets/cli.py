@@ -5,10 +5,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, NoReturn, TypeVar, get_args
 
 import click
 
+from emid_assets.cli_imagebind import imagebind
 from emid_assets.instance import environment_of, prepare_instance
 from emid_assets.settings import (
     ENVIRONMENT_PREFIX,
@@ -105,5 +106,21 @@ def ui(host: str, port: int, **options: Any) -> None:
     os.execve(command[0], command, os.environ | environment_of(settings, home))
 
 
+main.add_command(imagebind)
+
+
+def entry_point() -> NoReturn:
+    """`emid` as it is installed."""
+    code: str | int | None = 0
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code
+    # Without the interpreter's own clearing up: beside torch, DuckDB 2.0 prints pages of "leaked" then.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 1)
+
+
 if __name__ == "__main__":
-    main()
+    entry_point()

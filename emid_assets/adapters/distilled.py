@@ -75,6 +75,9 @@ class Distilled(nn.Module):
         self.music_feeling_residual = nn.Linear(config.hidden, waves)
         self.image_feeling = nn.Linear(waves + 1, config.hidden)
         self.image_feeling_residual = nn.Linear(config.hidden, known.learned + 1)
+        # Which part of the plane an image wins depends on its rivals there: no content tells it.
+        self.image_waves = nn.Embedding(known.images + 1, waves, padding_idx=0)
+        nn.init.zeros_(self.image_waves.weight)
         self.history_content = nn.Linear(known.learned + waves + 1, known.learned + waves, bias=False)
         self.history_factors = nn.Embedding(known.images + 1, known.learned + waves, padding_idx=0)
         for last in (self.music_feeling_residual, self.image_feeling_residual):
@@ -125,7 +128,7 @@ class Distilled(nn.Module):
         q, b_i = q + residual[:, :-1], b_i + residual[:, -1]
         return (
             torch.cat([p, torch.ones_like(p[:, :1])], dim=1),
-            torch.cat([q, v[:, :-1], b_i[:, None]], dim=1),
+            torch.cat([q, v[:, :-1] + self.image_waves(images.ids), b_i[:, None]], dim=1),
         )
 
     def _imagined(self, clips: Items) -> Items:

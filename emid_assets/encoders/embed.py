@@ -112,7 +112,8 @@ def embed(
     todo = [item for content_hash, item in contents.items() if not table.has(content_hash)]
     prepare = encoder.prepare_music if kind == "music" else encoder.prepare_image
     encode = encoder.encode_music if kind == "music" else encoder.encode_images
-    prepared = prepare_all(prepare, todo, workers if len(todo) >= IN_PROCESS_BELOW else 0)
+    processes = workers if len(todo) >= IN_PROCESS_BELOW else 0
+    prepared = prepare_all(prepare, todo, processes, ahead=batch_size + 2 * processes)
     reasons: dict[str, str] = {}
     encoded, start = 0, time.monotonic()
 

@@ -25,7 +25,6 @@ from socket import socketpair
 from emid_assets.encoders.base import MediaItem, Prepared
 
 Prepare = Callable[[MediaItem], Prepared]
-AHEAD_PER_WORKER = 8
 
 
 class WorkerDiedError(RuntimeError):
@@ -55,14 +54,18 @@ def prepare_one(prepare: Prepare, item: MediaItem) -> Prepared | str:
 
 
 def prepare_all(
-    prepare: Prepare, items: Sequence[MediaItem], workers: int
+    prepare: Prepare, items: Sequence[MediaItem], workers: int, ahead: int
 ) -> Iterator[tuple[MediaItem, Prepared | str]]:
     """Prepare items, in their order, `workers` processes working ahead of the consumer.
+
+    Until the first of them has started, items are prepared in this process.
 
     Args:
         prepare: a module-level function.
         items: what to prepare.
         workers: processes; 0 prepares in this one.
+        ahead: items that may be prepared and not yet taken; more than the consumer takes at once, or
+            it waits for the rest of each batch.
 
     Yields:
         each item with its prepared array, or with the reason why it has none.
@@ -75,7 +78,7 @@ def prepare_all(
         for item in items:
             yield item, prepare_one(prepare, item)
         return
-    crew = _Crew(prepare, items, workers)
+    crew = _Crew(prepare, items, workers, ahead)
     try:
         yield from crew.results()
     finally:
@@ -85,20 +88,21 @@ def prepare_all(
 class _Crew:
     """The running workers: one thread for each, which feeds it and takes what it made.
 
-    The threads only wait on sockets. They stay at most `AHEAD_PER_WORKER` items per worker ahead of
-    the consumer, so that memory is bounded.
+    The threads only wait on sockets.
     """
 
-    def __init__(self, prepare: Prepare, items: Sequence[MediaItem], workers: int) -> None:
+    def __init__(self, prepare: Prepare, items: Sequence[MediaItem], workers: int, ahead: int) -> None:
+        self._prepare = prepare
         self._items = items
         self._todo = deque(range(len(items)))
-        self._ahead = AHEAD_PER_WORKER * workers
+        self._ahead = ahead
+        self._started = False
         self._taken = 0
         self._done: dict[int, Prepared | str] = {}
         self._failure: Exception | None = None
         self._dismissed = False
         self._changed = threading.Condition()
-        self._workers = [_Worker(prepare) for _ in range(min(workers, len(items)))]
+        self._workers = [_Worker() for _ in range(min(workers, len(items)))]
         self._threads = [threading.Thread(target=self._feed, args=(worker,)) for worker in self._workers]
         for thread in self._threads:
             thread.start()
@@ -106,11 +110,16 @@ class _Crew:
     def results(self) -> Iterator[tuple[MediaItem, Prepared | str]]:
         for index, item in enumerate(self._items):
             with self._changed:
-                while index not in self._done:
+                by_us = not self._started and not self._failure
+                if by_us:
+                    self._todo.popleft()
+            own = prepare_one(self._prepare, item) if by_us else ""
+            with self._changed:
+                while not by_us and index not in self._done:
                     if self._failure:
                         raise self._failure
                     self._changed.wait()
-                result = self._done.pop(index)
+                result = own if by_us else self._done.pop(index)
                 self._taken = index + 1
                 self._changed.notify_all()
             yield item, result
@@ -128,6 +137,13 @@ class _Crew:
             worker.close()
 
     def _feed(self, worker: "_Worker") -> None:
+        try:
+            worker.start(self._prepare)
+        except WorkerDiedError as error:
+            self._fail(error)
+            return
+        with self._changed:
+            self._started = True
         while True:
             with self._changed:
                 self._changed.wait_for(
@@ -139,20 +155,23 @@ class _Crew:
             try:
                 result = worker.prepare(self._items[index])
             except (WorkerDiedError, PreparationCrashError) as error:
-                with self._changed:
-                    if not self._dismissed:
-                        self._failure = self._failure or error
-                    self._changed.notify_all()
+                self._fail(error)
                 return
             with self._changed:
                 self._done[index] = result
                 self._changed.notify_all()
 
+    def _fail(self, error: Exception) -> None:
+        with self._changed:
+            if not self._dismissed:
+                self._failure = self._failure or error
+            self._changed.notify_all()
+
 
 class _Worker:
     """One child process and the parent's end of its socket."""
 
-    def __init__(self, prepare: Prepare) -> None:
+    def __init__(self) -> None:
         # One thread each: the parallelism is the number of workers. The parent may have found this
         # package through its path alone, so the child gets the same path.
         path = os.pathsep.join(filter(None, sys.path))
@@ -166,14 +185,20 @@ class _Worker:
                 env=environment,
             )
         self._connection = Connection(ours.detach())
-        self._prepare = pickle.dumps(prepare)
-        self._greeted = False
+
+    def start(self, prepare: Prepare) -> None:
+        """Wait until the process runs and has imported what `prepare` needs."""
+        try:
+            self._connection.send_bytes(pickle.dumps(prepare))
+            self._connection.recv_bytes()
+        except (EOFError, OSError) as error:
+            raise WorkerDiedError(
+                f"a worker process {_how_it_ended(self._process.wait())} while it started; its own message "
+                "stands above, and workers = 0 prepares in the run itself"
+            ) from error
 
     def prepare(self, item: MediaItem) -> Prepared | str:
         try:
-            if not self._greeted:
-                self._connection.send_bytes(self._prepare)
-                self._greeted = True
             self._connection.send(item)
             result: Prepared | str | PreparationCrashError = self._connection.recv()
         except (EOFError, OSError) as error:
@@ -206,6 +231,7 @@ def serve(file_descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = Connection(file_descriptor)
     prepare: Prepare = pickle.loads(connection.recv_bytes())
+    connection.send_bytes(b"ready")
     while True:
         try:
             item = connection.recv()

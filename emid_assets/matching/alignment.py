@@ -16,6 +16,7 @@ from emid_assets.affect.valence_arousal import emotional_similarity, va_cosine, 
 from emid_assets.matching.exact_order import SPARE_SLOTS
 from emid_assets.matching.fusion import Rescaling, fuse, rescale, semantic_similarity
 from emid_assets.matching.product import ProductName
+from emid_assets.matching.quantised import FastModeError
 from emid_assets.matching.row_state import NO_COLUMN, RowState, empty_row_state, log_sum_exp
 from emid_assets.matching.stream import (
     MatchingError,
@@ -64,6 +65,33 @@ def similarity_frame(
     X = embedding_matrix(music_embeddings)
     state = top_k_softmax(X, images, k, column_ids=images.ranks, threads=threads, product=product)
     return _similarity_rows(music_embeddings["clip_id"], images, state)
+
+
+def measure_fast_mode(
+    music_embeddings: pl.DataFrame, image_embeddings: ImageFrames, fast: pl.DataFrame, k: int, rows: int = 64
+) -> FastModeError:
+    """What the fast mode got wrong, on clips spread evenly over the frame: to be kept beside the asset.
+
+    Args:
+        music_embeddings: the clips that `fast` was made from.
+        image_embeddings: the images that it was made from.
+        fast: SIMILARITY_MATRIX rows of `similarity_frame(..., product="int8")`.
+        k: candidates per clip, as they were for `fast`.
+        rows: how many clips to compare with the exact mode.
+    """
+    sample = music_embeddings.gather_every(max(1, len(music_embeddings) // rows))
+    exact = similarity_frame(sample, image_embeddings, k)
+    same = exact.join(fast, on=["clip_id", "image_id"], how="semi").group_by("clip_id").len()
+    both = exact.filter(pl.col("rank") == 1).join(
+        fast.filter(pl.col("rank") == 1), on="clip_id", suffix="_fast"
+    )
+    off = (both["log_sum_exp"] - both["log_sum_exp_fast"]).abs().max()
+    width = len(exact) // max(1, len(sample))
+    return FastModeError(
+        rows=len(sample),
+        equal_sets=len(same.filter(pl.col("len") == width)) / max(1, len(sample)),
+        log_sum_exp=0.0 if off is None else float(off),  # type: ignore[arg-type]
+    )
 
 
 def similarity_shard_frame(

@@ -1,7 +1,7 @@
 """The fast mode: scores from an int8 product. Not exact, and never the default.
 
-Belongs here: quantisation with one scale per row (of either side), the int8 product, and the
-measurement of what it got wrong. The candidates' own scores are computed again in float64,
+Belongs here: quantisation with one scale per row (of either side), and the int8 product. What it got
+wrong is measured by `alignment.measure_fast_mode`. The candidates' own scores are computed again in float64,
 so what can differ is a candidate that int8 ranked below the spare slots, and the denominator.
 """
 
@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emid_assets.matching.product import as_tensor
-from emid_assets.matching.row_state import RowState, log_sum_exp
 
 _LARGEST = 127.0
 
@@ -67,13 +66,3 @@ class FastModeError:
     rows: int
     equal_sets: float
     log_sum_exp: float
-
-
-def fast_mode_error(exact: RowState, fast: RowState) -> FastModeError:
-    """Compare the fast mode's states with exact ones of the same rows, such as a sample of all rows."""
-    same = np.sort(exact.ids, axis=1) == np.sort(fast.ids, axis=1)
-    return FastModeError(
-        rows=exact.rows,
-        equal_sets=float(same.all(axis=1).mean()),
-        log_sum_exp=float(np.abs(log_sum_exp(exact) - log_sum_exp(fast)).max(initial=0.0)),
-    )

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,10 +17,14 @@ from emid_assets.encoders.base import (
     Prepared,
 )
 
+WORKER_MARK = "a worker was here"
+
 
 def prepare_numbers(item: MediaItem) -> Prepared:
     """Four numbers out of a text file; words in the file make it misbehave."""
     text = item.path.read_text()
+    if sys.argv[0] == "-c":  # a worker: tells an encoder that waits for one
+        (item.path.parent / WORKER_MARK).touch()
     if text == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if text == "exit":
@@ -35,9 +41,12 @@ class FakeEncoder:
     licence = "none"
     dimension = 4
 
-    def __init__(self, fingerprint: str = "fake-1", room_for: int = 1000) -> None:
+    def __init__(
+        self, fingerprint: str = "fake-1", room_for: int = 1000, wait_for: Path | None = None
+    ) -> None:
         self.fingerprint = fingerprint
         self.room_for = room_for
+        self.wait_for = wait_for
         self.batches: list[int] = []
 
     @property
@@ -54,6 +63,10 @@ class FakeEncoder:
     def encode_images(self, batch: Sequence[Prepared]) -> Float32Array:
         if len(batch) > self.room_for:
             raise EncoderOutOfMemoryError(f"room for {self.room_for}, asked for {len(batch)}")
+        give_up = time.monotonic() + 30
+        while self.wait_for is not None and not self.wait_for.exists():
+            assert time.monotonic() < give_up, "no worker came"
+            time.sleep(0.01)
         self.batches.append(len(batch))
         return np.stack(batch).astype(np.float32)
 

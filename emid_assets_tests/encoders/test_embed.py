@@ -13,7 +13,7 @@ from emid_assets.encoders.embed import Progress, embed, unit_rows
 from emid_assets.encoders.journal import clear_journal
 from emid_assets.encoders.preparation import PreparationCrashError, WorkerDiedError
 from emid_assets.store.schemas import IMAGE_EMBEDDINGS, MUSIC_EMBEDDINGS, REJECTED_MEDIA
-from emid_assets_tests.encoders.fake_encoder import FakeEncoder, numbered, write_items
+from emid_assets_tests.encoders.fake_encoder import WORKER_MARK, FakeEncoder, numbered, write_items
 
 
 def test_rows_are_unit_vectors_with_their_scale_in_the_order_of_the_items(tmp_path: Path) -> None:
@@ -118,7 +118,8 @@ def test_progress_counts_to_the_end_failures_included(tmp_path: Path) -> None:
 def test_workers_give_the_same_frame_as_no_workers(tmp_path: Path) -> None:
     items = write_items(tmp_path, [*numbered(40), "bad"])
     alone = embed(items, FakeEncoder(), "image", workers=0, batch_size=8)
-    helped = embed(items, FakeEncoder(), "image", workers=2, batch_size=8)
+    encoder = FakeEncoder(wait_for=tmp_path / WORKER_MARK)
+    helped = embed(items, encoder, "image", workers=2, batch_size=8)
     assert helped.frame.equals(alone.frame)
     assert helped.rejected.equals(alone.rejected)
 
@@ -133,7 +134,7 @@ def test_a_worker_that_dies_gives_an_error_that_says_how_and_on_what(
     with pytest.raises(
         WorkerDiedError, match=rf"{ending} while it prepared item 40 .*0040\.txt.*workers = 0"
     ):
-        embed(items, FakeEncoder(), "image", workers=2)
+        embed(items, FakeEncoder(wait_for=tmp_path / WORKER_MARK), "image", workers=2, batch_size=4)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -141,8 +142,30 @@ def test_an_error_that_is_not_the_files_fault_stops_the_run_and_names_the_item(
     tmp_path: Path, workers: int
 ) -> None:
     items = write_items(tmp_path, [*numbered(40), "crash"])
+    encoder = FakeEncoder(wait_for=tmp_path / WORKER_MARK if workers else None)
     with pytest.raises(PreparationCrashError, match=r"item 40 .*RuntimeError: a bug, not a bad file"):
-        embed(items, FakeEncoder(), "image", workers=workers)
+        embed(items, encoder, "image", workers=workers, batch_size=4)
+
+
+def test_a_worker_that_cannot_start_gives_an_error_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    encoder = FakeEncoder()
+    with pytest.raises(WorkerDiedError, match=r"ended with exit status 1 while it started.*workers = 0"):
+        embed(write_items(tmp_path, numbered(5000)), encoder, "image", workers=1, batch_size=1)
+
+
+def test_a_run_that_is_given_up_leaves_no_worker_behind(tmp_path: Path) -> None:
+    def give_up(_: Progress) -> None:
+        raise KeyboardInterrupt
+
+    items = write_items(tmp_path, numbered(40))
+    encoder = FakeEncoder(wait_for=tmp_path / WORKER_MARK)
+    with pytest.raises(KeyboardInterrupt):
+        embed(items, encoder, "image", workers=2, batch_size=4, on_progress=give_up)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
 
 
 def test_unit_rows_agrees_with_float64(tmp_path: Path) -> None:

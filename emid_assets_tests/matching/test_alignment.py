@@ -14,6 +14,7 @@ from emid_assets.affect.valence_arousal import emotional_similarity
 from emid_assets.matching.alignment import (
     embedding_matrix,
     fused_pairs_frame,
+    measure_fast_mode,
     merge_similarity_shards,
     similarity_frame,
     similarity_shard_frame,
@@ -216,3 +217,17 @@ def test_shards_of_other_clips_or_of_too_few_images_are_refused() -> None:
         merge_similarity_shards([first, second], world["music"].reverse(), world["images"], 5)
     with pytest.raises(MatchingError, match="has no embedding any more"):
         merge_similarity_shards([first, second], world["music"], world["images"][1:], 5)
+
+
+def test_the_fast_modes_error_is_measured_on_a_sample_of_clips() -> None:
+    world = _world(n=40, m=300, d=64)
+    fast = similarity_frame(world["music"], world["images"], 10, product="int8")
+    error = measure_fast_mode(world["music"], world["images"], fast, 10, rows=20)
+    assert error.rows == 20
+    assert error.equal_sets > 0.9
+    assert 0.0 < error.log_sum_exp < 0.05
+    others = world["images"]["image_id"].sort(descending=True)[:10]
+    wrong = fast.with_columns(image_id=pl.concat([others] * 40), log_sum_exp=pl.col("log_sum_exp") + 0.5)
+    error = measure_fast_mode(world["music"], world["images"], wrong, 10, rows=20)
+    assert error.equal_sets == 0.0
+    assert error.log_sum_exp == pytest.approx(0.5, abs=0.05)

@@ -2,11 +2,14 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
+from emid_assets.matching.alignment import similarity_frame
 from emid_assets.matching.stream import (
     ArrayParts,
     FileParts,
@@ -15,6 +18,7 @@ from emid_assets.matching.stream import (
     stream_row_groups,
     top_k_softmax,
 )
+from emid_assets.store.duckdb_store import Lake
 from emid_assets_tests.matching.brute_force import unit_rows
 
 
@@ -83,3 +87,26 @@ def test_a_million_images_stream_within_a_gigabyte_with_the_ids_of_memory(tmp_pa
     )
     assert float(done.stdout) < 1000.0
     np.testing.assert_array_equal(np.load(files[2]), top_k_softmax(X, Y, 50).ids)
+
+
+def test_images_streamed_from_the_lakes_partition_files_give_the_frame_of_memory(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    lake = Lake(tmp_path / "lake")
+
+    def embeddings(key: str, rows: int, scale: float) -> pl.DataFrame:
+        names = [f"{key} {i}" for i in rng.permutation(rows)]
+        vectors = pl.Series(unit_rows(rng, rows, 16), dtype=pl.Array(pl.Float32, 16))
+        scales = np.full(rows, scale, dtype=np.float32)
+        return pl.DataFrame({key: names, "content_hash": names, "embedding": vectors, "scale": scales})
+
+    music, images = embeddings("clip_id", 12, 20.0), embeddings("image_id", 700, 1.0)
+    lake.write("image_embeddings", "awe", images[:300])
+    lake.write("image_embeddings", "fear", images[300:])
+
+    def stream() -> Iterator[pl.DataFrame]:
+        return lake.read_batches("image_embeddings", ["image_id", "embedding", "scale"], 128)
+
+    streamed, whole = similarity_frame(music, stream, 20), similarity_frame(music, images, 20)
+    keys = ["clip_id", "image_id", "rank"]
+    assert streamed.select(keys).equals(whole.select(keys))
+    np.testing.assert_allclose(streamed["log_sum_exp"], whole["log_sum_exp"], rtol=1e-6)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from emid_assets.matching.product import find_product, measure_products
-from emid_assets.matching.quantised import fast_mode_error
+from emid_assets.matching.row_state import log_sum_exp
 from emid_assets.matching.stream import top_k_softmax
 from emid_assets_tests.matching.brute_force import brute_force_scores, brute_force_top_k, unit_rows
 
@@ -36,19 +36,10 @@ def test_an_unknown_product_is_refused_by_name() -> None:
 def test_fast_mode_keeps_the_top_k_sets_and_the_denominators_within_the_stated_error() -> None:
     rng = np.random.default_rng(0)
     X, Y = unit_rows(rng, 1000, 1024, 20.0), unit_rows(rng, 3000, 1024)
-    error = fast_mode_error(top_k_softmax(X, Y, 50), top_k_softmax(X, Y, 50, product="int8"))
-    assert error.rows == 1000
-    assert error.equal_sets >= 0.999
-    assert error.log_sum_exp <= 0.01
-
-
-def test_fast_mode_error_counts_rows_whose_sets_differ() -> None:
-    rng = np.random.default_rng(1)
-    X, Y = unit_rows(rng, 4, 8, 20.0), unit_rows(rng, 50, 8)
-    exact = top_k_softmax(X, Y, 5)
-    shifted = top_k_softmax(X, Y[::-1].copy(), 5)
-    assert fast_mode_error(exact, shifted).equal_sets == 0.0
-    assert fast_mode_error(exact, exact).log_sum_exp == 0.0
+    exact, fast = top_k_softmax(X, Y, 50), top_k_softmax(X, Y, 50, product="int8")
+    same = (np.sort(exact.ids, axis=1) == np.sort(fast.ids, axis=1)).all(axis=1)
+    assert same.mean() >= 0.999
+    assert np.abs(log_sum_exp(exact) - log_sum_exp(fast)).max() <= 0.01
 
 
 def test_without_numba_the_same_ids_come_from_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
