@@ -73,6 +73,8 @@ def test_rescaled_similarity_is_bounded_and_sums_to_one_where_it_is_a_softmax() 
 def test_rows_with_fewer_candidates_than_others_keep_only_their_own() -> None:
     scores = np.array([[2.0, 1.0, 0.0], [1.0, -np.inf, -np.inf]], dtype=np.float32)
     valid = np.isfinite(scores)
+    for method in RESCALINGS:
+        assert rescale(scores, np.zeros(2) + 3, method)[1, 1:].tolist() == [0.0, 0.0]
     for alpha in (0.0, 0.6, 1.0):
         fused = fuse(rescale(scores, np.zeros(2) + 3, "candidate_minmax"), np.ones((2, 3)), valid, alpha, 2)
         assert fused.slots.tolist() == [[0, 1], [0, -1]]
