@@ -14,6 +14,7 @@ import polars as pl
 
 from emid_assets.defs.checks import check_result, schema_result, table_asset
 from emid_assets.defs.partitions import IMAGE_EMOTION_PARTITIONS, MUSIC_EMOTION_PARTITIONS
+from emid_assets.defs.progress import report_progress
 from emid_assets.defs.resources import SettingsResource
 from emid_assets.encoders.base import Encoder, EncoderName, MediaItem, Precision, load_encoder
 from emid_assets.store.data_version import frame_digest
@@ -58,15 +59,11 @@ def _embeddings(
     media: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     from emid_assets.encoders.embed import embed
-    from emid_assets.encoders.journal import clear_journal
 
     table = f"{kind}_embeddings"
     id_column = "clip_id" if kind == "music" else "image_id"
     lake = Lake(settings.lake_folder)
     previous = lake.current(table, context.partition_key)
-    journal = lake.root / "journal" / table / context.partition_key
-    if previous and journal.exists() and previous.path.stat().st_mtime > journal.stat().st_mtime:
-        clear_journal(journal)  # what stands in it has been stored since
     encoder = encoder_of(settings.encoder, settings.device, settings.precision, settings.imagebind_checkpoint)
     items = [
         MediaItem(
@@ -79,6 +76,7 @@ def _embeddings(
         )
         for row in media.iter_rows(named=True)
     ]
+    on_progress = report_progress(context, "encoded")
     embedded = embed(
         items,
         encoder,
@@ -87,8 +85,8 @@ def _embeddings(
         previous_fingerprint=str(previous.metadata.get("fingerprint")) if previous else None,
         batch_size=settings.batch_size,
         workers=settings.workers,
-        on_progress=lambda progress: context.log.info(f"encoded {progress}"),
-        journal=journal,
+        on_progress=lambda progress: on_progress(progress.done, progress.total),
+        journal=lake.root / "journal" / table / context.partition_key,
     )
     lake.write("rejected_media", f"{table}-{context.partition_key}", embedded.rejected)
     not_finite, not_unit = embedding_failures(embedded.frame, id_column)

@@ -10,7 +10,7 @@ from emid_assets.defs.partitions import (
     emotion_of,
     rows_of_shard,
 )
-from emid_assets.defs.progress import log_progress
+from emid_assets.defs.progress import report_progress
 from emid_assets.defs.resources import SettingsResource
 from emid_assets.media.manifest import image_manifest, music_manifest, rejected_manifest, take_inventory
 from emid_assets.store.data_version import frame_digest
@@ -36,7 +36,7 @@ def media_inventory(
         settings.media_folder,
         previous,
         workers=max(1, settings.workers),
-        on_progress=log_progress(context.log, "read files"),
+        on_progress=report_progress(context, "read files"),
     )
     usable = inventory.filter(pl.col("reason").is_null())
     return dg.MaterializeResult(

@@ -1,24 +1,39 @@
-"""Progress of long work, in the run's log and so in the web UI."""
+"""Progress of long work: lines in the run's log, and observations of the asset that the web UI shows live."""
 
-import logging
 import time
 from collections.abc import Callable
 
-SECONDS_BETWEEN_LINES = 5.0
+import dagster as dg
+
+SECONDS_BETWEEN_REPORTS = 5.0
 
 
-def log_progress(log: logging.Logger, what: str) -> Callable[[int, int], None]:
-    """A callback `(done, total)` that writes a line with rate and time left, at most every few seconds."""
-    start = last = time.monotonic()
+def report_progress(
+    context: dg.AssetExecutionContext, what: str, clock: Callable[[], float] = time.monotonic
+) -> Callable[[int, int], None]:
+    """A callback `(done, total)` that tells done, total, rate and time left, at most every few seconds."""
+    start = last = clock()
 
     def on_progress(done: int, total: int) -> None:
         nonlocal last
-        now = time.monotonic()
-        if done < total and now - last < SECONDS_BETWEEN_LINES:
+        now = clock()
+        if done < total and now - last < SECONDS_BETWEEN_REPORTS:
             return
         last = now
-        rate = done / max(now - start, 1e-9)
-        left = (total - done) / max(rate, 1e-9)
-        log.info(f"{what}: {done} of {total}, {rate:.1f} per second, {left:.0f} s left")
+        per_second = done / max(now - start, 1e-9)
+        seconds_left = (total - done) / max(per_second, 1e-9)
+        context.log.info(f"{what}: {done} of {total}, {per_second:.1f} per second, {seconds_left:.0f} s left")
+        context.log_event(
+            dg.AssetObservation(
+                context.asset_key,
+                partition=context.partition_key if context.has_partition_key else None,
+                metadata={
+                    "done": done,
+                    "total": total,
+                    "per_second": per_second,
+                    "seconds_left": seconds_left,
+                },
+            )
+        )
 
     return on_progress
