@@ -53,9 +53,12 @@ class Entry:
     package: str | None = None
 
 
-def ours(product: str = "auto", backend: str = "numba", threads: int = 1) -> Run:
+def ours(product: str | None = None, backend: str = "numba", threads: int = 1) -> Run:
+    """The engine with the product that the probe picks; `auto` would keep to numpy at small sizes."""
+
     def run(X: np.ndarray, Y: np.ndarray) -> Found:
-        return top_k_softmax(X, Y, K, product=product, backend=backend, threads=threads).ids  # type: ignore[arg-type]
+        name: Any = product or fastest_product(X.shape[1])
+        return top_k_softmax(X, Y, K, product=name, backend=backend, threads=threads).ids  # type: ignore[arg-type]
 
     return run
 
@@ -71,7 +74,7 @@ def bare(name: str, rows: int, columns: int) -> Run:
         linear = torch.ops.mkldnn._linear_pointwise
         for j in range(0, len(Y), columns):
             tile = torch.from_numpy(Y[j : j + columns])
-            prepared = None if name == "onednn" else product.prepare_columns(Y[j : j + columns])
+            prepared = None if name == "onednn" else product.prepare_columns(Y[j : j + columns], 1)
             for i in range(0, len(X), rows):
                 if name == "onednn":
                     # Without the tile reordered once, which is part of our own engine.
@@ -251,8 +254,7 @@ def measure_memory(name: str, x_file: str, y_file: str) -> None:
     X = X[: min(len(X), entry.rows)]
     with one_thread_each():
         # What is loaded once and for all is no part of it: libraries, the probe, compiled code.
-        fastest_product(DIMENSION)
-        ours(product="onednn")(X[:64], Y[: 4 * K])
+        ours()(X[:64], Y[: 4 * K])
         entry.run(X[:64].copy(), Y[: 4 * K].copy())
         Path("/proc/self/clear_refs").write_text("5")
         before = status_kb("VmRSS")
@@ -397,7 +399,7 @@ def measure_slope(rounds: int, file: Path | None) -> dict[str, Any]:
     sizes = [(500, 4000), (1000, 8000), (2000, 16000), (4000, 32000), (8000, 32000)]
     rng = np.random.default_rng(0)
     X, Y = unit_rows(rng, 8000, 20.0), unit_rows(rng, 32000, 1.0)
-    run = ours(product="onednn")
+    run = ours()
     run(X[:600], Y[:4096])
     points = []
     for n, m in sizes:

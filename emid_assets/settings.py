@@ -62,6 +62,19 @@ class Settings(BaseModel):
         le=100_000,
         description="K: images with the largest S that stay in the choice for a clip.",
     )
+    matching_product: Literal["auto", "numpy", "torch", "onednn", "int8"] = Field(
+        default="auto",
+        description="Matrix product of the matching: auto takes the fastest exact one; int8 is faster, not exact.",
+    )
+    matching_threads: int = Field(
+        default=0, ge=0, le=1024, description="Threads of the matching; 0 takes every processor."
+    )
+    matching_memory_mb: int = Field(
+        default=2048,
+        ge=64,
+        le=10**7,
+        description="MB that the matching may hold at once; the rest is streamed.",
+    )
     images_per_clip: int = Field(
         default=3, ge=1, le=1000, description="m: images that a clip is paired with."
     )

@@ -25,14 +25,18 @@ class BMFConfig:
         negatives: images sampled for a batch, shared by its clips.
         negative_weight: weight of an average negative against one positive.
         scale: first factor on p · q, since inner products of centred unit vectors are small.
+        learning_rate: first step of Adam.
+        batch_clips: clips in a batch.
     """
 
     hidden: int = 128
     id_factors: bool = True
-    id_dropout: float = 0.5
+    id_dropout: float = 0.2
     negatives: int = 512
-    negative_weight: float = 8.0
+    negative_weight: float = 32.0
     scale: float = 10.0
+    learning_rate: float = 0.01
+    batch_clips: int = 512
 
 
 class BMF(nn.Module):

@@ -38,21 +38,23 @@ class DistilledConfig:
         feeling: first weight of the first harmonic.
         scale: first factor on p · q.
         draws: of a clip's valence and arousal, by the teacher, for each batch.
-        taught: share of the teacher in the target of clips without history; the rest are the pairs.
         imagined: share of clips without history that are taught with the feeling of another clip.
         dropout: on the music features.
+        learning_rate: first step of Adam.
+        batch_clips: clips in a batch.
     """
 
     hidden: int = 256
-    id_dropout: float = 0.2
+    id_dropout: float = 0.0
     history_dropout: float = 0.5
     harmonics: int = 8
     feeling: float = 4.0
     scale: float = 20.0
-    draws: int = 8
-    taught: float = 1.0
-    imagined: float = 0.5
+    draws: int = 32
+    imagined: float = 0.9
     dropout: float = 0.1
+    learning_rate: float = 0.006
+    batch_clips: int = 512
 
 
 class Distilled(nn.Module):
@@ -87,7 +89,11 @@ class Distilled(nn.Module):
         nn.init.zeros_(self.history_factors.weight)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Cross-entropy of the softmax over all images against the teacher and the pairs."""
+        """Cross-entropy of the softmax over all images.
+
+        The target of a clip that comes with some of its images are the others; of one that comes
+        with none the teacher's, or its pairs where there is no teacher.
+        """
         present = batch.present
         heard = self._heard(present)
         clips = self._imagined(batch.clips._replace(history=batch.clips.history * heard))
@@ -104,8 +110,7 @@ class Distilled(nn.Module):
             target = batch.teacher.target(clips.va, batch.images.va, self.config.draws)
             candidates = batch.teacher.candidates.clamp(min=0)
             taught = -(log_probabilities.gather(1, candidates) * target).sum(1)
-            share = self.config.taught * ~heard.any(1)
-            loss = share * taught + (1 - share) * loss
+            loss = torch.where(heard.any(1), loss, taught)
         return loss.mean()
 
     def embeddings(self, music: Items, images: Items) -> tuple[Tensor, Tensor]:

@@ -28,15 +28,19 @@ class NCFConfig:
         negative_weight: weight of an average negative against one positive.
         gmf_weight: weight of the GMF part's own loss against the whole network's.
         scale: first value of h, since products of centred unit vectors are small.
+        learning_rate: first step of Adam.
+        batch_clips: clips in a batch.
     """
 
     hidden: int = 64
-    id_dropout: float = 0.5
+    id_dropout: float = 0.2
     mlp: int = 32
     negatives: int = 64
-    negative_weight: float = 8.0
+    negative_weight: float = 32.0
     gmf_weight: float = 1.0
     scale: float = 10.0
+    learning_rate: float = 0.01
+    batch_clips: int = 512
 
 
 class NCF(nn.Module):

@@ -26,14 +26,18 @@ class SVDPPConfig:
         negatives: images sampled for a batch, shared by its clips.
         negative_weight: weight of an average negative against one positive.
         scale: first factor on p · q, since inner products of centred unit vectors are small.
+        learning_rate: first step of Adam.
+        batch_clips: clips in a batch.
     """
 
     hidden: int = 64
-    id_dropout: float = 0.2
-    history_dropout: float = 0.2
+    id_dropout: float = 0.0
+    history_dropout: float = 0.1
     negatives: int = 512
-    negative_weight: float = 8.0
+    negative_weight: float = 64.0
     scale: float = 10.0
+    learning_rate: float = 0.01
+    batch_clips: int = 512
 
 
 class SVDPP(nn.Module):

@@ -130,20 +130,21 @@ class TrainingSettings:
         dimension: features of the projected space (PCA) that are kept.
         learned: leading features that a network may change; the rest stays frozen.
         epochs: passes over the training clips.
-        learning_rate: first step of Adam; it falls to zero by a cosine over the epochs.
+        learning_rate: first step of Adam, which falls to zero by a cosine over the epochs; None for
+            the network's own.
         weight_decay: AdamW's.
-        batch_clips: clips in a batch.
+        batch_clips: clips in a batch; None for the network's own.
         gradient_norm: gradients are scaled down to this norm.
         seed: of initialisation, order and sampling.
         device: `cpu`, `cuda`, `mps` or `auto`.
     """
 
-    dimension: int = 1024
+    dimension: int = 256
     learned: int = 256
     epochs: int = 50
-    learning_rate: float = 0.003
+    learning_rate: float | None = None
     weight_decay: float = 1e-4
-    batch_clips: int = 1024
+    batch_clips: int | None = None
     gradient_norm: float = 1.0
     seed: int = 0
     device: str = "cpu"
@@ -452,17 +453,19 @@ def train(
         torch.manual_seed(settings.seed)
         module = build_network(network, config or {}, known).to(device)
         hyperparameters = dataclasses.asdict(module.config)  # type: ignore[call-overload]
+        learning_rate = float(settings.learning_rate or hyperparameters["learning_rate"])
+        batch_clips = int(settings.batch_clips or hyperparameters["batch_clips"])
         optimizer = torch.optim.AdamW(
-            module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+            module.parameters(), lr=learning_rate, weight_decay=settings.weight_decay, fused=True
         )
-        batches = math.ceil(len(training_clips) / settings.batch_clips)
+        batches = math.ceil(len(training_clips) / batch_clips)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs * batches)
         for epoch in range(1, settings.epochs + 1):
             module.train()
             shuffled = order.permutation(training_clips)
             losses: list[float] = []
-            for start in range(0, len(shuffled), settings.batch_clips):
-                chosen = shuffled[start : start + settings.batch_clips]
+            for start in range(0, len(shuffled), batch_clips):
+                chosen = shuffled[start : start + batch_clips]
                 rows = torch.from_numpy(chosen).to(device)
                 taken = clips.take(rows)
                 batch = Batch(

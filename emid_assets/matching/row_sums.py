@@ -1,22 +1,22 @@
 """The proof of a row of S: its sum over all images, computed anew from the stored log-sum-exp."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import polars as pl
 
 from emid_assets.matching.alignment import embedding_matrix
 
-COLUMNS_AT_ONCE = 8192
-
 
 def row_sums(
-    similarity: pl.DataFrame, music_embeddings: pl.DataFrame, image_embeddings: pl.DataFrame
+    similarity: pl.DataFrame, music_embeddings: pl.DataFrame, image_embeddings: Iterable[pl.DataFrame]
 ) -> pl.DataFrame:
     """Sum of each clip's row of S over all images, in float64; 1 where its log-sum-exp is right.
 
     Args:
         similarity: SIMILARITY_MATRIX rows; gives the log-sum-exp of each clip.
         music_embeddings: MUSIC_EMBEDDINGS of the n clips to look at.
-        image_embeddings: IMAGE_EMBEDDINGS of all images.
+        image_embeddings: IMAGE_EMBEDDINGS of all images, in frames of any size.
 
     Returns:
         clip_id, row_sum: n rows.
@@ -29,7 +29,7 @@ def row_sums(
     if rows.height:
         X = embedding_matrix(music_embeddings).astype(np.float64)
         log_sum_exp = rows["log_sum_exp"].to_numpy()
-        for images in image_embeddings.iter_slices(COLUMNS_AT_ONCE):
+        for images in image_embeddings:
             Y = embedding_matrix(images).astype(np.float64)
             total += np.exp(X @ Y.T - log_sum_exp[:, None]).sum(axis=1)
     return rows.select("clip_id").with_columns(row_sum=total)

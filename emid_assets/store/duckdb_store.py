@@ -221,18 +221,24 @@ class Lake:
         table: str,
         columns: Sequence[str] | None,
         batch_rows: int,
-        partitions: Sequence[str] | None = None,
+        versions: Sequence[Version] | None = None,
     ) -> Iterator[pl.DataFrame]:
         """Like `read`, in frames of at most `batch_rows` rows, of which one at a time is in memory.
 
-        The version of a partition is the one that is current when its turn comes.
+        Args:
+            versions: what to read, as `versions` gave it; who reads several times gets the same rows
+                each time, whatever is built meanwhile. By default all that is current at the start.
         """
         if batch_rows < 1:
             raise LakeError(f"batch_rows is {batch_rows}; it must be at least 1")
+        if versions is None:
+            versions = self.versions(table)
+        if not versions:
+            raise LakeError(f"table {table} in {self.root} has no partition to read; build it first")
         first = None
         with duckdb.connect() as connection:
-            for partition in self._wanted(table, partitions):
-                with self._opened(connection, table, partition) as version:
+            for wanted in versions:
+                with self._attached(connection, table, wanted.partition, wanted.path) as version:
                     first = first or version
                     connection.execute(
                         f"SET memory_limit = '{_streaming_memory_mib(version, batch_rows)}MiB'"
@@ -249,7 +255,7 @@ class Lake:
 
     @contextlib.contextmanager
     def _opened(self, connection: duckdb.DuckDBPyConnection, table: str, partition: str) -> Iterator[Version]:
-        """Attach the current version of a partition as `version`; a damaged file becomes a LakeError."""
+        """Attach the current version of a partition as `version`."""
         path = None
         while True:
             before, path = path, _current_path(self._folder(table, partition))
@@ -265,6 +271,14 @@ class Lake:
                 raise LakeError(
                     f"{path} is missing, though CURRENT beside it names it; build {table}/{partition} again"
                 )
+        with self._attached(connection, table, partition, path) as version:
+            yield version
+
+    @contextlib.contextmanager
+    def _attached(
+        self, connection: duckdb.DuckDBPyConnection, table: str, partition: str, path: Path
+    ) -> Iterator[Version]:
+        """Attach a version's file as `version`; a damaged file becomes a LakeError."""
         try:
             connection.execute(f"ATTACH {_quoted(path)} AS version (READ_ONLY)")
             try:

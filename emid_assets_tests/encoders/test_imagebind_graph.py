@@ -1,0 +1,70 @@
+"""The graph with the imagebind encoder: ImageBind's own classes at a small size, random weights."""
+
+import functools
+import shutil
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import pytest
+
+from emid_assets.definitions import build_definitions
+from emid_assets.encoders import imagebind
+from emid_assets.store.duckdb_store import Lake
+from emid_assets_tests.encoders.small_imagebind import SMALL, write_small_checkpoint
+
+STAGES = {
+    "inventory": [None],
+    "embed_music": ["sad", "joyful"],
+    "embed_images": ["awe", "fear"],
+    "align": ["sad", "joyful"],
+}
+
+
+def test_the_graph_runs_from_files_to_pairs_and_a_second_time_without_encoding(
+    tmp_path: Path, sample_media: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    media = tmp_path / "media"
+    for kind, names in {
+        "music/sad": ["17_K_chimes-they-fade.ogg", "18_K_10-farewell.ogg"],
+        "music/joyful": ["15_J_upbeat.ogg"],
+        "images/awe": ["awe_canyon4.jpg", "awe_nasa0.jpg", "awe_earthrise.jpg"],
+        "images/fear": ["fear_fog2.jpg", "fear_badlands0.jpg"],
+    }.items():
+        (media / kind).mkdir(parents=True)
+        for name in names:
+            shutil.copy(sample_media / kind.split("/")[0] / name, media / kind)
+    small = functools.partial(imagebind.load_imagebind, architecture=SMALL)
+    monkeypatch.setattr(imagebind, "load_imagebind", small)
+    definitions = build_definitions(
+        encoder="imagebind",
+        imagebind_checkpoint=str(write_small_checkpoint(tmp_path / "small.pth")),
+        precision="float32",
+        device="cpu",
+        media=str(media),
+        lake=str(tmp_path / "lake"),
+        images_per_clip=2,
+    )
+    encoded: list[int] = []
+    with dg.DagsterInstance.ephemeral() as instance:
+        for _ in range(2):
+            count = 0
+            for stage, keys in STAGES.items():
+                for key in keys:
+                    result = definitions.resolve_job_def(stage).execute_in_process(
+                        instance=instance, partition_key=key
+                    )
+                    for event in result.get_asset_materialization_events():
+                        metadata = event.materialization.metadata
+                        if "encoded" in metadata:
+                            count += int(metadata["encoded"].value)  # type: ignore[arg-type]
+                            assert str(metadata["fingerprint"].value).startswith("imagebind-")
+                            assert "CC-BY-NC-SA 4.0" in str(metadata["encoder_licence"].value)
+            encoded.append(count)
+    assert encoded == [8, 0]
+    lake = Lake(tmp_path / "lake")
+    music = lake.read("music_embeddings")
+    assert music["embedding"].to_numpy().shape == (3, SMALL.out_embed_dim)
+    assert ((music["scale"] > 10) & (music["scale"] <= 20.001)).all()
+    np.testing.assert_allclose(lake.read("image_embeddings")["scale"], 1, atol=1e-6)
+    assert lake.read("fused_pairs").height == 6
