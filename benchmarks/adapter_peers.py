@@ -5,9 +5,11 @@ of the project's own environment is needed but `emid_assets.adapters.retrieval` 
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -59,19 +61,10 @@ def implicit_peers(task: Task) -> Iterator[Trained]:
     from implicit.als import AlternatingLeastSquares
     from implicit.bpr import BayesianPersonalizedRanking
 
-    matrix = task.matrix()
-    for name, model, epochs in (
-        (
-            "implicit-als-256",
-            AlternatingLeastSquares(factors=256, iterations=15, random_state=task.seed, num_threads=1),
-            15,
-        ),
-        (
-            "implicit-bpr",
-            BayesianPersonalizedRanking(factors=128, iterations=200, random_state=task.seed, num_threads=1),
-            200,
-        ),
-    ):
+    matrix, seed = task.matrix(), task.seed
+    als = AlternatingLeastSquares(factors=256, iterations=15, random_state=seed, num_threads=1)
+    bpr = BayesianPersonalizedRanking(factors=128, iterations=200, random_state=seed, num_threads=1)
+    for name, model, epochs in (("implicit-als-256", als, 15), ("implicit-bpr", bpr, 200)):
         started = time.process_time()
         model.fit(matrix, show_progress=False)
         yield name, model.user_factors, model.item_factors, epochs, time.process_time() - started
@@ -86,11 +79,17 @@ def cornac_peers(task: Task) -> Iterator[Trained]:
     features = cornac.data.ImageModality(
         features=task.image_features, ids=list(range(task.n_images)), normalized=False
     )
-    for name, model, data in (
-        ("cornac-bpr", cornac.models.BPR(k=128, max_iter=200, learning_rate=0.05, lambda_reg=0.001, seed=task.seed, num_threads=1), dataset),
-        ("cornac-mf", cornac.models.MF(k=64, max_iter=task.epochs, learning_rate=0.05, seed=task.seed, num_threads=1), ratings),
-        ("cornac-vbpr", cornac.models.VBPR(k=64, k2=64, n_epochs=task.epochs, batch_size=1024, seed=task.seed), dataset),
-    ):  # fmt: skip
+    bpr = cornac.models.BPR(
+        k=128, max_iter=200, learning_rate=0.05, lambda_reg=0.001, seed=task.seed, num_threads=1
+    )
+    mf = cornac.models.MF(k=64, max_iter=task.epochs, learning_rate=0.05, seed=task.seed, num_threads=1)
+    models = [("cornac-bpr", bpr, dataset), ("cornac-mf", mf, ratings)]
+    if find_spec("torch") is None:
+        print("cornac's VBPR is left out: it needs torch, which is not installed here", file=sys.stderr)
+    else:
+        vbpr = cornac.models.VBPR(k=64, k2=64, n_epochs=task.epochs, batch_size=1024, seed=task.seed)
+        models.append(("cornac-vbpr", vbpr, dataset))
+    for name, model, data in models:
         if name == "cornac-vbpr":
             features.build(id_map=data.iid_map)
             data.add_modalities(item_image=features)
@@ -103,9 +102,8 @@ def cornac_peers(task: Task) -> Iterator[Trained]:
             q = np.hstack([model.gamma_item, model.theta_item])
             left, right = _with_bias(p, np.zeros(len(p)), q, model.beta_item + model.visual_bias.ravel())
         elif name == "cornac-bpr":
-            left, right = _with_bias(
-                model.u_factors, np.zeros(len(model.u_factors)), model.i_factors, model.i_biases
-            )
+            no_bias = np.zeros(len(model.u_factors))
+            left, right = _with_bias(model.u_factors, no_bias, model.i_factors, model.i_biases)
         else:
             left, right = _with_bias(model.u_factors, model.u_biases, model.i_factors, model.i_biases)
         yield name, *_in_place(left, right, data.uid_map, data.iid_map, task), epochs, seconds
@@ -136,24 +134,14 @@ def lightfm_peers(task: Task) -> Iterator[Trained]:
 
 
 def surprise_peers(task: Task) -> Iterator[Trained]:
-    import pandas
     from surprise import SVD, Dataset, Reader, SVDpp
 
-    frame = pandas.DataFrame(task.with_negatives(4), columns=["clip", "image", "rating"])
-    frame = frame.drop_duplicates(["clip", "image"])
-    data = Dataset.load_from_df(frame, Reader(rating_scale=(0, 1))).build_full_trainset()
-    for name, model, epochs in (
-        (
-            "surprise-svd",
-            SVD(n_factors=64, n_epochs=task.epochs, lr_all=0.02, random_state=task.seed),
-            task.epochs,
-        ),
-        (
-            "surprise-svdpp",
-            SVDpp(n_factors=32, n_epochs=10, lr_all=0.02, random_state=task.seed, cache_ratings=True),
-            10,
-        ),
-    ):
+    ratings = {(clip, image): rating for clip, image, rating in reversed(task.with_negatives(4))}
+    rows = [(clip, image, rating, None) for (clip, image), rating in ratings.items()]
+    data = Dataset(Reader(rating_scale=(0, 1))).construct_trainset(rows)
+    svd = SVD(n_factors=64, n_epochs=task.epochs, lr_all=0.02, random_state=task.seed)
+    svdpp = SVDpp(n_factors=32, n_epochs=10, lr_all=0.02, random_state=task.seed, cache_ratings=True)
+    for name, model, epochs in (("surprise-svd", svd, task.epochs), ("surprise-svdpp", svdpp, 10)):
         started = time.process_time()
         model.fit(data)
         seconds = time.process_time() - started

@@ -457,6 +457,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for size in arguments.sizes.split(","):
         rows += measure(size, entries, arguments.rounds)
+        if arguments.json:
+            arguments.json.write_text(json.dumps(rows, indent=1))
     if not arguments.skip_extras:
         rows.append(measure_alignment("2000x50000", arguments.rounds))
         rows.append(measure_threads("4000x30000", arguments.rounds))

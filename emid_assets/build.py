@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from emid_assets.definitions import build_definitions
-from emid_assets.defs.jobs import STAGES
+from emid_assets.defs.jobs import stages
 from emid_assets.settings import load_settings
 from emid_assets.store.duckdb_store import Lake
 
@@ -39,7 +39,7 @@ def run_build(options: Mapping[str, Any]) -> dict[str, str]:
     # A job uses a logger of its own only where the run's configuration names it.
     run_config = {"loggers": {"console": {}}, "resources": {"settings": {"config": dict(options)}}}
     with DagsterInstance.get() as instance, progress:
-        for stage in STAGES:
+        for stage in stages(settings.image_shards):
             job = definitions.resolve_job_def(stage).with_logger_defs(loggers)
             keys = job.partitions_def.get_partition_keys() if job.partitions_def else [None]
             bar = progress.add_task("", total=len(keys), stage=stage)

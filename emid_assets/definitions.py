@@ -4,15 +4,20 @@ Policies that hold for many assets (owners, descriptions of tables, pools) are a
 selection, and not repeated on each asset.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
 
-from emid_assets.defs import adapter, alignment, embeddings, evaluation, media
+from emid_assets.defs import adapter, alignment, embeddings, evaluation, media, similarity
 from emid_assets.defs.io_manager import LakeIOManager
-from emid_assets.defs.jobs import JOBS
-from emid_assets.defs.partitions import IMAGE_EMOTION_PARTITIONS, MUSIC_EMOTION_PARTITIONS, sharded
+from emid_assets.defs.jobs import jobs
+from emid_assets.defs.partitions import (
+    IMAGE_EMOTION_PARTITIONS,
+    MUSIC_EMOTION_PARTITIONS,
+    SHARD_PARTITIONS,
+    image_shards,
+    sharded,
+)
 from emid_assets.defs.resources import settings_resource
 from emid_assets.settings import load_settings
 from emid_assets.store.schemas import TABLES
@@ -36,21 +41,25 @@ def build_definitions(**overrides: Any) -> dg.Definitions:
             "owners": OWNERS,
             "metadata": {**spec.metadata, "table": table.name, "row": table.row},
         }
+        if spec.partitions_def == SHARD_PARTITIONS:
+            music = sharded(MUSIC_EMOTION_PARTITIONS, settings.shards_per_emotion)
+            attributes["partitions_def"] = image_shards(music, settings.image_shards)
         for partitions in EMOTION_PARTITIONS:
             if settings.shards_per_emotion > 1 and spec.partitions_def == partitions:
                 attributes["partitions_def"] = sharded(partitions, settings.shards_per_emotion)
         return spec.replace_attributes(**attributes)
 
-    assets: Sequence[dg.AssetsDefinition] = [
-        asset.map_asset_specs(with_policies)
-        for stage in STAGES
-        for asset in dg.load_assets_from_modules([stage])
-        if isinstance(asset, dg.AssetsDefinition)
+    matching = [similarity.similarity_matrix]
+    if settings.image_shards > 1:
+        matching = [similarity.similarity_shards, similarity.similarity_matrix_of_shards]
+    loaded = [*dg.load_assets_from_modules(STAGES), *matching]
+    assets = [
+        asset.map_asset_specs(with_policies) for asset in loaded if isinstance(asset, dg.AssetsDefinition)
     ]
     resource = settings_resource(settings)
     return dg.Definitions(
         assets=assets,
-        jobs=JOBS,
+        jobs=jobs(settings.image_shards),
         resources={"settings": resource, "io_manager": LakeIOManager(settings=resource)},
         executor=dg.in_process_executor,
     )

@@ -64,7 +64,7 @@ class Settings(BaseModel):
     )
     matching_product: Literal["auto", "numpy", "torch", "onednn", "int8"] = Field(
         default="auto",
-        description="Matrix product of the matching: auto takes the fastest exact one; int8 is faster, not exact.",
+        description="Product of the matching: auto takes the fastest exact one; int8 is faster, not exact.",
     )
     matching_threads: int = Field(
         default=0, ge=0, le=1024, description="Threads of the matching; 0 takes every processor."
@@ -108,6 +108,12 @@ class Settings(BaseModel):
     learning_rate: float = Field(default=0.003, gt=0.0, le=1.0, description="Step of the Adam optimiser.")
     seed: int = Field(
         default=0, ge=0, le=2**31 - 1, description="Seed of split, initialisation and sampling."
+    )
+    image_shards: int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        description="Column shards of the matching, a run each. Shapes the graph, like shards_per_emotion.",
     )
     shards_per_emotion: int = Field(
         default=1,

@@ -5,6 +5,7 @@ Belongs here: joining ids and arrays. Training is `training`, metrics are `retri
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from emid_assets.adapters.splits import TEST, TRAIN, VALIDATION, split_by_source
 from emid_assets.adapters.training import (
     AdapterError,
     Epoch,
+    Formula,
     PairData,
     TrainedAdapter,
     TrainingSettings,
@@ -31,12 +33,27 @@ from emid_assets.adapters.training import (
     train,
 )
 from emid_assets.adapters.va_reader import fit_va_reader
-from emid_assets.matching.fusion import Rescaling
+from emid_assets.matching.alignment import embedding_matrix
+from emid_assets.matching.fusion import Rescaling, rescale
+from emid_assets.matching.row_state import log_sum_exp
+from emid_assets.matching.stream import top_k_softmax
 from emid_assets.store.schemas import ADAPTED_EMBEDDINGS
 
 K = 10
 
 EVALUATION_COLUMNS = {"system": pl.String, "split": pl.String, "metric": pl.String, "value": pl.Float64}
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """The settings that made the pairs: alpha, K, m, S̃ and E's kernel, as the matching takes them."""
+
+    alpha: float
+    candidates: int
+    images_per_clip: int
+    rescaling: Rescaling
+    kernel: str
+    sigma: float
 
 
 def pair_data(
@@ -47,6 +64,7 @@ def pair_data(
     music_va: pl.DataFrame,
     image_va: pl.DataFrame,
     seed: int,
+    pairing: Pairing | None = None,
 ) -> PairData:
     """What `training.train` learns from, split by source clip.
 
@@ -58,6 +76,7 @@ def pair_data(
         music_va: clip_id, valence, arousal **aligned to [-1, 1]²**.
         image_va: image_id, valence, arousal aligned.
         seed: of the split.
+        pairing: what made the pairs, for the networks that learn from the formula too.
 
     Raises:
         AdapterError: names the first clip or image that one table has and another lacks.
@@ -81,6 +100,7 @@ def pair_data(
         fused_scores=fused_pairs["fused_score"].cast(pl.Float32).to_numpy(),
         pair_parts=np.asarray(clip_parts, dtype=np.str_)[pair_clips],
         clip_parts=clip_parts,
+        formula=None if pairing is None else _formula(music, images, pairing),
     )
 
 
@@ -95,10 +115,18 @@ def train_on_frames(
     settings: TrainingSettings,
     config: Mapping[str, Any] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
+    pairing: Pairing | None = None,
 ) -> TrainedAdapter:
     """Train a network on the lake's tables; arguments as `pair_data` and `training.train` take them."""
     data = pair_data(
-        music_embeddings, image_embeddings, fused_pairs, music_clips, music_va, image_va, settings.seed
+        music_embeddings,
+        image_embeddings,
+        fused_pairs,
+        music_clips,
+        music_va,
+        image_va,
+        settings.seed,
+        pairing,
     )
     return train(network, data, settings, dict(config or {}), on_epoch)
 
@@ -254,6 +282,18 @@ def evaluate(
             values["queries"] = float(len(evaluation.rows))
             lines += [(system, split, metric, value) for metric, value in values.items()]
     return pl.DataFrame(lines, schema=EVALUATION_COLUMNS, orient="row")
+
+
+def _formula(music: pl.DataFrame, images: pl.DataFrame, pairing: Pairing) -> Formula:
+    state = top_k_softmax(embedding_matrix(music), embedding_matrix(images), pairing.candidates)
+    rescaled = rescale(state.scores, log_sum_exp(state), pairing.rescaling)
+    return Formula(
+        candidates=state.ids,
+        rescaled=rescaled.astype(np.float32),
+        alpha=pairing.alpha,
+        sigma=pairing.sigma if pairing.kernel == "gaussian" else None,
+        images_per_clip=pairing.images_per_clip,
+    )
 
 
 def _matrix(embeddings: pl.Series) -> NDArray[np.float32]:

@@ -453,8 +453,11 @@ def train(
         torch.manual_seed(settings.seed)
         module = build_network(network, config or {}, known).to(device)
         hyperparameters = dataclasses.asdict(module.config)  # type: ignore[call-overload]
-        learning_rate = float(settings.learning_rate or hyperparameters["learning_rate"])
-        batch_clips = int(settings.batch_clips or hyperparameters["batch_clips"])
+        learning_rate, batch_clips = settings.learning_rate, settings.batch_clips
+        if learning_rate is None:
+            learning_rate = float(hyperparameters["learning_rate"])
+        if batch_clips is None:
+            batch_clips = int(hyperparameters["batch_clips"])
         optimizer = torch.optim.AdamW(
             module.parameters(), lr=learning_rate, weight_decay=settings.weight_decay, fused=True
         )

@@ -1,12 +1,4 @@
-"""The alignment stage: S, E and T, and the pairs that they pick.
-
-A music partition is matched against the images of all image partitions, since the softmax of a
-clip's row runs over every image.
-"""
-
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from typing import cast
+"""The alignment stage after S: E and T, and the pairs that they pick."""
 
 import dagster as dg
 import polars as pl
@@ -16,94 +8,6 @@ from emid_assets.defs.partitions import MUSIC_EMOTION_PARTITIONS, every_partitio
 from emid_assets.defs.resources import SettingsResource
 from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
 from emid_assets.store.data_version import frame_digest
-from emid_assets.store.duckdb_store import Lake, Version
-
-ROW_SUM_TOLERANCE = 1e-4
-ROWS_SUMMED = 64
-
-
-def require_one_encoder(versions: Sequence[Version]) -> None:
-    """Raise where embedding partitions were not all made by one encoder.
-
-    Raises:
-        dg.Failure: names the partitions of each encoder, and what to materialize again.
-    """
-    made_by: dict[str, list[str]] = {}
-    for version in versions:
-        names = made_by.setdefault(str(version.metadata["fingerprint"]), [])
-        names.append(f"{version.table}[{version.partition}]")
-    if len(made_by) > 1:
-        groups = "; ".join(f"{fingerprint}: {', '.join(names)}" for fingerprint, names in made_by.items())
-        raise dg.Failure(
-            f"embeddings of different encoders cannot be compared ({groups}); "
-            "materialize music_embeddings and image_embeddings again for all partitions, with one encoder",
-            allow_retries=False,
-        )
-
-
-@table_asset(
-    group_name="alignment",
-    kinds={"torch", "duckdb"},
-    partitions_def=MUSIC_EMOTION_PARTITIONS,
-    deps=[dg.AssetDep("image_embeddings", partition_mapping=dg.AllPartitionMapping())],
-    checks={
-        "rows_sum_to_one": "exp(score - log_sum_exp) over all images sums to one within 1e-4 "
-        "(a sample of rows, in float64)."
-    },
-)
-def similarity_matrix(
-    settings: SettingsResource, music_embeddings: pl.DataFrame
-) -> dg.MaterializeResult[pl.DataFrame]:
-    """Semantic similarity S = softmax(X·Yᵀ): each clip's K largest entries, and its row's log-sum-exp.
-
-    The whole matrix is never held, nor are all images: they are streamed from the store. With the
-    log-sum-exp any other entry can be had again.
-    """
-    from emid_assets.matching.alignment import measure_fast_mode, similarity_frame
-    from emid_assets.matching.row_sums import row_sums
-    from emid_assets.matching.stream import fit_memory, usable_processors
-
-    lake = Lake(settings.lake_folder)
-    image_versions = lake.versions("image_embeddings")
-    require_one_encoder([*lake.versions("music_embeddings"), *image_versions])
-    threads = settings.matching_threads or usable_processors()
-    dimension = cast(pl.Array, music_embeddings.schema["embedding"]).shape[0]
-    rows, columns = fit_memory(settings.matching_memory_mb, dimension, settings.candidates, threads)
-
-    def images() -> Iterator[pl.DataFrame]:
-        return lake.read_batches(
-            "image_embeddings", ["image_id", "embedding", "scale"], columns, image_versions
-        )
-
-    similarity = pl.concat(
-        similarity_frame(
-            clips, images, settings.candidates, threads=threads, product=settings.matching_product
-        )
-        for clips in (music_embeddings.iter_slices(rows) if music_embeddings.height else [music_embeddings])
-    )
-    fast_mode = {}
-    if settings.matching_product == "int8":
-        error = measure_fast_mode(music_embeddings, images, similarity, settings.candidates)
-        fast_mode = {f"fast_mode_{name}": value for name, value in asdict(error).items()}
-    sums = row_sums(similarity, music_embeddings.head(ROWS_SUMMED), images())
-    wrong = sums.filter((pl.col("row_sum") - 1).abs() > ROW_SUM_TOLERANCE)
-    number_of_images = sum(version.rows for version in image_versions)
-    return dg.MaterializeResult(
-        value=similarity,
-        data_version=dg.DataVersion(frame_digest(similarity)),
-        metadata={
-            "clips": music_embeddings.height,
-            "images": number_of_images,
-            "candidates_per_clip": min(settings.candidates, number_of_images),
-            **fast_mode,
-        },
-        check_results=[
-            schema_result("similarity_matrix", similarity),
-            check_result(
-                "rows_sum_to_one", [f"{clip}: {total:.6f}" for clip, total in wrong.rows()], sums.height
-            ),
-        ],
-    )
 
 
 @table_asset(

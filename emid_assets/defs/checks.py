@@ -16,26 +16,30 @@ SHOWN_FAILURES = 5
 
 
 def table_asset(
-    checks: Mapping[str, str] | None = None, warnings: Mapping[str, str] | None = None, **arguments: Any
+    checks: Mapping[str, str] | None = None,
+    warnings: Mapping[str, str] | None = None,
+    table: str | None = None,
+    **arguments: Any,
 ) -> Callable[[Callable[..., dg.MaterializeResult[pl.DataFrame]]], dg.AssetsDefinition]:
     """An asset whose frame becomes the table of its name, with a blocking check of the table's schema.
 
     Args:
         checks: Further blocking checks, name to description.
         warnings: Checks that only warn, name to description.
+        table: Name of the asset and its table, where it is not the function's.
         **arguments: As `dg.asset` takes them.
     """
 
     def decorate(compute: Callable[..., dg.MaterializeResult[pl.DataFrame]]) -> dg.AssetsDefinition:
-        table = compute.__name__
+        name = table or compute.__name__
         blocking = {"schema": "The table has the columns and types that it declares.", **(checks or {})}
         specs = [
-            dg.AssetCheckSpec(name, asset=table, description=description, blocking=name in blocking)
-            for name, description in (blocking | dict(warnings or {})).items()
+            dg.AssetCheckSpec(check, asset=name, description=description, blocking=check in blocking)
+            for check, description in (blocking | dict(warnings or {})).items()
         ]
         # Dagster takes the annotation MaterializeResult beside checks for "no value" and refuses a frame.
         del compute.__annotations__["return"]
-        asset: dg.AssetsDefinition = dg.asset(check_specs=specs, **arguments)(compute)
+        asset: dg.AssetsDefinition = dg.asset(name=name, check_specs=specs, **arguments)(compute)
         return asset
 
     return decorate

@@ -41,7 +41,7 @@ class LakeIOManager(dg.ConfigurableIOManager):
                 f"asset {schema.name} returned a {type(obj).__name__}; its table takes a Polars DataFrame"
             )
         frame = schema.check(obj)
-        partition = context.partition_key if context.has_asset_partitions else WHOLE_TABLE
+        partition = stored_partition(context.partition_key) if context.has_asset_partitions else WHOLE_TABLE
         lake = self._lake()
         version = lake.write(schema.name, partition, frame, _kept_metadata(context))
         lake.rebuild_catalogue()
@@ -55,7 +55,9 @@ class LakeIOManager(dg.ConfigurableIOManager):
         """
         schema = _declared(context.asset_key)
         lake = self._lake()
-        keys = list(context.asset_partition_keys) if context.has_asset_partitions else [WHOLE_TABLE]
+        keys = [WHOLE_TABLE]
+        if context.has_asset_partitions:
+            keys = [stored_partition(key) for key in context.asset_partition_keys]
         built = set(lake.partitions(schema.name))
         present = [key for key in keys if key in built]
         if not present:
@@ -67,6 +69,11 @@ class LakeIOManager(dg.ConfigurableIOManager):
 
     def _lake(self) -> Lake:
         return Lake(self.settings.lake_folder)
+
+
+def stored_partition(partition_key: str) -> str:
+    """A partition's name in the lake: that in Dagster, with `--` between a multi-partition's dimensions."""
+    return partition_key.replace("|", "--")
 
 
 def _declared(key: dg.AssetKey) -> TableSchema:

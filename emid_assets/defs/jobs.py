@@ -3,6 +3,8 @@
 A stage holds assets that share their partitions, so that one run takes a partition through all of them.
 """
 
+from typing import Any
+
 import dagster as dg
 
 STAGES: dict[str, tuple[str, ...]] = {
@@ -14,7 +16,22 @@ STAGES: dict[str, tuple[str, ...]] = {
     "evaluate": ("evaluation_report",),
 }
 
-JOBS = [
-    dg.define_asset_job(name, selection=list(assets), description=f"Stage of the build: {', '.join(assets)}.")
-    for name, assets in STAGES.items()
-]
+MATCHING_IN_SHARDS = {"match_shards": ("similarity_shards",)}
+
+
+def stages(image_shards: int) -> dict[str, tuple[str, ...]]:
+    """The stages in order; where the matching is cut into shards of images, those come before `align`."""
+    if image_shards == 1:
+        return STAGES
+    before = dict(list(STAGES.items())[: list(STAGES).index("align")])
+    return before | MATCHING_IN_SHARDS | STAGES
+
+
+def jobs(image_shards: int) -> list[Any]:
+    """One asset job (unresolved, as `dg.Definitions` takes it) for each stage."""
+    return [
+        dg.define_asset_job(
+            name, selection=list(assets), description=f"Stage of the build: {', '.join(assets)}."
+        )
+        for name, assets in stages(image_shards).items()
+    ]

@@ -16,6 +16,15 @@ MUSIC_EMOTION_PARTITIONS = dg.StaticPartitionsDefinition(list(MUSIC_EMOTION_KEYS
 IMAGE_EMOTION_PARTITIONS = dg.StaticPartitionsDefinition(list(IMAGE_EMOTION_KEYS))
 NETWORK_PARTITIONS = dg.StaticPartitionsDefinition(list(NETWORKS))
 
+IMAGE_SHARDS = dg.StaticPartitionsDefinition(["0"])
+SHARD_PARTITIONS = dg.MultiPartitionsDefinition({"music": MUSIC_EMOTION_PARTITIONS, "images": IMAGE_SHARDS})
+
+
+def image_shards(music: dg.StaticPartitionsDefinition, shards: int) -> dg.MultiPartitionsDefinition:
+    """Every music partition against every one of `shards` shards of the images."""
+    columns = dg.StaticPartitionsDefinition([str(shard) for shard in range(shards)])
+    return dg.MultiPartitionsDefinition({"music": music, "images": columns})
+
 
 def sharded(partitions: dg.PartitionsDefinition[str], shards: int) -> dg.StaticPartitionsDefinition:
     """The partitions of `partitions`, each cut into `shards`; unchanged where that is 1."""

@@ -106,9 +106,15 @@ def resize_and_crop(image: Image.Image) -> Prepared:
 
 def normalise_pixels(pixels: Tensor) -> Tensor:
     """CLIP's normalisation of uint8 pixels (..., 3, h, w): float32, about -2 to 2."""
-    mean = torch.tensor(PIXEL_MEAN, device=pixels.device)[:, None, None]
-    spread = torch.tensor(PIXEL_SPREAD, device=pixels.device)[:, None, None]
+    mean, spread = _pixel_constants(pixels.device)
     return pixels.to(torch.float32).div_(255).sub_(mean).div_(spread)
+
+
+@lru_cache(maxsize=8)
+def _pixel_constants(device: torch.device) -> tuple[Tensor, Tensor]:
+    # Kept, because making a tensor on a GPU waits for all that is queued there.
+    mean, spread = (torch.tensor(values, device=device) for values in (PIXEL_MEAN, PIXEL_SPREAD))
+    return mean[:, None, None], spread[:, None, None]
 
 
 def audio_input(samples: Float32Array, rate: int) -> Float32Array:

@@ -225,9 +225,9 @@ class Lake:
     ) -> Iterator[pl.DataFrame]:
         """Like `read`, in frames of at most `batch_rows` rows, of which one at a time is in memory.
 
-        Args:
-            versions: what to read, as `versions` gave it; who reads several times gets the same rows
-                each time, whatever is built meanwhile. By default all that is current at the start.
+        `versions` names what to read, as the method of that name gave it: who reads several times then
+        gets the same rows each time, whatever is built meanwhile. By default it is all that is
+        current at the start.
         """
         if batch_rows < 1:
             raise LakeError(f"batch_rows is {batch_rows}; it must be at least 1")

@@ -196,6 +196,22 @@ SIMILARITY_MATRIX = TableSchema(
     },
 )
 
+SIMILARITY_SHARDS = TableSchema(
+    "similarity_shards",
+    "one of a clip's best images within a shard of the images; only where image_shards is above 1",
+    {
+        "clip_id": (_S, "the clip"),
+        "image_id": (_S, "the image"),
+        "score": (_F32, "inner product X·Y"),
+        "maximum": (_F64, "the clip's largest score in the shard"),
+        "sum_exp": (_F64, "sum of exp(score - maximum) over the shard's images"),
+        "columns": (_I32, "images in the shard"),
+        "column_norm": (_F64, "largest norm among them"),
+        "rounding": (_F64, "bound on the relative rounding error of the scores"),
+        "shard": (_I32, "number of the shard"),
+    },
+)
+
 VA_DISTANCES = TableSchema(
     "va_distances",
     "a candidate pair in the valence-arousal plane",
@@ -285,6 +301,7 @@ TABLES: dict[str, TableSchema] = {
         MUSIC_EMBEDDINGS,
         IMAGE_EMBEDDINGS,
         SIMILARITY_MATRIX,
+        SIMILARITY_SHARDS,
         VA_DISTANCES,
         FUSED_PAIRS,
         TRAINED_ADAPTER,

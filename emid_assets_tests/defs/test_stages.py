@@ -154,3 +154,22 @@ def test_embeddings_that_are_missing_not_finite_or_not_unit_are_named() -> None:
     assert not_finite == ["b: no embedding", "c: not finite"]
     assert not_unit == ["d: norm 2.000000"]
     assert embedding_failures(frame.clear(), "clip_id") == ([], [])
+
+
+def test_shards_of_the_images_give_the_same_candidates_as_one_piece(lake: Lake) -> None:
+    assert align(lake, "sad", candidates=20).success
+    whole = lake.read("similarity_matrix", ["sad"])
+    definitions = build_definitions(lake=str(lake.root), candidates=20, image_shards=3)
+    with dg.DagsterInstance.ephemeral() as instance:
+        shards = definitions.resolve_job_def("match_shards")
+        assert shards.partitions_def is not None
+        for key in shards.partitions_def.get_partition_keys():
+            if "sad" in key:
+                assert shards.execute_in_process(partition_key=key, instance=instance).success
+        merge = definitions.resolve_job_def("align")
+        assert merge.execute_in_process(partition_key="sad", instance=instance).success
+    merged = lake.read("similarity_matrix", ["sad"])
+    same = ["clip_id", "image_id", "rank", "score"]
+    assert merged.select(same).equals(whole.select(same))
+    assert np.allclose(merged["log_sum_exp"], whole["log_sum_exp"], atol=1e-6)
+    assert lake.partitions("similarity_shards") == ["0--sad", "1--sad", "2--sad"]

@@ -1,0 +1,192 @@
+"""The alignment stage up to S: each music partition against the images of all image partitions.
+
+The softmax of a clip's row runs over every image, so no partition of images can be left out. Where
+one op over all images becomes too long, `image_shards` cuts the columns: `similarity_shards`
+matches each music partition against each shard of images in a run of its own, and
+`similarity_matrix` merges what they found, to the same ids.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import cast
+
+import dagster as dg
+import polars as pl
+
+from emid_assets.defs.checks import check_result, schema_result, table_asset
+from emid_assets.defs.partitions import MUSIC_EMOTION_PARTITIONS, SHARD_PARTITIONS
+from emid_assets.defs.resources import SettingsResource
+from emid_assets.settings import Settings
+from emid_assets.store.data_version import frame_digest
+from emid_assets.store.duckdb_store import Lake, Version
+from emid_assets.store.schemas import SIMILARITY_MATRIX, SIMILARITY_SHARDS
+
+ROW_SUM_TOLERANCE = 1e-4
+ROWS_SUMMED = 64
+ALL_IMAGES = dg.AssetDep("image_embeddings", partition_mapping=dg.AllPartitionMapping())
+CHECKS = {
+    "rows_sum_to_one": "exp(score - log_sum_exp) over all images sums to one within 1e-4 "
+    "(a sample of rows, in float64)."
+}
+
+
+@dataclass(frozen=True)
+class StoredImages:
+    """Image embeddings as they were stored at one time; each call streams the same rows anew."""
+
+    lake: Lake
+    versions: Sequence[Version]
+    rows_at_once: int
+
+    def __call__(self) -> Iterator[pl.DataFrame]:
+        """A new stream of frames: image_id, embedding, scale."""
+        columns = ["image_id", "embedding", "scale"]
+        return self.lake.read_batches("image_embeddings", columns, self.rows_at_once, self.versions)
+
+    @property
+    def rows(self) -> int:
+        """Number of images."""
+        return sum(version.rows for version in self.versions)
+
+
+def require_one_encoder(versions: Sequence[Version]) -> None:
+    """Raise where embedding partitions were not all made by one encoder.
+
+    Raises:
+        dg.Failure: names the partitions of each encoder, and what to materialize again.
+    """
+    made_by: dict[str, list[str]] = {}
+    for version in versions:
+        names = made_by.setdefault(str(version.metadata["fingerprint"]), [])
+        names.append(f"{version.table}[{version.partition}]")
+    if len(made_by) > 1:
+        groups = "; ".join(f"{fingerprint}: {', '.join(names)}" for fingerprint, names in made_by.items())
+        raise dg.Failure(
+            f"embeddings of different encoders cannot be compared ({groups}); "
+            "materialize music_embeddings and image_embeddings again for all partitions, with one encoder",
+            allow_retries=False,
+        )
+
+
+def _plan(settings: Settings, music: pl.DataFrame) -> tuple[int, int, StoredImages]:
+    """Threads, clips to hold at once, and the images, so that all keeps within the memory setting."""
+    from emid_assets.matching.stream import fit_memory, usable_processors
+
+    lake = Lake(settings.lake_folder)
+    versions = lake.versions("image_embeddings")
+    require_one_encoder([*lake.versions("music_embeddings"), *versions])
+    threads = settings.matching_threads or usable_processors()
+    dimension = cast(pl.Array, music.schema["embedding"]).shape[0]
+    clips, images = fit_memory(settings.matching_memory_mb, dimension, settings.candidates, threads)
+    return threads, clips, StoredImages(lake, versions, images)
+
+
+def _result(
+    settings: Settings, similarity: pl.DataFrame, music: pl.DataFrame, images: StoredImages
+) -> dg.MaterializeResult[pl.DataFrame]:
+    from emid_assets.matching.alignment import measure_fast_mode
+    from emid_assets.matching.row_sums import row_sums
+
+    fast_mode = {}
+    if settings.matching_product == "int8":
+        error = measure_fast_mode(music, images, similarity, settings.candidates)
+        fast_mode = {f"fast_mode_{name}": value for name, value in asdict(error).items()}
+    sums = row_sums(similarity, music.head(ROWS_SUMMED), images())
+    wrong = sums.filter((pl.col("row_sum") - 1).abs() > ROW_SUM_TOLERANCE)
+    return dg.MaterializeResult(
+        value=similarity,
+        data_version=dg.DataVersion(frame_digest(similarity)),
+        metadata={
+            "clips": music.height,
+            "images": images.rows,
+            "candidates_per_clip": min(settings.candidates, images.rows),
+            **fast_mode,
+        },
+        check_results=[
+            schema_result("similarity_matrix", similarity),
+            check_result(
+                "rows_sum_to_one", [f"{clip}: {total:.6f}" for clip, total in wrong.rows()], sums.height
+            ),
+        ],
+    )
+
+
+@table_asset(
+    group_name="alignment",
+    kinds={"torch", "duckdb"},
+    partitions_def=MUSIC_EMOTION_PARTITIONS,
+    deps=[ALL_IMAGES],
+    checks=CHECKS,
+)
+def similarity_matrix(
+    settings: SettingsResource, music_embeddings: pl.DataFrame
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """Semantic similarity S = softmax(X·Yᵀ): each clip's K largest entries, and its row's log-sum-exp.
+
+    The whole matrix is never held, nor are all images: they are streamed from the store. With the
+    log-sum-exp any other entry can be had again.
+    """
+    from emid_assets.matching.alignment import similarity_frame
+
+    threads, clips_at_once, images = _plan(settings, music_embeddings)
+    parts = [
+        similarity_frame(
+            clips, images, settings.candidates, threads=threads, product=settings.matching_product
+        )
+        for clips in music_embeddings.iter_slices(clips_at_once)
+    ]
+    similarity = pl.concat([SIMILARITY_MATRIX.empty(), *parts])
+    return _result(settings, similarity, music_embeddings, images)
+
+
+@table_asset(
+    group_name="alignment",
+    kinds={"torch", "duckdb"},
+    partitions_def=SHARD_PARTITIONS,
+    deps=[ALL_IMAGES],
+)
+def similarity_shards(
+    context: dg.AssetExecutionContext, settings: SettingsResource, music_embeddings: pl.DataFrame
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """Each clip's best images of one shard of the images, and its part of the softmax denominator."""
+    from emid_assets.matching.alignment import similarity_shard_frame
+
+    shard = int(cast(dg.MultiPartitionKey, context.partition_key).keys_by_dimension["images"])
+    threads, _, images = _plan(settings, music_embeddings)
+    mine = StoredImages(images.lake, images.versions[shard :: settings.image_shards], images.rows_at_once)
+    found = SIMILARITY_SHARDS.empty()
+    if mine.rows and music_embeddings.height:
+        found = similarity_shard_frame(
+            music_embeddings, pl.concat(mine()), settings.candidates, threads=threads
+        ).with_columns(shard=pl.lit(shard, pl.Int32))
+    return dg.MaterializeResult(
+        value=found,
+        data_version=dg.DataVersion(frame_digest(found)),
+        metadata={"clips": music_embeddings.height, "images": mine.rows},
+        check_results=[schema_result("similarity_shards", found)],
+    )
+
+
+@table_asset(
+    table="similarity_matrix",
+    group_name="alignment",
+    kinds={"torch", "duckdb"},
+    partitions_def=MUSIC_EMOTION_PARTITIONS,
+    deps=[ALL_IMAGES],
+    checks=CHECKS,
+)
+def similarity_matrix_of_shards(
+    settings: SettingsResource, music_embeddings: pl.DataFrame, similarity_shards: pl.DataFrame
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """Semantic similarity S = softmax(X·Yᵀ): each clip's K largest entries, and its row's log-sum-exp.
+
+    Merged from the shards of images, to the same ids as in one piece.
+    """
+    from emid_assets.matching.alignment import merge_similarity_shards
+
+    _, _, images = _plan(settings, music_embeddings)
+    similarity = SIMILARITY_MATRIX.empty()
+    if music_embeddings.height:
+        shards = similarity_shards.partition_by("shard", maintain_order=True)
+        similarity = merge_similarity_shards(shards, music_embeddings, images, settings.candidates)
+    return _result(settings, similarity, music_embeddings, images)
