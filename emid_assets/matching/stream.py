@@ -312,7 +312,9 @@ class _Rows:
         tile_columns: int,
     ) -> None:
         # Blocks of equal size that depend on N alone, so that the thread count changes no bit.
-        count = max(1, -(-len(X) // tile_rows))
+        # A multiple of four of them, so that few threads end together.
+        count = -(-len(X) // tile_rows)
+        count = max(1, count if count < 3 else -(-count // 4) * 4)
         edges = np.linspace(0, len(X), count + 1).astype(int)
         blocks = [slice(a, b) for a, b in pairwise(edges) if b > a]
         self._product, self._inner, self._tile_columns = product, inner, tile_columns
