@@ -1,8 +1,11 @@
 """The evaluation stage: one page, and the figures behind it as a table."""
 
+from typing import Any
+
 import dagster as dg
 import polars as pl
 
+from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS
 from emid_assets.defs.checks import check_result, schema_result, table_asset
 from emid_assets.defs.embeddings import encoder_of
 from emid_assets.defs.partitions import every_partition
@@ -12,6 +15,9 @@ from emid_assets.settings import Settings
 from emid_assets.store.data_version import frame_digest
 
 REPORT_FILE = "report.html"
+TEST_SECTION = "retrieval_test"
+LOCAL_PATHS = ("media", "lake", "imagebind_checkpoint")
+"""Settings that a page to be handed on does not show."""
 
 
 @table_asset(
@@ -41,7 +47,7 @@ def evaluation_report(
     The page is `report.html` in the lake folder; the table holds every figure on it.
     """
     from emid_assets.adapters.frames import evaluate
-    from emid_assets.report import figures, tables
+    from emid_assets.report import tables
     from emid_assets.report.page import EncoderFacts, render_page
 
     music = music_alignment(music_clips, settings.va_alignment)
@@ -75,7 +81,7 @@ def evaluation_report(
         fused_pairs=fused_pairs,
         trained_adapters=trained_adapter,
         metrics=metrics,
-        settings={name: getattr(settings, name) for name in Settings.model_fields},
+        settings={name: getattr(settings, name) for name in Settings.model_fields if name not in LOCAL_PATHS},
         meanings={name: field.description or "" for name, field in Settings.model_fields.items()},
         encoder=EncoderFacts(encoder.name, encoder.licence, encoder.dimension, encoder.fingerprint),
         media=settings.media_folder,
@@ -86,40 +92,53 @@ def evaluation_report(
     unfinished = report.with_suffix(".unfinished")
     unfinished.write_text(page, encoding="utf-8", newline="\n")
     unfinished.replace(report)
-    counts = tables.pair_counts(fused_pairs, music_clips, images)
-    semantic = tables.pair_counts(
-        tables.semantic_pairs(similarity_matrix, settings.images_per_clip), music_clips, images
-    )
-    plane = tables.va_plane(music_clips, images, music, image)
     unpaired = music_clips.join(fused_pairs, on="clip_id", how="anti")["clip_id"].to_list()
+    semantic = tables.semantic_pairs(similarity_matrix, settings.images_per_clip)
+    counts = tables.pair_counts(fused_pairs, music_clips, images)
+    semantic_counts = tables.pair_counts(semantic, music_clips, images)
+    plane = tables.va_plane(music_clips, images, music, image)
     return dg.MaterializeResult(
         value=rows,
         data_version=dg.DataVersion(frame_digest(rows)),
         metadata={
             "report": dg.MetadataValue.path(report),
-            "pairs_by_emotion": dg.MetadataValue.md(
-                figures.markdown_image(
-                    figures.pair_counts_figure(counts, f"alpha = {settings.alpha}"), "Pairs by emotion"
-                )
-            ),
-            "pairs_by_emotion_semantic_only": dg.MetadataValue.md(
-                figures.markdown_image(
-                    figures.pair_counts_figure(semantic, "alpha = 1"), "Pairs at alpha = 1"
-                )
-            ),
-            "valence_arousal": dg.MetadataValue.md(
-                figures.markdown_image(figures.va_plane_figure(plane, aligned=True), "Valence and arousal")
-            ),
-            **{
-                f"{system}_{metric}": value
-                for _, system, metric, value in metrics.filter(
-                    (pl.col("section") == "retrieval_test")
-                    & pl.col("metric").is_in(["ndcg_at_10", "hit_rate_at_10"])
-                ).rows()
-            },
+            **_figures(counts, semantic_counts, plane, rows, settings.alpha),
+            **_test_metrics(metrics),
         },
         check_results=[
             schema_result("evaluation_report", rows),
             check_result("every_clip_paired", unpaired, music_clips.height),
         ],
     )
+
+
+def _figures(
+    counts: pl.DataFrame, semantic_counts: pl.DataFrame, plane: pl.DataFrame, rows: pl.DataFrame, alpha: float
+) -> dict[str, dg.MetadataValue[Any]]:
+    """The page's figures, small, for the web UI."""
+    from emid_assets.report import figures, tables
+
+    largest = max(
+        int(table.select(IMAGE_EMOTION_KEYS).to_numpy().max()) for table in (counts, semantic_counts)
+    )
+    drawn = {
+        "pairs_by_emotion": figures.pair_counts_figure(counts, f"alpha = {alpha}", largest),
+        "pairs_by_emotion_semantic_only": figures.pair_counts_figure(semantic_counts, "alpha = 1", largest),
+        "valence_arousal": figures.va_plane_figure(plane, aligned=True),
+        "overlap_with_each_term": figures.overlap_figure(rows.filter(pl.col("section") == "overlap"), alpha),
+    }
+    test = tables.metric_table(rows, TEST_SECTION)
+    if test.height:
+        drawn["retrieval"] = figures.retrieval_figure(test)
+    return {
+        name: dg.MetadataValue.md(figures.markdown_image(figure, name.replace("_", " ")))
+        for name, figure in drawn.items()
+    }
+
+
+def _test_metrics(metrics: pl.DataFrame) -> dict[str, float]:
+    """NDCG and hit rate of every system on the test split, as numbers that the web UI plots over time."""
+    shown = metrics.filter(
+        (pl.col("section") == TEST_SECTION) & pl.col("metric").is_in(["ndcg_at_10", "hit_rate_at_10"])
+    )
+    return {f"{system}_{metric}": value for _, system, metric, value in shown.rows()}
