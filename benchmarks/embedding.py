@@ -42,6 +42,7 @@ from emid_assets.encoders import imagebind_preprocessing as preprocessing
 from emid_assets.encoders.base import MediaItem
 from emid_assets.encoders.embed import embed
 from emid_assets.encoders.imagebind import ImageBindEncoder
+from emid_assets.encoders.imagebind_images import resize_and_crop
 from emid_assets.encoders.imagebind_model import HUGE, Architecture, build
 from emid_assets.media.audio import read_audio, resample
 from emid_assets.media.image import read_rgb
@@ -117,7 +118,7 @@ def sized_for(item_s: float, kind: str) -> ImageBindEncoder:
 def official_way(items: list[MediaItem], kind: str) -> list[np.ndarray]:
     """Inputs as the official loading functions make them: one whole file after the other."""
     if kind == "image":
-        return [preprocessing.resize_and_crop(read_rgb(item.path)) for item in items]
+        return [resize_and_crop(read_rgb(item.path)) for item in items]
     return [preprocessing.audio_input(*read_audio(item.path)) for item in items]
 
 

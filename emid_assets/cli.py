@@ -3,51 +3,17 @@
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_args
+from typing import Any, NoReturn
 
 import click
 
 from emid_assets.cli_imagebind import imagebind
+from emid_assets.cli_query import query_command, sweep_command
+from emid_assets.cli_settings import settings_from, settings_options
 from emid_assets.instance import environment_of, prepare_instance
-from emid_assets.settings import (
-    ENVIRONMENT_PREFIX,
-    Settings,
-    SettingsError,
-    allowed_range,
-    load_settings,
-)
 
 PACKAGE = Path(__file__).parent
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def settings_options(command: Command) -> Command:
-    """Give a command one option for each setting; an option that is not given comes as None."""
-    for name, field in reversed(Settings.model_fields.items()):
-        choices = get_args(field.annotation)
-        default = field.default if field.default != "" else None
-        command = click.option(
-            "--" + name.replace("_", "-"),
-            name,
-            type=click.Choice(choices) if choices else str,
-            metavar=None if choices else "DIR" if name in ("media", "lake") else "VALUE",
-            help=f"{field.description} "
-            f"[{allowed_range(name)}; default: {default}; {ENVIRONMENT_PREFIX}{name.upper()}]",
-        )(command)
-    return command
-
-
-def settings_from(options: dict[str, Any]) -> Settings:
-    """The settings that a command's options give, with an error of one line where one is wrong."""
-    try:
-        settings = load_settings(options)
-    except SettingsError as error:
-        raise click.ClickException(str(error)) from None
-    if not settings.media_folder.is_dir():
-        raise click.ClickException(f"media = {settings.media!r}: there is no such folder")
-    return settings
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -106,7 +72,8 @@ def ui(host: str, port: int, **options: Any) -> None:
     os.execve(command[0], command, os.environ | environment_of(settings, home))
 
 
-main.add_command(imagebind)
+for command in (imagebind, query_command, sweep_command):
+    main.add_command(command)
 
 
 def entry_point() -> NoReturn:

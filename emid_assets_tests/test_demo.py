@@ -1,5 +1,6 @@
 """The whole graph on real media: what a build leaves behind, and what the next one does again."""
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 import numpy as np
 import polars as pl
+import pytest
 from PIL import Image
 
 from emid_assets.store.duckdb_store import Lake
@@ -125,3 +127,51 @@ def test_a_wrong_setting_ends_the_build_with_one_line(demo: Checkout) -> None:
     )
     assert finished.returncode == 1
     assert finished.stderr.strip() == "Error: alpha = '1.5': must be 0.0 to 1.0"
+
+
+def test_a_query_by_a_file_ranks_as_the_stored_embeddings_do(demo: Checkout, tmp_path: Path) -> None:
+    """A clip of the test split has no factors of its own, so its file must find what its stored row finds."""
+    lake = Lake(demo.demo_lake)
+    adapted = lake.read("adapted_embeddings", ["bmf"])
+    clip = adapted.filter((pl.col("kind") == "music") & (pl.col("split") == "test")).row(0, named=True)
+    images = adapted.filter(pl.col("kind") == "image")
+    scores = images["embedding"].to_numpy() @ np.array(clip["embedding"], dtype=np.float32)
+    expected = images["item_id"].gather(np.argsort(-scores, kind="stable")[:5]).to_list()
+    file = demo.folder / "emid_assets" / "sample" / "music" / clip["item_id"]
+    page = tmp_path / "found.html"
+    answer = json.loads(
+        demo.run(
+            f".venv/bin/emid query music '{file}' --network bmf --top 5 --json --html '{page}' 2>/dev/null"
+        )
+    )
+    assert [row["item_id"] for row in answer] == expected
+    assert [row["rank"] for row in answer] == [1, 2, 3, 4, 5]
+    assert all(0 <= row["emotional_similarity"] <= 1 and 0 < row["semantic_similarity"] < 1 for row in answer)
+    html = page.read_text(encoding="utf-8")
+    assert html.count("data:image/jpeg") == 5
+    assert html.count("data:audio/mpeg") == 1
+
+
+def test_a_query_by_an_image_finds_clips_and_a_text_file_is_refused(demo: Checkout, tmp_path: Path) -> None:
+    image = demo.folder / "emid_assets" / "sample" / "images" / "awe_nasa0.jpg"
+    printed = demo.run(f".venv/bin/emid query image '{image}' --network bmf --top 3")
+    clips = set(Lake(demo.demo_lake).read("music_clips")["clip_id"])
+    assert sum(clip in printed for clip in clips) == 3
+    (tmp_path / "no music.mp3").write_text("words")
+    finished = subprocess.run(
+        demo.as_run(f".venv/bin/emid query music '{tmp_path}/no music.mp3'"),
+        shell=True, cwd=demo.folder, env=demo.environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert finished.returncode == 1
+    assert "no music.mp3" in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_the_sweep_finds_the_builds_own_point(demo: Checkout, tmp_path: Path) -> None:
+    table = tmp_path / "sweep.csv"
+    demo.run(f".venv/bin/emid sweep --alphas 0.6,1 --pairs 3 --counts 27 --csv {table}")
+    points = pl.read_csv(table).filter((pl.col("alpha") == 0.6) & (pl.col("rescaling") == "candidate_minmax"))
+    lake = Lake(demo.demo_lake)
+    semantic = lake.read("similarity_matrix").filter(pl.col("rank") <= 3)
+    same = lake.read("fused_pairs").join(semantic, on=["clip_id", "image_id"], how="semi").height / 66
+    assert points["same_as_semantic"].to_list() == [pytest.approx(same)]

@@ -20,7 +20,8 @@ def retrieval_task(queries: Floats, corpus: Floats, pair_queries: Ids, pair_item
     """NDCG@10 and recall@k of ranking a corpus by cosine, as the benchmark ranks.
 
     Args:
-        queries: (n, d) embeddings. corpus: (m, d).
+        queries: (n, d) embeddings.
+        corpus: (m, d) embeddings.
         pair_queries: (P,) row of the query of each pair; queries without a pair are left out.
         pair_items: (P,) row of the corpus.
 
@@ -75,7 +76,8 @@ def pair_classification_task(
     """Average precision of telling true pairs from pairs with another emotion.
 
     Args:
-        music: (N, d) embeddings. images: (M, d).
+        music: (N, d) embeddings.
+        images: (M, d) embeddings.
         pair_clips: (P,) rows of the true pairs.
         pair_images: (P,) the same.
         image_tags: M of Mikels' eight.

@@ -139,7 +139,7 @@ def search_music(
     va: NDArray[np.float64] | None = None,
 ) -> pl.DataFrame:
     """The clips for an image; arguments and result as `search_images`, with S over all clips."""
-    query = adapter.embed_image(embedding[None], None if va is None else va[None])
+    query = adapter.embed_images(embedding[None], None if va is None else va[None])
     if va is None:
         va = adapter.image_reader.read(adapter.projection.images(embedding[None]))[0].astype(np.float64)
     return _results(music, music.adapted @ query[0], scale * (music.frozen @ embedding), top, mixing, va)
@@ -159,7 +159,9 @@ def _results(
     beside = np.concatenate([frozen[candidates[0]], np.maximum(frozen[found], weakest)]).astype(np.float32)
     rescaled = rescale(beside[None], np.array([log_sum_exp]), mixing.rescaling)[0, -len(found) :]
     if mixing.rescaling == "candidate_softmax":
-        rescaled = np.exp(beside[-len(found) :] - np.logaddexp.reduce(frozen[candidates[0]].astype(np.float64)))
+        rescaled = np.exp(
+            beside[-len(found) :] - np.logaddexp.reduce(frozen[candidates[0]].astype(np.float64))
+        )
     E = emotional_similarity(va[None], catalogue.va[found], kernel=mixing.kernel, sigma=mixing.sigma)  # type: ignore[arg-type]
     return pl.DataFrame(
         {

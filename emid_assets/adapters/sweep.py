@@ -67,7 +67,9 @@ class Candidates:
             )
         clip_ids = rows["clip_id"].unique().sort().to_list()
         image_ids = rows["image_id"].unique().sort().to_list()
-        line = rows["clip_id"].replace_strict(clip_ids, range(len(clip_ids)), return_dtype=pl.Int64).to_numpy()
+        line = (
+            rows["clip_id"].replace_strict(clip_ids, range(len(clip_ids)), return_dtype=pl.Int64).to_numpy()
+        )
         image = rows["image_id"].replace_strict(image_ids, range(len(image_ids)), return_dtype=pl.Int64)
         slot = rows["rank"].to_numpy() - 1
         shape = (len(clip_ids), int(slot.max()) + 1)

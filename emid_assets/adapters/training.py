@@ -302,6 +302,15 @@ class TrainedAdapter:
             p, q = nn.functional.pad(p, (0, fill)), nn.functional.pad(q, (0, fill))
         return p.cpu().numpy(), q.cpu().numpy()
 
+    def embed_music(self, music: Floats) -> Floats:
+        """New embeddings (n, e) of clips that are not known, from (n, d) unit embeddings."""
+        return self.embed([""] * len(music), music, [""], np.zeros((1, music.shape[1]), dtype=np.float32))[0]
+
+    def embed_images(self, images: Floats, image_va: NDArray[np.float64] | None = None) -> Floats:
+        """New embeddings (n, e) of images that are not known; arguments as `embed` takes them."""
+        nothing = np.zeros((1, images.shape[1]), dtype=np.float32)
+        return self.embed([""], nothing, [""] * len(images), images, image_va)[1]
+
     def pair_scores(
         self, clips: Items, images: Items, device: str = "cpu"
     ) -> Callable[[Ids, Ids], NDArray[np.float32]]:

@@ -22,11 +22,11 @@ from emid_assets.encoders.base import (
     Prepared,
 )
 from emid_assets.encoders.imagebind_checkpoint import LICENCE, checkpoint_sha256, find_checkpoint
+from emid_assets.encoders.imagebind_images import prepare_image
 from emid_assets.encoders.imagebind_model import HUGE, Architecture
 from emid_assets.encoders.imagebind_preprocessing import (
     PREPROCESSING_VERSION,
     normalise_pixels,
-    prepare_image,
     prepare_music,
 )
 from emid_assets.encoders.linear_products import (

@@ -1,7 +1,7 @@
 """From a file to ImageBind's input, bit for bit as the official code makes it.
 
-Belongs here: pure functions of samples and pixels, and the two that read a file for them. The
-model is in `imagebind.py`. Source: facebookresearch/ImageBind, `imagebind/data.py`, with the
+Belongs here: pure functions of samples and pixels, and reading a clip for them. Images up to their
+eight-bit pixels are `imagebind_images.py`'s, the model is `imagebind.py`'s. Source: facebookresearch/ImageBind, `imagebind/data.py`, with the
 versions of torchaudio, torchvision and pytorchvideo that it pins, of which nothing is needed here.
 
 The positions of the sub-clips matter: the pytorchvideo that the official code pins spreads them
@@ -19,13 +19,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
 from emid_assets.encoders.base import Float32Array, MediaItem, PreparationError, Prepared
 from emid_assets.media.audio import read_audio
-from emid_assets.media.image import read_rgb
 
 PREPROCESSING_VERSION = "1"
 
@@ -44,7 +42,6 @@ AUDIO_MEAN, AUDIO_SPREAD = -4.268, 9.138
 FILTER_ZEROS = 6
 FILTER_ROLLOFF = 0.99
 
-IMAGE_SIDE = 224
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_SPREAD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -55,14 +52,6 @@ PIXEL_SPREAD = (0.26862954, 0.26130258, 0.27577711)
 PRE_ROLL_S = {"WAV": 0.0, "WAVEX": 0.0, "RF64": 0.0, "AIFF": 0.0, "FLAC": 0.0, "MP3": 0.5}
 MP3_SEEK_FROM_HZ = 32_000
 READ_WHOLE_BELOW_S = 12.0
-
-
-def prepare_image(item: MediaItem) -> Prepared:
-    """Read an image: uint8 (3, 224, 224), resized and cropped; `normalise_pixels` makes it the input.
-
-    Eight bits a channel until the device has it: a quarter of the bytes to carry between processes.
-    """
-    return resize_and_crop(read_rgb(item.path))
 
 
 def prepare_music(item: MediaItem) -> Prepared:
@@ -81,27 +70,6 @@ def prepare_music(item: MediaItem) -> Prepared:
             if seekable and is_long and first >= 0 and last <= file.frames:
                 return _spectrograms(_sub_clips_by_seeking(file, first, last))
     return audio_input(*read_audio(item.path, item.start_s, item.duration_s))
-
-
-def resize_and_crop(image: Image.Image) -> Prepared:
-    """The middle 224 × 224 pixels of the image with its short side at 224 (Pillow bicubic).
-
-    As torchvision's `Resize(224, BICUBIC)` and `CenterCrop(224)` do for a Pillow image.
-
-    Args:
-        image: RGB, any size.
-
-    Returns:
-        uint8 (3, 224, 224).
-    """
-    width, height = image.size
-    short, long = sorted((width, height))
-    long = int(IMAGE_SIDE * long / short)
-    width, height = (IMAGE_SIDE, long) if width <= height else (long, IMAGE_SIDE)
-    left, top = round((width - IMAGE_SIDE) / 2), round((height - IMAGE_SIDE) / 2)
-    resized = image.resize((width, height), Image.Resampling.BICUBIC)
-    pixels = resized.crop((left, top, left + IMAGE_SIDE, top + IMAGE_SIDE))
-    return np.ascontiguousarray(np.asarray(pixels).transpose(2, 0, 1))
 
 
 def normalise_pixels(pixels: Tensor) -> Tensor:

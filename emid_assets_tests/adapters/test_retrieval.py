@@ -9,10 +9,14 @@ from emid_assets.adapters.retrieval import (
     auc,
     ceilings_at_k,
     coverage,
+    evaluate_ranked,
     evaluate_ranking,
+    for_cosine_index,
     inner_product_scores,
     metrics_at_k,
+    metrics_like_librecommender,
     rank,
+    rerank,
     top_k,
 )
 
@@ -151,3 +155,44 @@ def test_evaluation_without_any_relevant_item_is_an_error() -> None:
     nothing = Relevance.of_pairs(np.array([], dtype=np.int64), np.array([], dtype=np.int64), 4)
     with pytest.raises(ValueError, match="nothing to evaluate"):
         evaluate_ranking(lambda rows: np.zeros((len(rows), 4)), np.arange(4), nothing)
+
+
+def test_the_cosine_of_the_lengthened_vectors_ranks_as_the_inner_product() -> None:
+    rng = np.random.default_rng(3)
+    queries = rng.normal(size=(40, 6))
+    items = rng.normal(size=(500, 6)) * rng.lognormal(size=(500, 1))
+    longer_queries, longer_items = for_cosine_index(queries, items)
+    unit = longer_items / np.linalg.norm(longer_items, axis=1, keepdims=True)
+    np.testing.assert_array_equal(
+        np.argsort(-(longer_queries @ unit.T), axis=1)[:, :50],
+        np.argsort(-(queries @ items.T), axis=1)[:, :50],
+    )
+
+
+def test_librecommenders_metrics_do_not_blame_for_what_was_not_retrieved() -> None:
+    hits = np.array([[False, True, False, True], [False, False, False, False]])
+    metrics = metrics_like_librecommender(hits)
+    assert metrics["libreco_map"].tolist() == [(1 / 2 + 2 / 4) / 2, 0.0]
+    dcg = 1 / np.log2(3) + 1 / np.log2(5)
+    assert metrics["libreco_ndcg"][0] == pytest.approx(dcg / (1 + 1 / np.log2(3)))
+    assert metrics["libreco_ndcg"][1] == 0.0
+    strict = metrics_at_k(hits, np.array([3, 3]))
+    assert strict["map"][0] < metrics["libreco_map"][0]
+    assert strict["ndcg"][0] < metrics["libreco_ndcg"][0]
+
+
+def test_reranking_orders_what_was_retrieved_and_nothing_else() -> None:
+    rng = np.random.default_rng(4)
+    first, second = rng.normal(size=(20, 300)), rng.normal(size=(20, 300))
+    ranked = rerank(
+        lambda rows: first[rows],
+        lambda rows, items: np.take_along_axis(second[rows], items, axis=1),
+        np.arange(20),
+        30,
+        10,
+    )
+    for row, items in enumerate(ranked):
+        retrieved = np.argsort(-first[row])[:30]
+        assert items.tolist() == sorted(retrieved, key=lambda item: -second[row, item])[:10]
+    evaluation = evaluate_ranked(np.arange(20), ranked, Relevance.of_pairs(np.arange(20), ranked[:, 0], 300))
+    assert evaluation.metrics["mrr_at_10"] == 1.0

@@ -13,14 +13,13 @@ from PIL import Image
 
 from emid_assets.encoders import imagebind_preprocessing as preprocessing
 from emid_assets.encoders.base import MediaItem, PreparationError
+from emid_assets.encoders.imagebind_images import prepare_image, resize_and_crop
 from emid_assets.encoders.imagebind_preprocessing import (
     FRAMES,
     RATE,
     audio_input,
     normalise_pixels,
-    prepare_image,
     prepare_music,
-    resize_and_crop,
     sub_clip_bounds,
     sub_clip_times,
 )

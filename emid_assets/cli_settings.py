@@ -1,0 +1,43 @@
+"""Settings on the command line: one option for each, made from the settings' own definition."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar, get_args
+
+import click
+
+from emid_assets.settings import (
+    ENVIRONMENT_PREFIX,
+    Settings,
+    SettingsError,
+    allowed_range,
+    load_settings,
+)
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def settings_options(command: Command) -> Command:
+    """Give a command one option for each setting; an option that is not given comes as None."""
+    for name, field in reversed(Settings.model_fields.items()):
+        choices = get_args(field.annotation)
+        default = field.default if field.default != "" else None
+        command = click.option(
+            "--" + name.replace("_", "-"),
+            name,
+            type=click.Choice(choices) if choices else str,
+            metavar=None if choices else "DIR" if name in ("media", "lake") else "VALUE",
+            help=f"{field.description} "
+            f"[{allowed_range(name)}; default: {default}; {ENVIRONMENT_PREFIX}{name.upper()}]",
+        )(command)
+    return command
+
+
+def settings_from(options: dict[str, Any]) -> Settings:
+    """The settings that a command's options give, with an error of one line where one is wrong."""
+    try:
+        settings = load_settings(options)
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+    if not settings.media_folder.is_dir():
+        raise click.ClickException(f"media = {settings.media!r}: there is no such folder")
+    return settings
