@@ -2,9 +2,11 @@
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 from dagster import DagsterInstance
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -29,6 +31,7 @@ def run_build(options: Mapping[str, Any]) -> dict[str, str]:
         BuildFailedError: names each failed partition of the stage, and its first error.
     """
     settings = load_settings(options)
+    lake = Lake(settings.lake_folder)
     console = Console(stderr=True)
     progress = Progress(
         TextColumn("{task.fields[stage]:<14}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn(),
@@ -56,7 +59,8 @@ def run_build(options: Mapping[str, Any]) -> dict[str, str]:
             if failures:
                 lines = [f"{stage} [{', '.join(keys)}]: {error}" for error, keys in failures.items()]
                 raise BuildFailedError("\n".join(lines))
-    lake = Lake(settings.lake_folder)
+            if stage == "inventory":
+                _require_media(lake, settings.media_folder)
     pairs = lake.read("fused_pairs", columns=["clip_id"])
     rejected = lake.read("rejected_media", columns=["reason"])
     return {
@@ -65,6 +69,17 @@ def run_build(options: Mapping[str, Any]) -> dict[str, str]:
         "store": f"{lake.catalogue_path}  (duckdb -readonly, or duckdb.connect)",
         "report": str(settings.lake_folder / "report.html"),
     }
+
+
+def _require_media(lake: Lake, media: Path) -> None:
+    """Stop before anything is encoded where there is nothing to pair."""
+    inventory = lake.read("media_inventory")
+    for kind, folder in (("music", "music"), ("image", "images")):
+        found = inventory.filter(pl.col("kind") == kind)
+        if found.filter(pl.col("reason").is_null()).is_empty():
+            reasons = found["reason"].value_counts(sort=True).head(3).rows()
+            why = "; ".join(f"{reason} ({count})" for reason, count in reasons) or "there are no files"
+            raise BuildFailedError(f"nothing usable in {media / folder}: {why}")
 
 
 def _first_error(result: dg.ExecuteInProcessResult) -> str:

@@ -175,3 +175,16 @@ def test_the_sweep_finds_the_builds_own_point(demo: Checkout, tmp_path: Path) ->
     semantic = lake.read("similarity_matrix").filter(pl.col("rank") <= 3)
     same = lake.read("fused_pairs").join(semantic, on=["clip_id", "image_id"], how="semi").height / 66
     assert points["same_as_semantic"].to_list() == [pytest.approx(same)]
+
+
+def test_a_folder_without_images_ends_the_build_before_anything_is_encoded(
+    demo: Checkout, tmp_path: Path, sample_media: Path
+) -> None:
+    shutil.copytree(sample_media / "music", tmp_path / "music" / "sad")
+    finished = subprocess.run(
+        demo.as_run(f".venv/bin/emid build --media {tmp_path} --lake {tmp_path}/lake"),
+        shell=True, cwd=demo.folder, env=demo.environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert finished.returncode == 1
+    assert f"nothing usable in {tmp_path}/images" in finished.stderr.replace("\n", "")
+    assert not Lake(tmp_path / "lake").partitions("music_embeddings")

@@ -67,10 +67,16 @@ def test_every_build_command_works(demo: Checkout, sample_media: Path, command: 
     assert (lakes[0] / "report.html").exists()
 
 
+@pytest.mark.parametrize("command", [command for command in COMMANDS if "query" in command or "sweep" in command])
+def test_every_question_works_on_the_demo(demo: Checkout, command: str) -> None:
+    assert demo.run(command).strip()
+
+
 def test_no_command_is_left_untested() -> None:
     for command in COMMANDS:
         verb = " ".join(command.split()[:2])
-        assert verb in RUN_BY_OTHER_TESTS or "emid build" in command, command
+        on_the_demo = any(word in command for word in ("emid build", "emid query", "emid sweep"))
+        assert verb in RUN_BY_OTHER_TESTS or on_the_demo, command
 
 
 def test_the_table_of_settings_is_that_of_the_settings() -> None:

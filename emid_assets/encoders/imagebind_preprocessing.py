@@ -1,8 +1,9 @@
 """From a file to ImageBind's input, bit for bit as the official code makes it.
 
 Belongs here: pure functions of samples and pixels, and reading a clip for them. Images up to their
-eight-bit pixels are `imagebind_images.py`'s, the model is `imagebind.py`'s. Source: facebookresearch/ImageBind, `imagebind/data.py`, with the
-versions of torchaudio, torchvision and pytorchvideo that it pins, of which nothing is needed here.
+eight-bit pixels are `imagebind_images.py`'s, the model is `imagebind.py`'s. Source:
+facebookresearch/ImageBind, `imagebind/data.py`, with the versions of torchaudio, torchvision and
+pytorchvideo that it pins, of which nothing is needed here.
 
 The positions of the sub-clips matter: the pytorchvideo that the official code pins spreads them
 from the start of the clip to its end, i (D - 2) / (n - 1); the 0.1.5 of PyPI stops short, at
