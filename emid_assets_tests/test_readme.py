@@ -67,7 +67,7 @@ def test_every_build_command_works(demo: Checkout, sample_media: Path, command: 
     assert (lakes[0] / "report.html").exists()
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if "query" in command or "sweep" in command])
+@pytest.mark.parametrize("command", [line for line in COMMANDS if "query" in line or "sweep" in line])
 def test_every_question_works_on_the_demo(demo: Checkout, command: str) -> None:
     assert demo.run(command).strip()
 

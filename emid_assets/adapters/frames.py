@@ -15,11 +15,14 @@ from numpy.typing import NDArray
 
 from emid_assets.adapters.baselines import formula_scores, random_scores
 from emid_assets.adapters.emotion_metrics import emotion_metrics_at_k
+from emid_assets.adapters.public_tasks import public_tasks
 from emid_assets.adapters.retrieval import (
     Relevance,
     ScoreRows,
+    ceilings_at_k,
     evaluate_ranking,
     inner_product_scores,
+    metrics_like_librecommender,
 )
 from emid_assets.adapters.splits import TEST, TRAIN, VALIDATION, split_by_source
 from emid_assets.adapters.training import (
@@ -219,7 +222,8 @@ def evaluate(
         sigma: width of the gaussian kernel.
 
     Returns:
-        system, split, metric, value. Splits are `validation` and `test`; where there is neither
+        system, split, metric, value. Beside the systems stands `ceiling`, the best that the metrics
+        of pairs can be, since a clip has few images. Splits are `validation` and `test`; where there is neither
         (one source clip in all) `train`, under that name. Metrics are those of `retrieval` and of
         `emotion_metrics`, at 10, `auc`, and `queries`, the number of clips.
 
@@ -279,8 +283,65 @@ def evaluate(
             for name, value in by_feeling.items():
                 defined = value[np.isfinite(value)]
                 values[f"{name}_at_{K}"] = float(defined.mean()) if len(defined) else float("nan")
+            hits = relevance.hits(evaluation.rows, evaluation.ranked)
+            for name, value in metrics_like_librecommender(hits).items():
+                values[f"{name}_at_{K}"] = float(value.mean())
             values["queries"] = float(len(evaluation.rows))
             lines += [(system, split, metric, value) for metric, value in values.items()]
+        counts = relevance.counts(rows)
+        lines += [
+            ("ceiling", split, f"{name}_at_{K}", float(value.mean()))
+            for name, value in ceilings_at_k(counts[counts > 0], K).items()
+        ]
+    return pl.DataFrame(lines, schema=EVALUATION_COLUMNS, orient="row")
+
+
+def evaluate_public_tasks(
+    adapted: pl.DataFrame,
+    music_embeddings: pl.DataFrame,
+    image_embeddings: pl.DataFrame,
+    fused_pairs: pl.DataFrame,
+    images: pl.DataFrame,
+    seed: int,
+) -> pl.DataFrame:
+    """The public benchmark's three tasks on one's own pairs, of the frozen space and every network.
+
+    The pairs are those of the test part's clips, since networks have learnt the others; the corpus
+    is all images, or all clips.
+
+    Args:
+        adapted: ADAPTED_EMBEDDINGS of one or more networks.
+        music_embeddings: all partitions.
+        image_embeddings: all partitions.
+        fused_pairs: all partitions.
+        images: image_id and tag are read.
+        seed: of the false pairs.
+
+    Returns:
+        system, split (`test`, or `train` where no clip is in the test part), metric such as
+        `EMIDA2IRetrieval/ndcg_at_10`, value.
+    """
+    music = music_embeddings.sort("clip_id")
+    pictures = image_embeddings.sort("image_id")
+    clip_ids, image_ids = music["clip_id"].to_list(), pictures["image_id"].to_list()
+    parts = _common_split(adapted, clip_ids)
+    tags = _aligned_to(pictures, images.select("image_id", "tag"), "image_id", "images")["tag"].to_list()
+    split = TEST if (parts == TEST).any() else TRAIN
+    clips = _rows_of(fused_pairs["clip_id"], clip_ids, "clip", "music_embeddings")
+    pair_images = _rows_of(fused_pairs["image_id"], image_ids, "image", "image_embeddings")
+    of_split = parts[clips] == split
+    spaces = {"semantic": (_matrix(music["embedding"]), _matrix(pictures["embedding"]))}
+    for (network,), rows in adapted.group_by("network", maintain_order=True):
+        spaces[str(network)] = (
+            _adapted_matrix(rows, "music", clip_ids),
+            _adapted_matrix(rows, "image", image_ids),
+        )
+    lines = [
+        (system, split, f"{task}/{metric}", value)
+        for system, (x, y) in spaces.items()
+        for task, values in public_tasks(x, y, clips[of_split], pair_images[of_split], tags, seed).items()
+        for metric, value in values.items()
+    ]
     return pl.DataFrame(lines, schema=EVALUATION_COLUMNS, orient="row")
 
 

@@ -7,7 +7,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from emid_assets.adapters.frames import adapted_frame, evaluate, pair_data, train_on_frames
+from emid_assets.adapters.frames import (
+    adapted_frame,
+    evaluate,
+    evaluate_public_tasks,
+    pair_data,
+    train_on_frames,
+)
 from emid_assets.adapters.training import EXTRA_CHANNELS, AdapterError, TrainedAdapter
 from emid_assets.store.schemas import ADAPTED_EMBEDDINGS, TRAINED_ADAPTER
 from emid_assets_tests.adapters.conftest import CLIPS, IMAGES, PAIRING, SETTINGS, SmallLake, make_lake
@@ -81,7 +87,8 @@ def test_the_formula_with_true_va_finds_exactly_its_own_pairs(evaluation: pl.Dat
 
 
 def test_all_systems_stand_beside_each_other_with_the_same_metrics(evaluation: pl.DataFrame) -> None:
-    per_system = evaluation.group_by("system").agg(pl.struct("split", "metric").sort())
+    systems = evaluation.filter(pl.col("system") != "ceiling")
+    per_system = systems.group_by("system").agg(pl.struct("split", "metric").sort())
     assert set(per_system["system"]) == {"bmf", "semantic", "structured", "random", "oracle"}
     assert per_system["split"].n_unique() == 1
     assert evaluation["value"].is_finite().all()
@@ -148,3 +155,24 @@ def test_networks_of_different_splits_are_not_compared(lake: SmallLake, adapted:
 def test_no_pairs_is_an_error_that_says_what_to_do(lake: SmallLake) -> None:
     with pytest.raises(AdapterError, match="no pair to train on"):
         pair_data(*replace(lake, fused_pairs=lake.fused_pairs.clear()).to_train(), seed=0)
+
+
+def test_no_system_is_above_the_ceiling(evaluation: pl.DataFrame) -> None:
+    ceilings = evaluation.filter(system="ceiling").select("split", "metric", ceiling="value")
+    assert value(evaluation, "ceiling", "precision_at_10") == pytest.approx(0.3)
+    beside = evaluation.join(ceilings, on=["split", "metric"])
+    assert (beside["value"] <= beside["ceiling"] + 1e-12).all()
+    assert value(evaluation, "oracle", "recall_at_10") == value(evaluation, "ceiling", "recall_at_10")
+
+
+def test_the_public_tasks_are_measured_for_the_frozen_space_and_each_network(
+    lake: SmallLake, adapted: pl.DataFrame
+) -> None:
+    tasks = evaluate_public_tasks(
+        adapted, lake.music_embeddings, lake.image_embeddings, lake.fused_pairs, lake.images, seed=0
+    )
+    assert set(tasks["system"]) == {"semantic", "bmf"}
+    assert set(tasks["split"]) == {"test"}
+    names = {metric.split("/")[0] for metric in tasks["metric"]}
+    assert names == {"EMIDA2IRetrieval", "EMIDI2ARetrieval", "EMIDPairClassification"}
+    assert tasks["value"].is_between(0, 1).all()
