@@ -1,5 +1,6 @@
 """`emid build`: the whole graph in one process, stage by stage, on the instance that the web UI shows."""
 
+import builtins
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from emid_assets.definitions import build_definitions
+from emid_assets.defs.embeddings import encoder_of
 from emid_assets.defs.jobs import stages
+from emid_assets.encoders.base import EncoderUnavailableError
 from emid_assets.settings import load_settings
 from emid_assets.store.duckdb_store import Lake
 
@@ -31,16 +34,21 @@ def run_build(options: Mapping[str, Any]) -> dict[str, str]:
         BuildFailedError: names each failed partition of the stage, and its first error.
     """
     settings = load_settings(options)
+    given = {name: getattr(settings, name) for name in options}
     lake = Lake(settings.lake_folder)
     console = Console(stderr=True)
     progress = Progress(
         TextColumn("{task.fields[stage]:<14}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("{task.description}"), console=console,
     )  # fmt: skip
+    try:
+        encoder_of(settings.encoder, settings.device, settings.precision, settings.imagebind_checkpoint)
+    except EncoderUnavailableError as error:
+        raise BuildFailedError(str(error)) from error
     definitions = build_definitions(**options)
     loggers = {"console": _terminal_logger(progress)}
     # A job uses a logger of its own only where the run's configuration names it.
-    run_config = {"loggers": {"console": {}}, "resources": {"settings": {"config": dict(options)}}}
+    run_config = {"loggers": {"console": {}}, "resources": {"settings": {"config": given}}}
     with DagsterInstance.get() as instance, progress:
         for stage in stages(settings.image_shards):
             job = definitions.resolve_job_def(stage).with_logger_defs(loggers)
@@ -89,7 +97,9 @@ def _first_error(result: dg.ExecuteInProcessResult) -> str:
             while error is not None and error.cause is not None:
                 error = error.cause
             if error is not None:
-                return error.message.strip()
+                message = error.message.strip()
+                is_ours = error.cls_name is not None and not hasattr(builtins, error.cls_name)
+                return message.partition(": ")[2] if is_ours else message
     return "the run failed; the web UI has its log"
 
 

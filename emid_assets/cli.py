@@ -1,6 +1,7 @@
 """The command line `emid`: a thin front on the code that the Dagster assets run."""
 
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -39,7 +40,15 @@ def build(**options: Any) -> None:
     click.echo(f"\nDone in {time.monotonic() - start:.0f} s.")
     for name, value in summary.items():
         click.echo(f"  {name:<14} {value}")
-    click.echo(f"  {'web UI':<14} emid ui --media {settings.media} --lake {settings.lake_folder}")
+    ui_command = [
+        sys.argv[0],
+        "ui",
+        "--media",
+        str(settings.media_folder),
+        "--lake",
+        str(settings.lake_folder),
+    ]
+    click.echo(f"  {'web UI':<14} {shlex.join(ui_command)}")
 
 
 @main.command()

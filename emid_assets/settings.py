@@ -147,7 +147,7 @@ def allowed_range(name: str) -> str:
         return "auto, cpu, mps, cuda or cuda:N"
     low = field.get("minimum", field.get("exclusiveMinimum"))
     if low is None:
-        return "a folder"
+        return "a file" if name == "imagebind_checkpoint" else "a folder"
     return f"{'above ' if 'exclusiveMinimum' in field else ''}{low} to {field['maximum']}"
 
 

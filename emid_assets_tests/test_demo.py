@@ -98,11 +98,15 @@ def test_a_new_image_in_the_users_own_folder_is_the_only_file_encoded(
     shutil.copytree(
         demo.demo_lake, lake_folder, ignore=shutil.ignore_patterns("dagster", "lake.duckdb*", ".catalogues")
     )
-    demo.run(f".venv/bin/emid build --media my-media --lake {lake_folder}")
+    demo.run(
+        f".venv/bin/emid build --media my-media --lake {lake_folder} --images-per-clip 2 --epochs 3 --alpha 0.5"
+    )
     lake = Lake(lake_folder)
     assert encoded_files(lake) == 1
     assert "awe/new one.png" in lake.read("images", ["awe"])["image_id"]
     assert "awe/new one.png" in lake.read("similarity_matrix")["image_id"]
+    assert lake.read("fused_pairs").height == 2 * 22
+    assert lake.read("trained_adapter")["history"].list.len().unique().to_list() == [3]
 
 
 def test_the_builds_runs_and_checks_are_on_the_instance_of_the_web_ui(demo: Checkout) -> None:

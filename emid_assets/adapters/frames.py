@@ -223,9 +223,9 @@ def evaluate(
 
     Returns:
         system, split, metric, value. Beside the systems stands `ceiling`, the best that the metrics
-        of pairs can be, since a clip has few images. Splits are `validation` and `test`; where there is neither
-        (one source clip in all) `train`, under that name. Metrics are those of `retrieval` and of
-        `emotion_metrics`, at 10, `auc`, and `queries`, the number of clips.
+        of pairs can be, since a clip has few images. Splits are `validation` and `test`; where there
+        is neither (one source clip in all) `train`, under that name. Metrics are those of `retrieval`
+        and of `emotion_metrics`, at 10, `auc`, and `queries`, the number of clips.
 
     Raises:
         AdapterError: networks that were split differently, or tables that do not fit each other.
