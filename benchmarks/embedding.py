@@ -1,8 +1,8 @@
 """Throughput of the embedding stage, and of ImageBind's linear layers; prints ratios of one run.
 
-    python benchmarks/embedding.py            # all of it, some minutes on two cores
+    python benchmarks/embedding.py            # all of it, ten minutes on two cores that nothing else uses
     python benchmarks/embedding.py --ours     # this project's rows only, as a check after a change
-    python benchmarks/embedding.py --sizes 64 --rounds 3 --json embedding.json
+    python benchmarks/embedding.py --sizes 64 --rounds 2 --json embedding.json
 
 Three questions, each answered by interleaved rounds on the same device with the same weights:
 
@@ -291,9 +291,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--ours", action="store_true", help="measure this project only, compare with nothing")
-    parser.add_argument("--sizes", type=int, default=400, help="items of the stage's run (default 400)")
+    parser.add_argument("--sizes", type=int, default=600, help="items of the stage's run (default 600)")
     parser.add_argument("--batch", type=int, default=16, help="items of a batch (default 16)")
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
+    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds (default 3)")
     parser.add_argument("--parts", nargs="*", default=["stage", "layers", "load"], help="stage, layers, load")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     arguments = parser.parse_args()

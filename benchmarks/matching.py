@@ -30,7 +30,14 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_
 
 import numpy as np
 
-from emid_assets.matching.product import Product, fastest_product, find_product, one_thread_each
+from emid_assets.matching.exact_order import SPARE_SLOTS
+from emid_assets.matching.product import (
+    Product,
+    fastest_product,
+    find_product,
+    measure_products,
+    one_thread_each,
+)
 from emid_assets.matching.stream import top_k_softmax
 
 DIMENSION = 1024
@@ -411,10 +418,28 @@ def measure_slope(rounds: int, file: Path | None) -> dict[str, Any]:
         points.append((n * m, float(np.median(times))))
     work, seconds = np.array(points).T
     slope, offset = np.polyfit(np.log(work), np.log(seconds), 1)
-    print(f"slope of log CPU time on log N·M over {work[0]:.0e} … {work[-1]:.0e}: {slope:.3f}", flush=True)
+    speed = 1e9 * max(measure_products(DIMENSION).values())
+    modelled = np.polyfit(np.log(work), np.log([model_seconds(n, m, speed) for n, m in sizes]), 1)[0]
+    print(
+        f"slope of log CPU time on log N·M over {work[0]:.0e} … {work[-1]:.0e}: {slope:.3f}, "
+        f"by the cost model {modelled:.3f}",
+        flush=True,
+    )
     if file:
         draw(work, seconds, float(slope), float(offset), file)
-    return {"name": "slope", "slope": round(float(slope), 4), "points": points}
+    return {
+        "name": "slope",
+        "slope": round(float(slope), 4),
+        "modelled_slope": round(float(modelled), 4),
+        "points": points,
+    }
+
+
+def model_seconds(n: int, m: int, flop_per_second: float) -> float:
+    """The cost model of docs/matching.md on one core: the product, and the epilogue's two terms."""
+    slots = K + SPARE_SLOTS
+    epilogue = n * (0.25e-9 * m + 60e-9 * slots * (1 + np.log(m / slots)))
+    return float(2.0 * n * m * DIMENSION / flop_per_second + epilogue)
 
 
 def draw(work: np.ndarray, seconds: np.ndarray, slope: float, offset: float, file: Path) -> None:

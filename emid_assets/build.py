@@ -2,6 +2,7 @@
 
 import builtins
 import logging
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def run_build(options: Mapping[str, Any]) -> dict[str, str]:
     console = Console(stderr=True)
     progress = Progress(
         TextColumn("{task.fields[stage]:<14}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("{task.description}"), console=console,
+        TextColumn("{task.description}"), console=console, disable=not console.is_terminal,
     )  # fmt: skip
     try:
         encoder_of(settings.encoder, settings.device, settings.precision, settings.imagebind_checkpoint)
@@ -54,6 +55,7 @@ def run_build(options: Mapping[str, Any]) -> dict[str, str]:
             job = definitions.resolve_job_def(stage).with_logger_defs(loggers)
             keys = job.partitions_def.get_partition_keys() if job.partitions_def else [None]
             bar = progress.add_task("", total=len(keys), stage=stage)
+            start = time.monotonic()
             failures: dict[str, list[str]] = {}  # error -> partitions
             for key in keys:
                 progress.update(bar, description=key or "")
@@ -64,6 +66,11 @@ def run_build(options: Mapping[str, Any]) -> dict[str, str]:
                     failures.setdefault(_first_error(result), []).append(key or "all")
                 progress.advance(bar)
             progress.update(bar, description="failed" if failures else "")
+            if not console.is_terminal:
+                seconds = time.monotonic() - start
+                console.print(
+                    f"{stage}: {len(keys) - sum(map(len, failures.values()))}/{len(keys)} in {seconds:.0f} s"
+                )
             if failures:
                 lines = [f"{stage} [{', '.join(keys)}]: {error}" for error, keys in failures.items()]
                 raise BuildFailedError("\n".join(lines))

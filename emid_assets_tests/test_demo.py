@@ -99,7 +99,8 @@ def test_a_new_image_in_the_users_own_folder_is_the_only_file_encoded(
         demo.demo_lake, lake_folder, ignore=shutil.ignore_patterns("dagster", "lake.duckdb*", ".catalogues")
     )
     demo.run(
-        f".venv/bin/emid build --media my-media --lake {lake_folder} --images-per-clip 2 --epochs 3 --alpha 0.5"
+        f".venv/bin/emid build --media my-media --lake {lake_folder} "
+        "--images-per-clip 2 --epochs 3 --alpha 0.5"
     )
     lake = Lake(lake_folder)
     assert encoded_files(lake) == 1

@@ -99,3 +99,13 @@ def test_the_launchpad_refuses_a_value_out_of_range() -> None:
         dg.materialize([probe], resources={"settings": settings_resource(Settings())}, run_config=config)
     assert "alpha" in str(error.value.__cause__)
     assert "less than or equal to 1" in str(error.value.__cause__)
+
+
+def test_the_launchpad_refuses_to_reshape_the_graph() -> None:
+    @dg.asset
+    def probe(settings: SettingsResource) -> None: ...
+
+    config = {"resources": {"settings": {"config": {"shards_per_emotion": 3}}}}
+    with pytest.raises(dg.DagsterError) as error:
+        dg.materialize([probe], resources={"settings": settings_resource(Settings())}, run_config=config)
+    assert "shapes the graph" in str(error.value.__cause__)

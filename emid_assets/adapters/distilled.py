@@ -12,7 +12,7 @@ Three things set it apart from the paper's networks:
   product, cos(a - b) = cos a cos b + sin a sin b, and so is any kernel of the angle by its
   harmonics cos k(a - b); so the whole score remains one.
 
-A clip that is known comes with its images, as in SVD++; half of the time they are to be found
+A clip that is known comes with its images, as in SVD++; most of the time they are to be found
 instead, so that the same network serves clips that come with none.
 """
 
@@ -41,19 +41,21 @@ class DistilledConfig:
         imagined: share of clips without history that are taught with the feeling of another clip.
         dropout: on the music features.
         learning_rate: first step of Adam.
+        weight_decay: AdamW's.
         batch_clips: clips in a batch.
     """
 
     hidden: int = 256
     id_dropout: float = 0.0
-    history_dropout: float = 0.5
+    history_dropout: float = 0.75
     harmonics: int = 8
     feeling: float = 4.0
     scale: float = 20.0
     draws: int = 32
-    imagined: float = 0.9
+    imagined: float = 1.0
     dropout: float = 0.1
     learning_rate: float = 0.006
+    weight_decay: float = 0.3
     batch_clips: int = 512
 
 

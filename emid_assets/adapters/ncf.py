@@ -29,6 +29,7 @@ class NCFConfig:
         gmf_weight: weight of the GMF part's own loss against the whole network's.
         scale: first value of h, since products of centred unit vectors are small.
         learning_rate: first step of Adam.
+        weight_decay: AdamW's.
         batch_clips: clips in a batch.
     """
 
@@ -40,6 +41,7 @@ class NCFConfig:
     gmf_weight: float = 1.0
     scale: float = 10.0
     learning_rate: float = 0.01
+    weight_decay: float = 1e-4
     batch_clips: int = 512
 
 

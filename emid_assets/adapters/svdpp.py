@@ -27,6 +27,7 @@ class SVDPPConfig:
         negative_weight: weight of an average negative against one positive.
         scale: first factor on p · q, since inner products of centred unit vectors are small.
         learning_rate: first step of Adam.
+        weight_decay: AdamW's.
         batch_clips: clips in a batch.
     """
 
@@ -37,6 +38,7 @@ class SVDPPConfig:
     negative_weight: float = 64.0
     scale: float = 10.0
     learning_rate: float = 0.01
+    weight_decay: float = 1e-4
     batch_clips: int = 512
 
 

@@ -132,7 +132,7 @@ class TrainingSettings:
         epochs: passes over the training clips.
         learning_rate: first step of Adam, which falls to zero by a cosine over the epochs; None for
             the network's own.
-        weight_decay: AdamW's.
+        weight_decay: AdamW's; None for the network's own.
         batch_clips: clips in a batch; None for the network's own.
         gradient_norm: gradients are scaled down to this norm.
         seed: of initialisation, order and sampling.
@@ -143,7 +143,7 @@ class TrainingSettings:
     learned: int = 256
     epochs: int = 50
     learning_rate: float | None = None
-    weight_decay: float = 1e-4
+    weight_decay: float | None = None
     batch_clips: int | None = None
     gradient_norm: float = 1.0
     seed: int = 0
@@ -462,13 +462,13 @@ def train(
         torch.manual_seed(settings.seed)
         module = build_network(network, config or {}, known).to(device)
         hyperparameters = dataclasses.asdict(module.config)  # type: ignore[call-overload]
-        learning_rate, batch_clips = settings.learning_rate, settings.batch_clips
-        if learning_rate is None:
-            learning_rate = float(hyperparameters["learning_rate"])
-        if batch_clips is None:
-            batch_clips = int(hyperparameters["batch_clips"])
+        own = {
+            name: hyperparameters[name] if getattr(settings, name) is None else getattr(settings, name)
+            for name in ("learning_rate", "weight_decay", "batch_clips")
+        }
+        batch_clips = int(own["batch_clips"])
         optimizer = torch.optim.AdamW(
-            module.parameters(), lr=learning_rate, weight_decay=settings.weight_decay, fused=True
+            module.parameters(), lr=own["learning_rate"], weight_decay=own["weight_decay"], fused=True
         )
         batches = math.ceil(len(training_clips) / batch_clips)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs * batches)

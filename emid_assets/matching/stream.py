@@ -362,6 +362,9 @@ class _Rows:
             for block in self._shares[worker]:
                 scores = self._product.multiply(self._prepared[block], columns, self._scratch[worker])
                 self._inner.absorb(scores, first_column + first + start, self._states[block])
+                # Let go before the next is made: else two of each would be held.
+                del scores
+            del columns
 
 
 class _Parts:

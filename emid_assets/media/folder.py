@@ -42,8 +42,8 @@ def open_media_folder(media: Path) -> Path:
     """The real path of a media folder.
 
     Raises:
-        MediaFolderError: it is no folder, has neither music/ nor images/, or one of these (or a
-            table beside them) is a link that leads out of it.
+        MediaFolderError: it is no folder, has neither music/ nor images/, one of these is no folder
+            or not in small letters, or it (or a table beside it) is a link that leads out.
     """
     if not media.is_dir():
         raise MediaFolderError(f"media folder {media} is not a folder that can be read")
@@ -51,6 +51,9 @@ def open_media_folder(media: Path) -> Path:
     if not any((root / name).is_dir() for name in SUBFOLDERS.values()):
         raise MediaFolderError(f"media folder {media} holds neither music/ nor images/")
     for name in SUBFOLDERS.values():
+        for found in root.iterdir():
+            if found.name.casefold() == name and not (found.name == name and found.is_dir()):
+                raise MediaFolderError(f"{found} must be a folder called {name}, in small letters")
         for entry in (root / name, root / f"{name}.csv"):
             if not is_inside(entry, root):
                 raise MediaFolderError(f"{entry} is a link that leads out of the media folder {media}")

@@ -249,7 +249,8 @@ def _find_rows(
                 return next(iter(same)), None
         if "\0" not in name and not is_inside(root / subfolder / name, root):
             return written, f"{where}: file is behind a link that leads out of the media folder"
-        return name, f"{where}: file is missing from the disk ({subfolder}/{name})"
+        cure = "; divide folders by / and not by \\" if "\\" in name else ""
+        return name, f"{where}: file is missing from the disk ({subfolder}/{name}){cure}"
 
     places = [place(written, row) for written, row in table.select("file", "row").iter_rows()]
     return [below for below, _ in places], [problem for _, problem in places]

@@ -106,7 +106,10 @@ def read_table(path: Path, kind: str) -> pl.DataFrame:
 
 
 def _records(path: Path) -> list[list[str]]:
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise TableError(f"{path} cannot be read as a table: {error.strerror}") from None
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -134,7 +137,10 @@ def _known_columns(path: Path, header: list[str], kind: str) -> dict[str, int]:
         else:
             columns[name] = place
     if "file" not in columns:
-        raise TableError(f"{path} has no column named file; its columns are: {', '.join(header)}")
+        cure = ""
+        if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
+            cure = "; its cells are divided by semicolons or tabs: save it with commas"
+        raise TableError(f"{path} has no column named file; its columns are: {', '.join(header)}{cure}")
     absent = [name for name in name_of if name_of[name] not in columns]
     for written in unknown:
         near = difflib.get_close_matches(written.casefold(), absent, n=1, cutoff=0.85)

@@ -18,10 +18,12 @@ STAGES = {
     "embed_music": ["sad", "joyful"],
     "embed_images": ["awe", "fear"],
     "align": ["sad", "joyful"],
+    "train_adapter": ["bmf"],
+    "evaluate": [None],
 }
 
 
-def test_the_graph_runs_from_files_to_pairs_and_a_second_time_without_encoding(
+def test_the_whole_graph_runs_and_a_second_time_without_encoding(
     tmp_path: Path, sample_media: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     media = tmp_path / "media"
@@ -68,3 +70,5 @@ def test_the_graph_runs_from_files_to_pairs_and_a_second_time_without_encoding(
     assert ((music["scale"] > 10) & (music["scale"] <= 20.001)).all()
     np.testing.assert_allclose(lake.read("image_embeddings")["scale"], 1, atol=1e-6)
     assert lake.read("fused_pairs").height == 6
+    assert lake.read("adapted_embeddings")["item_id"].len() == 8
+    assert "imagebind" in (tmp_path / "lake" / "report.html").read_text(encoding="utf-8")

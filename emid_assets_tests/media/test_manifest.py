@@ -756,3 +756,30 @@ def test_missing_va_is_only_where_the_label_is_unknown(folder: Folder) -> None:
         assert item["partition"] is None
         assert all(item[name] is None for name in ("valence", "arousal", "va_source"))
         assert not math.isnan(float(item["size_bytes"]))  # type: ignore[arg-type]
+
+
+def test_a_sub_folder_in_capitals_is_refused_and_not_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "Music").mkdir()
+    (tmp_path / "images").mkdir()
+    with pytest.raises(MediaFolderError, match=r"Music must be a folder called music"):
+        take_inventory(tmp_path)
+
+
+def test_a_table_that_is_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music.csv").mkdir()
+    with pytest.raises(TableError, match=r"music\.csv cannot be read as a table"):
+        take_inventory(tmp_path)
+
+
+def test_a_table_with_semicolons_says_how_to_save_it(tmp_path: Path) -> None:
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music.csv").write_text("file;genre\na.ogg;sad\n")
+    with pytest.raises(TableError, match="save it with commas"):
+        take_inventory(tmp_path)
+
+
+def test_backslashes_in_a_table_are_pointed_out(tmp_path: Path) -> None:
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music.csv").write_text("file,genre\nsad\\a.ogg,sad\n")
+    assert "divide folders by /" in take_inventory(tmp_path)["reason"][0]
