@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 from dagster import DagsterInstance
+from dagster_shared.error import SerializableErrorInfo
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -19,6 +20,10 @@ from emid_assets.defs.jobs import stages
 from emid_assets.encoders.base import EncoderUnavailableError
 from emid_assets.settings import load_settings
 from emid_assets.store.duckdb_store import Lake
+
+
+class BuildStoppedError(RuntimeError):
+    """The build was told to stop (Ctrl-C, or a signal); what it had done is kept."""
 
 
 class BuildFailedError(RuntimeError):
@@ -33,6 +38,7 @@ def run_build(options: Mapping[str, Any]) -> dict[str, str]:
 
     Raises:
         BuildFailedError: names each failed partition of the stage, and its first error.
+        BuildStoppedError: names the stage and the partition that were given up.
     """
     settings = load_settings(options)
     given = {name: getattr(settings, name) for name in options}
@@ -56,23 +62,25 @@ def run_build(options: Mapping[str, Any]) -> dict[str, str]:
             keys = job.partitions_def.get_partition_keys() if job.partitions_def else [None]
             bar = progress.add_task("", total=len(keys), stage=stage)
             start = time.monotonic()
-            failures: dict[str, list[str]] = {}  # error -> partitions
+            failures: dict[str, list[str]] = {}  # message -> partitions
             for key in keys:
                 progress.update(bar, description=key or "")
                 result = job.execute_in_process(
                     instance=instance, partition_key=key, run_config=run_config, raise_on_error=False
                 )
-                if not result.success:
-                    failures.setdefault(_first_error(result), []).append(key or "all")
                 progress.advance(bar)
+                if not result.success:
+                    failure = _first_error(result)
+                    if _is_interrupt(failure):
+                        raise BuildStoppedError(f"stopped in {stage} {key or ''}".rstrip())
+                    failures.setdefault(_message(failure), []).append(key or "all")
             progress.update(bar, description="failed" if failures else "")
             if not console.is_terminal:
+                done = len(keys) - sum(map(len, failures.values()))
                 seconds = time.monotonic() - start
-                console.print(
-                    f"{stage}: {len(keys) - sum(map(len, failures.values()))}/{len(keys)} in {seconds:.0f} s"
-                )
+                console.print(f"{stage}: {done}/{len(keys)} in {seconds:.0f} s")
             if failures:
-                lines = [f"{stage} [{', '.join(keys)}]: {error}" for error, keys in failures.items()]
+                lines = [f"{stage} [{', '.join(failed)}]: {message}" for message, failed in failures.items()]
                 raise BuildFailedError("\n".join(lines))
             if stage == "inventory":
                 _require_media(lake, settings.media_folder)
@@ -97,17 +105,27 @@ def _require_media(lake: Lake, media: Path) -> None:
             raise BuildFailedError(f"nothing usable in {media / folder}: {why}")
 
 
-def _first_error(result: dg.ExecuteInProcessResult) -> str:
+def _first_error(result: dg.ExecuteInProcessResult) -> SerializableErrorInfo:
+    """What was at the bottom of a run's first failure."""
     for event in result.all_events:
-        if event.is_step_failure:
-            error = event.step_failure_data.error
-            while error is not None and error.cause is not None:
-                error = error.cause
-            if error is not None:
-                message = error.message.strip()
-                is_ours = error.cls_name is not None and not hasattr(builtins, error.cls_name)
-                return message.partition(": ")[2] if is_ours else message
-    return "the run failed; the web UI has its log"
+        error = event.step_failure_data.error if event.is_step_failure else None
+        while error is not None and error.cause is not None:
+            error = error.cause
+        if error is not None:
+            return error
+    return SerializableErrorInfo("the run failed; the web UI has its log", [], None)
+
+
+def _is_interrupt(error: SerializableErrorInfo) -> bool:
+    """Whether a signal stopped the run; DuckDB, caught in a query, words it in its own way."""
+    return error.cls_name == "DagsterExecutionInterruptedError" or "Query interrupted" in error.message
+
+
+def _message(error: SerializableErrorInfo) -> str:
+    """The message, without the name of the class where that is ours and not Python's own."""
+    message = error.message.strip()
+    is_ours = error.cls_name is not None and not hasattr(builtins, error.cls_name)
+    return message.partition(": ")[2] if is_ours else message
 
 
 def _terminal_logger(progress: Progress) -> dg.LoggerDefinition:

@@ -15,6 +15,8 @@ from emid_assets.cli_settings import settings_from, settings_options
 from emid_assets.instance import environment_of, prepare_instance
 
 PACKAGE = Path(__file__).parent
+STOPPED = 130
+"""Exit status of a build that was told to stop, as a shell has it for Ctrl-C."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -30,13 +32,18 @@ def build(**options: Any) -> None:
     settings = settings_from(options)
     home = prepare_instance(settings)
     os.environ.update(environment_of(settings, home))
-    from emid_assets.build import BuildFailedError, run_build
+    from emid_assets.build import BuildFailedError, BuildStoppedError, run_build
 
     start = time.monotonic()
     try:
         summary = run_build({name: value for name, value in options.items() if value is not None})
     except BuildFailedError as error:
         raise click.ClickException(str(error)) from None
+    except (BuildStoppedError, KeyboardInterrupt) as stop:
+        click.echo(
+            f"\n{str(stop) or 'stopped'}: what is done is kept; the same command goes on from there", err=True
+        )
+        sys.exit(STOPPED)
     click.echo(f"\nDone in {time.monotonic() - start:.0f} s.")
     for name, value in summary.items():
         click.echo(f"  {name:<14} {value}")

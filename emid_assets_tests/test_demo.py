@@ -1,7 +1,9 @@
 """The whole graph on real media: what a build leaves behind, and what the next one does again."""
 
 import json
+import shlex
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from emid_assets.defs.jobs import STAGES
 from emid_assets.store.duckdb_store import Lake
 from emid_assets.store.schemas import TABLES
 from emid_assets_tests.conftest import Checkout
@@ -24,9 +27,9 @@ def encoded_files(lake: Lake) -> int:
 
 def test_every_asset_is_stored_and_declared_as_it_is(demo: Checkout) -> None:
     lake = Lake(demo.demo_lake)
-    for name, schema in TABLES.items():
+    for name in [asset for assets in STAGES.values() for asset in assets]:
         frame = lake.read(name)
-        assert not schema.differences(frame), name
+        assert not TABLES[name].differences(frame), name
         assert name == "rejected_media" or frame.height, name
 
 
@@ -193,3 +196,18 @@ def test_a_folder_without_images_ends_the_build_before_anything_is_encoded(
     assert finished.returncode == 1
     assert f"nothing usable in {tmp_path}/images" in finished.stderr.replace("\n", "")
     assert not Lake(tmp_path / "lake").partitions("music_embeddings")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_the_build_at_once(demo: Checkout, tmp_path: Path, number: int) -> None:
+    process = subprocess.Popen(
+        shlex.split(demo.as_run(f".venv/bin/emid build --lake {tmp_path}")),
+        cwd=demo.folder, env=demo.environment, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("inventory: 1/1")
+    process.send_signal(number)
+    rest = process.stderr.read()
+    assert process.wait(60) == 130, rest
+    assert "the same command goes on from there" in rest
+    assert "embed_images" not in rest

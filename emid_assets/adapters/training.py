@@ -259,16 +259,24 @@ class TrainedAdapter:
         def arrays(prefix: str) -> dict[str, Any]:
             return {name: tensor.numpy() for name, tensor in part(prefix).items()}
 
-        return cls(
-            projection=Projection(**arrays("projection")),
-            state=part("network"),
-            music_reader=VaReader(**arrays("music_reader")),
-            image_reader=VaReader(**arrays("image_reader")),
-            known_va=tensors["known.va"].numpy(),
-            known_pairs=tensors["known.pairs"].numpy(),
-            settings=TrainingSettings(**description.pop("settings")),
-            **description,
-        )
+        try:
+            adapter = cls(
+                projection=Projection(**arrays("projection")),
+                state=part("network"),
+                music_reader=VaReader(**arrays("music_reader")),
+                image_reader=VaReader(**arrays("image_reader")),
+                known_va=tensors["known.va"].numpy(),
+                known_pairs=tensors["known.pairs"].numpy(),
+                settings=TrainingSettings(**description.pop("settings")),
+                **description,
+            )
+            adapter.module()
+        except (KeyError, TypeError, RuntimeError, AdapterError) as error:
+            reason = " ".join(str(error).split())
+            raise AdapterError(
+                f"{path} was written by another version of the networks ({reason}): train it again"
+            ) from error
+        return adapter
 
     def embed(
         self,

@@ -125,6 +125,18 @@ def test_a_file_that_is_no_adapter_is_named(tmp_path: Path) -> None:
         TrainedAdapter.load(path)
 
 
+def test_weights_of_another_version_are_refused_with_what_to_do(
+    adapter: TrainedAdapter, tmp_path: Path
+) -> None:
+    path = tmp_path / "weights.safetensors"
+    first = next(iter(adapter.state))
+    replace(adapter, state={name: t for name, t in adapter.state.items() if name != first}).save(path)
+    with pytest.raises(
+        AdapterError, match=r"weights\.safetensors was written by another version .*: train it again"
+    ):
+        TrainedAdapter.load(path)
+
+
 def test_the_best_validation_epoch_is_kept_and_the_earliest_of_equals(adapter: TrainedAdapter) -> None:
     ndcg = [entry["ndcg_at_10"] for entry in adapter.history]
     assert [entry["epoch"] for entry in adapter.history] == list(range(1, SETTINGS.epochs + 1))
