@@ -105,7 +105,9 @@ class Settings(BaseModel):
         description="Features that an adapter's network works with: length of its factors.",
     )
     epochs: int = Field(default=50, ge=1, le=10_000, description="Epochs of training.")
-    learning_rate: float = Field(default=0.003, gt=0.0, le=1.0, description="Step of the Adam optimiser.")
+    learning_rate: float = Field(
+        default=0.0, ge=0.0, le=1.0, description="Step of the optimiser; 0 takes each network's own."
+    )
     seed: int = Field(
         default=0, ge=0, le=2**31 - 1, description="Seed of split, initialisation and sampling."
     )

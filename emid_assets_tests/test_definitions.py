@@ -27,7 +27,7 @@ similarity_matrix[13] <- image_embeddings music_embeddings
 va_distances[13] <- images music_clips similarity_matrix
 fused_pairs[13] <- images similarity_matrix va_distances
 trained_adapter[4] <- fused_pairs image_embeddings images music_clips music_embeddings
-adapted_embeddings[4] <- image_embeddings music_embeddings trained_adapter
+adapted_embeddings[4] <- image_embeddings images music_embeddings trained_adapter
 evaluation_report <- adapted_embeddings fused_pairs image_embeddings images music_clips music_embeddings \
 rejected_media similarity_matrix trained_adapter va_distances
 """

@@ -35,7 +35,7 @@ def trained_adapter(
 
     Clips are split by their source, so that no recording is both learnt from and tested on.
     """
-    from emid_assets.adapters.frames import train_on_frames
+    from emid_assets.adapters.frames import Pairing, train_on_frames
     from emid_assets.adapters.training import TrainingSettings
     from emid_assets.report.figures import loss_figure, markdown_image, metrics_figure
 
@@ -52,12 +52,20 @@ def trained_adapter(
         TrainingSettings(
             dimension=settings.adapter_dimension,
             epochs=settings.epochs,
-            learning_rate=settings.learning_rate,
+            learning_rate=settings.learning_rate or None,
             seed=settings.seed,
             device=settings.device,
         ),
         on_epoch=lambda epoch: context.log.info(
             f"{network}: epoch {epoch['epoch']} of {settings.epochs}, loss {epoch['loss']:.4f}"
+        ),
+        pairing=Pairing(
+            settings.alpha,
+            settings.candidates,
+            settings.images_per_clip,
+            settings.semantic_rescaling,
+            settings.emotion_kernel,
+            settings.gaussian_sigma,
         ),
     )
     previous = lake.current("trained_adapter", network)
@@ -104,7 +112,7 @@ def trained_adapter(
     kinds={"torch", "duckdb"},
     partitions_def=NETWORK_PARTITIONS,
     pool=GPU_POOL,
-    ins=every_partition("music_embeddings", "image_embeddings"),
+    ins=every_partition("music_embeddings", "image_embeddings", "images"),
     checks={"finite": "No new embedding holds a number that is not finite."},
 )
 def adapted_embeddings(
@@ -112,6 +120,7 @@ def adapted_embeddings(
     trained_adapter: pl.DataFrame,
     music_embeddings: pl.DataFrame,
     image_embeddings: pl.DataFrame,
+    images: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """All music and images in the network's new space: an inner product ranks the images of a clip."""
     import numpy as np
@@ -119,7 +128,8 @@ def adapted_embeddings(
     from emid_assets.adapters.frames import adapted_frame
 
     weights = settings.lake_folder / trained_adapter["weights_file"][0]
-    adapted = adapted_frame(weights, music_embeddings, image_embeddings, settings.device)
+    image_va = on_plane(images, "image_id", image_alignment(images, settings.va_alignment))
+    adapted = adapted_frame(weights, music_embeddings, image_embeddings, settings.device, image_va)
     finite = np.isfinite(adapted["embedding"].to_numpy()).all(axis=1)
     return dg.MaterializeResult(
         value=adapted,

@@ -16,6 +16,7 @@ from emid_assets.store.data_version import frame_digest
 
 REPORT_FILE = "report.html"
 TEST_SECTION = "retrieval_test"
+PUBLIC_TASKS = "public_tasks"
 LOCAL_PATHS = ("media", "lake", "imagebind_checkpoint")
 """Settings that a page to be handed on does not show."""
 
@@ -46,13 +47,13 @@ def evaluation_report(
 
     The page is `report.html` in the lake folder; the table holds every figure on it.
     """
-    from emid_assets.adapters.frames import evaluate
+    from emid_assets.adapters.frames import evaluate, evaluate_public_tasks
     from emid_assets.report import tables
     from emid_assets.report.page import EncoderFacts, render_page
 
     music = music_alignment(music_clips, settings.va_alignment)
     image = image_alignment(images, settings.va_alignment)
-    metrics = evaluate(
+    by_split = evaluate(
         adapted_embeddings,
         music_embeddings,
         image_embeddings,
@@ -67,7 +68,17 @@ def evaluation_report(
         rescaling=settings.semantic_rescaling,
         kernel=settings.emotion_kernel,
         sigma=settings.gaussian_sigma,
-    ).select(pl.format("retrieval_{}", "split").alias("section"), "system", "metric", "value")
+    )
+    public_tasks = evaluate_public_tasks(
+        adapted_embeddings, music_embeddings, image_embeddings, fused_pairs, images, settings.seed
+    )
+    columns = ["system", "metric", "value"]
+    metrics = pl.concat(
+        [
+            by_split.select(pl.format("retrieval_{}", "split").alias("section"), *columns),
+            public_tasks.select(pl.lit(PUBLIC_TASKS).alias("section"), *columns),
+        ]
+    )
     rows = tables.report_rows(
         music_clips, images, rejected_media, similarity_matrix, va_distances, fused_pairs, metrics
     )

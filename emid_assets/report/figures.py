@@ -262,7 +262,7 @@ def retrieval_figure(table: pl.DataFrame) -> Figure:
         table: frame of `tables.metric_table`.
     """
     rows = table.filter(pl.col("better") == "higher")
-    systems = rows.columns[2:]
+    systems = [name for name in rows.columns[2:] if name != "ceiling"]
     apart = 0.75 / max(len(systems), 1)
     figure, axes = _figure(
         _WIDTH, 1 + rows.height * max(0.3, 0.08 * len(systems)) + 0.17 * -(-len(systems) // 3)

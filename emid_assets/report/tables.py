@@ -27,7 +27,7 @@ RANKING_METRICS = (
     "mrr_at_10",
     "hit_rate_at_10",
 )
-_SYSTEM_ORDER = ("semantic", "structured", "random", "oracle")
+_SYSTEM_ORDER = ("semantic", "structured", "random", "oracle", "ceiling")
 """Baselines and the bound stand after the networks."""
 
 
@@ -297,7 +297,7 @@ def metric_table(metrics: pl.DataFrame, section: str) -> pl.DataFrame:
 
     Returns:
         `metric`, `better` (`higher`, or `lower` for distances), then the systems as Float64:
-        networks by name, then semantic, structured, random, oracle. Null where not measured.
+        networks by name, then semantic, structured, random, oracle, ceiling. Null where not measured.
 
     Raises:
         ValueError: a system has a metric of the section twice.
