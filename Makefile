@@ -9,10 +9,10 @@ MEDIA ?=
 PORT ?= 3000
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser demo test lint ui clean
+.PHONY: help install browser demo test lint ui bench-peers clean
 
 help:  ## Show the verbs
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 install: $(VENV)/installed  ## Create the virtual environment and install everything
 
@@ -50,5 +50,11 @@ lint: install  ## Ruff and strict types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench-peers: install  ## Measure the adapters against other recommenders, which get an environment of their own
+	test -x .peers/bin/python || $(PYTHON) -m venv .peers
+	.peers/bin/pip install -q implicit cornac lightfm-next scikit-surprise
+	$(BIN)/python benchmarks/adapter.py --peers implicit,cornac,lightfm,surprise \
+	  --peers-python .peers/bin/python --json adapter.json
+
 clean:  ## Remove the virtual environment and what was built
-	rm -rf $(VENV) .emid
+	rm -rf $(VENV) .peers .emid
