@@ -1,6 +1,6 @@
 """Our networks and their peers on one generated data set at EMID's scale, warm and cold.
 
-`python benchmarks/adapter.py --ours --peers implicit,cornac,lightfm,surprise --json rows.json`
+`python benchmarks/adapter.py --peers implicit,cornac,lightfm,surprise --json rows.json`
 
 - *cold*: clips of unseen sources; *warm*: every clip known, one of its pairs held out.
 - The data set is drawn from seed 0 whatever the run's seeds, which split, initialise and sample.
@@ -242,7 +242,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--ours", action="store_true", help="our networks")
+    parser.add_argument("--ours", action="store_true", help="leave the peers out")
     parser.add_argument("--peers", default="", help=f"comma-separated: {','.join(PEERS)}")
     parser.add_argument("--peers-python", default=sys.executable, help="interpreter that has the peers")
     parser.add_argument("--networks", default=",".join(NETWORKS), help="which of ours")
@@ -253,7 +253,7 @@ def main() -> None:
     parser.add_argument("--shrink", type=int, default=1, help="divide the data set's size, for a quick look")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     arguments = parser.parse_args()
-    peers = [peer for peer in arguments.peers.split(",") if peer]
+    peers = [] if arguments.ours else [peer for peer in arguments.peers.split(",") if peer]
     unknown = [peer for peer in peers if peer not in PEERS]
     if unknown:
         parser.error(f"unknown peer {unknown[0]}: use {', '.join(PEERS)}")
@@ -273,12 +273,11 @@ def main() -> None:
             found = list(baselines.rows(pairs, split, seed))
             if split == "warm" and peers:
                 found += peer_rows(pairs, split, seed, peers, arguments.peers_python, arguments.epochs)
-            if arguments.ours or not peers:
-                networks = arguments.networks.split(",")
-                found += our_rows(pairs, baselines, split, seed, networks, arguments.epochs, arguments.device)
+            networks = arguments.networks.split(",")
+            found += our_rows(pairs, baselines, split, seed, networks, arguments.epochs, arguments.device)
             rows += [row.as_dict(data) for row in found]
             if arguments.json:
-                arguments.json.write_text(json.dumps(rows, indent=1))
+                arguments.json.write_text(json.dumps({"rows": rows}, indent=1))
             print(f"seed {seed}, {split}\n{summary([r for r in rows if r['seed'] == seed])}", flush=True)
     print(f"all seeds\n{summary(rows)}")
 

@@ -173,7 +173,7 @@ def stage_rows(count: int, rounds: int, batch: int, ours_only: bool) -> list[dic
                 works |= {"bare model": lambda b=batches, i=inputs: b(i), "official order": sequential}
             seconds = interleaved(works, rounds)
             row: dict[str, object] = {
-                "what": f"stage, {kind}",
+                "name": f"ours stage, {kind}",
                 "items": count,
                 "per_second": count / statistics.median(wall for wall, _ in seconds["stage"]),
                 "largest_difference": off,
@@ -219,7 +219,7 @@ def layer_rows(rounds: int, ours_only: bool) -> list[dict[str, object]]:
         seconds = interleaved(works, rounds)
         for name in ("float32", "bf16"):
             row: dict[str, object] = {
-                "what": f"layers, {kind}, {name}",
+                "name": f"ours layers, {kind}, {name}",
                 "product": encoders[name].product,
                 "cpu_ms_an_item": 1000 * statistics.median(cpu for _, cpu in seconds[name]) / len(inputs),
             }
@@ -277,7 +277,7 @@ def load_rows() -> list[dict[str, object]]:
         peak, high_water, seconds = done.stdout.split()
         return [
             {
-                "what": "load",
+                "name": "ours load",
                 "file_gb": path.stat().st_size / 1e9,
                 "gb_beyond_the_file": int(peak) / 1e9,
                 "high_water_gb": int(high_water) / 1e9,
@@ -312,7 +312,7 @@ def main() -> None:
         )
         print("  ".join(facts))
     if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+        arguments.json.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

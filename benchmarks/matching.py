@@ -483,13 +483,13 @@ def main() -> None:
     for size in arguments.sizes.split(","):
         rows += measure(size, entries, arguments.rounds)
         if arguments.json:
-            arguments.json.write_text(json.dumps(rows, indent=1))
+            arguments.json.write_text(json.dumps({"rows": rows}, indent=1))
     if not arguments.skip_extras:
         rows.append(measure_alignment("2000x50000", arguments.rounds))
         rows.append(measure_threads("4000x30000", arguments.rounds))
         rows.append(measure_slope(arguments.rounds, arguments.plot))
     if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1))
+        arguments.json.write_text(json.dumps({"rows": rows}, indent=1))
 
 
 if __name__ == "__main__":

@@ -84,9 +84,12 @@ def run_build(options: Mapping[str, Any]) -> dict[str, str]:
                 raise BuildFailedError("\n".join(lines))
             if stage == "inventory":
                 _require_media(lake, settings.media_folder)
+    embedded = [*lake.versions("music_embeddings"), *lake.versions("image_embeddings")]
+    encoded = sum(int(str(version.metadata["encoded"])) for version in embedded)
     pairs = lake.read("fused_pairs", columns=["clip_id"])
     rejected = lake.read("rejected_media", columns=["reason"])
     return {
+        "encoded": f"{encoded} files, {sum(version.rows for version in embedded) - encoded} kept",
         "pairs": f"{pairs.height} of {pairs['clip_id'].n_unique()} clips (table fused_pairs)",
         "rejected": f"{rejected.height} media (table rejected_media)",
         "store": f"{lake.catalogue_path}  (duckdb -readonly, or duckdb.connect)",

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import socket
 import sys
 import time
 from pathlib import Path
@@ -13,6 +14,8 @@ from emid_assets.cli_imagebind import imagebind
 from emid_assets.cli_query import query_command, sweep_command
 from emid_assets.cli_settings import settings_from, settings_options
 from emid_assets.instance import environment_of, prepare_instance
+from emid_assets.settings import Settings
+from emid_assets.store.duckdb_store import Lake, LakeError
 
 PACKAGE = Path(__file__).parent
 STOPPED = 130
@@ -25,12 +28,21 @@ def main() -> None:
     """Build an emotionally aligned music-image dataset from your own media."""
 
 
+def _instance_of(settings: Settings) -> Path:
+    """Dagster's folder for these settings, with an error of one line where the lake cannot be."""
+    try:
+        Lake(settings.lake_folder)
+        return prepare_instance(settings)
+    except (LakeError, OSError) as error:
+        raise click.ClickException(f"lake = {str(settings.lake_folder)!r}: {error}") from None
+
+
 @main.command()
 @settings_options
 def build(**options: Any) -> None:
     """Build the whole graph, stage by stage: media, embeddings, pairs, adapter, report."""
     settings = settings_from(options)
-    home = prepare_instance(settings)
+    home = _instance_of(settings)
     os.environ.update(environment_of(settings, home))
     from emid_assets.build import BuildFailedError, BuildStoppedError, run_build
 
@@ -60,12 +72,20 @@ def build(**options: Any) -> None:
 
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=3000, show_default=True, help="Port to listen on.")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Port to listen on."
+)
 @settings_options
 def ui(host: str, port: int, **options: Any) -> None:
     """Start Dagster's web UI and daemon on a build's instance."""
     settings = settings_from(options)
-    home = prepare_instance(settings)
+    home = _instance_of(settings)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise click.ClickException(f"cannot listen on {host}:{port}: {error.strerror}") from None
     workspace = next(
         path for path in (PACKAGE.parent / "workspace.yaml", PACKAGE / "workspace.yaml") if path.exists()
     )

@@ -211,3 +211,23 @@ def test_a_signal_stops_the_build_at_once(demo: Checkout, tmp_path: Path, number
     assert process.wait(60) == 130, rest
     assert "the same command goes on from there" in rest
     assert "embed_images" not in rest
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("build --lake pyproject.toml", "lake = "),
+        ("build --lake 'what?'", "lake = "),
+        ("build --media nowhere", "there is no such folder"),
+        ("build --encoder imagebind --imagebind-checkpoint nowhere.pth", "nowhere.pth"),
+        ("ui --port 99999", "99999"),
+    ],
+)
+def test_what_cannot_work_ends_with_one_clear_line(demo: Checkout, arguments: str, message: str) -> None:
+    finished = subprocess.run(
+        demo.as_run(f".venv/bin/emid {arguments}"),
+        shell=True, cwd=demo.folder, env=demo.environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert finished.returncode in (1, 2)
+    assert message in finished.stderr
+    assert "Traceback" not in finished.stderr
