@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import socket
 import sys
 import time
@@ -46,6 +47,7 @@ def build(**options: Any) -> None:
     os.environ.update(environment_of(settings, home))
     from emid_assets.build import BuildFailedError, BuildStoppedError, run_build
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does, between runs too
     start = time.monotonic()
     try:
         summary = run_build({name: value for name, value in options.items() if value is not None})
