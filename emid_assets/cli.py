@@ -47,7 +47,10 @@ def build(**options: Any) -> None:
     os.environ.update(environment_of(settings, home))
     from emid_assets.build import BuildFailedError, BuildStoppedError, run_build
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does, between runs too
+    # Both stop a build, between its runs too, and where a shell made its background jobs deaf to Ctrl-C:
+    # Dagster gives SIGTERM the handler that it finds for SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     start = time.monotonic()
     try:
         summary = run_build({name: value for name, value in options.items() if value is not None})

@@ -203,8 +203,6 @@ def test_a_signal_stops_the_build_at_once(demo: Checkout, tmp_path: Path, number
     process = subprocess.Popen(
         shlex.split(demo.as_run(f".venv/bin/emid build --lake {tmp_path}")),
         cwd=demo.folder, env=demo.environment, stderr=subprocess.PIPE, text=True,
-        # Whoever runs the tests in the background has made them deaf to Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert process.stderr is not None
     assert process.stderr.readline().startswith("inventory: 1/1")

@@ -91,7 +91,7 @@ def page(ui: WebUI) -> Iterator[Any]:
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=BROWSER_ARGUMENTS)
-        page = browser.new_page(viewport={"width": 2400, "height": 1300})
+        page = browser.new_page(viewport={"width": 4000, "height": 3000})  # the whole lineage fits
         page.set_default_timeout(60_000)
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
