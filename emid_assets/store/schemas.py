@@ -291,6 +291,46 @@ EVALUATION_REPORT = TableSchema(
     },
 )
 
+LISTENING_STUDY = TableSchema(
+    "listening_study",
+    "an image that a trial of the listening study shows",
+    {
+        "trial_id": (_S, "opaque id of the trial: a clip with one image from each condition"),
+        "clip_id": (_S, "the clip that is played"),
+        "emotion": (_S, "key of the clip's Cowen category"),
+        "split": (_S, "the clip's split when the adapter was trained: train, validation or test"),
+        "condition": (_S, "what picked the image: semantic (α = 1), fused (α in use), adapter or random"),
+        "option_id": (_S, "opaque id of the image within the trial"),
+        "image_id": (_S, "the image"),
+        "condition_rank": (_I32, "its rank in the order of the condition; above 1 only where a tie moved it"),
+        "tied_with": (pl.List(pl.String), "other conditions whose best image for the clip is the same one"),
+        "design_hash": (_S, "identifies the design"),
+    },
+)
+
+STUDY_ANSWERS = TableSchema(
+    "study_answers",
+    "a participant's answer to one trial",
+    {
+        "participant_id": (_S, "opaque id, drawn at random in the participant's browser"),
+        "trial_id": (_S, "the trial; each participant answers one once"),
+        "clip_id": (_S, "the clip that was played"),
+        "emotion": (_S, "key of the clip's Cowen category"),
+        "conditions": (
+            pl.List(pl.String),
+            "conditions of the images in screen order, first to last; empty in an attention check",
+        ),
+        "chosen_condition": (_S, "condition of the chosen image; null where missing, or an attention check"),
+        "chosen_position": (_I32, "place of the chosen image on the screen, from 1; null where missing"),
+        "response_ms": (_I64, "milliseconds from the clip's start to the answer"),
+        "is_attention_check": (_B, "whether the trial told which image to choose"),
+        "attention_passed": (_B, "whether that one was chosen; null where it is no attention check"),
+        "language": (_S, "language of the page, such as en"),
+        "answered_at": (pl.Datetime("us", "UTC"), "when, by the participant's clock"),
+        "design_hash": (_S, "identifies the design that the answer belongs to"),
+    },
+)
+
 TABLES: dict[str, TableSchema] = {
     schema.name: schema
     for schema in (
@@ -307,5 +347,7 @@ TABLES: dict[str, TableSchema] = {
         TRAINED_ADAPTER,
         ADAPTED_EMBEDDINGS,
         EVALUATION_REPORT,
+        LISTENING_STUDY,
+        STUDY_ANSWERS,
     )
 }
