@@ -90,7 +90,7 @@ def embed(
         on_progress: called after each batch and at the end.
         journal: folder that keeps what is encoded until the caller has stored the result; a run that
             finds rows there goes on from them. It is emptied by the next run that finds its rows in
-            `previous`, or at once by `emid_assets.encoders.journal.clear_journal`. None keeps nothing.
+            `previous`. None keeps nothing.
 
     Raises:
         EncoderOutOfMemoryError: not even one item fits; names it.
@@ -175,11 +175,14 @@ def _encode_batches(
     batch_size: int,
     reasons: dict[str, str],
 ) -> Iterator[tuple[list[str], Float32Array]]:
-    """Content hashes and raw rows, batch by batch; writes why an item failed into `reasons`."""
+    """Content hashes and raw rows, batch by batch; writes why an item failed into `reasons`.
+
+    The first batches are small, so that the device does not wait for the first whole one.
+    """
     waiting: list[tuple[MediaItem, Prepared]] = []
-    ended = False
+    ended, size = False, 1
     while not ended or waiting:
-        while len(waiting) < batch_size and not ended:
+        while len(waiting) < size and not ended:
             item, result = next(prepared, (None, ""))
             if item is None:
                 ended = True
@@ -187,7 +190,7 @@ def _encode_batches(
                 reasons[item.content_hash] = result
             else:
                 waiting.append((item, result))
-        batch = waiting[:batch_size]
+        batch = waiting[:size]
         if not batch:
             return
         try:
@@ -198,10 +201,11 @@ def _encode_batches(
                 raise EncoderOutOfMemoryError(
                     f"not even one item fits into the encoder's memory: {item.item_id} ({item.path}): {error}"
                 ) from error
-            batch_size = len(batch) // 2
+            size = batch_size = len(batch) // 2
             _LOG.warning("out of memory (%s): going on with batches of %d", error, batch_size)
             continue
         del waiting[: len(batch)]
+        size = min(2 * size, batch_size)
         yield [item.content_hash for item, _ in batch], rows
 
 

@@ -108,11 +108,3 @@ def _chunk_schema(dimension: int) -> pl.Schema:
             "scale": pl.Float32(),
         }
     )
-
-
-def clear_journal(folder: Path) -> None:
-    """Remove a partition's journal, once the lake has stored the partition."""
-    for path in [*folder.glob("*.parquet"), *folder.glob("*.unfinished")]:
-        path.unlink(missing_ok=True)
-    if folder.is_dir():
-        folder.rmdir()

@@ -7,11 +7,11 @@ Workers are plain child processes (a fresh interpreter that runs `serve`) that t
 pair, not a `multiprocessing` pool: they start with a clean interpreter whatever threads the
 parent runs, re-import nobody's main module, and may be started from a daemonic process, as a run
 of Dagster can be one. A worker ends by itself when the parent's end of its socket closes, so a killed
-parent leaves none behind.
+parent leaves none behind. Workers that have done all their work wait for the next job: starting one
+takes the time of importing torch, and a build embeds some twenty partitions.
 """
 
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -19,8 +19,13 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from socket import socketpair
+from pathlib import Path
+from socket import MSG_WAITALL, socket, socketpair
+
+import numpy as np
 
 from emid_assets.encoders.base import MediaItem, Prepared
 
@@ -102,7 +107,7 @@ class _Crew:
         self._failure: Exception | None = None
         self._dismissed = False
         self._changed = threading.Condition()
-        self._workers = [_Worker() for _ in range(min(workers, len(items)))]
+        self._workers = [_idle_or_new_worker() for _ in range(min(workers, len(items)))]
         self._threads = [threading.Thread(target=self._feed, args=(worker,)) for worker in self._workers]
         for thread in self._threads:
             thread.start()
@@ -129,12 +134,18 @@ class _Crew:
             self._dismissed = True
             self._changed.notify_all()
         for worker in self._workers:
-            worker.kill()
+            if worker.busy:
+                worker.kill()
         # A thread that waits for a worker's answer wakes up when the dead worker's socket closes.
         for thread in self._threads:
             thread.join()
         for worker in self._workers:
-            worker.close()
+            if worker.busy:
+                worker.kill()
+                worker.close()
+            else:
+                worker.end_job()
+                _idle_workers.append(worker)
 
     def _feed(self, worker: "_Worker") -> None:
         try:
@@ -169,47 +180,67 @@ class _Crew:
 
 
 class _Worker:
-    """One child process and the parent's end of its socket."""
+    """One child process and the parent's end of its socket.
 
-    def __init__(self) -> None:
-        # One thread each: the parallelism is the number of workers. The parent may have found this
-        # package through its path alone, so the child gets the same path.
-        path = os.pathsep.join(filter(None, sys.path))
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-        ours, theirs = socketpair()
+    A message is a pickle; an array follows its pickled type and shape as plain bytes, which are
+    received where they stay.
+
+    Attributes:
+        surroundings: what the process inherited; one that inherited something else is no substitute.
+        busy: it was asked for something that it has not answered.
+    """
+
+    def __init__(self, surroundings: "_Surroundings") -> None:
+        self.surroundings = surroundings
+        self.busy = True
+        self._socket, theirs = socketpair()
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", f"from {__name__} import serve; serve({theirs.fileno()})"],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                env=environment,
+                cwd=surroundings.folder,
+                env=surroundings.environment,
             )
-        self._connection = Connection(ours.detach())
+        self._connection = Connection(os.dup(self._socket.fileno()))
 
     def start(self, prepare: Prepare) -> None:
         """Wait until the process runs and has imported what `prepare` needs."""
+        self.busy = True
         try:
-            self._connection.send_bytes(pickle.dumps(prepare))
+            self._connection.send(prepare)
             self._connection.recv_bytes()
         except (EOFError, OSError) as error:
             raise WorkerDiedError(
                 f"a worker process {_how_it_ended(self._process.wait())} while it started; its own message "
                 "stands above, and workers = 0 prepares in the run itself"
             ) from error
+        self.busy = False
 
     def prepare(self, item: MediaItem) -> Prepared | str:
+        self.busy = True
         try:
             self._connection.send(item)
-            result: Prepared | str | PreparationCrashError = self._connection.recv()
+            result: _Array | str | PreparationCrashError = self._connection.recv()
+            prepared = result.receive(self._socket) if isinstance(result, _Array) else result
         except (EOFError, OSError) as error:
             raise WorkerDiedError(
                 f"a worker process {_how_it_ended(self._process.wait())} while it prepared {item.item_id} "
                 f"({item.path}); what was encoded before is kept where a journal is in use: start again, "
                 "with fewer workers if memory was short, or with workers = 0 to prepare in the run itself"
             ) from error
-        if isinstance(result, PreparationCrashError):
-            raise result
-        return result
+        self.busy = False
+        if isinstance(prepared, PreparationCrashError):
+            raise prepared
+        return prepared
+
+    def end_job(self) -> None:
+        """Make it ready for another job; one that has died is found out then."""
+        with suppress(OSError):
+            self._connection.send(None)
+
+    def lives(self) -> bool:
+        return self._process.poll() is None
 
     def kill(self) -> None:
         self._process.kill()
@@ -217,6 +248,54 @@ class _Worker:
 
     def close(self) -> None:
         self._connection.close()
+        self._socket.close()
+
+
+@dataclass(frozen=True)
+class _Surroundings:
+    """What a worker inherits from this process: its folder and its environment."""
+
+    folder: str
+    environment: dict[str, str]
+
+    @classmethod
+    def here(cls) -> "_Surroundings":
+        # One thread each: the parallelism is the number of workers. The parent may have found this
+        # package through its path alone, so the child gets the same path.
+        path = os.pathsep.join(filter(None, sys.path))
+        return cls(str(Path.cwd()), {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path})
+
+
+_idle_workers: list[_Worker] = []
+
+
+def _idle_or_new_worker() -> _Worker:
+    surroundings = _Surroundings.here()
+    while _idle_workers:
+        worker = _idle_workers.pop()
+        if worker.lives() and worker.surroundings == surroundings:
+            return worker
+        worker.kill()
+        worker.close()
+    return _Worker(surroundings)
+
+
+@dataclass(frozen=True)
+class _Array:
+    """Tells of an array whose bytes follow."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    def receive(self, socket: socket) -> Prepared:
+        array = np.empty(self.shape, self.dtype)
+        rest = array.data.cast("B") if array.size else memoryview(b"")
+        while rest:
+            received = socket.recv_into(rest, len(rest), MSG_WAITALL)
+            if not received:
+                raise EOFError
+            rest = rest[received:]
+        return array
 
 
 def _how_it_ended(returncode: int) -> str:
@@ -229,16 +308,26 @@ def serve(file_descriptor: int) -> None:
     """The worker's side: prepare what comes until the parent's end of the socket closes."""
     # Ctrl-C in a terminal reaches every process of the group; the parent decides when workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    connection = Connection(file_descriptor)
-    prepare: Prepare = pickle.loads(connection.recv_bytes())
-    connection.send_bytes(b"ready")
-    while True:
-        try:
-            item = connection.recv()
-        except EOFError:
-            return
-        try:
-            result: Prepared | str | PreparationCrashError = prepare_one(prepare, item)
-        except PreparationCrashError as error:
-            result = PreparationCrashError(f"{error}\n{traceback.format_exc()}")
+    with (
+        suppress(EOFError, ConnectionError),
+        socket(fileno=file_descriptor) as ours,
+        Connection(os.dup(file_descriptor)) as connection,
+    ):
+        while True:
+            prepare: Prepare = connection.recv()
+            connection.send_bytes(b"ready")
+            while (item := connection.recv()) is not None:
+                _answer(connection, ours, prepare, item)
+
+
+def _answer(connection: Connection, ours: socket, prepare: Prepare, item: MediaItem) -> None:
+    try:
+        result: Prepared | str | PreparationCrashError = prepare_one(prepare, item)
+    except PreparationCrashError as error:
+        result = PreparationCrashError(f"{error}\n{traceback.format_exc()}")
+    if isinstance(result, np.ndarray):
+        array = np.ascontiguousarray(result)
+        connection.send(_Array(array.dtype.str, array.shape))
+        ours.sendall(array.data.cast("B") if array.size else b"")
+    else:
         connection.send(result)

@@ -18,6 +18,7 @@ from emid_assets.encoders.base import (
 )
 
 WORKER_MARK = "a worker was here"
+HANGING_MARK = "a worker hangs"
 
 
 def prepare_numbers(item: MediaItem) -> Prepared:
@@ -29,6 +30,9 @@ def prepare_numbers(item: MediaItem) -> Prepared:
         os.kill(os.getpid(), signal.SIGKILL)
     if text == "exit":
         os._exit(3)
+    if text == "hang":
+        (item.path.parent / HANGING_MARK).write_text(str(os.getpid()))
+        signal.pause()
     if text == "crash":
         raise RuntimeError("a bug, not a bad file")
     if text == "bad":

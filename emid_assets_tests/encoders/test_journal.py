@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emid_assets.encoders.journal import Journal, clear_journal
+from emid_assets.encoders.journal import Journal
 
 
 def add(journal: Journal, hashes: list[str]) -> np.ndarray:
@@ -56,17 +56,6 @@ def test_a_chunk_that_is_cut_off_is_left_out_with_a_warning(
     assert len(hashes) == 1
     assert broken.name in caplog.text
     assert not broken.exists()
-
-
-def test_clearing_removes_the_folder_and_a_missing_one_is_fine(tmp_path: Path) -> None:
-    folder = tmp_path / "journal"
-    journal = Journal(folder, "encoder", "music")
-    add(journal, ["a"])
-    journal.write()
-    (folder / "x.unfinished").write_bytes(b"")
-    clear_journal(folder)
-    clear_journal(folder)
-    assert not folder.exists()
 
 
 def test_a_chunk_without_a_needed_row_is_removed(tmp_path: Path) -> None:
