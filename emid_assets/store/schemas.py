@@ -331,6 +331,31 @@ STUDY_ANSWERS = TableSchema(
     },
 )
 
+STUDY_RESULTS = TableSchema(
+    "study_results",
+    "one figure of the listening study's statistics",
+    {
+        "analysis": (
+            _S,
+            "exclusions, shares, bootstrap, gee, binomial, mcnemar, conditional_logit, agreement",
+        ),
+        "role": (_S, "primary (allows for participants and clips), secondary (does not) or descriptive"),
+        "scope": (_S, "all, an emotion's key, or without_exclusions, without_ties, test_clips"),
+        "condition": (_S, "the condition; null where the figure is of none"),
+        "versus": (_S, "what it is held against: another condition, or chance"),
+        "measure": (_S, "share, chance, risk_difference, odds_ratio, cohens_h, participants, trials, ..."),
+        "estimate": (_F64, "the figure; null where the note says why there is none"),
+        "low": (_F64, "lower end of its 95 % interval"),
+        "high": (_F64, "upper end of its 95 % interval"),
+        "p_value": (_F64, "two-sided"),
+        "p_adjusted": (_F64, "the same by Holm, over the comparisons that were made together"),
+        "trials": (_I64, "answered trials behind the figure"),
+        "participants": (_I64, "participants behind the figure"),
+        "clips": (_I64, "clips behind the figure"),
+        "note": (_S, "what was counted, or why there is no figure"),
+    },
+)
+
 TABLES: dict[str, TableSchema] = {
     schema.name: schema
     for schema in (
@@ -349,5 +374,6 @@ TABLES: dict[str, TableSchema] = {
         EVALUATION_REPORT,
         LISTENING_STUDY,
         STUDY_ANSWERS,
+        STUDY_RESULTS,
     )
 }

@@ -1,0 +1,1 @@
+"""The listening study: which image do people choose for what they hear?"""
