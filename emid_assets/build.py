@@ -94,6 +94,7 @@ def run_build(options: Mapping[str, Any]) -> dict[str, str]:
         "rejected": f"{rejected.height} media (table rejected_media)",
         "store": f"{lake.catalogue_path}  (duckdb -readonly, or duckdb.connect)",
         "report": str(settings.lake_folder / "report.html"),
+        "study": f"{settings.lake_folder / 'study' / 'page'}  (to hand out; or: emid study serve)",
     }
 
 

@@ -14,6 +14,7 @@ import click
 from emid_assets.cli_imagebind import imagebind
 from emid_assets.cli_query import query_command, sweep_command
 from emid_assets.cli_settings import settings_from, settings_options
+from emid_assets.cli_study import study
 from emid_assets.instance import environment_of, prepare_instance
 from emid_assets.settings import Settings
 from emid_assets.store.duckdb_store import Lake, LakeError
@@ -113,7 +114,7 @@ def ui(host: str, port: int, **options: Any) -> None:
     os.execve(command[0], command, os.environ | environment_of(settings, home))
 
 
-for command in (imagebind, query_command, sweep_command):
+for command in (imagebind, query_command, sweep_command, study):
     main.add_command(command)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from emid_assets.defs import adapter, alignment, embeddings, evaluation, media, similarity
+from emid_assets.defs import adapter, alignment, embeddings, evaluation, media, similarity, study
 from emid_assets.defs.io_manager import LakeIOManager
 from emid_assets.defs.jobs import jobs
 from emid_assets.defs.partitions import (
@@ -23,7 +23,7 @@ from emid_assets.settings import load_settings
 from emid_assets.store.schemas import TABLES
 
 OWNERS = ["team:emid"]
-STAGES = (media, embeddings, alignment, adapter, evaluation)
+STAGES = (media, embeddings, alignment, adapter, evaluation, study)
 EMOTION_PARTITIONS = (MUSIC_EMOTION_PARTITIONS, IMAGE_EMOTION_PARTITIONS)
 
 
@@ -60,6 +60,7 @@ def build_definitions(**overrides: Any) -> dg.Definitions:
     return dg.Definitions(
         assets=assets,
         jobs=jobs(settings.image_shards),
+        sensors=[study.answers_arrived],
         resources={"settings": resource, "io_manager": LakeIOManager(settings=resource)},
         executor=dg.in_process_executor,
     )

@@ -111,6 +111,27 @@ class Settings(BaseModel):
     seed: int = Field(
         default=0, ge=0, le=2**31 - 1, description="Seed of split, initialisation and sampling."
     )
+    study_clips: int = Field(
+        default=60, ge=1, le=10_000, description="Clips in the listening study, over all participants."
+    )
+    study_trials: int = Field(
+        default=24, ge=1, le=500, description="Clips that one participant of the listening study hears."
+    )
+    study_seconds: float = Field(
+        default=15.0,
+        gt=0.0,
+        le=600.0,
+        description="Seconds of a clip that the listening study plays, at most.",
+    )
+    page_media_mb: int = Field(
+        default=10,
+        ge=0,
+        le=100,
+        description="MB of media that the pages of the study and of the pairs may hold; more lies beside.",
+    )
+    study_contact: str = Field(
+        default="", description="Whom participants of the listening study may ask: a name and an address."
+    )
     image_shards: int = Field(
         default=1,
         ge=1,
@@ -149,7 +170,7 @@ def allowed_range(name: str) -> str:
         return "auto, cpu, mps, cuda or cuda:N"
     low = field.get("minimum", field.get("exclusiveMinimum"))
     if low is None:
-        return "a file" if name == "imagebind_checkpoint" else "a folder"
+        return {"imagebind_checkpoint": "a file", "study_contact": "text"}.get(name, "a folder")
     return f"{'above ' if 'exclusiveMinimum' in field else ''}{low} to {field['maximum']}"
 
 

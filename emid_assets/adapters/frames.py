@@ -87,7 +87,7 @@ def pair_data(
     music = music_embeddings.sort("clip_id")
     images = image_embeddings.sort("image_id")
     clip_ids, image_ids = music["clip_id"].to_list(), images["image_id"].to_list()
-    sources = _aligned_to(music, music_clips.select("clip_id", "source_id"), "clip_id", "music_clips")
+    sources = aligned_to(music, music_clips.select("clip_id", "source_id"), "clip_id", "music_clips")
     clip_parts = split_by_source(sources["source_id"].to_list(), seed)
     pair_clips = _rows_of(fused_pairs["clip_id"], clip_ids, "clip", "music_embeddings")
     return PairData(
@@ -96,8 +96,8 @@ def pair_data(
         source_ids=sources["source_id"].to_list(),
         music=_matrix(music["embedding"]),
         images=_matrix(images["embedding"]),
-        music_va=_va(music, music_va, "clip_id"),
-        image_va=_va(images, image_va, "image_id"),
+        music_va=va_matrix(music, music_va, "clip_id"),
+        image_va=va_matrix(images, image_va, "image_id"),
         pair_clips=pair_clips,
         pair_images=_rows_of(fused_pairs["image_id"], image_ids, "image", "image_embeddings"),
         fused_scores=fused_pairs["fused_score"].cast(pl.Float32).to_numpy(),
@@ -164,7 +164,7 @@ def adapted_frame(
         _matrix(music["embedding"]),
         image_ids,
         _matrix(images["embedding"]),
-        None if image_va is None else _va(images, image_va, "image_id"),
+        None if image_va is None else va_matrix(images, image_va, "image_id"),
         resolve_device(device),
     )
     part_of = adapter.part_of()
@@ -234,11 +234,12 @@ def evaluate(
     pictures = image_embeddings.sort("image_id")
     clip_ids, image_ids = music["clip_id"].to_list(), pictures["image_id"].to_list()
     parts = _common_split(adapted, clip_ids)
-    facts = _aligned_to(
-        music, music_clips.select("clip_id", "emotion", "source_id"), "clip_id", "music_clips"
+    facts = aligned_to(music, music_clips.select("clip_id", "emotion", "source_id"), "clip_id", "music_clips")
+    tags = aligned_to(pictures, images.select("image_id", "tag"), "image_id", "images")
+    music_plane, image_plane = (
+        va_matrix(music, music_va, "clip_id"),
+        va_matrix(pictures, image_va, "image_id"),
     )
-    tags = _aligned_to(pictures, images.select("image_id", "tag"), "image_id", "images")
-    music_plane, image_plane = _va(music, music_va, "clip_id"), _va(pictures, image_va, "image_id")
     unit = _matrix(music["embedding"])
     X = unit * music["scale"].to_numpy()[:, None]
     Y = _matrix(pictures["embedding"]) * pictures["scale"].to_numpy()[:, None]
@@ -325,7 +326,7 @@ def evaluate_public_tasks(
     pictures = image_embeddings.sort("image_id")
     clip_ids, image_ids = music["clip_id"].to_list(), pictures["image_id"].to_list()
     parts = _common_split(adapted, clip_ids)
-    tags = _aligned_to(pictures, images.select("image_id", "tag"), "image_id", "images")["tag"].to_list()
+    tags = aligned_to(pictures, images.select("image_id", "tag"), "image_id", "images")["tag"].to_list()
     split = TEST if (parts == TEST).any() else TRAIN
     clips = _rows_of(fused_pairs["clip_id"], clip_ids, "clip", "music_embeddings")
     pair_images = _rows_of(fused_pairs["image_id"], image_ids, "image", "image_embeddings")
@@ -371,7 +372,12 @@ def _rows_of(ids: pl.Series, known: list[str], kind: str, table: str) -> NDArray
     return np.asarray([row_of[name] for name in ids.to_list()], dtype=np.int64)
 
 
-def _aligned_to(items: pl.DataFrame, facts: pl.DataFrame, key: str, table: str) -> pl.DataFrame:
+def aligned_to(items: pl.DataFrame, facts: pl.DataFrame, key: str, table: str) -> pl.DataFrame:
+    """The rows of `facts` in the order of `items`, by the column `key`.
+
+    Raises:
+        AdapterError: names the first item that `facts`, of the table `table`, has no row or no value for.
+    """
     joined = items.select(key).join(facts, on=key, how="left", maintain_order="left")
     missing = joined.filter(pl.any_horizontal(pl.exclude(key).is_null()))
     if not missing.is_empty():
@@ -383,15 +389,16 @@ def _aligned_to(items: pl.DataFrame, facts: pl.DataFrame, key: str, table: str) 
     return joined
 
 
-def _va(items: pl.DataFrame, va: pl.DataFrame, key: str) -> NDArray[np.float64]:
-    plane = _aligned_to(items, va.select(key, "valence", "arousal"), key, "the aligned valence and arousal")
+def va_matrix(items: pl.DataFrame, va: pl.DataFrame, key: str) -> NDArray[np.float64]:
+    """(n, 2) valence and arousal of `items`, in their order."""
+    plane = aligned_to(items, va.select(key, "valence", "arousal"), key, "the aligned valence and arousal")
     return plane.select("valence", "arousal").to_numpy().astype(np.float64)
 
 
 def _adapted_matrix(rows: pl.DataFrame, kind: str, ids: list[str]) -> NDArray[np.float32]:
     of_kind = rows.filter(pl.col("kind") == kind)
     wanted = pl.DataFrame({"item_id": ids})
-    joined = _aligned_to(wanted, of_kind.select("item_id", "embedding"), "item_id", "adapted_embeddings")
+    joined = aligned_to(wanted, of_kind.select("item_id", "embedding"), "item_id", "adapted_embeddings")
     return _matrix(joined["embedding"])
 
 

@@ -45,13 +45,19 @@ def table_asset(
     return decorate
 
 
-def check_result(name: str, failures: Sequence[str], checked: int) -> dg.AssetCheckResult:
+def check_result(
+    name: str,
+    failures: Sequence[str],
+    checked: int,
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
+) -> dg.AssetCheckResult:
     """Passed where there are no `failures`; else the first few of them and their number."""
     shown = "; ".join(failures[:SHOWN_FAILURES])
     more = len(failures) - SHOWN_FAILURES
     return dg.AssetCheckResult(
         check_name=name,
         passed=not failures,
+        severity=severity,
         description=f"{shown}; and {more} more" if more > 0 else shown,
         metadata={"checked": checked, "failures": len(failures)},
     )

@@ -13,8 +13,10 @@ from emid_assets.defs.resources import SettingsResource
 from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
 from emid_assets.settings import Settings
 from emid_assets.store.data_version import frame_digest
+from emid_assets.store.files import put_in_place
 
 REPORT_FILE = "report.html"
+PAIRS_FILE = "pairs.html"
 TEST_SECTION = "retrieval_test"
 PUBLIC_TASKS = "public_tasks"
 LOCAL_PATHS = ("media", "lake", "imagebind_checkpoint")
@@ -45,11 +47,14 @@ def evaluation_report(
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """How good the dataset and its adapters are: a page to read, look at and listen to, and its figures.
 
-    The page is `report.html` in the lake folder; the table holds every figure on it.
+    The page is `report.html` in the lake folder, `pairs.html` beside it shows every clip's images by
+    each system; the table holds every figure of the report.
     """
+    from emid_assets.adapters.choices import best_network, first_choices
     from emid_assets.adapters.frames import evaluate, evaluate_public_tasks
     from emid_assets.report import tables
     from emid_assets.report.page import EncoderFacts, render_page
+    from emid_assets.report.pairs import SHOWN, render_pairs
 
     music = music_alignment(music_clips, settings.va_alignment)
     image = image_alignment(images, settings.va_alignment)
@@ -98,11 +103,39 @@ def evaluation_report(
         media=settings.media_folder,
         music_alignment=music,
         image_alignment=image,
+        pairs_page=PAIRS_FILE,
     )
     report = settings.lake_folder / REPORT_FILE
-    unfinished = report.with_suffix(".unfinished")
-    unfinished.write_text(page, encoding="utf-8", newline="\n")
-    unfinished.replace(report)
+    pairs = settings.lake_folder / PAIRS_FILE
+    network = best_network(trained_adapter)
+    choices = first_choices(
+        similarity_matrix,
+        va_distances,
+        adapted_embeddings.filter(pl.col("network") == network),
+        music_embeddings,
+        image_embeddings,
+        on_plane(music_clips, "clip_id", music),
+        on_plane(images, "image_id", image),
+        top=min(settings.images_per_clip, SHOWN),
+        alpha=settings.alpha,
+        rescaling=settings.semantic_rescaling,
+        kernel=settings.emotion_kernel,
+        sigma=settings.gaussian_sigma,
+    )
+    side_by_side = render_pairs(
+        choices,
+        music_clips,
+        images,
+        media=settings.media_folder,
+        beside=settings.lake_folder,
+        alpha=settings.alpha,
+        network=network,
+        embed_bytes=settings.page_media_mb * 1_000_000,
+    )
+    for file, content in ((pairs, side_by_side), (report, page)):
+        unfinished = file.with_suffix(".unfinished")
+        unfinished.write_text(content, encoding="utf-8", newline="\n")
+        put_in_place(unfinished, file)
     unpaired = music_clips.join(fused_pairs, on="clip_id", how="anti")["clip_id"].to_list()
     semantic = tables.semantic_pairs(similarity_matrix, settings.images_per_clip)
     counts = tables.pair_counts(fused_pairs, music_clips, images)
@@ -113,6 +146,7 @@ def evaluation_report(
         data_version=dg.DataVersion(frame_digest(rows)),
         metadata={
             "report": dg.MetadataValue.path(report),
+            "pairs_side_by_side": dg.MetadataValue.path(pairs),
             **_figures(counts, semantic_counts, plane, rows, settings.alpha),
             **_test_metrics(metrics),
         },

@@ -14,7 +14,11 @@ STAGES: dict[str, tuple[str, ...]] = {
     "align": ("similarity_matrix", "va_distances", "fused_pairs"),
     "train_adapter": ("trained_adapter", "adapted_embeddings"),
     "evaluate": ("evaluation_report",),
+    "study": ("listening_study", "study_answers"),
 }
+
+COLLECT_ANSWERS = "collect_answers"
+"""The job of the sensor that watches for answers: all of the study but its design."""
 
 MATCHING_IN_SHARDS = {"match_shards": ("similarity_shards",)}
 
@@ -28,10 +32,16 @@ def stages(image_shards: int) -> dict[str, tuple[str, ...]]:
 
 
 def jobs(image_shards: int) -> list[Any]:
-    """One asset job (unresolved, as `dg.Definitions` takes it) for each stage."""
+    """One asset job (unresolved, as `dg.Definitions` takes it) for each stage, and that of the sensor."""
+    of_answers = [asset for asset in STAGES["study"] if asset != "listening_study"]
     return [
+        *(
+            dg.define_asset_job(
+                name, selection=list(assets), description=f"Stage of the build: {', '.join(assets)}."
+            )
+            for name, assets in stages(image_shards).items()
+        ),
         dg.define_asset_job(
-            name, selection=list(assets), description=f"Stage of the build: {', '.join(assets)}."
-        )
-        for name, assets in stages(image_shards).items()
+            COLLECT_ANSWERS, selection=of_answers, description="Read the listening study's answers again."
+        ),
     ]

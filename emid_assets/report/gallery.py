@@ -1,4 +1,4 @@
-"""Small copies of media that travel inside the page: thumbnails and short players.
+"""Small copies of media that travel with a page, thumbnails and short players, and whose they are.
 
 Belongs here: reading a clip or an image of the gallery and encoding it as a `data:` URI. Which
 clips are shown is `tables.gallery_clips`, how they look is the page's template.
@@ -6,10 +6,13 @@ clips are shown is `tables.gallery_clips`, how they look is the page's template.
 
 import base64
 import io
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import polars as pl
 import soundfile
 from PIL import Image
 
@@ -21,6 +24,8 @@ PLAYER_SECONDS = 8.0
 PLAYER_RATE = 24_000
 THUMBNAIL_SIDE = 256
 """Pixels; shown at about 160, so that dense screens stay sharp."""
+PICTURE_SIDE = 640
+"""Pixels of a whole image's long side, for whoever looks at it closely."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +40,15 @@ class Copy:
     uri: str
     problem: str = ""
 
+    @property
+    def content(self) -> bytes:
+        """The medium's bytes."""
+        return base64.b64decode(self.uri.partition(",")[2])
 
-def player(media: Path, file: str, start_s: float, duration_s: float) -> Copy:
+
+def player(
+    media: Path, file: str, start_s: float, duration_s: float, seconds: float = PLAYER_SECONDS
+) -> Copy:
     """The first seconds of a clip as a mono MP3 of 40 kbit/s (5 kB for each second).
 
     MP3, not Ogg: every browser plays it, and its bytes are the same each time, where an Ogg
@@ -47,12 +59,13 @@ def player(media: Path, file: str, start_s: float, duration_s: float) -> Copy:
         file: path below it.
         start_s: where the clip starts in the file, seconds.
         duration_s: length of the clip, seconds.
+        seconds: of them that are kept, at most.
     """
     path = media / file
     if not path.is_file():
         return Copy("", f"{file} is no longer in the media folder")
     try:
-        samples, rate = read_audio(path, start_s, min(duration_s, PLAYER_SECONDS))
+        samples, rate = read_audio(path, start_s, min(duration_s, seconds))
     except MediaError as error:
         return Copy("", f"{file}: {error.reason}")
     mono = resample(samples.mean(axis=0, keepdims=True), rate, PLAYER_RATE)[0]
@@ -90,9 +103,42 @@ def thumbnail(media: Path, file: str) -> Copy:
     left, top = (image.width - side) // 2, (image.height - side) // 2
     size = min(side, THUMBNAIL_SIDE)
     square = image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+    return Copy(_data_uri("image/jpeg", _jpeg(square, 72)))
+
+
+def picture(media: Path, file: str) -> Copy:
+    """A whole image as a JPEG without metadata, its long side at most 640 pixels.
+
+    Args:
+        media: the media folder.
+        file: path below it.
+    """
+    path = media / file
+    if not path.is_file():
+        return Copy("", f"{file} is no longer in the media folder")
+    try:
+        image = read_rgb(path)
+    except MediaError as error:
+        return Copy("", f"{file}: {error.reason}")
+    image.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BICUBIC)
+    return Copy(_data_uri("image/jpeg", _jpeg(image, 80)))
+
+
+def attributions(frame: pl.DataFrame, id_column: str, shown: Collection[str]) -> list[dict[str, Any]]:
+    """author, licence and their files, of the rows of MUSIC_CLIPS or IMAGES that are shown."""
+    return (
+        frame.filter(pl.col(id_column).is_in(sorted(shown)))
+        .group_by("author", "licence")
+        .agg(pl.col("file").sort())
+        .sort("author", "licence", nulls_last=True)
+        .rows(named=True)
+    )
+
+
+def _jpeg(image: Image.Image, quality: int) -> bytes:
     target = io.BytesIO()
-    square.save(target, format="JPEG", quality=72, optimize=True)
-    return Copy(_data_uri("image/jpeg", target.getvalue()))
+    image.save(target, format="JPEG", quality=quality, optimize=True)
+    return target.getvalue()
 
 
 def _data_uri(kind: str, content: bytes) -> str:

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTIONS
 from emid_assets.affect.valence_arousal import VaAlignment
 from emid_assets.report import figures, tables
-from emid_assets.report.gallery import Copy, player, thumbnail
+from emid_assets.report.gallery import Copy, attributions, player, thumbnail
 
 _OWN_SECTIONS = (tables.SECTION_OF_COUNTS, tables.SECTION_OF_PAIRS, tables.SECTION_OF_OVERLAP)
 _REFERENCES = ("random", "oracle", "ceiling")
@@ -108,6 +108,7 @@ def render_page(
     clips_per_emotion: int = 3,
     clips_in_gallery: int = 39,
     gallery_bytes: int = 11_000_000,
+    pairs_page: str = "",
 ) -> str:
     """The whole report as one HTML document.
 
@@ -133,6 +134,7 @@ def render_page(
         clips_per_emotion: clips of one emotion in the gallery, at most.
         clips_in_gallery: clips in the gallery, at most.
         gallery_bytes: bytes of embedded media, at most, give or take one clip with its images.
+        pairs_page: link to the page of pairs, where there is one.
 
     Returns:
         HTML to be written as UTF-8. A media file that is gone or cannot be read stands as a
@@ -178,6 +180,7 @@ def render_page(
         script_digest=digest,
         alpha=alpha,
         m=m,
+        pairs_page=pairs_page,
         settings=settings,
         meanings=meanings or {},
         encoder=encoder,
@@ -210,8 +213,8 @@ def render_page(
         ],
         n_shown=len(cards),
         attributions=[
-            ("music", _attributions(music_clips, "clip_id", {card.clip_id for card in cards})),
-            ("images", _attributions(images, "image_id", shown_images)),
+            ("music", attributions(music_clips, "clip_id", {card.clip_id for card in cards})),
+            ("images", attributions(images, "image_id", shown_images)),
         ],
     )
 
@@ -387,17 +390,6 @@ def _result(section: str, metrics: pl.DataFrame) -> dict[str, object]:
         "meanings": [(name, _SYSTEMS[name]) for name in systems if name in _SYSTEMS],
         "figure": figures.retrieval_figure(drawn) if drawn.height else None,
     }
-
-
-def _attributions(frame: pl.DataFrame, id_column: str, shown: set[str]) -> list[dict[str, object]]:
-    """Media of the gallery with the same author and licence together."""
-    return (
-        frame.filter(pl.col(id_column).is_in(sorted(shown)))
-        .group_by("author", "licence")
-        .agg(pl.col("file").sort())
-        .sort("author", "licence", nulls_last=True)
-        .rows(named=True)
-    )
 
 
 def _svg(figure: Figure, name: str, alt: str) -> Markup:

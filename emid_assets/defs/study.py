@@ -1,0 +1,193 @@
+"""The listening study: its design and page, the answers that come in, and the sensor that sees them."""
+
+import hashlib
+
+import dagster as dg
+import polars as pl
+
+from emid_assets.defs.checks import check_result, schema_result, table_asset
+from emid_assets.defs.jobs import COLLECT_ANSWERS
+from emid_assets.defs.partitions import every_partition
+from emid_assets.defs.resources import SettingsResource
+from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
+from emid_assets.store.data_version import frame_digest
+from emid_assets.store.files import make_folder
+from emid_assets.store.schemas import LISTENING_STUDY
+
+SECONDS_BETWEEN_LOOKS = 30
+
+
+@table_asset(
+    group_name="evaluation",
+    kinds={"html", "duckdb"},
+    ins=every_partition(
+        "music_clips", "images", "music_embeddings", "image_embeddings", "similarity_matrix",
+        "va_distances", "trained_adapter", "adapted_embeddings",
+    ),
+    warnings={"can_be_run": "There are images and clips enough for trials in which the conditions differ."},
+)  # fmt: skip
+def listening_study(
+    settings: SettingsResource,
+    music_clips: pl.DataFrame,
+    images: pl.DataFrame,
+    music_embeddings: pl.DataFrame,
+    image_embeddings: pl.DataFrame,
+    similarity_matrix: pl.DataFrame,
+    va_distances: pl.DataFrame,
+    trained_adapter: pl.DataFrame,
+    adapted_embeddings: pl.DataFrame,
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """Which image do people choose for what they hear? The forced-choice experiment: design and page.
+
+    A trial plays a clip and shows one image from each condition: α = 1, the α in use, the adapter's
+    best network, random. `study/page/` in the lake folder is for participants; `study/designs/`, which
+    tells the conditions, is not.
+    """
+    from emid_assets.adapters.choices import best_network, first_choices
+    from emid_assets.study.answers import DESIGNS, PAGE, STUDY_FOLDER
+    from emid_assets.study.design import RANKS_NEEDED, StudyError, draw_design
+    from emid_assets.study.page import write_page
+
+    network = best_network(trained_adapter)
+    adapted = adapted_embeddings.filter(pl.col("network") == network)
+    choices = first_choices(
+        similarity_matrix,
+        va_distances,
+        adapted,
+        music_embeddings,
+        image_embeddings,
+        on_plane(music_clips, "clip_id", music_alignment(music_clips, settings.va_alignment)),
+        on_plane(images, "image_id", image_alignment(images, settings.va_alignment)),
+        top=RANKS_NEEDED,
+        alpha=settings.alpha,
+        rescaling=settings.semantic_rescaling,
+        kernel=settings.emotion_kernel,
+        sigma=settings.gaussian_sigma,
+    )
+    try:
+        design = draw_design(
+            choices,
+            music_clips,
+            images,
+            dict(adapted.filter(kind="music").select("item_id", "split").iter_rows()),
+            seed=settings.seed,
+            clips=settings.study_clips,
+            trials=settings.study_trials,
+            facts={"alpha": settings.alpha, "network": network},
+        )
+    except StudyError as error:
+        none = LISTENING_STUDY.empty()
+        return dg.MaterializeResult(
+            value=none,
+            data_version=dg.DataVersion(frame_digest(none)),
+            check_results=[schema_result("listening_study", none), _can_be_run(str(error))],
+        )
+    study = settings.lake_folder / STUDY_FOLDER
+    make_folder(study / DESIGNS)
+    (study / DESIGNS / f"{design.hash}.json").write_text(design.to_json(), encoding="utf-8", newline="\n")
+    page = write_page(
+        design,
+        music_clips,
+        images,
+        settings.media_folder,
+        study / PAGE,
+        seconds=settings.study_seconds,
+        embed_bytes=settings.page_media_mb * 1_000_000,
+        contact=settings.study_contact,
+    )
+    frame = design.frame()
+    return dg.MaterializeResult(
+        value=frame,
+        data_version=dg.DataVersion(design.hash),
+        metadata={
+            "page": dg.MetadataValue.path(page.path),
+            "media_beside_the_page": page.media_files,
+            "media_bytes": page.media_bytes,
+            "design_hash": design.hash,
+            "network": network,
+            "trials": len(design.of_kind("trial")),
+            "trials_of_a_participant": design.facts["trials_of_a_participant"],
+            "tie_rule": design.facts["tie_rule"],
+            "ties_in_trials": frame.filter(pl.col("tied_with").list.len() > 0)["trial_id"].n_unique(),
+            "ties_over_all_clips": dg.MetadataValue.json(design.facts["ties"]),
+        },
+        check_results=[schema_result("listening_study", frame), _can_be_run("")],
+    )
+
+
+@table_asset(
+    group_name="evaluation",
+    kinds={"polars", "duckdb"},
+    deps=["listening_study"],
+    warnings={"nothing_refused": "Every answer that was sent belongs to a design; the rest is named."},
+)
+def study_answers(settings: SettingsResource) -> dg.MaterializeResult[pl.DataFrame]:
+    """The answers of all participants so far: those that the server took, and files in `study/answers/`.
+
+    Each is checked against the design that it was given to. Put the files that participants send into
+    the folder; a sensor sees them.
+    """
+    from emid_assets.study.answers import (
+        COLLECTED,
+        STORE,
+        STUDY_FOLDER,
+        AnswerStore,
+        merge_answers,
+        read_answer_files,
+        read_designs,
+    )
+
+    study = settings.lake_folder / STUDY_FOLDER
+    make_folder(study / COLLECTED)
+    of_files, refused = read_answer_files(study / COLLECTED, read_designs(study))
+    posted = AnswerStore(study / STORE).read()
+    answers, repeated = merge_answers(posted, of_files)
+    refused += repeated
+    return dg.MaterializeResult(
+        value=answers,
+        data_version=dg.DataVersion(frame_digest(answers)),
+        metadata={
+            "participants": answers["participant_id"].n_unique(),
+            "answers": answers.height,
+            "missing": answers["chosen_position"].null_count(),
+            "folder": dg.MetadataValue.path(study / COLLECTED),
+        },
+        check_results=[
+            schema_result("study_answers", answers),
+            check_result(
+                "nothing_refused",
+                [f"{where}: {why}" for where, why in refused],
+                answers.height + len(refused),
+                dg.AssetCheckSeverity.WARN,
+            ),
+        ],
+    )
+
+
+def _can_be_run(problem: str) -> dg.AssetCheckResult:
+    return check_result("can_be_run", [problem] if problem else [], 1, dg.AssetCheckSeverity.WARN)
+
+
+@dg.sensor(
+    job_name=COLLECT_ANSWERS,
+    minimum_interval_seconds=SECONDS_BETWEEN_LOOKS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def answers_arrived(
+    context: dg.SensorEvaluationContext, settings: SettingsResource
+) -> dg.SensorResult | dg.SkipReason:
+    """Collect the listening study's answers when files in `study/answers/` or the server's store change."""
+    from emid_assets.study.answers import COLLECTED, STORE, STUDY_FOLDER
+
+    study = settings.lake_folder / STUDY_FOLDER
+    seen = []
+    for file in sorted([*(study / COLLECTED).rglob("*.json"), *study.glob(STORE + "*")]):
+        if file.suffix != ".lock":
+            facts = file.stat()
+            seen.append(f"{file.relative_to(study)} {facts.st_size} {facts.st_mtime_ns}")
+    if not seen:
+        return dg.SkipReason(f"there are no answers in {study} yet")
+    now = hashlib.sha256("\n".join(seen).encode()).hexdigest()
+    if now == context.cursor:
+        return dg.SkipReason("no new answers")
+    return dg.SensorResult(run_requests=[dg.RunRequest(run_key=now)], cursor=now)

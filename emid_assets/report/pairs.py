@@ -1,0 +1,136 @@
+"""The page of pairs: for each clip what the semantic term alone, the α in use and the adapter show.
+
+Belongs here: from the frame of `adapters.choices` to one HTML page that stays usable with many
+thousands of clips. It holds every clip as data, and the script in `pairs.js` builds only the rows that
+are in view. Small sets have their media inside, larger ones read them from the media folder.
+"""
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import polars as pl
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from emid_assets.adapters.choices import ADAPTER, FUSED, SEMANTIC
+from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTIONS
+from emid_assets.report import figures
+from emid_assets.report.gallery import PLAYER_SECONDS, Copy, attributions, player, thumbnail
+
+SHOWN = 3
+"""Images of a clip and system, at most."""
+_BYTES_OF_A_SECOND = 5_000
+_BYTES_OF_AN_IMAGE = 12_000
+_DIGITS = 4
+_SYSTEMS = (SEMANTIC, FUSED, ADAPTER)
+
+
+def render_pairs(
+    choices: pl.DataFrame,
+    music_clips: pl.DataFrame,
+    images: pl.DataFrame,
+    *,
+    media: Path,
+    beside: Path,
+    alpha: float,
+    network: str,
+    embed_bytes: int,
+    report: str = "report.html",
+) -> str:
+    """The page as one HTML document.
+
+    Args:
+        choices: columns of `adapters.choices.CHOICE_COLUMNS`; the first `SHOWN` ranks are shown.
+        music_clips: MUSIC_CLIPS rows.
+        images: IMAGES rows.
+        media: the folder below which their files are.
+        beside: the folder that the page will lie in: media that are not inside are linked from there.
+        alpha: the one in use.
+        network: whose choices the adapter's are.
+        embed_bytes: media go inside where they are no larger than about this in all.
+        report: link to the report.
+
+    Returns:
+        HTML to be written as UTF-8. A medium that cannot be read stands as a sentence that says so.
+    """
+    shown = choices.filter(pl.col("rank") <= SHOWN)
+    clips = music_clips.join(shown.select("clip_id").unique(), on="clip_id", how="semi").sort("clip_id")
+    pictures = images.join(shown.select("image_id").unique(), on="image_id", how="semi").sort("image_id")
+    seconds = clips["duration_s"].clip(upper_bound=PLAYER_SECONDS).sum()
+    inside = seconds * _BYTES_OF_A_SECOND + pictures.height * _BYTES_OF_AN_IMAGE <= embed_bytes
+    root = quote(Path(os.path.relpath(media, beside)).as_posix())
+    if inside:
+        sounds = [
+            player(media, file, start, duration)
+            for file, start, duration in clips.select("file", "start_s", "duration_s").iter_rows()
+        ]
+        looks = [thumbnail(media, file) for file in pictures["file"]]
+    else:
+        sounds = [
+            Copy(f"{root}/{quote(file)}#t={start:g},{start + duration:g}")
+            for file, start, duration in clips.select("file", "start_s", "duration_s").iter_rows()
+        ]
+        looks = [Copy(f"{root}/{quote(file)}") for file in pictures["file"]]
+    data = {
+        "alpha": alpha,
+        "clips": [
+            [*row, sound.uri, sound.problem]
+            for row, sound in zip(
+                clips.select("clip_id", "emotion", "duration_s").rows(), sounds, strict=True
+            )
+        ],
+        "images": [
+            [*row, look.uri, look.problem]
+            for row, look in zip(pictures.select("image_id", "tag").rows(), looks, strict=True)
+        ],
+        "picks": _picks(shown, clips["clip_id"].to_list(), pictures["image_id"].to_list()),
+    }
+    credits = [
+        attributions(clips, "clip_id", clips["clip_id"].to_list()),
+        attributions(pictures, "image_id", pictures["image_id"].to_list()),
+    ]
+    return _html(
+        data, clips, alpha=alpha, network=network, inside=inside, report=report,
+        credits=credits if inside else [],
+    )  # fmt: skip
+
+
+def _picks(shown: pl.DataFrame, clip_ids: list[str], image_ids: list[str]) -> list[list[list[float]]]:
+    """For each clip and each system, image, S, E, T of its images one after the other."""
+    place = {image_id: number for number, image_id in enumerate(image_ids)}
+    row_of = {clip_id: number for number, clip_id in enumerate(clip_ids)}
+    column_of = {system: number for number, system in enumerate(_SYSTEMS)}
+    picks: list[list[list[float]]] = [[[] for _ in _SYSTEMS] for _ in clip_ids]
+    columns = (
+        "clip_id", "system", "image_id", "semantic_similarity", "emotional_similarity", "fused_score"
+    )  # fmt: skip
+    for clip_id, system, image_id, S, E, T in shown.sort("rank").select(columns).iter_rows():
+        picks[row_of[clip_id]][column_of[system]] += [
+            place[image_id], float(f"{S:.3g}"), round(E, _DIGITS), round(T, _DIGITS)
+        ]  # fmt: skip
+    return picks
+
+
+def _html(data: Mapping[str, Any], clips: pl.DataFrame, **shown: Any) -> str:
+    here = Path(__file__).parent
+    environment = Environment(
+        loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    script = (here / "pairs.js").read_text(encoding="utf-8")
+    counts = dict(clips.group_by("emotion").len().iter_rows())
+    return environment.get_template("pairs.html.j2").render(
+        theme=figures.THEME,
+        script=Markup(script),
+        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+        data=Markup(json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")),
+        emotions=[(emotion, counts[emotion.key]) for emotion in MUSIC_EMOTIONS if emotion.key in counts],
+        tags=IMAGE_EMOTION_KEYS,
+        n_clips=clips.height,
+        **shown,
+    )

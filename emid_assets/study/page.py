@@ -1,0 +1,174 @@
+"""The participants' page: one HTML file, and its media inside it or beside it.
+
+Belongs here: from a design to the files that are handed out. The page holds opaque ids only, no
+condition, no emotion, no name of a file; markup, style and script are `study.html.j2`, `study.css`
+and `study.js` beside this file, the words are `texts.csv`.
+"""
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import polars as pl
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from emid_assets.report.gallery import Copy, attributions, picture, player
+from emid_assets.store.files import put_in_place
+from emid_assets.study.design import Design, StudyError
+from emid_assets.study.texts import load_texts
+
+PAGE_FILE = "index.html"
+MEDIA_FOLDER = "media"
+_SECONDS_TO_CHOOSE = 7
+_HERE = Path(__file__).parent
+_KINDS = {"mp3": "audio/mpeg", "jpg": "image/jpeg"}
+
+
+@dataclass(frozen=True)
+class WrittenPage:
+    """What was written.
+
+    Attributes:
+        path: the page.
+        media_files: media beside it; 0 where they are inside.
+        media_bytes: of all media, before they are encoded as text.
+    """
+
+    path: Path
+    media_files: int
+    media_bytes: int
+
+
+def write_page(
+    design: Design,
+    music_clips: pl.DataFrame,
+    images: pl.DataFrame,
+    media: Path,
+    folder: Path,
+    *,
+    seconds: float,
+    embed_bytes: int,
+    contact: str = "",
+) -> WrittenPage:
+    """Write the page of a design, and its media beside it where they are too large to be inside.
+
+    Media of pages before stay: somebody may have one open.
+
+    Args:
+        design: what to show.
+        music_clips: MUSIC_CLIPS rows of the design's clips.
+        images: IMAGES rows of its images.
+        media: the folder below which their files are.
+        folder: where the page goes; made where it is missing.
+        seconds: of each clip that are played, at most.
+        embed_bytes: media of at most so many bytes in all go into the page.
+        contact: whom participants may ask; left out where it is empty.
+
+    Raises:
+        StudyError: a clip or an image cannot be read any more; it is named.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    clip_of = {row["clip_id"]: row for row in music_clips.iter_rows(named=True)}
+    file_of = dict(images.select("image_id", "file").iter_rows())
+    lengths = {clip: min(seconds, row["duration_s"]) for clip, row in clip_of.items()}
+    with TemporaryDirectory(prefix=".unfinished-", dir=folder) as temporary:
+        copies = Path(temporary)
+        names: dict[tuple[str, str], str] = {}
+        for clip_id in {trial.clip_id: None for trial in design.trials}:
+            clip = clip_of[clip_id]
+            copy = player(media, clip["file"], clip["start_s"], clip["duration_s"], seconds)
+            names["clip", clip_id] = _keep(copies, clip_id, "mp3", copy)
+        shown = {option.image_id: None for trial in design.trials for option in trial.options}
+        for image_id in shown:
+            names["image", image_id] = _keep(copies, image_id, "jpg", picture(media, file_of[image_id]))
+        files = sorted(copies.iterdir())
+        total = sum(file.stat().st_size for file in files)
+        inside = total <= embed_bytes
+        if inside:
+            references = {file.name: _data_uri(file) for file in files}
+        else:
+            (folder / MEDIA_FOLDER).mkdir(exist_ok=True)
+            for file in files:
+                file.replace(folder / MEDIA_FOLDER / file.name)
+            references = {file.name: f"{MEDIA_FOLDER}/{file.name}" for file in files}
+        unfinished = copies / PAGE_FILE
+        authors = [
+            *attributions(music_clips, "clip_id", {trial.clip_id for trial in design.trials}),
+            *attributions(images, "image_id", shown),
+        ]
+        public = {
+            **_public(design, names, lengths),
+            "media": references,
+            "contact": contact,
+            "credits": sorted({f"{row['author'] or '–'}, {row['licence'] or '–'}" for row in authors}),
+            "texts": load_texts(),
+        }
+        unfinished.write_text(_html(public), encoding="utf-8", newline="\n")
+        put_in_place(unfinished, folder / PAGE_FILE)
+    return WrittenPage(folder / PAGE_FILE, 0 if inside else len(files), total)
+
+
+def _public(
+    design: Design, names: Mapping[tuple[str, str], str], lengths: Mapping[str, float]
+) -> dict[str, object]:
+    """What the page may know of a design: no condition, no emotion, no name."""
+    longest = sum(lengths[trial.clip_id] for trial in design.of_kind("trial"))
+    each = longest / len(design.of_kind("trial")) + _SECONDS_TO_CHOOSE
+    steps = len(design.forms[0]) + len(design.of_kind("check")) + len(design.of_kind("practice"))
+    return {
+        "design": design.hash,
+        "minutes": math.ceil(steps * each / 60 + 1),
+        "trials": {
+            trial.trial_id: {
+                "clip": names["clip", trial.clip_id],
+                "seconds": round(lengths[trial.clip_id], 3),
+                "options": [[option.option_id, names["image", option.image_id]] for option in trial.options],
+            }
+            for trial in design.trials
+        },
+        "forms": design.forms,
+        "checks": [[trial.trial_id, trial.wanted] for trial in design.of_kind("check")],
+        "practice": [trial.trial_id for trial in design.of_kind("practice")],
+    }
+
+
+def _keep(folder: Path, item: str, ending: str, copy: Copy) -> str:
+    """Write a copy under a name that tells only its bytes."""
+    if copy.problem:
+        raise StudyError(f"{item} cannot be shown: {copy.problem}; materialize media_inventory again")
+    content = copy.content
+    name = f"{hashlib.sha256(content).hexdigest()[:16]}.{ending}"
+    (folder / name).write_bytes(content)
+    return name
+
+
+def _data_uri(file: Path) -> str:
+    content = base64.b64encode(file.read_bytes()).decode("ascii")
+    return f"data:{_KINDS[file.suffix[1:]]};base64,{content}"
+
+
+def _html(study: Mapping[str, object]) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    style = (_HERE / "study.css").read_text(encoding="utf-8")
+    script = (_HERE / "study.js").read_text(encoding="utf-8")
+    data = json.dumps(study, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return environment.get_template("study.html.j2").render(
+        texts=load_texts(),
+        style=Markup(style),
+        style_digest=_digest(style),
+        script=Markup(script),
+        script_digest=_digest(script),
+        study=Markup(data),
+    )
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")

@@ -1,0 +1,309 @@
+// Leads a participant through the study: consent, instructions, volume, practice, trials, thanks.
+//
+// The page knows opaque ids only. What a participant has done is kept in localStorage after every
+// answer, so that a closed tab goes on where it was. Answers are posted where the page was opened with
+// a token in its address (`#token=…`), else they are downloaded at the end.
+"use strict";
+{
+  const study = JSON.parse(document.getElementById("study").textContent);
+  const at = (id) => document.getElementById(id);
+  const LISTEN_S = 3;
+  const KEY = "emid-study-" + study.design;
+  const token = new URLSearchParams(location.hash.slice(1)).get("token");
+  const posts = Boolean(token) && location.protocol.startsWith("http");
+
+  // What is kept
+
+  const newParticipant = () => {
+    const bytes = crypto.getRandomValues(new Uint8Array(16));
+    return {
+      participant: [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join(""),
+      language: preferredLanguage(), screen: "consent", place: 0, answers: [], delivered: [],
+    };
+  };
+  const preferredLanguage = () => {
+    const asked = new URLSearchParams(location.search).get("lang");
+    const wanted = [asked, ...(navigator.languages || [])].filter(Boolean).map((code) => code.split("-")[0]);
+    return wanted.find((code) => code in study.texts) || Object.keys(study.texts)[0];
+  };
+  let keeps = true;
+  const stored = () => {
+    try {
+      const found = JSON.parse(localStorage.getItem(KEY));
+      return found && /^[0-9a-f]{32}$/.test(found.participant) ? found : null;
+    } catch { return null; }
+  };
+  const save = () => {
+    try { localStorage.setItem(KEY, JSON.stringify(state)); } catch { keeps = false; }
+  };
+  const before = stored();
+  let state = before || newParticipant();
+  save();
+
+  // The participant's order: their id chooses the form and orders its trials.
+
+  const shuffled = (items, seed) => {
+    let a = seed >>> 0;
+    const next = () => {  // splitmix32
+      a = (a + 0x9e3779b9) >>> 0;
+      let z = a;
+      z = Math.imul(z ^ (z >>> 16), 0x21f0aaad);
+      z = Math.imul(z ^ (z >>> 15), 0x735a2d97);
+      return (z ^ (z >>> 15)) >>> 0;
+    };
+    const result = [...items];
+    for (let last = result.length - 1; last > 0; last--) {
+      const other = next() % (last + 1);
+      [result[last], result[other]] = [result[other], result[last]];
+    }
+    return result;
+  };
+  const planOf = (participant) => {
+    const form = study.forms[parseInt(participant.slice(0, 8), 16) % study.forms.length];
+    const trials = shuffled(form, parseInt(participant.slice(8, 16), 16));
+    const main = [];
+    trials.forEach(([id, order], number) => {
+      main.push({ id, order });
+      // Checks stand between the trials, as far from each other as they can.
+      study.checks.forEach(([check, wanted], place) => {
+        if (number + 1 === Math.ceil(((place + 1) * trials.length) / (study.checks.length + 1)))
+          main.push({ id: check, wanted });
+      });
+    });
+    return study.practice.map((id) => ({ id, practice: true })).concat(main);
+  };
+  let plan = planOf(state.participant);
+  if (state.place >= plan.length) state.screen = "thanks";
+
+  // Words
+
+  const text = (key, values = {}) =>
+    study.texts[state.language][key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
+  const counted = () => plan.filter((step) => !step.practice).length;
+  const words = {
+    consent_what: () => ({ n: counted(), minutes: study.minutes }),
+    consent_contact: () => ({ contact: study.contact }),
+  };
+  const speak = () => {
+    document.documentElement.lang = state.language;
+    document.title = text("title");
+    for (const place of document.querySelectorAll("[data-text]")) {
+      const key = place.dataset.text;
+      place.textContent = text(key, words[key] ? words[key]() : {});
+    }
+    at("contact").hidden = !study.contact;
+    at("language").value = state.language;
+    at("progress").setAttribute("aria-label", text("progress"));
+    at("played").setAttribute("aria-label", text("played"));
+    if (state.screen === "trial") nameTrial();
+    sayDelivery();
+  };
+  at("language").addEventListener("change", (event) => {
+    state.language = event.target.value;
+    save();
+    speak();
+  });
+
+  // Screens
+
+  const SCREENS = ["consent", "how", "volume", "trial", "thanks"];
+  const show = (screen) => {
+    state.screen = screen;
+    save();
+    for (const name of SCREENS) at(name).hidden = name !== screen;
+    const done = screen === "thanks" ? plan.length : screen === "trial" ? state.place : 0;
+    at("progress").value = done / plan.length;
+    if (screen === "trial") startTrial();
+    speak();
+    at(screen).querySelector("h1").focus();
+    scrollTo(0, 0);
+  };
+  const onward = (id, next) =>
+    at(id).querySelector("form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      next();
+    });
+  onward("consent", () => { at("said").textContent = ""; show("how"); });
+  onward("how", () => show("volume"));
+
+  // Volume: tones to be counted, so that whoever goes on hears something.
+
+  const tones = () => 2 + (parseInt(state.participant.slice(16, 20), 16) % 3);
+  at("tones").addEventListener("click", () => {
+    const sound = new AudioContext();
+    const start = sound.currentTime + 0.1;
+    for (let number = 0; number < tones(); number++) {
+      const oscillator = sound.createOscillator(), gain = sound.createGain();
+      const from = start + number * 0.7;
+      gain.gain.setValueAtTime(0, from);
+      gain.gain.linearRampToValueAtTime(0.1, from + 0.05);
+      gain.gain.setValueAtTime(0.1, from + 0.3);
+      gain.gain.linearRampToValueAtTime(0, from + 0.4);
+      oscillator.frequency.value = 440;
+      oscillator.connect(gain).connect(sound.destination);
+      oscillator.start(from);
+      oscillator.stop(from + 0.5);
+      oscillator.onended = () => { if (number === tones() - 1) sound.close(); };
+    }
+  });
+  onward("volume", () => {
+    const right = Number(at("count").value) === tones();
+    at("volume-problem").textContent = right ? "" : text("volume_wrong");
+    if (right) show("trial"); else at("count").focus();
+  });
+
+  // Trials
+
+  const audio = at("audio");
+  let shown = [], startedAt = null, heard = 0, lastTime = 0, answered = false;
+  const step = () => plan[state.place];
+  const startTrial = () => {
+    const trial = study.trials[step().id];
+    shown = (step().order || trial.options.map((_, place) => place)).map((place) => trial.options[place]);
+    startedAt = null; heard = 0; lastTime = 0; answered = false;
+    audio.src = study.media[trial.clip];
+    at("played").value = 0;
+    at("trial-problem").textContent = "";
+    at("options").replaceChildren(...shown.map(([id, picture], place) => {
+      const label = document.createElement("label"), input = document.createElement("input");
+      const image = document.createElement("img"), number = document.createElement("span");
+      Object.assign(input, { type: "radio", name: "picture", value: String(place) });
+      image.src = study.media[picture];
+      number.textContent = String(place + 1);
+      number.ariaHidden = "true";
+      label.append(input, image, number);
+      return label;
+    }));
+    const next = plan[state.place + 1];
+    if (next) for (const [, picture] of study.trials[next.id].options) new Image().src = study.media[picture];
+  };
+  const nameTrial = () => {
+    const practice = plan.filter((one) => one.practice).length;
+    const [heading, n, total] = step().practice
+      ? ["practice_heading", state.place + 1, practice]
+      : ["trial_heading", state.place + 1 - practice, counted()];
+    at("trial-heading").textContent = text(heading, { n, total });
+    at("trial-note").textContent = step().practice ? text("practice_text") : "";
+    at("question").textContent = step().wanted ? text("check_text", { n: step().wanted }) : text("question");
+    [...at("options").querySelectorAll("img")].forEach((image, place) => {
+      image.alt = text("picture", { n: place + 1 });
+    });
+    namePlay();
+  };
+  const namePlay = () => { at("play").textContent = text(audio.paused ? "play" : "pause"); };
+  const togglePlay = () => { if (audio.paused) audio.play().catch(failed); else audio.pause(); };
+  const failed = () => {
+    if (state.screen === "trial") at("trial-problem").textContent = text("media_failed");
+  };
+  at("play").addEventListener("click", togglePlay);
+  audio.addEventListener("error", failed);
+  audio.addEventListener("playing", () => { startedAt ??= performance.now(); });
+  for (const event of ["play", "pause", "ended"]) audio.addEventListener(event, namePlay);
+  audio.addEventListener("timeupdate", () => {
+    if (audio.currentTime > lastTime) heard += audio.currentTime - lastTime;
+    lastTime = audio.currentTime;
+    at("played").value = audio.duration ? audio.currentTime / audio.duration : 0;
+  });
+  const hasHeard = () => audio.ended || heard >= Math.min(LISTEN_S, 0.9 * study.trials[step().id].seconds);
+
+  const answer = (chosen) => {
+    if (answered) return;
+    answered = true;
+    const took = startedAt === null ? 0 : Math.round(performance.now() - startedAt);
+    audio.pause();
+    if (!step().practice)
+      state.answers.push({
+        design: study.design, participant: state.participant, trial: step().id,
+        options: shown.map(([id]) => id), chosen, response_ms: Math.min(took, 3600000),
+        language: state.language, answered_at: new Date().toISOString(),
+      });
+    state.place += 1;
+    save();
+    deliver();
+    show(state.place < plan.length ? "trial" : "thanks");
+  };
+  onward("trial", () => {
+    const chosen = at("options").querySelector(":checked");
+    const problem = !hasHeard() ? "listen_first" : !chosen ? "choose_first" : "";
+    at("trial-problem").textContent = problem && text(problem);
+    if (!problem) answer(shown[Number(chosen.value)][0]);
+  });
+  at("skip").addEventListener("click", () => answer(null));
+  document.addEventListener("keydown", (event) => {
+    if (state.screen !== "trial" || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.closest("select")) return;
+    if (event.key.toLowerCase() === "p") togglePlay();
+    else if (/^[1-9]$/.test(event.key) && Number(event.key) <= shown.length) {
+      const input = at("options").querySelectorAll("input")[Number(event.key) - 1];
+      input.checked = true;
+      input.focus();
+    } else return;
+    event.preventDefault();
+  });
+
+  // Delivery
+
+  let delivering = false, pause = 1000;
+  const unsent = () => state.answers.length - state.delivered.filter((how) => how === "sent").length;
+  const waiting = () => state.answers.length - state.delivered.length;
+  const deliver = async () => {
+    if (!posts || delivering) return;
+    delivering = true;
+    while (waiting()) {
+      const owner = state, number = state.delivered.length;
+      let status = 0;
+      try {
+        const reply = await fetch("answers", {
+          method: "POST",
+          headers: { "Content-Type": "application/json", Authorization: "Bearer " + token },
+          body: JSON.stringify(state.answers[number]),
+        });
+        status = reply.status;
+      } catch { /* no connection: tried again below */ }
+      if (owner !== state) continue;
+      if (status === 200 || status === 201) { state.delivered[number] = "sent"; pause = 1000; }
+      else if (status >= 400 && status < 500 && status !== 429) state.delivered[number] = "refused";
+      else {
+        sayDelivery();
+        await new Promise((resolve) => setTimeout(resolve, pause));
+        pause = Math.min(2 * pause, 30000);
+      }
+      save();
+    }
+    delivering = false;
+    sayDelivery();
+  };
+  const sayDelivery = () => {
+    if (state.screen !== "thanks") return;
+    const words = !posts ? text("thanks_download")
+      : waiting() ? text("thanks_sending", { n: waiting() })
+      : unsent() ? text("thanks_unsent", { n: unsent() })
+      : text("thanks_sent");
+    if (at("delivery").textContent !== words) at("delivery").textContent = words;
+  };
+  at("download").addEventListener("click", () => {
+    const content = JSON.stringify({ format: "emid-study-answers", answers: state.answers });
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([content], { type: "application/json" }));
+    link.download = "answers-" + state.participant.slice(0, 8) + ".json";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  });
+  at("again").addEventListener("click", () => {
+    if (!confirm(text("again_confirm"))) return;
+    state = newParticipant();
+    plan = planOf(state.participant);
+    for (const form of document.forms) form.reset();
+    show("consent");
+  });
+
+  at("credits").replaceChildren(...study.credits.map((words) => {
+    const item = document.createElement("li");
+    item.textContent = words;
+    return item;
+  }));
+  if (before && before.screen !== "consent") at("said").textContent = text("resumed");
+  else if (!keeps) at("said").textContent = text("storage_failed");
+  show(state.screen);
+  deliver();
+}
