@@ -43,7 +43,7 @@ def best_network(trained_adapter: pl.DataFrame) -> str:
     """
     if trained_adapter.is_empty():
         raise AdapterError("no network is trained: materialize trained_adapter first")
-    ndcg = {
+    ndcg: dict[str, float | None] = {
         row["network"]: next(
             (epoch["ndcg_at_10"] for epoch in row["history"] if epoch["epoch"] == row["best_epoch"]), None
         )

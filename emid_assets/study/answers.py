@@ -240,7 +240,7 @@ class AnswerStore:
             ).to_arrow_table()
         frame = pl.from_arrow(table)
         assert isinstance(frame, pl.DataFrame)
-        return STUDY_ANSWERS.check(frame.cast(dict(STUDY_ANSWERS.empty().schema)))
+        return STUDY_ANSWERS.check(frame.cast(STUDY_ANSWERS.empty().schema))
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[duckdb.DuckDBPyConnection]:

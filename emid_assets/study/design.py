@@ -359,7 +359,9 @@ def _checks_and_practice(
 ) -> list[_Drawn]:
     """Trials that do not count, of clips that the others leave over (or of any, where none are left)."""
     left = sorted(set(clips) - set(pool)) or sorted(clips)
-    kinds: list[Kind] = ["check"] * CHECKS + ["practice"] * PRACTICE
+    check: Kind = "check"
+    practice: Kind = "practice"
+    kinds = [check] * CHECKS + [practice] * PRACTICE
     order = itertools.cycle(rng.permutation(np.array(left, dtype=object)))
     places = rng.permutation(len(CONDITIONS)) + 1
     made = []

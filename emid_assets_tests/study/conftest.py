@@ -18,7 +18,7 @@ from emid_assets.study.page import write_page
 
 EMOTIONS = ("calm", "joyful", "sad", "scary")
 COLOURS = {"semantic": (0, 160, 0), "fused": (250, 0, 0), "adapter": (0, 0, 200)}
-SECONDS = 0.5
+SECONDS = 0.3
 TRIALS = 8
 
 
