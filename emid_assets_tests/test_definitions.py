@@ -28,6 +28,9 @@ va_distances[13] <- images music_clips similarity_matrix
 fused_pairs[13] <- images similarity_matrix va_distances
 trained_adapter[4] <- fused_pairs image_embeddings images music_clips music_embeddings
 adapted_embeddings[4] <- image_embeddings images music_embeddings trained_adapter
+listening_study <- adapted_embeddings image_embeddings images music_clips music_embeddings \
+similarity_matrix trained_adapter va_distances
+study_answers <- listening_study
 evaluation_report <- adapted_embeddings fused_pairs image_embeddings images music_clips music_embeddings \
 rejected_media similarity_matrix trained_adapter va_distances
 """

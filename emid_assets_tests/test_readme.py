@@ -16,6 +16,7 @@ RUN_BY_OTHER_TESTS = {
     "make test": "whoever runs this",
     "make ui": "test_web_ui",
     "make lint": "continuous integration",
+    ".venv/bin/emid study": "test_server, and defs.test_study on the demo",
 }
 
 
