@@ -7,11 +7,15 @@ from typing import Any
 import click
 
 from emid_assets.cli_settings import settings_from, settings_options
+from emid_assets.cli_study_power import power_command
 
 
 @click.group()
 def study() -> None:
-    """The listening study: take participants' answers."""
+    """The listening study: how many participants it needs, and taking their answers."""
+
+
+study.add_command(power_command)
 
 
 @study.command("serve")

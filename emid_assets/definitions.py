@@ -8,7 +8,16 @@ from typing import Any
 
 import dagster as dg
 
-from emid_assets.defs import adapter, alignment, embeddings, evaluation, media, similarity, study
+from emid_assets.defs import (
+    adapter,
+    alignment,
+    embeddings,
+    evaluation,
+    media,
+    similarity,
+    study,
+    study_results,
+)
 from emid_assets.defs.io_manager import LakeIOManager
 from emid_assets.defs.jobs import jobs
 from emid_assets.defs.partitions import (
@@ -23,7 +32,7 @@ from emid_assets.settings import load_settings
 from emid_assets.store.schemas import TABLES
 
 OWNERS = ["team:emid"]
-STAGES = (media, embeddings, alignment, adapter, evaluation, study)
+STAGES = (media, embeddings, alignment, adapter, study, study_results, evaluation)
 EMOTION_PARTITIONS = (MUSIC_EMOTION_PARTITIONS, IMAGE_EMOTION_PARTITIONS)
 
 

@@ -44,6 +44,7 @@ def evaluation_report(
     fused_pairs: pl.DataFrame,
     trained_adapter: pl.DataFrame,
     adapted_embeddings: pl.DataFrame,
+    study_results: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """How good the dataset and its adapters are: a page to read, look at and listen to, and its figures.
 
@@ -97,6 +98,7 @@ def evaluation_report(
         fused_pairs=fused_pairs,
         trained_adapters=trained_adapter,
         metrics=metrics,
+        study_results=study_results,
         settings={name: getattr(settings, name) for name in Settings.model_fields if name not in LOCAL_PATHS},
         meanings={name: field.description or "" for name, field in Settings.model_fields.items()},
         encoder=EncoderFacts(encoder.name, encoder.licence, encoder.dimension, encoder.fingerprint),

@@ -13,8 +13,8 @@ STAGES: dict[str, tuple[str, ...]] = {
     "embed_images": ("images", "image_embeddings"),
     "align": ("similarity_matrix", "va_distances", "fused_pairs"),
     "train_adapter": ("trained_adapter", "adapted_embeddings"),
+    "study": ("listening_study", "study_answers", "study_results"),
     "evaluate": ("evaluation_report",),
-    "study": ("listening_study", "study_answers"),
 }
 
 COLLECT_ANSWERS = "collect_answers"

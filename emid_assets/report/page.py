@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTIONS
 from emid_assets.affect.valence_arousal import VaAlignment
-from emid_assets.report import figures, tables
+from emid_assets.report import figures, study, tables
 from emid_assets.report.gallery import Copy, attributions, player, thumbnail
 
 _OWN_SECTIONS = (tables.SECTION_OF_COUNTS, tables.SECTION_OF_PAIRS, tables.SECTION_OF_OVERLAP)
@@ -99,6 +99,7 @@ def render_page(
     fused_pairs: pl.DataFrame,
     trained_adapters: pl.DataFrame,
     metrics: pl.DataFrame,
+    study_results: pl.DataFrame,
     settings: Mapping[str, object],
     meanings: Mapping[str, str] | None = None,
     encoder: EncoderFacts,
@@ -125,6 +126,7 @@ def render_page(
         trained_adapters: one row for each trained network.
         metrics: EVALUATION_REPORT rows to show as tables, one for each section; rows of the
             sections that `tables` counts by itself are left out here.
+        study_results: figures of the listening study.
         settings: name → value, shown in this order; holds at least `alpha`, the weight of S̃.
         meanings: name of a setting → what it means.
         encoder: the encoder of the joint space.
@@ -171,6 +173,7 @@ def render_page(
         lstrip_blocks=True,
     )
     environment.filters["svg"] = _svg
+    environment.filters |= study.FILTERS
     environment.filters["compact"] = lambda value: f"{value:.3f}" if value >= 0.01 else f"{value:.3g}"
     script = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
@@ -208,6 +211,7 @@ def render_page(
         overlap_figure=figures.overlap_figure(overlap, alpha) if overlap.height else None,
         networks=_networks(trained_adapters),
         results=[_result(section, metrics) for section in _sections(metrics)],
+        study=study.study_section(study_results),
         gallery=[
             (emotion, [card for card in cards if card.emotion == emotion.key]) for emotion in MUSIC_EMOTIONS
         ],

@@ -333,8 +333,9 @@ STUDY_ANSWERS = TableSchema(
 
 STUDY_RESULTS = TableSchema(
     "study_results",
-    "one figure of the listening study's statistics",
+    "one figure of the listening study's statistics; the design that was answered last comes first",
     {
+        "design_hash": (_S, "the design that was answered: each is analysed by itself"),
         "analysis": (
             _S,
             "exclusions, shares, bootstrap, gee, binomial, mcnemar, conditional_logit, agreement",

@@ -132,53 +132,41 @@ def in_order(conditions: set[str]) -> list[str]:
 # --- what is left out ----------------------------------------------------------------------------
 
 
-LEFT_OUT = {
-    "other_design": "answered another design: left out",
-    "inattentive": "failed an attention check: participant left out",
-    "no_choice": "made no choice: trial left out",
-}
-"""What is left out, and how the report words it."""
+INATTENTIVE = "failed an attention check: participant left out"
+NO_CHOICE = "made no choice: trial left out"
 ANALYSED, UNCHECKED = "analysed", "of these, met no attention check"
 
 
-def exclude(answers: pl.DataFrame, design: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+def exclude(answers: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The choices that count, and how many were left out for which reason.
 
     **Choice**: one failed attention check excludes the participant with all trials. `analyse` also
     gives the figures of everyone, so that what the rule does can be seen.
 
     Args:
-        answers: frame STUDY_ANSWERS.
-        design: frame LISTENING_STUDY.
+        answers: frame STUDY_ANSWERS, of one design.
 
     Returns:
         The rows of `answers` that are choices of participants who failed no check; and columns
         `reason`, `participants`, `trials` (Int64), where trials are choices, not checks.
     """
-    is_check = pl.col("is_attention_check")
-    of_design = _of_design(answers, design)
-    failed = of_design.filter(is_check & ~pl.col("attention_passed").fill_null(False))
-    choices = of_design.filter(~is_check)
+    checks = answers.filter("is_attention_check")
+    failed = checks.filter(~pl.col("attention_passed").fill_null(False))
+    choices = answers.filter(~pl.col("is_attention_check"))
     attentive = choices.join(failed, on="participant_id", how="anti")
     kept = attentive.drop_nulls("chosen_condition")
-    unchecked = kept.join(of_design.filter(is_check), on="participant_id", how="anti")
     counted = {
-        "answered": answers.filter(~is_check),
-        LEFT_OUT["other_design"]: answers.filter(~is_check).join(design, on="design_hash", how="anti"),
-        LEFT_OUT["inattentive"]: choices.join(failed, on="participant_id", how="semi"),
-        LEFT_OUT["no_choice"]: attentive.filter(pl.col("chosen_condition").is_null()),
+        "answered": choices,
+        INATTENTIVE: choices.join(failed, on="participant_id", how="semi"),
+        NO_CHOICE: attentive.filter(pl.col("chosen_condition").is_null()),
         ANALYSED: kept,
-        UNCHECKED: unchecked,
+        UNCHECKED: kept.join(checks, on="participant_id", how="anti"),
     }
     return kept, pl.DataFrame(
         [(reason, rows["participant_id"].n_unique(), rows.height) for reason, rows in counted.items()],
         schema={"reason": pl.String, "participants": pl.Int64, "trials": pl.Int64},
         orient="row",
     )
-
-
-def _of_design(answers: pl.DataFrame, design: pl.DataFrame) -> pl.DataFrame:
-    return answers.join(design.select("design_hash").unique(), on="design_hash", how="semi")
 
 
 # --- shares --------------------------------------------------------------------------------------
@@ -442,9 +430,9 @@ def fleiss(counts: npt.NDArray[np.integer]) -> float | None:
 
 
 def analyse(
-    answers: pl.DataFrame, design: pl.DataFrame, seed: int = 0, replicates: int = REPLICATES
+    answers: pl.DataFrame, designs: pl.DataFrame, seed: int = 0, replicates: int = REPLICATES
 ) -> pl.DataFrame:
-    """Every figure of the study.
+    """Every figure of the study, each design by itself: another design has other clips and images.
 
     Scopes: `all` is the analysis proper; an emotion's key, its clips. `without_exclusions`,
     `without_ties` (trials in which no two conditions wanted the same image) and `test_clips` (clips
@@ -452,30 +440,41 @@ def analyse(
     it is not the same trials as `all`.
 
     Args:
-        answers: frame STUDY_ANSWERS; answers to another design are counted and left out.
-        design: frame LISTENING_STUDY.
+        answers: frame STUDY_ANSWERS.
+        designs: frames LISTENING_STUDY of the designs, one after the other.
         seed: of the bootstrap.
         replicates: of the bootstrap.
 
     Returns:
-        Frame STUDY_RESULTS; empty where there are no answers.
+        Frame STUDY_RESULTS, the design that was answered last first; empty where there are no answers.
 
     Raises:
         AnswersError: names an answer that cannot be.
     """
-    if answers.is_empty():
-        return STUDY_RESULTS.empty()
-    kept, excluded = exclude(answers, design)
+    last = answers.group_by("design_hash").agg(pl.col("answered_at").max())
+    rows = [
+        {"design_hash": design_hash, **row}
+        for design_hash in last.sort("answered_at", "design_hash", descending=True)["design_hash"]
+        for row in _analyse_design(
+            answers.filter(design_hash=design_hash), designs.filter(design_hash=design_hash), seed, replicates
+        )
+    ]
+    return pl.DataFrame(rows, schema=STUDY_RESULTS.empty().schema)
+
+
+def _analyse_design(
+    answers: pl.DataFrame, design: pl.DataFrame, seed: int, replicates: int
+) -> list[dict[str, Any]]:
+    kept, excluded = exclude(answers)
     rows = [
         _row("exclusions", "descriptive", ALL, measure=unit, estimate=count, note=reason)
         for reason, participants, trials in excluded.rows()
         for unit, count in (("participants", participants), ("trials", trials))
     ]
-    everyone = _of_design(answers, design).filter(~pl.col("is_attention_check"))
     tied = design.filter(pl.col("tied_with").list.len() > 0)
     scopes = {
         ALL: kept,
-        EVERYONE: everyone.drop_nulls("chosen_condition"),
+        EVERYONE: answers.filter(~pl.col("is_attention_check")).drop_nulls("chosen_condition"),
         UNTIED: kept.join(tied, on="trial_id", how="anti"),
         UNSEEN: kept.join(design.filter(split="test"), on="trial_id", how="semi"),
     }
@@ -493,23 +492,22 @@ def analyse(
         if scope == ALL:
             rows += _binomial_rows(choices) + _mcnemar_rows(choices) + _conditional_logit_rows(choices)
             rows += _agreement_rows(choices)
-    return pl.DataFrame(rows, schema=STUDY_RESULTS.empty().schema)
+    return rows
 
 
-def lme4_rows(answers: pl.DataFrame, design: pl.DataFrame) -> pl.DataFrame:
+def lme4_rows(answers: pl.DataFrame) -> pl.DataFrame:
     """A row for each image of each analysed trial, as R's `lme4::glmer` takes them.
 
     Args:
         answers: frame STUDY_ANSWERS.
-        design: frame LISTENING_STUDY.
 
     Returns:
-        Columns `participant`, `clip`, `trial`, `emotion`, `condition`, `position` (from 1),
+        Columns `design`, `participant`, `clip`, `trial`, `emotion`, `condition`, `position` (from 1),
         `chosen` (0 or 1), `alternatives` (k), `response_ms`, `language`.
     """
-    kept, _ = exclude(answers, design)
+    kept = pl.concat([exclude(of_design)[0] for _, of_design in answers.group_by("design_hash")] or [answers])
     return (
-        kept.sort("participant_id", "trial_id")
+        kept.sort("design_hash", "participant_id", "trial_id")
         .with_columns(
             pl.col("conditions").list.len().alias("alternatives"),
             pl.int_ranges(1, pl.col("conditions").list.len() + 1).alias("position"),
@@ -517,6 +515,7 @@ def lme4_rows(answers: pl.DataFrame, design: pl.DataFrame) -> pl.DataFrame:
         )
         .explode("condition", "position")
         .select(
+            pl.col("design_hash").alias("design"),
             pl.col("participant_id").alias("participant"),
             pl.col("clip_id").alias("clip"),
             pl.col("trial_id").alias("trial"),
@@ -532,7 +531,8 @@ def lme4_rows(answers: pl.DataFrame, design: pl.DataFrame) -> pl.DataFrame:
 
 
 def _row(analysis: str, role: Role, scope: str, **figures: Any) -> dict[str, Any]:
-    return dict.fromkeys(STUDY_RESULTS.columns) | {
+    columns = [name for name in STUDY_RESULTS.columns if name != "design_hash"]
+    return dict.fromkeys(columns) | {
         "analysis": analysis,
         "role": role,
         "scope": scope,

@@ -19,6 +19,7 @@ STAGES = {
     "embed_images": ["awe", "fear"],
     "align": ["sad", "joyful"],
     "train_adapter": ["bmf"],
+    "study": [None],
     "evaluate": [None],
 }
 

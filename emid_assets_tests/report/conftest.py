@@ -161,6 +161,7 @@ def make_inputs(sample_media: Path) -> Callable[..., dict[str, Any]]:
             **paired(clips, images),
             "trained_adapters": trained("bmf"),
             "metrics": measured(bmf=0.4, semantic=0.3, structured=0.35, random=0.1, oracle=0.6),
+            "study_results": frame("study_results", []),
             "settings": {"alpha": ALPHA, "images_per_clip": M, "va_alignment": "standardize",
                          "semantic_rescaling": "candidate_minmax"},
             "meanings": {"alpha": "Weight of the semantic term."},

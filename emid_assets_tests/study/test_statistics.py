@@ -1,6 +1,7 @@
 """The study's statistics against published worked examples and plain re-computation."""
 
 import math
+from datetime import UTC, datetime
 from itertools import product
 
 import numpy as np
@@ -13,6 +14,7 @@ from emid_assets.study import statistics
 from emid_assets.study.statistics import Choices, analyse, exclude, lme4_rows
 from emid_assets_tests.study.simulated import (
     CONDITIONS,
+    DESIGN,
     answer,
     answers,
     check,
@@ -313,13 +315,12 @@ def test_exclusions_are_counted_with_their_reason() -> None:
     rows = [
         answer(person, trial, "fused") for person in ("good", "careless", "unchecked") for trial in trials
     ]
-    rows += [answer("good", "trial c", None), answer("old", "trial z", "fused", design_hash="design-0")]
+    rows += [answer("good", "trial c", None)]
     rows += [check("good", 1, True), check("careless", 1, True), check("careless", 2, False)]
-    kept, counted = exclude(answers(rows), design([*trials, "trial c"]))
+    kept, counted = exclude(answers(rows))
     assert sorted(kept["participant_id"].unique()) == ["good", "unchecked"]
     assert {reason: (people, count) for reason, people, count in counted.rows()} == {
-        "answered": (4, 8),
-        "answered another design: left out": (1, 1),
+        "answered": (3, 7),
         "failed an attention check: participant left out": (1, 2),
         "made no choice: trial left out": (1, 1),
         "analysed": (2, 4),
@@ -348,11 +349,31 @@ def test_trials_with_ties_and_clips_that_were_learnt_from_can_be_left_out() -> N
     assert sizes == {"all": 48, "without_ties": 32, "test_clips": 40}
 
 
+def test_each_design_is_analysed_by_itself_the_one_answered_last_first() -> None:
+    trials = ["trial a", "trial b"]
+    old = [answer(person, trial, "fused", design_hash="old") for person in "xyz" for trial in trials]
+    new = [
+        answer(person, trial, "random", answered_at=datetime(2026, 11, 2, tzinfo=UTC))
+        for person in "xy"
+        for trial in trials
+    ]
+    designs = pl.concat([design(trials), design(trials).with_columns(pl.lit("old").alias("design_hash"))])
+    together = analyse(answers([*old, *new]), designs, replicates=50)
+    assert together["design_hash"].unique(maintain_order=True).to_list() == [DESIGN, "old"]
+    for given in (old, new):
+        alone = analyse(answers(given), designs, replicates=50)
+        assert together.filter(design_hash=alone["design_hash"][0]).equals(alone)
+    assert lme4_rows(answers([*old, *new]))["design"].value_counts(sort=True).rows() == [
+        ("old", 24),
+        (DESIGN, 16),
+    ]
+
+
 def test_no_answers_give_an_empty_table() -> None:
     results = analyse(answers([]), design(["trial a"]))
     assert results.is_empty()
     assert STUDY_RESULTS.differences(results) == []
-    assert lme4_rows(answers([]), design(["trial a"])).is_empty()
+    assert lme4_rows(answers([])).is_empty()
 
 
 def test_answers_that_are_all_left_out_give_the_reasons_and_nothing_else() -> None:
@@ -394,11 +415,11 @@ def test_answers_that_cannot_be_are_refused_by_name() -> None:
 
 
 def test_the_rows_for_lme4_have_one_choice_in_each_trial(study: tuple[pl.DataFrame, pl.DataFrame]) -> None:
-    given, planned = study
-    rows = lme4_rows(given, planned)
+    given, _ = study
+    rows = lme4_rows(given)
     assert rows.columns == [
-        "participant", "clip", "trial", "emotion", "condition", "position", "chosen", "alternatives",
-        "response_ms", "language",
+        "design", "participant", "clip", "trial", "emotion", "condition", "position", "chosen",
+        "alternatives", "response_ms", "language",
     ]  # fmt: skip
     assert rows.height == 4 * given.height
     of_trial = rows.group_by("participant", "trial").agg(pl.col("chosen").sum(), pl.col("position").sort())
