@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from emid_assets.definitions import build_definitions
 from emid_assets.defs.embeddings import encoder_of
 from emid_assets.defs.jobs import stages
+from emid_assets.defs.release import RELEASE_FOLDER
 from emid_assets.encoders.base import EncoderUnavailableError
 from emid_assets.settings import load_settings
 from emid_assets.store.duckdb_store import Lake
@@ -93,6 +94,7 @@ def run_build(options: Mapping[str, Any]) -> dict[str, str]:
         "pairs": f"{pairs.height} of {pairs['clip_id'].n_unique()} clips (table fused_pairs)",
         "rejected": f"{rejected.height} media (table rejected_media)",
         "store": f"{lake.catalogue_path}  (duckdb -readonly, or duckdb.connect)",
+        "release": str(settings.lake_folder / RELEASE_FOLDER),
         "report": str(settings.lake_folder / "report.html"),
         "study": f"{settings.lake_folder / 'study' / 'page'}  (to hand out; or: emid study serve)",
     }

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from emid_assets.cli_imagebind import imagebind
+from emid_assets.cli_import import import_group
 from emid_assets.cli_query import query_command, sweep_command
 from emid_assets.cli_settings import settings_from, settings_options
 from emid_assets.cli_study import study
@@ -114,7 +115,7 @@ def ui(host: str, port: int, **options: Any) -> None:
     os.execve(command[0], command, os.environ | environment_of(settings, home))
 
 
-for command in (imagebind, query_command, sweep_command, study):
+for command in (imagebind, import_group, query_command, sweep_command, study):
     main.add_command(command)
 
 

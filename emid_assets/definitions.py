@@ -14,6 +14,7 @@ from emid_assets.defs import (
     embeddings,
     evaluation,
     media,
+    release,
     similarity,
     study,
     study_results,
@@ -32,7 +33,7 @@ from emid_assets.settings import load_settings
 from emid_assets.store.schemas import TABLES
 
 OWNERS = ["team:emid"]
-STAGES = (media, embeddings, alignment, adapter, study, study_results, evaluation)
+STAGES = (media, embeddings, alignment, release, adapter, study, study_results, evaluation)
 EMOTION_PARTITIONS = (MUSIC_EMOTION_PARTITIONS, IMAGE_EMOTION_PARTITIONS)
 
 

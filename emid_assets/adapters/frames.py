@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from emid_assets.adapters.baselines import formula_scores, random_scores
 from emid_assets.adapters.emotion_metrics import emotion_metrics_at_k
-from emid_assets.adapters.public_tasks import public_tasks
+from emid_assets.adapters.public_tasks import public_tasks, retrieval_task
 from emid_assets.adapters.retrieval import (
     Relevance,
     ScoreRows,
@@ -344,6 +344,39 @@ def evaluate_public_tasks(
         for metric, value in values.items()
     ]
     return pl.DataFrame(lines, schema=EVALUATION_COLUMNS, orient="row")
+
+
+def evaluate_released_tasks(
+    music_embeddings: pl.DataFrame, image_embeddings: pl.DataFrame, fused_pairs: pl.DataFrame
+) -> pl.DataFrame:
+    """The retrieval tasks as a release holds them, of the frozen space: what a tool like mteb would measure.
+
+    Every pair counts, and the corpus is what stands in a pair. Networks are left out, since they have
+    learnt most of these pairs: `evaluate_public_tasks` measures them on the test part.
+
+    Args:
+        music_embeddings: all partitions.
+        image_embeddings: all partitions.
+        fused_pairs: all partitions.
+
+    Returns:
+        system `semantic`, metric such as `EMIDA2IRetrieval/ndcg_at_10`, value.
+    """
+    music = music_embeddings.join(fused_pairs, on="clip_id", how="semi").sort("clip_id")
+    pictures = image_embeddings.join(fused_pairs, on="image_id", how="semi").sort("image_id")
+    clips = _rows_of(fused_pairs["clip_id"], music["clip_id"].to_list(), "clip", "music_embeddings")
+    images = _rows_of(fused_pairs["image_id"], pictures["image_id"].to_list(), "image", "image_embeddings")
+    x, y = _matrix(music["embedding"]), _matrix(pictures["embedding"])
+    lines = [
+        ("semantic", f"{task}/{metric}", value)
+        for task, values in {
+            "EMIDA2IRetrieval": retrieval_task(x, y, clips, images),
+            "EMIDI2ARetrieval": retrieval_task(y, x, images, clips),
+        }.items()
+        for metric, value in values.items()
+    ]
+    columns = {name: EVALUATION_COLUMNS[name] for name in ("system", "metric", "value")}
+    return pl.DataFrame(lines, schema=columns, orient="row")
 
 
 def _formula(music: pl.DataFrame, images: pl.DataFrame, pairing: Pairing) -> Formula:

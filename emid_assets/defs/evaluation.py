@@ -18,6 +18,7 @@ from emid_assets.store.files import put_in_place
 REPORT_FILE = "report.html"
 PAIRS_FILE = "pairs.html"
 TEST_SECTION = "retrieval_test"
+RELEASED_TASKS = "released_tasks"
 PUBLIC_TASKS = "public_tasks"
 LOCAL_PATHS = ("media", "lake", "imagebind_checkpoint")
 """Settings that a page to be handed on does not show."""
@@ -45,6 +46,7 @@ def evaluation_report(
     trained_adapter: pl.DataFrame,
     adapted_embeddings: pl.DataFrame,
     study_results: pl.DataFrame,
+    published_pairs: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """How good the dataset and its adapters are: a page to read, look at and listen to, and its figures.
 
@@ -52,7 +54,8 @@ def evaluation_report(
     each system; the table holds every figure of the report.
     """
     from emid_assets.adapters.choices import best_network, first_choices
-    from emid_assets.adapters.frames import evaluate, evaluate_public_tasks
+    from emid_assets.adapters.frames import evaluate, evaluate_public_tasks, evaluate_released_tasks
+    from emid_assets.release.published_pairs import compare
     from emid_assets.report import tables
     from emid_assets.report.page import EncoderFacts, render_page
     from emid_assets.report.pairs import SHOWN, render_pairs
@@ -78,16 +81,28 @@ def evaluation_report(
     public_tasks = evaluate_public_tasks(
         adapted_embeddings, music_embeddings, image_embeddings, fused_pairs, images, settings.seed
     )
+    released_tasks = evaluate_released_tasks(music_embeddings, image_embeddings, fused_pairs)
     columns = ["system", "metric", "value"]
     metrics = pl.concat(
         [
             by_split.select(pl.format("retrieval_{}", "split").alias("section"), *columns),
+            released_tasks.select(pl.lit(RELEASED_TASKS).alias("section"), *columns),
             public_tasks.select(pl.lit(PUBLIC_TASKS).alias("section"), *columns),
         ]
     )
     rows = tables.report_rows(
         music_clips, images, rejected_media, similarity_matrix, va_distances, fused_pairs, metrics
     )
+    agreement = compare(
+        published_pairs,
+        fused_pairs,
+        similarity_matrix,
+        va_distances,
+        images["image_id"],
+        rescalings=sorted({settings.semantic_rescaling, "raw"}),
+    )
+    if agreement is not None:
+        rows = pl.concat([rows, agreement.rows()])
     encoder = encoder_of(settings.encoder, settings.device, settings.precision, settings.imagebind_checkpoint)
     page = render_page(
         music_clips=music_clips,
@@ -106,6 +121,7 @@ def evaluation_report(
         music_alignment=music,
         image_alignment=image,
         pairs_page=PAIRS_FILE,
+        agreement=agreement,
     )
     report = settings.lake_folder / REPORT_FILE
     pairs = settings.lake_folder / PAIRS_FILE

@@ -8,10 +8,11 @@ from typing import Any
 import dagster as dg
 
 STAGES: dict[str, tuple[str, ...]] = {
-    "inventory": ("media_inventory", "rejected_media"),
+    "inventory": ("media_inventory", "rejected_media", "published_pairs"),
     "embed_music": ("music_clips", "music_embeddings"),
     "embed_images": ("images", "image_embeddings"),
     "align": ("similarity_matrix", "va_distances", "fused_pairs"),
+    "release": ("emid_release",),
     "train_adapter": ("trained_adapter", "adapted_embeddings"),
     "study": ("listening_study", "study_answers", "study_results"),
     "evaluate": ("evaluation_report",),

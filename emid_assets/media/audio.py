@@ -89,6 +89,18 @@ def probe_audio(
         return AudioFacts(clip_s, audio.rate, audio.channels)
 
 
+def read_header(path: Path) -> AudioFacts:
+    """What the head of a file says of it, without decoding it.
+
+    Raises:
+        MediaError: the file is empty, unreadable, truncated by its own structure, or holds no samples.
+    """
+    with _Audio(path) as audio:
+        if audio.frames == 0:
+            raise MediaError("audio holds no samples")
+        return AudioFacts(audio.length_s, audio.rate, audio.channels)
+
+
 def read_audio(path: Path, start_s: float = 0.0, duration_s: float | None = None) -> tuple[Samples, int]:
     """Decode a clip.
 

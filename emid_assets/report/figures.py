@@ -402,6 +402,30 @@ def study_emotions_figure(shares: pl.DataFrame, chance: float) -> Figure:
     _conditions_axis(axes, emotions)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     figure.legend(loc="outside lower center", ncols=4)
+
+
+@_styled
+def agreement_figure(by_alpha: pl.DataFrame, comparable: int, alpha: float) -> Figure:
+    """Share of the published pairs that are ours too, at every alpha: one line for each S̃.
+
+    Args:
+        by_alpha: `rescaling`, `alpha`, `agree`, in the order of alpha.
+        comparable: number of published pairs that could agree.
+        alpha: the one in use.
+    """
+    figure, axes = _figure(_WIDTH, 2.7)
+    for place, ((rescaling,), rows) in enumerate(by_alpha.group_by("rescaling", maintain_order=True)):
+        axes.plot(
+            rows["alpha"].to_numpy(),
+            rows["agree"].to_numpy() / comparable,
+            color=_light(f"series-{place}"),
+            linestyle=_DASHES[place],
+            label=f"S̃: {rescaling}",
+        )
+    axes.axvline(alpha, color=_light("muted"), linewidth=0.8, linestyle=":")
+    axes.set(xlabel="α", ylabel="published pairs among ours", xlim=(0, 1), ylim=(0, None))
+    axes.grid(True)
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTIONS
 from emid_assets.affect.valence_arousal import VaAlignment
+from emid_assets.release.published_pairs import Agreement
 from emid_assets.report import figures, study, tables
 from emid_assets.report.gallery import Copy, attributions, player, thumbnail
 
@@ -38,6 +39,7 @@ _RESULTS = {
     "retrieval_test": "Test clips",
     "retrieval_validation": "Validation clips, which chose the best epoch",
     "retrieval_train": "Training clips: there are no others",
+    "released_tasks": "The retrieval tasks as the release holds them: every pair, as mteb would measure",
     "public_tasks": "The tasks of the public benchmark (mteb), by their own definitions",
 }
 _FEW_CLIPS = 30
@@ -106,6 +108,7 @@ def render_page(
     media: Path,
     music_alignment: VaAlignment,
     image_alignment: VaAlignment,
+    agreement: Agreement | None = None,
     clips_per_emotion: int = 3,
     clips_in_gallery: int = 39,
     gallery_bytes: int = 11_000_000,
@@ -133,6 +136,7 @@ def render_page(
         media: the folder below which the frames' `file` columns are.
         music_alignment: the alignment that E was computed with, music side.
         image_alignment: the same, image side.
+        agreement: the published pairs beside ours; None where nothing is published.
         clips_per_emotion: clips of one emotion in the gallery, at most.
         clips_in_gallery: clips in the gallery, at most.
         gallery_bytes: bytes of embedded media, at most, give or take one clip with its images.
@@ -209,6 +213,10 @@ def render_page(
         planes=[(name, figures.va_plane_figure(plane, name == "aligned")) for name in ("raw", "aligned")],
         overlap={(system, metric): value for _, system, metric, value in overlap.iter_rows()},
         overlap_figure=figures.overlap_figure(overlap, alpha) if overlap.height else None,
+        agreement=agreement,
+        agreement_figure=agreement
+        and figures.agreement_figure(agreement.by_alpha, agreement.comparable, alpha),
+        agreement_best=agreement.best_of_each() if agreement else [],
         networks=_networks(trained_adapters),
         results=[_result(section, metrics) for section in _sections(metrics)],
         study=study.study_section(study_results),

@@ -280,6 +280,27 @@ ADAPTED_EMBEDDINGS = TableSchema(
     },
 )
 
+PUBLISHED_PAIRS = TableSchema(
+    "published_pairs",
+    "a pair that others have published for these media, to compare ours with (pairs.csv)",
+    {
+        "clip_id": (_S, "the clip"),
+        "image_id": (_S, "the image"),
+        "rank": (_I32, "its place among the clip's published images, from 1"),
+    },
+)
+
+EMID_RELEASE = TableSchema(
+    "emid_release",
+    "a file of the release: the data set as a folder to hand on",
+    {
+        "file": (_S, "path below the release, with / between its parts"),
+        "role": (_S, "table, media, data (media inside the rows), retrieval or card"),
+        "size_bytes": (_I64, "its size"),
+        "sha256": (_S, "its sha256, as in SHA256SUMS"),
+    },
+)
+
 EVALUATION_REPORT = TableSchema(
     "evaluation_report",
     "one figure of the report",
@@ -370,6 +391,8 @@ TABLES: dict[str, TableSchema] = {
         SIMILARITY_SHARDS,
         VA_DISTANCES,
         FUSED_PAIRS,
+        PUBLISHED_PAIRS,
+        EMID_RELEASE,
         TRAINED_ADAPTER,
         ADAPTED_EMBEDDINGS,
         EVALUATION_REPORT,

@@ -1,0 +1,122 @@
+"""The release stage: the data set as a folder to hand on; and the pairs that others have published."""
+
+import dagster as dg
+import polars as pl
+
+from emid_assets.defs.checks import check_result, schema_result, table_asset
+from emid_assets.defs.partitions import every_partition
+from emid_assets.defs.resources import SettingsResource
+from emid_assets.store.data_version import frame_digest
+from emid_assets.store.duckdb_store import WHOLE_TABLE, Lake
+
+RELEASE_FOLDER = "release"
+MADE_WITH = (
+    "alpha", "images_per_clip", "candidates", "semantic_rescaling", "emotion_kernel", "gaussian_sigma",
+    "va_alignment",
+)  # fmt: skip
+"""Settings that the card of a release names: those that shape the pairs."""
+
+
+@table_asset(
+    group_name="release",
+    kinds={"polars", "duckdb"},
+    warnings={"known": "Every published pair is of a clip and an image that are in the media folder."},
+)
+def published_pairs(
+    settings: SettingsResource, media_inventory: pl.DataFrame
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """The pairs in the media folder's pairs.csv, such as those of the published EMID; the report compares.
+
+    Without that file the table has no rows, and nothing else changes.
+    """
+    from emid_assets.release.published_pairs import read_published_pairs
+
+    pairs = read_published_pairs(settings.media_folder)
+    unknown = [
+        f"{id_column} {one}"
+        for id_column, kind in (("clip_id", "music"), ("image_id", "image"))
+        for one in sorted(
+            set(pairs[id_column]) - set(media_inventory.filter(pl.col("kind") == kind)["item_id"])
+        )
+    ]
+    return dg.MaterializeResult(
+        value=pairs,
+        data_version=dg.DataVersion(frame_digest(pairs)),
+        metadata={"pairs": pairs.height, "clips": pairs["clip_id"].n_unique()},
+        check_results=[
+            schema_result("published_pairs", pairs),
+            check_result("known", unknown, pairs.height, dg.AssetCheckSeverity.WARN),
+        ],
+    )
+
+
+@table_asset(
+    group_name="release",
+    kinds={"parquet", "huggingface", "duckdb"},
+    ins=every_partition("music_clips", "images", "fused_pairs"),
+    checks={"every_pair_released": "Every pair is in the table that is handed on."},
+)
+def emid_release(
+    settings: SettingsResource,
+    music_clips: pl.DataFrame,
+    images: pl.DataFrame,
+    fused_pairs: pl.DataFrame,
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """The data set in EMID's own columns, as a folder: CSV, Parquet, media, a card, Croissant and checksums.
+
+    `release/` in the lake folder. `datasets.load_dataset` reads it with audio and images, and
+    `emid build --media` takes it too. Nothing is written where nothing has changed.
+    """
+    from emid_assets.release.emid_release import FORMAT, write_release
+    from emid_assets.release.published_pairs import read_published_pairs
+
+    lake = Lake(settings.lake_folder)
+    folder = lake.root / RELEASE_FOLDER
+    made_with = {name: str(getattr(settings, name)) for name in MADE_WITH} | _encoder(lake)
+    inputs = frame_digest(
+        fused_pairs, frame_digest(music_clips), frame_digest(images), str(sorted(made_with.items())), FORMAT
+    )
+    previous = lake.current("emid_release", WHOLE_TABLE)
+    is_same = previous is not None and previous.metadata.get("inputs") == inputs
+    files = write_release(
+        music_clips,
+        images,
+        fused_pairs,
+        settings.media_folder,
+        folder,
+        settings.images_per_clip,
+        made_with,
+        unchanged=lake.read("emid_release") if is_same else None,
+    )
+    released = read_published_pairs(folder)
+    missing = fused_pairs.join(released, on=["clip_id", "image_id"], how="anti")
+    return dg.MaterializeResult(
+        value=files,
+        data_version=dg.DataVersion(frame_digest(files)),
+        metadata={
+            "folder": dg.MetadataValue.path(folder),
+            "inputs": inputs,
+            "clips": fused_pairs["clip_id"].n_unique(),
+            "images": fused_pairs["image_id"].n_unique(),
+            "pairs": fused_pairs.height,
+            "files": files.height,
+            "bytes": int(files["size_bytes"].sum()),
+            "card": dg.MetadataValue.md((folder / "README.md").read_text("utf-8").split("---\n", 2)[2]),
+        },
+        check_results=[
+            schema_result("emid_release", files),
+            check_result(
+                "every_pair_released",
+                [f"{clip} and {image}" for clip, image in missing.select("clip_id", "image_id").rows()],
+                fused_pairs.height,
+            ),
+        ],
+    )
+
+
+def _encoder(lake: Lake) -> dict[str, str]:
+    """The encoder that the pairs were made with, as the embeddings tell it."""
+    for version in lake.versions("music_embeddings"):
+        names = {"encoder": "encoder", "encoder_licence": "licence of its weights"}
+        return {shown: str(version.metadata[key]) for key, shown in names.items() if key in version.metadata}
+    return {}

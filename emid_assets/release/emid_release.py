@@ -1,0 +1,217 @@
+"""A release: the data set as a folder to hand on, in EMID's own columns.
+
+Belongs here: which files a release has, and the order in which they are made. The table is
+`emid_format`'s, media `release_media`'s, Parquet `parquet_files`'s, the card `dataset_card`'s.
+
+A release is made beside its place and renamed: whoever looks sees the old one or the new one. The
+same inputs give the same bytes. The folder is a media folder too: `emid build --media` takes it.
+"""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import polars as pl
+
+from emid_assets.release.croissant import croissant
+from emid_assets.release.dataset_card import CITATION, PRETTY_NAME, dataset_card, licence_counts, meanings
+from emid_assets.release.emid_format import (
+    AUDIO_COLUMN,
+    ORIGINAL_COLUMN,
+    emid_columns,
+    emid_table,
+    emotion_texts,
+    feeling_texts,
+    image_columns,
+)
+from emid_assets.release.emid_import import PAIRS_FILE
+from emid_assets.release.parquet_files import AUDIO, IMAGE, write_parquet
+from emid_assets.release.release_media import (
+    Placed,
+    ReleaseError,
+    place_clips,
+    place_images,
+    sha256_of,
+)
+from emid_assets.release.retrieval_form import FOLDER as RETRIEVAL_FOLDER
+from emid_assets.release.retrieval_form import write_tasks
+from emid_assets.store.schemas import EMID_RELEASE
+
+TABLE_FILE = "EMID_data"
+DATA_FOLDER = "data"
+SUMS_FILE = "SHA256SUMS"
+FORMAT = "1"
+"""Part of what an unchanged release is told by: another layout is written anew."""
+
+_DESCRIPTION = (
+    "Clips of music, each with the images that feel alike: paired by what an encoder hears and sees and by "
+    "valence and arousal, in the columns of EMID (arXiv 2308.07622)."
+)
+
+
+def write_release(
+    music_clips: pl.DataFrame,
+    images: pl.DataFrame,
+    pairs: pl.DataFrame,
+    media: Path,
+    folder: Path,
+    images_per_clip: int,
+    made_with: Mapping[str, str],
+    unchanged: pl.DataFrame | None = None,
+) -> pl.DataFrame:
+    """Write the release and put it in place of the one before.
+
+    Args:
+        music_clips: frame MUSIC_CLIPS; clips without a pair are left out.
+        images: frame IMAGES; images without a pair are left out.
+        pairs: frame FUSED_PAIRS.
+        media: the folder below which the frames' `file` columns are.
+        folder: the release.
+        images_per_clip: m: image slots of the table.
+        made_with: settings and encoder, name → value, for the card.
+        unchanged: the files of the release before, where that was made of the same inputs: it stays
+            if it is whole.
+
+    Returns:
+        Frame EMID_RELEASE: every file with its size and sum.
+
+    Raises:
+        ReleaseError: a media file is gone, or has changed since the inventory.
+    """
+    if unchanged is not None and is_whole(folder, unchanged):
+        return unchanged
+    clips = music_clips.join(pairs, on="clip_id", how="semi").sort("genre", "clip_id")
+    pictures = images.join(pairs, on="image_id", how="semi").sort("image_id")
+    pairs = pairs.join(clips, on="clip_id", how="semi").join(pictures, on="image_id", how="semi")
+    pairs = pairs.sort("clip_id", "rank")
+    unfinished = folder.with_name(folder.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    clip_files = place_clips(clips, media, unfinished)
+    image_files = place_images(pictures, media, unfinished)
+    sums = {placed.file: placed for placed in (*clip_files.values(), *image_files.values())}
+    clip_paths = {one: placed.file for one, placed in clip_files.items()}
+    image_paths = {one: placed.file for one, placed in image_files.items()}
+
+    def size_of(file: str) -> int:
+        return sums[file].size_bytes
+
+    table = emid_table(clips, pictures, pairs, clip_paths, image_paths, images_per_clip)
+    columns = emid_columns(images_per_clip)
+    table.select(columns).write_csv(unfinished / f"{TABLE_FILE}.csv")
+    features = release_features(images_per_clip)
+    table.select(columns).write_parquet(unfinished / f"{TABLE_FILE}.parquet")
+    written = write_parquet(table, features, unfinished, unfinished / DATA_FOLDER, "train", size_of)
+    _write_media_tables(clips, pictures, pairs, clip_paths, image_paths, unfinished)
+    captions = dict(pictures.select("image_id", pl.col("caption").fill_null("")).iter_rows())
+    write_tasks(pairs, clip_paths, image_paths, captions, unfinished, size_of)
+    licences = licence_counts(clips, pictures)["licence"].to_list()
+    (unfinished / "croissant.json").write_text(
+        croissant(
+            PRETTY_NAME, _DESCRIPTION, CITATION, licences,
+            _placed(unfinished / f"{TABLE_FILE}.csv", unfinished),
+            [_placed(path, unfinished) for path in written],
+            meanings(images_per_clip),
+        ),
+        encoding="utf-8",
+    )  # fmt: skip
+    card = dataset_card(table, pairs, clips, pictures, features, made_with, images_per_clip)
+    (unfinished / "README.md").write_text(card, encoding="utf-8")
+    files = _manifest(unfinished, sums)
+    lines = [f"{sha256}  {file}\n" for file, sha256 in files.select("file", "sha256").iter_rows()]
+    (unfinished / SUMS_FILE).write_text("".join(lines), encoding="utf-8")
+    _put_in_place(unfinished, folder)
+    return files
+
+
+def release_features(images_per_clip: int) -> dict[str, str]:
+    """Column → feature of the Parquet files whose rows hold the media."""
+    media = {image_columns(slot)[0]: IMAGE for slot in range(1, images_per_clip + 1)} | {AUDIO_COLUMN: AUDIO}
+    return {
+        name: media.get(name, "bool" if name == ORIGINAL_COLUMN else "string")
+        for name in emid_columns(images_per_clip)
+    }
+
+
+def is_whole(folder: Path, files: pl.DataFrame) -> bool:
+    """Whether every file of a release (EMID_RELEASE) lies in `folder` with its size, and no other sums."""
+    try:
+        sizes = [(folder / file).stat().st_size for file in files["file"]]
+        lines = (folder / SUMS_FILE).read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return False
+    wanted = [f"{sha256}  {file}" for file, sha256 in files.select("file", "sha256").iter_rows()]
+    return sizes == files["size_bytes"].to_list() and lines == wanted
+
+
+def _write_media_tables(
+    clips: pl.DataFrame,
+    images: pl.DataFrame,
+    pairs: pl.DataFrame,
+    clip_files: Mapping[str, str],
+    image_files: Mapping[str, str],
+    folder: Path,
+) -> None:
+    """music.csv, images.csv and pairs.csv, as a media folder has them: ids, sources and terms of each."""
+
+    def below(top: str, id_column: str, files: Mapping[str, str]) -> pl.Expr:
+        names = pl.col(id_column).replace_strict(files, return_dtype=pl.String)
+        return names.str.strip_prefix(f"{top}/").alias("file")
+
+    measured = pl.col("va_source") == "measured"
+    music = clips.select(
+        "clip_id",
+        below("music", "clip_id", clip_files),
+        "genre",
+        feeling_texts(clips),
+        emotion_texts(clips),
+        "is_original_clip", "source_id", "licence", "author", "label_source",
+    )  # fmt: skip
+    pictures = images.select(
+        "image_id",
+        below("images", "image_id", image_files),
+        "tag",
+        pl.col("caption").alias("text"),
+        *(pl.when(measured).then(pl.col(axis)).alias(axis) for axis in ("valence", "arousal")),
+        "licence", "author", "label_source",
+    )  # fmt: skip
+    music.write_csv(folder / "music.csv")
+    pictures.write_csv(folder / "images.csv")
+    pairs.write_csv(folder / PAIRS_FILE)
+
+
+def _manifest(folder: Path, known: Mapping[str, Placed]) -> pl.DataFrame:
+    """EMID_RELEASE: every file in `folder` by path, with the sums that are known already."""
+    rows = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        file = path.relative_to(folder).as_posix()
+        placed = known.get(file) or _placed(path, folder)
+        rows.append((file, _role(file), placed.size_bytes, placed.sha256))
+    frame = pl.DataFrame(rows, schema=EMID_RELEASE.empty().schema, orient="row")
+    return frame.sort("file")
+
+
+def _role(file: str) -> str:
+    top = file.partition("/")[0]
+    if top in ("music", "images"):
+        return "media"
+    if top in (DATA_FOLDER, RETRIEVAL_FOLDER):
+        return top
+    return "table" if file.endswith((".csv", ".parquet")) else "card"
+
+
+def _placed(path: Path, folder: Path) -> Placed:
+    return Placed(path.relative_to(folder).as_posix(), sha256_of(path), path.stat().st_size)
+
+
+def _put_in_place(unfinished: Path, folder: Path) -> None:
+    """Rename a finished release over the one before; a folder cannot be replaced in one step."""
+    before = folder.with_name(folder.name + ".before")
+    try:
+        shutil.rmtree(before, ignore_errors=True)
+        if folder.exists():
+            folder.rename(before)
+        unfinished.rename(folder)
+        shutil.rmtree(before, ignore_errors=True)
+    except OSError as error:
+        raise ReleaseError(f"cannot put the release into {folder}: {error}") from error

@@ -1,0 +1,181 @@
+"""Putting published media under names of their own into the folder that an import makes.
+
+Belongs here: one medium in, a file or a reason out. A content is kept once, whatever it is called;
+two contents never share a name.
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from emid_assets.media.audio import missing_extra, read_header
+from emid_assets.media.errors import MediaError
+from emid_assets.media.folder import SUBFOLDERS
+from emid_assets.release.emid_source import Medium
+
+_READABLE = {
+    "music": "WAV, FLAC, Ogg, MP3, AIFF or MP4 audio",
+    "image": "JPEG, PNG, GIF, WebP, BMP or TIFF image",
+}
+MOST_NAME_BYTES = 200
+"""File systems take 255; a mark and a suffix may be added."""
+
+_UNFIT = re.compile(r"[\x00-\x1f\x7f/\\]+")
+_SAME_KIND = (
+    {".jpg", ".jpeg", ".jpe", ".jfif"},
+    {".tif", ".tiff"},
+    {".aif", ".aiff"},
+    {".ogg", ".oga", ".opus"},
+)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A medium in its place, or why it is in none.
+
+    Attributes:
+        name: file name below music/ or images/; empty where it could not be used.
+        content_hash: sha256 of its bytes.
+        size_bytes: their number.
+        sample_rate: of music, where its header could be read.
+        notes: what was mended.
+        problem: why it cannot be used; empty where it can.
+    """
+
+    name: str = ""
+    content_hash: str = ""
+    size_bytes: int = 0
+    sample_rate: int = 0
+    notes: tuple[tuple[str, str], ...] = ()
+    problem: str = ""
+
+
+@dataclass
+class MediaStore:
+    """music/ or images/ of the folder that is made, and which content has which name in it."""
+
+    root: Path
+    kind: str
+    stored: dict[str, Stored] = field(default_factory=dict)
+    owner: dict[str, str] = field(default_factory=dict)
+    """Name, without regard to case → content."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the files lie."""
+        return self.root / SUBFOLDERS[self.kind]
+
+    def is_there(self, stored: Stored) -> bool:
+        """Whether the file of an earlier import still lies there with the same size."""
+        try:
+            return (self.folder / stored.name).stat().st_size == stored.size_bytes
+        except OSError:
+            return False
+
+    def remember(self, stored: Stored) -> None:
+        """Take over what an earlier import has put in place."""
+        if stored.name:
+            self.stored.setdefault(stored.content_hash, stored)
+            self.owner.setdefault(stored.name.casefold(), stored.content_hash)
+
+    def put(self, medium: Medium) -> Stored:
+        """Put a medium in its place; equal content keeps the name that it was given first."""
+        if medium.problem:
+            return Stored(problem=medium.problem)
+        try:
+            content = medium.content if medium.content is not None else _content_of(medium)
+        except OSError as error:
+            return Stored(problem=f"file cannot be read: {error.strerror or error}")
+        if not content:
+            return Stored(problem="empty (0 bytes)")
+        content_hash = hashlib.sha256(content).hexdigest()
+        if content_hash in self.stored:
+            return self.stored[content_hash]
+        suffix = _suffix_of(content, self.kind)
+        if suffix is None:
+            return Stored(problem=f"its contents are no {_READABLE[self.kind]}")
+        name, notes = self._name(medium.name, suffix, content_hash)
+        try:
+            sample_rate = self._place(name, medium, content)
+        except MediaError as error:
+            return Stored(problem=error.reason)
+        stored = Stored(name, content_hash, len(content), sample_rate, tuple(notes))
+        self.remember(stored)
+        return stored
+
+    def _name(self, published: str, suffix: str, content_hash: str) -> tuple[str, list[tuple[str, str]]]:
+        notes = []
+        name = _UNFIT.sub("_", published).strip().lstrip(".")
+        if not name:
+            name = f"{self.kind}-{content_hash[:16]}{suffix}"
+            notes.append(("without a name", f"has no name: called {name}"))
+        own = PurePosixPath(name).suffix.lower()
+        if own != suffix and not any({own, suffix} <= same for same in _SAME_KIND):
+            notes.append(("name of another type", f"is {suffix[1:]} by its contents: called {name}{suffix}"))
+            name, own = name + suffix, suffix
+        stem = name[: len(name) - len(own)]
+        while len(stem.encode()) > MOST_NAME_BYTES:
+            stem = stem[:-1]
+        name = stem + name[len(name) - len(own) :]
+        if self.owner.get(name.casefold(), content_hash) != content_hash:
+            other = f"{stem}-{content_hash[:8]}{own}"
+            notes.append(("name of two contents", f"{name} is another file already: called {other}"))
+            name = other
+        return name, notes
+
+    def _place(self, name: str, medium: Medium, content: bytes) -> int:
+        """Write or link the file beside its place, look at it, and rename it; its sample rate."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        unfinished = self.folder / f".unfinished{PurePosixPath(name).suffix}"
+        unfinished.unlink(missing_ok=True)
+        linked = False
+        if medium.path is not None and not medium.path.is_symlink():
+            with contextlib.suppress(OSError):  # another file system, or one without hard links
+                os.link(medium.path, unfinished)
+                linked = True
+        if not linked:
+            unfinished.write_bytes(content)
+        # What needs an extra to be looked at is left to the build, which says so.
+        is_read = self.kind == "music" and missing_extra(unfinished.suffix) is None
+        try:
+            sample_rate = read_header(unfinished).sample_rate if is_read else 0
+        except MediaError:
+            unfinished.unlink()
+            raise
+        unfinished.replace(self.folder / name)
+        # Renaming over another name of the same file leaves both names.
+        unfinished.unlink(missing_ok=True)
+        return sample_rate
+
+
+def _content_of(medium: Medium) -> bytes:
+    assert medium.path is not None, "a medium without problem has its content or a file"
+    return medium.path.read_bytes()
+
+
+def _suffix_of(content: bytes, kind: str) -> str | None:
+    """The suffix that the first bytes speak for."""
+    head = content[:16]
+    if kind == "music":
+        if head[4:8] == b"ftyp":
+            return ".m4a"
+        for mark, suffix in (
+            (b"RIFF", ".wav"), (b"RIFX", ".wav"), (b"RF64", ".wav"), (b"fLaC", ".flac"),
+            (b"OggS", ".ogg"), (b"FORM", ".aiff"), (b"ID3", ".mp3"),
+        ):  # fmt: skip
+            if head.startswith(mark):
+                return suffix
+        start = content[:65536].lstrip(b"\0")[:2]
+        return ".mp3" if len(start) == 2 and start[0] == 0xFF and start[1] & 0xE0 == 0xE0 else None
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return ".webp"
+    for mark, suffix in (
+        (b"\xff\xd8\xff", ".jpg"), (b"\x89PNG", ".png"), (b"GIF8", ".gif"), (b"BM", ".bmp"),
+        (b"II*\0", ".tif"), (b"MM\0*", ".tif"),
+    ):  # fmt: skip
+        if head.startswith(mark):
+            return suffix
+    return None

@@ -1,0 +1,157 @@
+"""The published pairs beside ours: reading them, and how many agree at which alpha.
+
+Belongs here: `pairs.csv` of a media folder, and the comparison. Choosing pairs again at another alpha
+is a re-sort of stored candidates, which `adapters.sweep` does.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from emid_assets.release.emid_import import PAIRS_FILE
+from emid_assets.store.schemas import EVALUATION_REPORT, PUBLISHED_PAIRS
+
+SECTION = "published_pairs"
+ALPHAS = tuple(step / 20 for step in range(21))
+
+
+class PairsFileError(ValueError):
+    """pairs.csv cannot be read; the message names the file and what to do."""
+
+
+def read_published_pairs(media: Path) -> pl.DataFrame:
+    """`pairs.csv` of a media folder as PUBLISHED_PAIRS, by clip and rank; no rows where there is none.
+
+    Raises:
+        PairsFileError: no CSV with the columns clip_id, image_id and rank, or a pair twice.
+    """
+    path = media / PAIRS_FILE
+    if not path.exists():
+        return PUBLISHED_PAIRS.empty()
+    schema = PUBLISHED_PAIRS.empty().schema
+    try:
+        pairs = pl.read_csv(path, columns=list(schema), schema_overrides=schema)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise PairsFileError(
+            f"{path} is no CSV with the columns {', '.join(schema)}, and whole numbers as rank: {reason}"
+        ) from None
+    pairs = (
+        PUBLISHED_PAIRS.check(pairs).drop_nulls(["clip_id", "image_id"]).sort("clip_id", "rank", "image_id")
+    )
+    twice = pairs.filter(pairs.select("clip_id", "image_id").is_duplicated())
+    if twice.height:
+        raise PairsFileError(f"{path}: clip {twice['clip_id'][0]} has image {twice['image_id'][0]} twice")
+    return pairs
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How the published pairs stand to ours.
+
+    Attributes:
+        published: pairs in the table.
+        comparable: those whose clip and image both are in the data set; shares are of these.
+        reachable: those whose image is among its clip's candidates, which no alpha can go beyond.
+        agree: those that our pairs, as they are, have too.
+        by_chance: how many would agree if each clip's pairs were drawn from its candidates.
+        by_alpha: `rescaling`, `alpha`, `agree`: how many would agree at another alpha.
+    """
+
+    published: int
+    comparable: int
+    reachable: int
+    agree: int
+    by_chance: float
+    by_alpha: pl.DataFrame
+
+    def best_of_each(self) -> list[tuple[str, float, int]]:
+        """For each rescaling the alpha at which most agree (the smallest of several), and how many."""
+        best = self.by_alpha.sort("agree", "alpha", descending=[True, False], maintain_order=True)
+        return best.unique("rescaling", keep="first", maintain_order=True).rows()
+
+    def rows(self) -> pl.DataFrame:
+        """All of it as EVALUATION_REPORT rows of section `published_pairs`."""
+        lines: list[tuple[str, str, str, float]] = [
+            (SECTION, "published", name, float(value))
+            for name, value in (
+                ("pairs", self.published),
+                ("comparable", self.comparable),
+                ("among_candidates", self.reachable),
+                ("agree", self.agree),
+                ("agree_by_chance", self.by_chance),
+            )
+        ]
+        for rescaling, alpha, agree in self.best_of_each():
+            lines.append((SECTION, rescaling, "alpha_of_most", alpha))
+            lines.append((SECTION, rescaling, "agree_at_most", float(agree)))
+        for rescaling, alpha, agree in self.by_alpha.iter_rows():
+            lines.append((SECTION, rescaling, f"agree_at_alpha_{alpha:.2f}", float(agree)))
+        return pl.DataFrame(lines, schema=EVALUATION_REPORT.empty().schema, orient="row")
+
+
+def compare(
+    published: pl.DataFrame,
+    fused_pairs: pl.DataFrame,
+    similarity_matrix: pl.DataFrame,
+    va_distances: pl.DataFrame,
+    image_ids: pl.Series,
+    rescalings: Sequence[str],
+    alphas: Sequence[float] = ALPHAS,
+) -> Agreement | None:
+    """Our pairs beside the published ones, as they are and at other values of alpha.
+
+    Each clip keeps as many images as our pairs have at most, at every alpha.
+
+    Args:
+        published: PUBLISHED_PAIRS.
+        fused_pairs: FUSED_PAIRS.
+        similarity_matrix: SIMILARITY_MATRIX.
+        va_distances: VA_DISTANCES of the same candidates.
+        image_ids: every usable image.
+        rescalings: variants of S̃ to try.
+        alphas: values of alpha to try.
+
+    Returns:
+        None where nothing is published, or none of it is about these clips and images.
+    """
+    from emid_assets.adapters.retrieval import Relevance
+    from emid_assets.adapters.sweep import Candidates
+
+    known = published.filter(pl.col("image_id").is_in(image_ids.to_list())).join(
+        similarity_matrix, on="clip_id", how="semi"
+    )
+    if known.is_empty():
+        return None
+    m = int(fused_pairs.group_by("clip_id").len()["len"].max() or 0)  # type: ignore[arg-type]
+    pair = ["clip_id", "image_id"]
+    of_clips = similarity_matrix.join(known, on="clip_id", how="semi")
+    candidates = Candidates.of_frames(of_clips, va_distances.join(known, on="clip_id", how="semi"))
+    reachable = known.join(of_clips, on=pair, how="semi")
+    clip_rows, image_rows = (
+        reachable[column].replace_strict(ids, range(len(ids)), return_dtype=pl.Int64).to_numpy()
+        for column, ids in zip(pair, (candidates.clip_ids, candidates.image_ids), strict=True)
+    )
+    wanted = Relevance.of_pairs(clip_rows, image_rows, len(candidates.image_ids))
+    every_clip = np.arange(len(candidates.clip_ids))
+    lines = []
+    for rescaling in rescalings:
+        for alpha in alphas:
+            picks = candidates.pairs(alpha, m, candidates.images.shape[1], rescaling)  # type: ignore[arg-type]
+            lines.append((rescaling, alpha, int(wanted.hits(every_clip, picks).sum())))
+    kept = of_clips.group_by("clip_id").agg(share=(m / pl.len()).clip(upper_bound=1.0))
+    return Agreement(
+        published=published.height,
+        comparable=known.height,
+        reachable=reachable.height,
+        agree=known.join(fused_pairs, on=pair, how="semi").height,
+        by_chance=float(reachable.join(kept, on="clip_id")["share"].sum()),
+        by_alpha=pl.DataFrame(
+            lines,
+            schema={"rescaling": pl.String, "alpha": pl.Float64, "agree": pl.Int64},
+            orient="row",
+        ),
+    )

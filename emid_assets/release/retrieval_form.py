@@ -1,0 +1,112 @@
+"""The pairs in the form that public retrieval benchmarks take: queries, corpus, qrels, in both directions.
+
+Belongs here: files of the tasks' shape, under the tasks' names. What a system scores on them is
+`adapters.public_tasks`'s.
+
+Each task is a folder that `datasets.load_dataset(folder, "queries" | "corpus" | "qrels")` and tools
+like mteb read: ids and media in Parquet, and (query-id, corpus-id, score). The same in BEIR's plain
+files: `queries.jsonl`, `corpus.jsonl` (with the media as paths) and `qrels/test.tsv`. As in the
+published tasks there is one split, `test`, which holds every pair.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import polars as pl
+
+from emid_assets.release.parquet_files import AUDIO, IMAGE, write_parquet, yaml_features
+from emid_assets.release.release_media import link_or_copy
+
+FOLDER = "retrieval"
+SPLIT = "test"
+TASKS = {"EMIDA2IRetrieval": ("music", "image"), "EMIDI2ARetrieval": ("image", "music")}
+"""Task → what its queries are, and its corpus."""
+
+FEATURES = {"music": {"id": "string", "audio": AUDIO}, "image": {"id": "string", "image": IMAGE}}
+QRELS = {"query-id": "string", "corpus-id": "string", "score": "int32"}
+
+
+def write_tasks(
+    pairs: pl.DataFrame,
+    clip_files: Mapping[str, str],
+    image_files: Mapping[str, str],
+    captions: Mapping[str, str],
+    release: Path,
+    size_of: Callable[[str], int],
+) -> None:
+    """Write both tasks below `release/retrieval/`.
+
+    Args:
+        pairs: clip_id, image_id; every one is relevant, with score 1.
+        clip_files: clip id → path below the release.
+        image_files: image id → path below the release.
+        captions: image id → caption, for BEIR's `text`.
+        release: the folder of the release, which holds the media already.
+        size_of: path below the release → bytes.
+    """
+    files = {"music": clip_files, "image": image_files}
+    ids = {
+        "music": pairs["clip_id"].unique().sort().to_list(),
+        "image": pairs["image_id"].unique().sort().to_list(),
+    }
+    written: dict[str, list[Path]] = {}
+    for task, (queries, corpus) in TASKS.items():
+        folder = release / FOLDER / task
+        for part, kind in (("queries", queries), ("corpus", corpus)):
+            if kind in written:
+                # The queries of one direction are the corpus of the other: one file under two names.
+                for path in written[kind]:
+                    link_or_copy(path, folder / part / path.name)
+            else:
+                medium = "audio" if kind == "music" else "image"
+                table = pl.DataFrame(
+                    {"id": ids[kind], medium: [files[kind][one] for one in ids[kind]]},
+                    schema={"id": pl.String, medium: pl.String},
+                )
+                written[kind] = write_parquet(table, FEATURES[kind], release, folder / part, SPLIT, size_of)
+            lines = [
+                {"_id": one, "title": "", "text": captions.get(one, ""), "file": f"../../{files[kind][one]}"}
+                for one in ids[kind]
+            ]
+            (folder / f"{part}.jsonl").write_text(
+                "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8"
+            )
+        columns = ("clip_id", "image_id") if queries == "music" else ("image_id", "clip_id")
+        qrels = pairs.select(
+            pl.col(columns[0]).alias("query-id"),
+            pl.col(columns[1]).alias("corpus-id"),
+            pl.lit(1, pl.Int32).alias("score"),
+        ).sort("query-id", "corpus-id")
+        write_parquet(qrels, QRELS, release, folder / "qrels", SPLIT, size_of)
+        qrels.write_csv(folder / "qrels" / f"{SPLIT}.tsv", separator="\t")
+        (folder / "README.md").write_text(_card(task, queries, corpus), encoding="utf-8")
+
+
+def _card(task: str, queries: str, corpus: str) -> str:
+    features = {"corpus": FEATURES[corpus], "queries": FEATURES[queries], "qrels": QRELS}
+    lines = ["---", "dataset_info:"]
+    for name, of_config in features.items():
+        lines += [f"- config_name: {name}", "  features:", *yaml_features(of_config)]
+    lines.append("configs:")
+    for name in features:
+        lines += [
+            f"- config_name: {name}",
+            "  data_files:",
+            f"  - split: {SPLIT}",
+            f"    path: {name}/*.parquet",
+        ]
+    lines += [
+        "---",
+        "",
+        f"# {task}",
+        "",
+        f"Queries are {'clips of music' if queries == 'music' else 'images'}, the corpus "
+        f"{'clips of music' if corpus == 'music' else 'images'}; a pair of the data set two folders above is "
+        "relevant (score 1).",
+        "The shape is that of the public benchmark's task of this name; the pairs are this release's own:",
+        "figures compare with each other and not with the benchmark's. An adapter that was trained on some",
+        "of these pairs is measured on what it has learnt: leave those clips out.",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,316 @@
+"""The published data set as a media folder: its traps, by name, and what is made of them."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import datasets
+import polars as pl
+import pytest
+from click.testing import CliRunner
+
+from emid_assets.cli import main
+from emid_assets.media.manifest import image_manifest, music_manifest, take_inventory
+from emid_assets.release.emid_import import ImportRefusedError, ImportSummary, import_emid
+from emid_assets.release.emid_source import SourceError, csv_pieces, parquet_pieces
+from emid_assets.release.published_pairs import read_published_pairs
+from emid_assets_tests.release.published import FEELINGS, RATINGS, good_rows, picture, row, tone, write_rows
+
+AWE = ("a.png", picture(1), "awe")
+
+
+def found(summary: ImportSummary) -> list[tuple[str, str, str, str]]:
+    return [
+        (finding.outcome, finding.kind, finding.where.split(" ", 1)[1], finding.item)
+        for finding in summary.findings
+    ]
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and ".import/" not in path.as_posix()
+    }
+
+
+def test_rows_become_tables_files_and_pairs_that_the_inventory_takes(tmp_path: Path) -> None:
+    write_rows(tmp_path / "data" / "train-0.parquet", good_rows(5))
+    summary = import_emid(parquet_pieces([str(tmp_path / "data" / "train-*.parquet")]), tmp_path / "to")
+    assert (summary.rows, summary.clips, summary.originals, summary.sources) == (5, 5, 5, 5)
+    assert (summary.images, summary.pairs) == (7, 15)
+    assert summary.findings == []
+    inventory = take_inventory(tmp_path / "to", workers=0)
+    assert inventory["reason"].null_count() == inventory.height == 12
+    clips, images = music_manifest(inventory, "sad"), image_manifest(inventory, "awe")
+    assert clips["rating_arousal"].to_list() == pytest.approx([2.0, 2.1, 2.2, 2.3, 2.4])
+    assert clips["feelings"][0].to_list()[1] == {"feeling": "Awe-inspiring, amazing", "percent": 22.0}
+    assert images["caption"].to_list() == ["a picture of awe"] * 7
+    pairs = read_published_pairs(tmp_path / "to")
+    assert set(pairs["clip_id"]) == set(clips["clip_id"])
+    assert set(pairs["image_id"]) == set(images["image_id"])
+    assert pairs.filter(clip_id="song1.wav").rows() == [
+        ("song1.wav", f"p{number}.png", number) for number in (1, 2, 3)
+    ]
+
+
+def test_every_trap_of_the_published_rows_is_named_and_mended_or_rejected(tmp_path: Path) -> None:
+    rows = [
+        row("3143.m4a.wav", tone(200), [AWE]),
+        row("143.m4a___58.wav", tone(201, rate=48_000), [AWE, AWE], original=False),
+        row("empty.wav", b"", [AWE]),
+        row("nothing.wav", None, [AWE]),
+        row("header.wav", tone(300, seconds=0.0), [AWE]),
+        row("no ratings.wav", tone(202), [AWE], emotion=None),
+        row("nan.wav", tone(203), [AWE], emotion="nan" + RATINGS[3:]),
+        row("eleven.wav", tone(204), [AWE], emotion="nan" + RATINGS[3:] + ",1"),
+        row("ten.wav", tone(205), [AWE], emotion=RATINGS.replace("4.1", "10.0")),
+        row("feeling.wav", tone(206), [AWE], feeling="33% Bored"),
+        row("genre.wav", tone(207), [("only here.png", picture(2), "fear")], genre="Z"),
+        row("again.wav", tone(200), [AWE]),
+        row("3143.m4a.wav", tone(208), [("a.png", picture(3), "awe")], emotion=RATINGS.replace("4.1", "2.0")),
+        row("5.m4a", tone(209, form="FLAC"), [("x.jpg", picture(4), "awe")], emotion=RATINGS[:-1] + "1"),
+        row(None, tone(210), [(None, picture(5), "awe")], emotion=RATINGS[:-1] + "2"),
+        row("lost___7.wav", tone(211), [("b.png", b"no image", "awe")], emotion="5" + RATINGS[1:],
+            original=None),
+        row("tags.wav", tone(212), [("a.png", picture(1), "fear"), ("c.png", picture(6), "joy")],
+            emotion="6" + RATINGS[1:], original=None),
+    ]  # fmt: skip
+    write_rows(tmp_path / "train.parquet", rows, group_rows=5)
+    summary = import_emid(parquet_pieces([str(tmp_path / "train.parquet")]), tmp_path / "to")
+    named_audio = next(path.name for path in (tmp_path / "to" / "music").glob("music-*.wav"))
+    assert Counter(found(summary)) == Counter(
+        [
+            ("mended", "mangled name", "row 2", "143.m4a___58.wav"),
+            ("mended", "image twice in a row", "row 2", "image 2 a.png"),
+            ("rejected", "audio without content", "row 3", "empty.wav"),
+            ("rejected", "audio without content", "row 4", "nothing.wav"),
+            ("rejected", "audio without content", "row 5", "header.wav"),
+            ("mended", "no ratings", "row 6", "no ratings.wav"),
+            ("mended", "missing rating", "row 7", "nan.wav"),
+            ("mended", "unreadable emotion", "row 8", "eleven.wav"),
+            ("mended", "unreadable rating", "row 9", "ten.wav"),
+            ("mended", "unreadable feeling", "row 10", "feeling.wav"),
+            ("rejected", "clip without a known genre", "row 11", "genre.wav"),
+            ("rejected", "clip that stands there already", "row 12", "again.wav"),
+            ("mended", "name of two contents", "row 13", "3143.m4a.wav"),
+            ("mended", "name of two contents", "row 13", "image 1 a.png"),
+            ("mended", "name of another type", "row 14", "5.m4a"),
+            ("mended", "name of another type", "row 14", "image 1 x.jpg"),
+            ("mended", "without a name", "row 15", named_audio),
+            ("mended", "without a name", "row 15", "image 1"),
+            ("mended", "is_original_clip is missing", "row 16", "lost___7.wav"),
+            ("mended", "source is not among the rows", "row 16", "lost___7.wav"),
+            ("rejected", "image without content", "row 16", "image 1 b.png"),
+            ("mended", "is_original_clip is missing", "row 17", "tags.wav"),
+            ("mended", "image of two tags", "row 17", "image 1 a.png"),
+            ("rejected", "image without a known tag", "row 17", "image 2 c.png"),
+        ]
+    )
+    assert [(line["outcome"], line["kind"]) for line in table(tmp_path / "to" / "import.csv")] == [
+        (finding.outcome, finding.kind) for finding in summary.findings
+    ]
+    music = {line["file"]: line for line in table(tmp_path / "to" / "music.csv")}
+    assert summary.clips == len(music) == 12
+    assert summary.sample_rates == {44_100: 11, 48_000: 1}
+    assert music["143.m4a___58.wav"]["source_id"] == "3143.m4a.wav"
+    assert music["143.m4a___58.wav"]["is_original_clip"] == "false"
+    assert music["nan.wav"]["emotion"].startswith("nan,5.2,")
+    assert music["no ratings.wav"]["emotion"] == music["eleven.wav"]["emotion"] == ""
+    assert music["feeling.wav"]["feeling"] == ""
+    assert "5.m4a.flac" in music
+    assert music["lost___7.wav"]["is_original_clip"] == "false"
+    images = {line["file"]: line["tag"] for line in table(tmp_path / "to" / "images.csv")}
+    assert images["a.png"] == "awe"
+    assert images["only here.png"] == "fear"  # of a row whose clip was rejected
+    assert "c.png" not in images
+    inventory = take_inventory(tmp_path / "to", workers=0).filter(pl.col("reason").is_not_null())
+    # What came without a known tag or genre lies there still, and the build says so too.
+    assert inventory["item_id"].to_list() == ["c.png", "genre.wav"]
+
+
+def test_the_layout_is_the_one_that_the_library_writes(tmp_path: Path) -> None:
+    features = datasets.Features(
+        {
+            "Audio_Filename": datasets.Audio(), "genre": datasets.Value("string"),
+            "feeling": datasets.Value("string"), "emotion": datasets.Value("string"),
+            "Image1_filename": datasets.Image(), "Image1_tag": datasets.Value("string"),
+            "Image1_text": datasets.Value("string"), "is_original_clip": datasets.Value("bool"),
+        }
+    )  # fmt: skip
+    rows = [{name: cells[name] for name in features} for cells in good_rows(3)]
+    written = datasets.Dataset.from_list(rows).cast(features)  # to encode audio itself it asks for a codec
+    (tmp_path / "data").mkdir()
+    written.to_parquet(tmp_path / "data" / "train-00000-of-00001.parquet")
+    summary = import_emid(parquet_pieces([str(tmp_path / "data")]), tmp_path / "to")
+    assert (summary.clips, summary.images, summary.pairs, summary.findings) == (3, 3, 3, [])
+    assert (tmp_path / "to" / "music" / "song0.wav").read_bytes() == rows[0]["Audio_Filename"]["bytes"]
+
+
+def test_a_stopped_import_goes_on_and_ends_with_the_same_folder(tmp_path: Path) -> None:
+    for shard in range(3):
+        write_rows(tmp_path / f"train-{shard}.parquet", good_rows(9)[3 * shard : 3 * shard + 3])
+    pieces = parquet_pieces([str(tmp_path / "train-*.parquet")])
+
+    def stop(done: int, total: int) -> None:
+        assert total == 9
+        if done == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        import_emid(pieces, tmp_path / "stopped", stop)
+    summary = import_emid(pieces, tmp_path / "stopped")
+    assert 3 <= summary.reused_rows < 6
+    whole = import_emid(pieces, tmp_path / "whole")
+    assert whole.reused_rows == 0
+    assert everything(tmp_path / "stopped") == everything(tmp_path / "whole")
+
+
+def test_again_nothing_is_read_unless_a_file_is_gone_or_the_source_is_another(tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "train.parquet", good_rows(4))
+    first = import_emid(parquet_pieces([str(source)]), tmp_path / "to")
+    before = everything(tmp_path / "to")
+    again = import_emid(parquet_pieces([str(source)]), tmp_path / "to")
+    assert (first.reused_rows, again.reused_rows) == (0, 4)
+    assert everything(tmp_path / "to") == before
+    (tmp_path / "to" / "music" / "song3.wav").unlink()
+    assert import_emid(parquet_pieces([str(source)]), tmp_path / "to").reused_rows == 2
+    assert everything(tmp_path / "to") == before
+    write_rows(source, good_rows(3))
+    assert import_emid(parquet_pieces([str(source)]), tmp_path / "to").clips == 3
+
+
+def test_a_row_group_of_any_size_is_read_in_little_memory(tmp_path: Path) -> None:
+    audio = tone(220, seconds=30.0) * 1  # 2.6 MB a row, 160 MB in one row group
+    rows = [row(f"{number}.wav", audio[:-4] + number.to_bytes(4, "little"), [AWE]) for number in range(60)]
+    write_rows(tmp_path / "train.parquet", rows, group_rows=1000)
+    del rows
+    code = (
+        "import resource, sys; from pathlib import Path\n"
+        "from emid_assets.release.emid_import import import_emid\n"
+        "from emid_assets.release.emid_source import parquet_pieces\n"
+        "import pyarrow as pa\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "summary = import_emid(parquet_pieces([sys.argv[1]]), Path(sys.argv[2]))\n"
+        "after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "print(summary.clips, (after - before) // 1024)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "train.parquet"), str(tmp_path / "to")]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    clips, megabytes = map(int, printed)
+    assert clips == 60
+    assert megabytes < 80
+
+
+def test_the_published_rows_at_hand_fall_into_their_sources(tmp_path: Path, shared_data: Path) -> None:
+    published = table(shared_data / "emid_shard0_dev.csv")
+    (tmp_path / "music").mkdir()
+    for number, line in enumerate(published):
+        content = tone(200 + 5 * number, rate=16_000, seconds=0.3, form="MP3")
+        (tmp_path / "music" / line["Audio_Filename"]).write_bytes(content)
+    summary = import_emid(csv_pieces(shared_data / "emid_shard0_dev.csv", tmp_path), tmp_path / "to")
+    music = {line["file"]: line for line in table(tmp_path / "to" / "music.csv")}
+    assert len(music) == len(published) == 1067
+    assert {finding.outcome for finding in summary.findings} == {"mended"}
+    # The labels stand unchanged, and group the clips: one source, and one original, for each.
+    sources: dict[tuple[str, str], set[str]] = {}
+    for line in published:
+        kept = music[line["Audio_Filename"]]
+        assert (kept["feeling"], kept["emotion"]) == (line["feeling"], line["emotion"])
+        sources.setdefault((line["feeling"], line["emotion"]), set()).add(kept["source_id"])
+    assert all(len(of_labels) == 1 for of_labels in sources.values())
+    assert summary.sources == len(sources) == 124
+    mangled = {finding.item for finding in summary.findings if finding.kind == "mangled name"}
+    expected = {
+        line["Audio_Filename"]
+        for line in published
+        if (mark := re.fullmatch(r"(.+)___\d+\.mp3", line["Audio_Filename"]))
+        and music[line["Audio_Filename"]]["source_id"] not in (f"{mark[1]}.mp3", line["Audio_Filename"])
+        and "___" not in music[line["Audio_Filename"]]["source_id"]
+    }
+    assert mangled == expected
+    assert 0.05 < len(mangled) / len(published) < 0.25
+    assert music["143.m4a___58.mp3"]["source_id"] == "3143.m4a.mp3"
+
+
+def test_a_csv_finds_its_files_in_any_folder_and_says_which_it_does_not(tmp_path: Path) -> None:
+    media = tmp_path / "published"
+    for name, content in {
+        "musicData/3143.m4a.wav": tone(200), "musicData/143.m4a___58.wav": tone(201),
+        "imageData/awe/1.png": picture(1), "imageData/fear/1.png": picture(2), "imageData/2.png": picture(3),
+    }.items():  # fmt: skip
+        (media / name).parent.mkdir(parents=True, exist_ok=True)
+        (media / name).write_bytes(content)
+    header = "Audio_Filename,genre,feeling,emotion,Image1_filename,Image1_tag,Image1_text,is_original_clip"
+    lines = [
+        f'3143.m4a,K,"{FEELINGS}","{RATINGS}",1.png,awe,,True',
+        f'143.m4a___58,K,"{FEELINGS}","{RATINGS}",1.png,fear,,False',
+        f'gone.wav,K,"{FEELINGS}","{RATINGS}",1.png,joy,,True',
+        f'3143.m4a,K,"{FEELINGS}"',
+        "",
+    ]
+    (tmp_path / "EMID_data.csv").write_text("\n".join([header, *lines]), encoding="utf-8-sig")
+    summary = import_emid(csv_pieces(tmp_path / "EMID_data.csv", media), tmp_path / "to")
+    pairs = {line["clip_id"]: line["image_id"] for line in table(tmp_path / "to" / "pairs.csv")}
+    names = sorted(path.name for path in (tmp_path / "to" / "images").iterdir())
+    assert set(pairs) == {"3143.m4a.wav", "143.m4a___58.wav"}
+    assert pairs["3143.m4a.wav"] == "1.png"
+    assert names == sorted(["1.png", pairs["143.m4a___58.wav"]])
+    kinds = Counter(finding.kind for finding in summary.findings if finding.outcome == "rejected")
+    assert kinds == {"audio without content": 1, "image without content": 1, "row of another shape": 1}
+    # What was missing may come: the same command then reads it.
+    (media / "gone.wav").write_bytes(tone(203))
+    assert import_emid(csv_pieces(tmp_path / "EMID_data.csv", media), tmp_path / "to").clips == 3
+
+
+def test_media_of_ones_own_are_never_written_over(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "music").mkdir(parents=True)
+    (tmp_path / "mine" / "music.csv").write_text("file,genre\n")
+    source = write_rows(tmp_path / "train.parquet", good_rows(1))
+    with pytest.raises(ImportRefusedError, match=r"mine holds music, music\.csv, .* give another folder"):
+        import_emid(parquet_pieces([str(source)]), tmp_path / "mine")
+    assert (tmp_path / "mine" / "music.csv").read_text() == "file,genre\n"
+
+
+def test_a_source_that_is_none_is_an_error_of_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 and nothing")
+    (tmp_path / "a.csv").write_text("file,genre\nx,y\n")
+    with pytest.raises(SourceError, match="no file matches"):
+        parquet_pieces([str(tmp_path / "train-*.parquet")])
+    with pytest.raises(SourceError, match=r"a\.parquet cannot be read as Parquet"):
+        parquet_pieces([str(tmp_path / "a.parquet")])
+    with pytest.raises(SourceError, match="no column Audio_Filename; its columns are: file, genre"):
+        csv_pieces(tmp_path / "a.csv", tmp_path)
+
+
+def test_the_command_prints_what_it_made_and_what_comes_next(tmp_path: Path) -> None:
+    rows = [*good_rows(2), row("empty.wav", b"", [AWE])]
+    write_rows(tmp_path / "data" / "train-0.parquet", rows)
+    arguments = [
+        "import",
+        "emid",
+        "--parquet",
+        str(tmp_path / "data" / "train-*"),
+        "--to",
+        str(tmp_path / "to"),
+    ]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert "2 (2 original) of 2 sources; 2 at 44,100 Hz" in result.output
+    assert "train-0.parquet row 3, empty.wav: empty (0 bytes)" in result.output
+    assert f"emid build --media {tmp_path / 'to'}" in result.output
+    written = json.loads(next((tmp_path / "to" / ".import").glob("*.json")).read_text())
+    assert written
+    for wrong in ([], ["--csv", str(tmp_path / "to" / "music.csv")], ["--parquet", "nothing-*"]):
+        result = CliRunner().invoke(main, ["import", "emid", *wrong])
+        assert result.exit_code != 0
+        assert "Traceback" not in result.output

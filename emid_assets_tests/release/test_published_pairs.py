@@ -1,0 +1,88 @@
+"""The published pairs beside ours, against pairs chosen by the matching itself."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from emid_assets.matching.alignment import fused_pairs_frame, similarity_frame, va_distance_frame
+from emid_assets.release.published_pairs import PairsFileError, compare, read_published_pairs
+from emid_assets.store.schemas import PUBLISHED_PAIRS
+from emid_assets_tests.adapters.conftest import SmallLake, make_lake
+
+K, M, PUBLISHED_ALPHA = 20, 3, 0.35
+
+
+@pytest.fixture(scope="module")
+def lake() -> SmallLake:
+    return make_lake()
+
+
+@pytest.fixture(scope="module")
+def frames(lake: SmallLake) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """S, E, and pairs that somebody has published: those of another alpha, and one with an unknown image."""
+    similarity = similarity_frame(lake.music_embeddings, lake.image_embeddings, K)
+    distances = va_distance_frame(similarity, lake.music_va, lake.image_va, "cosine", 0.5)
+    published = fused_pairs_frame(similarity, distances, PUBLISHED_ALPHA, M, "candidate_minmax")
+    unknown = published.head(1).with_columns(image_id=pl.lit("nowhere.jpg"), rank=pl.lit(4, pl.Int32))
+    return (
+        similarity,
+        distances,
+        PUBLISHED_PAIRS.check(pl.concat([published, unknown]).select(list(PUBLISHED_PAIRS.columns))),
+    )
+
+
+def test_most_agree_at_the_alpha_that_made_the_published_pairs(
+    lake: SmallLake,
+    frames: tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame],
+) -> None:
+    similarity, distances, published = frames
+    ours = fused_pairs_frame(similarity, distances, 0.6, M, "candidate_minmax")
+    agreement = compare(
+        published, ours, similarity, distances, lake.images["image_id"], ["candidate_minmax", "raw"]
+    )
+    assert agreement is not None
+    assert agreement.published == published.height
+    assert agreement.comparable == agreement.reachable == published.height - 1
+    both = set(ours.select("clip_id", "image_id").iter_rows()) & set(
+        published.select("clip_id", "image_id").iter_rows()
+    )
+    assert agreement.agree == len(both)
+    assert agreement.by_chance == pytest.approx((published.height - 1) * M / K)
+    best = {rescaling: (alpha, agree) for rescaling, alpha, agree in agreement.best_of_each()}
+    assert best["candidate_minmax"] == (PUBLISHED_ALPHA, published.height - 1)
+    for rescaling, alpha in (("candidate_minmax", 0.8), ("raw", 0.6)):
+        other = fused_pairs_frame(similarity, distances, alpha, M, rescaling)
+        expected = other.join(published, on=["clip_id", "image_id"], how="semi").height
+        row = agreement.by_alpha.filter(rescaling=rescaling, alpha=alpha)
+        assert row["agree"].to_list() == [expected]
+    rows = agreement.rows()
+    assert rows.filter(system="candidate_minmax", metric="alpha_of_most")["value"][0] == PUBLISHED_ALPHA
+    assert rows.filter(metric="agree_at_alpha_0.60", system="candidate_minmax")["value"][0] == len(both)
+    assert not rows.select("system", "metric").is_duplicated().any()
+
+
+def test_what_is_published_about_other_media_compares_to_nothing(
+    lake: SmallLake,
+    frames: tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame],
+) -> None:
+    similarity, distances, published = frames
+    ours = fused_pairs_frame(similarity, distances, 0.6, M, "raw")
+    for others in (published.clear(), published.with_columns(clip_id=pl.lit("elsewhere"))):
+        assert compare(others, ours, similarity, distances, lake.images["image_id"], ["raw"]) is None
+
+
+def test_the_file_of_pairs_may_be_absent_and_may_not_be_wrong(tmp_path: Path) -> None:
+    assert read_published_pairs(tmp_path).equals(PUBLISHED_PAIRS.empty())
+    path = tmp_path / "pairs.csv"
+    path.write_text("clip_id,image_id,rank,score\n007,b,2,.5\n007,a,1,.6\n")
+    assert read_published_pairs(tmp_path).rows() == [("007", "a", 1), ("007", "b", 2)]
+    for text, message in (
+        ("clip,image\nx,y\n", "no CSV with the columns clip_id, image_id, rank"),
+        ("clip_id,image_id,rank\nx,y,first\n", "whole numbers as rank"),
+        ("clip_id,image_id,rank\nx,y,1\nx,y,2\n", "clip x has image y twice"),
+        ("", "no CSV"),
+    ):
+        path.write_text(text)
+        with pytest.raises(PairsFileError, match=message):
+            read_published_pairs(tmp_path)
