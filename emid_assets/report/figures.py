@@ -402,6 +402,7 @@ def study_emotions_figure(shares: pl.DataFrame, chance: float) -> Figure:
     _conditions_axis(axes, emotions)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     figure.legend(loc="outside lower center", ncols=4)
+    return figure
 
 
 @_styled

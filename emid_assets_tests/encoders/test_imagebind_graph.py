@@ -18,6 +18,7 @@ STAGES = {
     "embed_music": ["sad", "joyful"],
     "embed_images": ["awe", "fear"],
     "align": ["sad", "joyful"],
+    "release": [None],
     "train_adapter": ["bmf"],
     "study": [None],
     "evaluate": [None],
