@@ -118,8 +118,7 @@ def write_release(
     card = dataset_card(table, pairs, clips, pictures, features, made_with, images_per_clip)
     (unfinished / "README.md").write_text(card, encoding="utf-8")
     files = _manifest(unfinished, sums)
-    lines = [f"{sha256}  {file}\n" for file, sha256 in files.select("file", "sha256").iter_rows()]
-    (unfinished / SUMS_FILE).write_text("".join(lines), encoding="utf-8")
+    (unfinished / SUMS_FILE).write_text(_sums(files), encoding="utf-8")
     _put_in_place(unfinished, folder)
     return files
 
@@ -137,11 +136,10 @@ def is_whole(folder: Path, files: pl.DataFrame) -> bool:
     """Whether every file of a release (EMID_RELEASE) lies in `folder` with its size, and no other sums."""
     try:
         sizes = [(folder / file).stat().st_size for file in files["file"]]
-        lines = (folder / SUMS_FILE).read_text("utf-8").splitlines()
+        sums = (folder / SUMS_FILE).read_text("utf-8")
     except (OSError, UnicodeDecodeError):
         return False
-    wanted = [f"{sha256}  {file}" for file, sha256 in files.select("file", "sha256").iter_rows()]
-    return sizes == files["size_bytes"].to_list() and lines == wanted
+    return sizes == files["size_bytes"].to_list() and sums == _sums(files)
 
 
 def _write_media_tables(
@@ -189,6 +187,16 @@ def _manifest(folder: Path, known: Mapping[str, Placed]) -> pl.DataFrame:
         rows.append((file, _role(file), placed.size_bytes, placed.sha256))
     frame = pl.DataFrame(rows, schema=EMID_RELEASE.empty().schema, orient="row")
     return frame.sort("file")
+
+
+def _sums(files: pl.DataFrame) -> str:
+    """Lines as sha256sum has them: a name with a backslash or a line break is escaped, and marked so."""
+    lines = []
+    for file, sha256 in files.select("file", "sha256").iter_rows():
+        escaped = file.replace("\\", "\\\\").replace("\n", "\\n")
+        mark = "" if escaped == file else "\\"
+        lines.append(f"{mark}{sha256}  {escaped}\n")
+    return "".join(lines)
 
 
 def _role(file: str) -> str:

@@ -146,7 +146,9 @@ class MediaIndex:
         """
         if not name:
             return Medium("", problem="the row names no file")
-        wanted = PurePosixPath(name.replace("\\", "/"))
+        # A backslash divides folders where the table was made on Windows, and is part of a name elsewhere.
+        given = PurePosixPath(name)
+        wanted = given if given.name in self.by_name else PurePosixPath(name.replace("\\", "/"))
         for written in (wanted.name, *(wanted.name + suffix for suffix in suffixes)):
             paths = self.by_name.get(written, ())
             exact = [path for path in paths if path == wanted.with_name(written)]

@@ -47,9 +47,10 @@ def small_set(tmp_path_factory: pytest.TempPathFactory) -> SmallSet:
     (media / "music.csv").write_text("\n".join(music) + "\n")
     images = ["file,tag,text,valence,arousal,licence,author"]
     for number in range(8):
-        (media / "images" / f"{number}.png").write_bytes(picture(20 * number))
+        name = "1\\2.png" if number == 1 else f"{number}.png"
+        (media / "images" / name).write_bytes(picture(20 * number))
         own = "0.25,0.75" if number == 0 else ","
-        images.append(f'{number}.png,{("awe", "fear")[number % 2]},"no. {number}, ""grey""",{own},CC0-1.0,')
+        images.append(f'{name},{("awe", "fear")[number % 2]},"no. {number}, ""grey""",{own},CC0-1.0,')
     (media / "images.csv").write_text("\n".join(images) + "\n")
     inventory = take_inventory(media, workers=0)
     assert inventory["reason"].null_count() == inventory.height
