@@ -89,6 +89,7 @@ def run_build(options: Mapping[str, Any]) -> dict[str, str]:
     encoded = sum(int(str(version.metadata["encoded"])) for version in embedded)
     pairs = lake.read("fused_pairs", columns=["clip_id"])
     rejected = lake.read("rejected_media", columns=["reason"])
+    page = settings.lake_folder / "study" / "page" / "index.html"
     return {
         "encoded": f"{encoded} files, {sum(version.rows for version in embedded) - encoded} kept",
         "pairs": f"{pairs.height} of {pairs['clip_id'].n_unique()} clips (table fused_pairs)",
@@ -96,7 +97,7 @@ def run_build(options: Mapping[str, Any]) -> dict[str, str]:
         "store": f"{lake.catalogue_path}  (duckdb -readonly, or duckdb.connect)",
         "release": str(settings.lake_folder / RELEASE_FOLDER),
         "report": str(settings.lake_folder / "report.html"),
-        "study": f"{settings.lake_folder / 'study' / 'page'}  (to hand out; or: emid study serve)",
+        **({"study": f"{page}  (for participants)"} if page.exists() else {}),
     }
 
 

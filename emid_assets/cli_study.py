@@ -52,7 +52,7 @@ def serve_command(
     """Hand out the page of a build's study and take the answers, until Ctrl-C."""
     import uvicorn
 
-    from emid_assets.study.answers import PAGE, STORE, STUDY_FOLDER, AnswerStore, read_designs
+    from emid_assets.study.answers import PAGE, STORE, STUDY_FOLDER, AnswerStore, DesignFiles
     from emid_assets.study.design import StudyError
     from emid_assets.study.page import PAGE_FILE
     from emid_assets.study.server import study_app, token_of
@@ -60,7 +60,7 @@ def serve_command(
     settings = settings_from(options)
     folder = settings.lake_folder / STUDY_FOLDER
     try:
-        designs = read_designs(folder)
+        designs = DesignFiles(folder)
         if not designs or not (folder / PAGE / PAGE_FILE).is_file():
             raise StudyError(f"{folder} has no study: run emid build, or materialize listening_study")
         if token is not None and len(token) < 8:

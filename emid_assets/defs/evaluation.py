@@ -53,7 +53,6 @@ def evaluation_report(
     The page is `report.html` in the lake folder, `pairs.html` beside it shows every clip's images by
     each system; the table holds every figure of the report.
     """
-    from emid_assets.adapters.choices import best_network, first_choices
     from emid_assets.adapters.frames import evaluate, evaluate_public_tasks, evaluate_released_tasks
     from emid_assets.release.published_pairs import compare
     from emid_assets.report import tables
@@ -125,21 +124,10 @@ def evaluation_report(
     )
     report = settings.lake_folder / REPORT_FILE
     pairs = settings.lake_folder / PAIRS_FILE
-    network = best_network(trained_adapter)
-    choices = first_choices(
-        similarity_matrix,
-        va_distances,
-        adapted_embeddings.filter(pl.col("network") == network),
-        music_embeddings,
-        image_embeddings,
-        on_plane(music_clips, "clip_id", music),
-        on_plane(images, "image_id", image),
-        top=min(settings.images_per_clip, SHOWN),
-        alpha=settings.alpha,
-        rescaling=settings.semantic_rescaling,
-        kernel=settings.emotion_kernel,
-        sigma=settings.gaussian_sigma,
-    )
+    network, choices = choices_of_systems(
+        settings, min(settings.images_per_clip, SHOWN), music_clips, images, music_embeddings,
+        image_embeddings, similarity_matrix, va_distances, trained_adapter, adapted_embeddings,
+    )  # fmt: skip
     side_by_side = render_pairs(
         choices,
         music_clips,
@@ -173,6 +161,39 @@ def evaluation_report(
             check_result("every_clip_paired", unpaired, music_clips.height),
         ],
     )
+
+
+def choices_of_systems(
+    settings: Settings,
+    top: int,
+    music_clips: pl.DataFrame,
+    images: pl.DataFrame,
+    music_embeddings: pl.DataFrame,
+    image_embeddings: pl.DataFrame,
+    similarity_matrix: pl.DataFrame,
+    va_distances: pl.DataFrame,
+    trained_adapter: pl.DataFrame,
+    adapted_embeddings: pl.DataFrame,
+) -> tuple[str, pl.DataFrame]:
+    """The adapter's best network, and what it, S alone and T show first for every clip."""
+    from emid_assets.adapters.choices import best_network, first_choices
+
+    network = best_network(trained_adapter)
+    choices = first_choices(
+        similarity_matrix,
+        va_distances,
+        adapted_embeddings.filter(pl.col("network") == network),
+        music_embeddings,
+        image_embeddings,
+        on_plane(music_clips, "clip_id", music_alignment(music_clips, settings.va_alignment)),
+        on_plane(images, "image_id", image_alignment(images, settings.va_alignment)),
+        top=top,
+        alpha=settings.alpha,
+        rescaling=settings.semantic_rescaling,
+        kernel=settings.emotion_kernel,
+        sigma=settings.gaussian_sigma,
+    )
+    return network, choices
 
 
 def _figures(

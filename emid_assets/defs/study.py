@@ -6,10 +6,10 @@ import dagster as dg
 import polars as pl
 
 from emid_assets.defs.checks import check_result, schema_result, table_asset
+from emid_assets.defs.evaluation import choices_of_systems
 from emid_assets.defs.jobs import COLLECT_ANSWERS
 from emid_assets.defs.partitions import every_partition
 from emid_assets.defs.resources import SettingsResource
-from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.files import make_folder
 from emid_assets.store.schemas import LISTENING_STUDY
@@ -43,27 +43,15 @@ def listening_study(
     best network, random. `study/page/` in the lake folder is for participants; `study/designs/`, which
     tells the conditions, is not.
     """
-    from emid_assets.adapters.choices import best_network, first_choices
     from emid_assets.study.answers import DESIGNS, PAGE, STUDY_FOLDER
     from emid_assets.study.design import RANKS_NEEDED, StudyError, draw_design
     from emid_assets.study.page import write_page
 
-    network = best_network(trained_adapter)
+    network, choices = choices_of_systems(
+        settings, RANKS_NEEDED, music_clips, images, music_embeddings, image_embeddings,
+        similarity_matrix, va_distances, trained_adapter, adapted_embeddings,
+    )  # fmt: skip
     adapted = adapted_embeddings.filter(pl.col("network") == network)
-    choices = first_choices(
-        similarity_matrix,
-        va_distances,
-        adapted,
-        music_embeddings,
-        image_embeddings,
-        on_plane(music_clips, "clip_id", music_alignment(music_clips, settings.va_alignment)),
-        on_plane(images, "image_id", image_alignment(images, settings.va_alignment)),
-        top=RANKS_NEEDED,
-        alpha=settings.alpha,
-        rescaling=settings.semantic_rescaling,
-        kernel=settings.emotion_kernel,
-        sigma=settings.gaussian_sigma,
-    )
     try:
         design = draw_design(
             choices,
@@ -132,14 +120,14 @@ def study_answers(settings: SettingsResource) -> dg.MaterializeResult[pl.DataFra
         STORE,
         STUDY_FOLDER,
         AnswerStore,
+        DesignFiles,
         merge_answers,
         read_answer_files,
-        read_designs,
     )
 
     study = settings.lake_folder / STUDY_FOLDER
     make_folder(study / COLLECTED)
-    of_files, refused = read_answer_files(study / COLLECTED, read_designs(study))
+    of_files, refused = read_answer_files(study / COLLECTED, DesignFiles(study))
     posted = AnswerStore(study / STORE).read()
     answers, repeated = merge_answers(posted, of_files)
     refused += repeated

@@ -8,6 +8,7 @@ are in view. Small sets have their media inside, larger ones read them from the 
 import base64
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,8 @@ from emid_assets.report.gallery import PLAYER_SECONDS, Copy, attributions, playe
 
 SHOWN = 3
 """Images of a clip and system, at most."""
+MOST_CLIPS = 15_000
+"""Clips on the page, at most: browsers draw no page that is much longer."""
 _BYTES_OF_A_SECOND = 5_000
 _BYTES_OF_AN_IMAGE = 12_000
 _DIGITS = 4
@@ -57,10 +60,13 @@ def render_pairs(
         report: link to the report.
 
     Returns:
-        HTML to be written as UTF-8. A medium that cannot be read stands as a sentence that says so.
+        HTML to be written as UTF-8, of at most `MOST_CLIPS` clips, spread evenly over all. A medium
+        that cannot be read stands as a sentence that says so.
     """
     shown = choices.filter(pl.col("rank") <= SHOWN)
-    clips = music_clips.join(shown.select("clip_id").unique(), on="clip_id", how="semi").sort("clip_id")
+    paired = music_clips.join(shown.select("clip_id").unique(), on="clip_id", how="semi").sort("clip_id")
+    clips = paired.gather_every(max(1, math.ceil(paired.height / MOST_CLIPS)))
+    shown = shown.join(clips.select("clip_id"), on="clip_id", how="semi")
     pictures = images.join(shown.select("image_id").unique(), on="image_id", how="semi").sort("image_id")
     seconds = clips["duration_s"].clip(upper_bound=PLAYER_SECONDS).sum()
     inside = seconds * _BYTES_OF_A_SECOND + pictures.height * _BYTES_OF_AN_IMAGE <= embed_bytes
@@ -97,7 +103,7 @@ def render_pairs(
     ]
     return _html(
         data, clips, alpha=alpha, network=network, inside=inside, report=report,
-        credits=credits if inside else [],
+        credits=credits if inside else [], n_paired=paired.height,
     )  # fmt: skip
 
 

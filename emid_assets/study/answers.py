@@ -28,6 +28,7 @@ DESIGNS, PAGE, COLLECTED, STORE = "designs", "page", "answers", "answers.duckdb"
 """Below the lake's study folder: design files by hash, the page to hand out, files of answers that
 participants sent, and what the server keeps."""
 _KEYS = {"design", "participant", "trial", "options", "chosen", "response_ms", "language", "answered_at"}
+_HASH = re.compile(r"[0-9a-f]{16}")
 _PARTICIPANT = re.compile(r"[0-9a-f]{32}")
 _TIME = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z")
 _LOCK_TIMEOUT_S = 60.0
@@ -39,20 +40,38 @@ class AnswerError(ValueError):
     """What was sent is no answer to a trial of a design; the message says what is wrong with it."""
 
 
-def read_designs(study: Path) -> dict[str, Design]:
-    """Every design that was ever handed out from this study folder, by hash.
+class DesignFiles(Mapping[str, Design]):
+    """Every design that was ever handed out from a study folder, by hash; those that come later too.
 
-    Raises:
-        StudyError: a file is no design; it is named.
+    Args:
+        study: the study folder.
     """
-    found = {}
-    for file in sorted((study / DESIGNS).glob("*.json")):
-        try:
-            design = read_design(file.read_text(encoding="utf-8"))
-        except StudyError as error:
-            raise StudyError(f"{file}: {error}; delete it, or get it back from a copy") from None
-        found[design.hash] = design
-    return found
+
+    def __init__(self, study: Path) -> None:
+        self._folder = study / DESIGNS
+        self._read: dict[str, Design] = {}
+
+    def __getitem__(self, design_hash: str) -> Design:
+        """The design; a KeyError where there is none.
+
+        Raises:
+            StudyError: its file is no design; it is named.
+        """
+        if design_hash not in self._read:
+            file = self._folder / f"{design_hash}.json"
+            if not _HASH.fullmatch(design_hash) or not file.is_file():
+                raise KeyError(design_hash)
+            try:
+                self._read[design_hash] = read_design(file.read_text(encoding="utf-8"))
+            except (StudyError, OSError) as error:
+                raise StudyError(f"{file}: {error}; get it back from a copy") from None
+        return self._read[design_hash]
+
+    def __iter__(self) -> Iterator[str]:
+        return (file.stem for file in sorted(self._folder.glob("*.json")) if _HASH.fullmatch(file.stem))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def decode_answer(sent: object, designs: Mapping[str, Design]) -> dict[str, Any]:

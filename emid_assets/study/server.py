@@ -12,6 +12,7 @@ Belongs here: who may send, how much and how often. What an answer must be is `a
 import asyncio
 import hmac
 import json
+import logging
 import math
 import secrets
 import time
@@ -34,7 +35,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from emid_assets.store.files import make_folder
 from emid_assets.study.answers import AnswerError, AnswerStore, Outcome, decode_answer
-from emid_assets.study.design import Design
+from emid_assets.study.design import Design, StudyError
 
 MOST_BYTES = 4096
 """Of one answer; a real one has about 400."""
@@ -42,6 +43,7 @@ WINDOW_S = 60.0
 MOST_WAITING = 1000
 """Answers that wait for the store, at most."""
 TOKEN_FILE = "token"
+_log = logging.getLogger(__name__)
 _STATUS: dict[Outcome, int] = {"stored": 201, "repeated": 200, "conflict": 409, "full": 429}
 _HEADERS = {
     "Cache-Control": "no-cache",
@@ -146,6 +148,9 @@ def study_app(
             row = decode_answer(json.loads(body), designs)
         except AnswerError as error:
             return _said(422, str(error))
+        except StudyError as error:
+            _log.error("%s", error)
+            return _said(503, "the design cannot be read; send the answer again", {"Retry-After": "60"})
         except (ValueError, RecursionError):
             return _said(400, "an answer is JSON")
         try:

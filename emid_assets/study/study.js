@@ -129,26 +129,32 @@
   // Volume: tones to be counted, so that whoever goes on hears something.
 
   const tones = () => 2 + (parseInt(state.participant.slice(16, 20), 16) % 3);
+  const RATE = 11025;
+  // A WAV file, not an oscillator: it takes the clips' own way to the ear (phones may mute the other).
+  const toneFile = (count) => {
+    const samples = new Uint8Array(Math.round(RATE * (0.2 + 0.7 * count))).map((_, place) => {
+      const seconds = place / RATE - 0.2, within = seconds % 0.7;
+      if (seconds < 0 || within > 0.4) return 128;
+      const loudness = Math.min(1, within / 0.05, (0.4 - within) / 0.05);
+      return 128 + Math.round(25 * loudness * Math.sin(2 * Math.PI * 440 * within));
+    });
+    const header = new DataView(new ArrayBuffer(44));
+    const write = (place, letters) => [...letters].forEach((letter, n) => header.setUint8(place + n, letter.charCodeAt(0)));
+    write(0, "RIFF"); write(8, "WAVEfmt "); write(36, "data");
+    const numbers = [[4, 36 + samples.length], [16, 16], [20, 0x10001], [24, RATE], [28, RATE], [32, 0x80001], [40, samples.length]];
+    for (const [place, value] of numbers) header.setUint32(place, value, true);
+    const bytes = [...new Uint8Array(header.buffer), ...samples];
+    return "data:audio/wav;base64," + btoa(bytes.map((byte) => String.fromCharCode(byte)).join(""));
+  };
+  const toneAudio = new Audio();
   at("tones").addEventListener("click", () => {
-    const sound = new AudioContext();
-    const start = sound.currentTime + 0.1;
-    for (let number = 0; number < tones(); number++) {
-      const oscillator = sound.createOscillator(), gain = sound.createGain();
-      const from = start + number * 0.7;
-      gain.gain.setValueAtTime(0, from);
-      gain.gain.linearRampToValueAtTime(0.1, from + 0.05);
-      gain.gain.setValueAtTime(0.1, from + 0.3);
-      gain.gain.linearRampToValueAtTime(0, from + 0.4);
-      oscillator.frequency.value = 440;
-      oscillator.connect(gain).connect(sound.destination);
-      oscillator.start(from);
-      oscillator.stop(from + 0.5);
-      oscillator.onended = () => { if (number === tones() - 1) sound.close(); };
-    }
+    toneAudio.src = toneFile(tones());
+    toneAudio.play().catch(() => { at("volume-problem").textContent = text("media_failed"); });
   });
   onward("volume", () => {
     const right = Number(at("count").value) === tones();
     at("volume-problem").textContent = right ? "" : text("volume_wrong");
+    toneAudio.pause();
     if (right) show("trial"); else at("count").focus();
   });
 
@@ -170,7 +176,7 @@
       Object.assign(input, { type: "radio", name: "picture", value: String(place) });
       image.src = study.media[picture];
       number.textContent = String(place + 1);
-      number.ariaHidden = "true";
+      number.setAttribute("aria-hidden", "true");
       label.append(input, image, number);
       return label;
     }));

@@ -13,6 +13,7 @@ from PIL import Image
 
 from emid_assets.adapters.choices import CHOICE_COLUMNS
 from emid_assets.affect.emotions import MUSIC_EMOTION_KEYS
+from emid_assets.report import pairs
 from emid_assets.report.pairs import render_pairs
 from emid_assets.store.schemas import IMAGES, MUSIC_CLIPS
 from emid_assets_tests.report.conftest import clips_of, images_of
@@ -163,6 +164,20 @@ def test_filters_choose_by_emotion_tag_name_and_difference(
     best = gains.sort(pl.col("fused").round(4) - pl.col("semantic").round(4), descending=True)["clip_id"][0]
     assert page.locator(".row").first.get_attribute("data-clip") == best
     page.close()
+
+
+def test_more_clips_than_a_browser_can_draw_are_thinned_out_evenly_and_told(
+    sample_media: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pairs, "MOST_CLIPS", 5)
+    clips, images = clips_of(sample_media), images_of(sample_media)
+    page = render_pairs(
+        choices(clips["clip_id"].to_list(), images["image_id"].to_list()), clips, images,
+        media=sample_media, beside=Path("/"), alpha=0.6, network="bmf", embed_bytes=0,
+    )  # fmt: skip
+    assert "5 of 22 clips" in page
+    shown = [clip for clip in clips["clip_id"].sort() if clip in page]
+    assert shown == clips["clip_id"].sort().to_list()[::5]
 
 
 @pytest.mark.parametrize("width", [360, 820])

@@ -16,11 +16,11 @@ from emid_assets.study.answers import (
     FILE_FORMAT,
     AnswerError,
     AnswerStore,
+    DesignFiles,
     answers_frame,
     decode_answer,
     merge_answers,
     read_answer_files,
-    read_designs,
 )
 from emid_assets.study.design import StudyError
 from emid_assets_tests.study.conftest import Study, participant, sent, trials_of
@@ -233,12 +233,21 @@ def _hold_open(path: Path, opened: Any, done: Any) -> None:
         done.wait(60)
 
 
-def test_designs_of_before_stay_known_and_a_damaged_one_is_named(study: Study, tmp_path: Path) -> None:
-    assert set(read_designs(study.folder)) == {study.design.hash}
+def test_designs_of_before_and_later_ones_are_known_and_a_damaged_one_is_named(
+    study: Study, tmp_path: Path
+) -> None:
+    designs = DesignFiles(tmp_path)
+    assert designs.get(study.design.hash) is None
     (tmp_path / "designs").mkdir()
-    (tmp_path / "designs" / "x.json").write_text(study.design.to_json()[:-40])
-    with pytest.raises(StudyError, match=r"x\.json"):
-        read_designs(tmp_path)
+    file = tmp_path / "designs" / f"{study.design.hash}.json"
+    file.write_text(study.design.to_json()[:-40])
+    with pytest.raises(StudyError, match=file.name):
+        designs.get(study.design.hash)
+    file.write_text(study.design.to_json())
+    assert dict(designs) == {study.design.hash: study.design}
+    (tmp_path / f"{'0' * 16}.json").write_text(study.design.to_json())
+    for forged in ("", "../" + "0" * 16, "0" * 16, "x" * 16):
+        assert forged not in designs
 
 
 def test_the_table_has_nothing_but_an_opaque_id_for_a_person() -> None:

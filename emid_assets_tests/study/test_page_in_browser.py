@@ -206,6 +206,43 @@ def test_three_browsers_at_once_with_media_beside_the_page_are_all_stored(
     assert set(stored["chosen_condition"].drop_nulls()) == {"fused"}
 
 
+COUNT_TONES = """async () => {
+  const bytes = Uint8Array.from(atob(window.played.split(",")[1]), (letter) => letter.charCodeAt(0));
+  const sound = await new OfflineAudioContext(1, 1, 11025).decodeAudioData(bytes.buffer);
+  const samples = sound.getChannelData(0);
+  let tones = 0, quietSince = -1e9;
+  samples.forEach((value, place) => {
+    if (Math.abs(value) < 0.02) return;
+    if (place - quietSince > 0.1 * sound.sampleRate) tones += 1;
+    quietSince = place;
+  });
+  return tones;
+}"""
+
+
+def test_the_tones_of_the_volume_check_can_be_counted_and_another_number_is_not_taken(
+    study: Study, open_page: Callable[..., Any]
+) -> None:
+    page = open_page(study.page.as_uri())
+    page.evaluate(
+        """() => { const sounds = HTMLMediaElement.prototype, play = sounds.play;
+        sounds.play = function () { window.played = this.src; return play.call(this); } }"""
+    )
+    page.get_by_role("checkbox").check()
+    page.get_by_role("button", name="Begin").click()
+    page.get_by_role("button", name="Continue").click()
+    page.get_by_role("button", name="Play").click()
+    tones = page.evaluate(COUNT_TONES)
+    assert tones in (2, 3, 4)
+    for count in (tones - 1, tones + 1):
+        page.get_by_label("Number of tones").fill(str(count))
+        page.get_by_role("button", name="Continue").click()
+        assert "That is not the number" in page.inner_text("#volume-problem")
+    page.get_by_label("Number of tones").fill(str(tones))
+    page.get_by_role("button", name="Continue").click()
+    assert page.is_visible("#trial")
+
+
 def test_it_can_be_done_by_keyboard_alone(study: Study, open_page: Callable[..., Any]) -> None:
     page = open_page(study.page.as_uri())
     press = page.keyboard.press

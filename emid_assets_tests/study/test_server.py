@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +238,17 @@ def test_forged_and_out_of_design_answers_are_refused(server: Server) -> None:
         assert server.post(None, body=body)[0] == 400
     assert server.post(None, body=json.dumps({**answer, "more": "x" * 5000}).encode())[0] == 413
     assert AnswerStore(server.study.folder / STORE).read().filter(participant_id=who).is_empty()
+
+
+def test_a_study_that_is_designed_anew_while_it_is_served_is_taken_too(server: Server) -> None:
+    old = server.study.design
+    new = replace(old, facts={**old.facts, "seed": 99})
+    who = participant(53)
+    answer = sent(new, who, trials_of(new, who)[0])
+    assert server.post(answer)[0] == 422
+    (server.study.folder / "designs" / f"{new.hash}.json").write_text(new.to_json(), encoding="utf-8")
+    assert server.post(answer)[0] == 201
+    assert server.post(sent(old, participant(54), trials_of(old, participant(54))[0]))[0] == 201
 
 
 def test_too_many_answers_of_one_address_are_turned_away(study: Study, tmp_path: Path) -> None:
