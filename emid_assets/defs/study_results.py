@@ -26,7 +26,7 @@ def study_results(
     Empty while nobody has answered. `study/choices.csv` in the lake folder has a row for each image of
     each analysed trial, as R's lme4 takes them.
     """
-    from emid_assets.study.answers import STUDY_FOLDER, read_designs
+    from emid_assets.study.answers import STUDY_FOLDER, DesignFiles
     from emid_assets.study.extra import missing_packages
 
     missing = missing_packages() if study_answers.height else ""
@@ -36,7 +36,7 @@ def study_results(
         from emid_assets.study.statistics import analyse, lme4_rows
 
         folder = settings.lake_folder / STUDY_FOLDER
-        designs = [design.frame() for design in read_designs(folder).values()]
+        designs = [design.frame() for design in DesignFiles(folder).values()]
         results = analyse(study_answers, pl.concat(designs), settings.seed)
         lme4_rows(study_answers).write_csv(folder / CHOICES_FILE)
         metadata = {"choices": dg.MetadataValue.path(folder / CHOICES_FILE), **_shown(results)}
