@@ -38,6 +38,10 @@ def test_the_whole_graph_runs_and_a_second_time_without_encoding(
         (media / kind).mkdir(parents=True)
         for name in names:
             shutil.copy(sample_media / kind.split("/")[0] / name, media / kind)
+    (media / "pairs.csv").write_text(
+        "clip_id,image_id,rank\n"
+        "sad/18_K_10-farewell.ogg,awe/awe_canyon4.jpg,1\nsad/18_K_10-farewell.ogg,fear/fear_fog2.jpg,2\n"
+    )
     small = functools.partial(imagebind.load_imagebind, architecture=SMALL)
     monkeypatch.setattr(imagebind, "load_imagebind", small)
     definitions = build_definitions(
@@ -73,4 +77,9 @@ def test_the_whole_graph_runs_and_a_second_time_without_encoding(
     np.testing.assert_allclose(lake.read("image_embeddings")["scale"], 1, atol=1e-6)
     assert lake.read("fused_pairs").height == 6
     assert lake.read("adapted_embeddings")["item_id"].len() == 8
+    report = {(row[1], row[2]): row[3] for row in lake.read("evaluation_report").iter_rows()}
+    assert report["published", "comparable"] == report["published", "among_candidates"] == 2
+    assert report["candidate_minmax", "agree_at_alpha_0.60"] == report["published", "agree"]
+    assert "EMIDI2ARetrieval/recall_at_1" in {metric for _, metric in report}
+    assert (tmp_path / "lake" / "release" / "SHA256SUMS").is_file()
     assert "imagebind" in (tmp_path / "lake" / "report.html").read_text(encoding="utf-8")
