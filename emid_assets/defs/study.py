@@ -56,7 +56,7 @@ def listening_study(
         design = draw_design(
             choices,
             music_clips,
-            images,
+            images.join(image_embeddings, on="image_id", how="semi"),  # the others cannot be read
             dict(adapted.filter(kind="music").select("item_id", "split").iter_rows()),
             seed=settings.seed,
             clips=settings.study_clips,

@@ -218,9 +218,10 @@ def draw_design(
     """Draw clips, images, orders, attention checks and practice.
 
     Clips are spread over the emotions as evenly as can be; within an emotion those without a tie come
-    first, then those that the adapter was tested on, then by lot. Every form shows each emotion and
-    each clip about equally often, and each condition equally often in each place (in every four
-    trials once).
+    first, then those that the adapter was tested on, then by lot; of one recording there is one clip.
+    Attention checks and practice use clips of other recordings, where there are such. Every form
+    shows each emotion and each clip about equally often, and each condition equally often in each
+    place (in every four trials once).
 
     Args:
         choices: columns of `adapters.choices.CHOICE_COLUMNS`, at least `RANKS_NEEDED` ranks where
@@ -246,22 +247,31 @@ def draw_design(
     for clip_id, system, image_id in choices.sort("rank").select("clip_id", "system", "image_id").rows():
         offered.setdefault(clip_id, {}).setdefault(system, []).append(image_id)
     emotion_of = dict(music_clips.select("clip_id", "emotion").iter_rows())
+    source_of = dict(
+        music_clips.select("clip_id", pl.coalesce("source_id", "clip_id").alias("source")).iter_rows()
+    )
     usable = sorted(clip for clip in offered if _can_differ(offered[clip]))
     if not usable:
         raise StudyError(
             "there is no clip for which the systems have different images to show: "
             "add music and images, or raise the setting candidates"
         )
-    pool = _spread(usable, emotion_of, offered, splits, clips, rng)
+    pool = _spread(usable, emotion_of, source_of, offered, splits, clips, rng)
+    heard = {source_of[clip] for clip in pool}
+    left = [clip for clip in sorted(offered) if source_of[clip] not in heard] or sorted(offered)
     drawn = [
-        _Drawn("trial", clip, _pick_images(offered[clip], all_images, rng)) for clip in pool
-    ] + _checks_and_practice(sorted(offered), pool, all_images, rng)
+        *(_Drawn("trial", clip, _pick_images(offered[clip], all_images, rng)) for clip in pool),
+        *_checks_and_practice(left, all_images, rng),
+    ]
     clip_content = dict(music_clips.select("clip_id", "content_hash").iter_rows())
     image_content = dict(images.select("image_id", "content_hash").iter_rows())
-    salt = _digest([seed, dict(facts), [asdict(trial) for trial in drawn]])
+    content = _digest(
+        [[clip_content[one.clip_id], *(image_content[image] for image, *_ in one.options)] for one in drawn]
+    )
+    salt = _digest([seed, dict(facts), content, [asdict(one) for one in drawn]])
     made = [
-        _identified(trial, emotion_of[trial.clip_id], splits.get(trial.clip_id), f"{salt}/{number}")
-        for number, trial in enumerate(drawn)
+        _identified(one, emotion_of[one.clip_id], splits.get(one.clip_id), f"{salt}/{number}")
+        for number, one in enumerate(drawn)
     ]
     counted = [trial for trial in made if trial.kind == "trial"]
     return Design(
@@ -274,15 +284,7 @@ def draw_design(
             "clips_that_cannot_differ": len(offered) - len(usable),
             "ties": _count_ties(offered),
             "trials_of_a_participant": min(trials, len(counted)),
-            "content": _digest(
-                [
-                    [
-                        clip_content[trial.clip_id],
-                        *(image_content[option.image_id] for option in trial.options),
-                    ]
-                    for trial in made
-                ]
-            ),
+            "content": content,
         },
         trials=tuple(made),
         forms=tuple(_forms(counted, min(trials, len(counted)), rng)),
@@ -319,16 +321,20 @@ def _can_differ(offered: Mapping[str, Sequence[str]]) -> bool:
 def _spread(
     clips: Sequence[str],
     emotion_of: Mapping[str, str],
+    source_of: Mapping[str, str],
     offered: Mapping[str, Mapping[str, Sequence[str]]],
     splits: Mapping[str, str | None],
     wanted: int,
     rng: np.random.Generator,
 ) -> list[str]:
-    """Clips, one emotion after the other in turn, each emotion's best first."""
+    """Clips of different recordings, one emotion after the other in turn, each emotion's best first."""
     lot = {clip: place for place, clip in enumerate(rng.permutation(np.array(clips, dtype=object)))}
     queues: dict[str, list[str]] = {}
+    sources: set[str] = set()
     for clip in sorted(clips, key=lambda c: (bool(_ties(offered[c])), splits.get(c) != "test", lot[c])):
-        queues.setdefault(emotion_of[clip], []).append(clip)
+        if source_of[clip] not in sources:
+            sources.add(source_of[clip])
+            queues.setdefault(emotion_of[clip], []).append(clip)
     turns = [queues[emotion] for emotion in rng.permutation(np.array(sorted(queues), dtype=object))]
     in_turn = itertools.chain.from_iterable(itertools.zip_longest(*turns))
     return list(itertools.islice((clip for clip in in_turn if clip is not None), wanted))
@@ -355,14 +361,13 @@ def _pick_images(
 
 
 def _checks_and_practice(
-    clips: Sequence[str], pool: Sequence[str], all_images: Sequence[str], rng: np.random.Generator
+    clips: Sequence[str], all_images: Sequence[str], rng: np.random.Generator
 ) -> list[_Drawn]:
-    """Trials that do not count, of clips that the others leave over (or of any, where none are left)."""
-    left = sorted(set(clips) - set(pool)) or sorted(clips)
+    """Trials that do not count."""
     check: Kind = "check"
     practice: Kind = "practice"
     kinds = [check] * CHECKS + [practice] * PRACTICE
-    order = itertools.cycle(rng.permutation(np.array(left, dtype=object)))
+    order = itertools.cycle(rng.permutation(np.array(clips, dtype=object)))
     places = rng.permutation(len(CONDITIONS)) + 1
     made = []
     for number, (kind, clip) in enumerate(zip(kinds, order, strict=False)):

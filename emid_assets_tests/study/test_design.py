@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from emid_assets.study.design import (
@@ -121,6 +122,19 @@ def test_clips_that_the_adapter_was_tested_on_come_first() -> None:
     # Every second clip is of calm or sad: those take only tested clips, the others have none.
     for trial in drawn(splits=splits).of_kind("trial"):
         assert (trial.split == "test") == (trial.emotion in ("calm", "sad"))
+
+
+def test_of_one_recording_there_is_one_clip() -> None:
+    clips = music(CLIPS).with_columns(source_id="clip_id")
+    windows = clips.with_columns(
+        source_id=pl.format("song-{}", pl.int_range(pl.len()) // 8)  # eight windows of each of ten songs
+    )
+    design = draw_design(
+        choices_of(offers()), windows, pictures(NAMES), {}, seed=3, clips=40, trials=24, facts={}
+    )
+    song = dict(windows.select("clip_id", "source_id").iter_rows())
+    heard = [song[trial.clip_id] for trial in design.of_kind("trial")]
+    assert len(heard) == len(set(heard)) == 10
 
 
 def test_practice_and_attention_checks_use_clips_that_do_not_count() -> None:

@@ -4,10 +4,12 @@ import json
 import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS
@@ -15,8 +17,8 @@ from emid_assets.study.answers import STORE, AnswerStore, read_answer_files
 from emid_assets.study.design import CONDITIONS
 from emid_assets.study.page import write_page
 from emid_assets.study.texts import LANGUAGES, load_texts
-from emid_assets_tests.study.conftest import EMOTIONS, TRIALS, Study, copy_of, music, pictures
-from emid_assets_tests.study.test_server import Server
+from emid_assets_tests.study.conftest import COLOURS, EMOTIONS, TRIALS, Study, copy_of, music, pictures
+from emid_assets_tests.study.test_server import PREFERENCE, Server, wilson
 
 pytestmark = pytest.mark.browser
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra `dev`")
@@ -25,19 +27,21 @@ CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 PHONE = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
 STEPS = 2 + TRIALS + 3
-REDDEST = """async (images) => {
-  const redness = [];
+NEAREST = """async (images, colour) => {
+  const distances = [];
   for (const image of images) {
     await image.decode();
     const canvas = document.createElement("canvas");
     canvas.width = canvas.height = 1;
     const paper = canvas.getContext("2d");
     paper.drawImage(image, 0, 0, 1, 1);
-    const [red, green, blue] = paper.getImageData(0, 0, 1, 1).data;
-    redness.push(red - green - blue);
+    const seen = paper.getImageData(0, 0, 1, 1).data;
+    distances.push(colour.reduce((sum, value, channel) => sum + (value - seen[channel]) ** 2, 0));
   }
-  return redness.indexOf(Math.max(...redness));
+  return distances.indexOf(Math.min(...distances));
 }"""
+SEEN_AS = {**COLOURS, "random": (85, 85, 85)}
+"""What participants go by: they see colours, not conditions."""
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +87,18 @@ def agree_and_set_the_volume(page: Any) -> None:
     page.wait_for_selector("#trial:visible")
 
 
-def answer_one(page: Any) -> None:
-    """Listen, and choose the reddest picture, or the one that a line tells to choose."""
+def answer_one(page: Any, condition: str = "fused") -> None:
+    """Listen, and choose the picture that looks like the condition's, or that a line tells to choose."""
     heading = page.inner_text("#trial-heading")
     told = re.search(r"picture (\d)", page.inner_text("#question"))
-    place = int(told[1]) if told else 1 + page.eval_on_selector_all("#options img", REDDEST)
+    place = (
+        int(told[1])
+        if told
+        else 1
+        + page.eval_on_selector_all(
+            "#options img", f"(images) => ({NEAREST})(images, {list(SEEN_AS[condition])})"
+        )
+    )
     page.click("#play")
     page.wait_for_function("() => document.getElementById('audio').ended")
     page.locator("#options label").nth(place - 1).click()
@@ -179,31 +190,36 @@ def test_a_closed_tab_goes_on_where_it_was_and_a_killed_server_loses_nothing(
     assert set(stored["chosen_condition"].drop_nulls()) == {"fused"}
 
 
-def test_three_browsers_at_once_with_media_beside_the_page_are_all_stored(
-    study: Study, tmp_path: Path, open_page: Callable[..., Any]
+@pytest.mark.parametrize("people", [3, pytest.param(20, marks=pytest.mark.heavy)])
+def test_browsers_at_once_with_media_beside_the_page_bring_the_known_preference_back(
+    study: Study, tmp_path: Path, open_page: Callable[..., Any], people: int
 ) -> None:
     served = copy_of(study, tmp_path)
+    images = pictures(sorted({option.image_id for trial in study.design.trials for option in trial.options}))
     written = write_page(
-        study.design, music(20), pictures(sorted({option.image_id for trial in study.design.trials
-                                                  for option in trial.options})),
-        study.media, served.page.parent, seconds=10.0, embed_bytes=0,
-    )  # fmt: skip
+        study.design, music(20), images, study.media, served.page.parent, seconds=10.0, embed_bytes=0
+    )
     assert written.media_files > 10
     server = Server(served).start()
-    pages = [open_page(server.link) for _ in range(3)]
+    rng = np.random.default_rng(6)
+    pages = [open_page(server.link) for _ in range(people)]
     for page in pages:
         agree_and_set_the_volume(page)
     for _ in range(STEPS):
         for page in pages:
-            if not page.is_visible("#thanks"):
-                answer_one(page)
+            answer_one(page, rng.choice(CONDITIONS, p=[PREFERENCE[name] for name in CONDITIONS]))
     for page in pages:
         page.get_by_text("Your answers have arrived").wait_for()
     assert server.stop() == 0
     stored = AnswerStore(served.folder / STORE).read()
-    assert stored.height == 3 * (TRIALS + 3)
-    assert stored["participant_id"].n_unique() == 3
-    assert set(stored["chosen_condition"].drop_nulls()) == {"fused"}
+    assert stored.height == people * (TRIALS + 3)
+    assert stored["participant_id"].n_unique() == people
+    assert stored["attention_passed"].drop_nulls().all()
+    chosen = Counter(stored["chosen_condition"].drop_nulls())
+    assert chosen.total() == people * TRIALS
+    for condition, probability in PREFERENCE.items():
+        low, high = wilson(chosen[condition], chosen.total())
+        assert low <= probability <= high, condition
 
 
 COUNT_TONES = """async () => {
