@@ -13,6 +13,7 @@ from emid_assets.defs import (
     alignment,
     embeddings,
     evaluation,
+    expansion,
     media,
     release,
     similarity,
@@ -33,7 +34,7 @@ from emid_assets.settings import load_settings
 from emid_assets.store.schemas import TABLES
 
 OWNERS = ["team:emid"]
-STAGES = (media, embeddings, alignment, release, adapter, study, study_results, evaluation)
+STAGES = (media, embeddings, expansion, alignment, release, adapter, study, study_results, evaluation)
 EMOTION_PARTITIONS = (MUSIC_EMOTION_PARTITIONS, IMAGE_EMOTION_PARTITIONS)
 
 

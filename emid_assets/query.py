@@ -10,6 +10,7 @@ from typing import Literal
 
 import polars as pl
 
+from emid_assets.media.expansion import all_clips, all_music_embeddings
 from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
 from emid_assets.settings import Settings
 from emid_assets.store.duckdb_store import Lake
@@ -29,7 +30,8 @@ class Answer:
         kind: of the file that was asked with.
         file: it.
         network: whose new embeddings ranked.
-        results: rank, item_id, file, label, score, S, E and T of each result, best first.
+        results: rank, item_id, file, label, score, S, E and T of each result, best first; of clips
+            also start_s and duration_s, their place in the file.
     """
 
     kind: Literal["music", "image"]
@@ -90,17 +92,24 @@ def query(
         raise QueryError(f"{file}: its embedding is zero or not finite")
 
     music_clips, images = lake.read("music_clips"), lake.read("images")
-    searched, id_column, label, alignment = (
-        (images, "image_id", "tag", image_alignment(images, settings.va_alignment))
-        if kind == "music"
-        else (music_clips, "clip_id", "emotion", music_alignment(music_clips, settings.va_alignment))
-    )
-    other = "image" if kind == "music" else "music"
+    if kind == "music":
+        embeddings = lake.read("image_embeddings")
+        plane = on_plane(images, "image_id", image_alignment(images, settings.va_alignment))
+        described = images.select(pl.col("image_id").alias("item_id"), "file", pl.col("tag").alias("label"))
+    else:
+        expanded = lake.read("expanded_clips")
+        embeddings = all_music_embeddings(lake.read("music_embeddings"), expanded)
+        clips = all_clips(music_clips, expanded)
+        plane = on_plane(clips, "clip_id", music_alignment(music_clips, settings.va_alignment))
+        described = clips.select(
+            pl.col("clip_id").alias("item_id"),
+            "file",
+            pl.col("emotion").alias("label"),
+            "start_s",
+            "duration_s",
+        )
     catalogue = Catalogue.of_frames(
-        lake.read("adapted_embeddings", [network]),
-        lake.read(f"{other}_embeddings"),
-        on_plane(searched, id_column, alignment),
-        other,
+        lake.read("adapted_embeddings", [network]), embeddings, plane, "image" if kind == "music" else "music"
     )
     weights = lake.root / lake.read("trained_adapter", [network])["weights_file"][0]
     mixing = Mixing(
@@ -112,5 +121,4 @@ def query(
     )
     search = search_images if kind == "music" else search_music
     found = search(TrainedAdapter.load(weights), units[0], float(scales[0]), catalogue, top, mixing)
-    described = searched.select(pl.col(id_column).alias("item_id"), "file", pl.col(label).alias("label"))
     return Answer(kind, file, network, found.join(described, on="item_id", how="left", maintain_order="left"))

@@ -56,6 +56,30 @@ class Settings(BaseModel):
         le=256,
         description="Processes that read and prepare media; 0 works in the run itself.",
     )
+    expansion_window_s: float = Field(
+        default=5.0, ge=0.5, le=600.0, description="Seconds of an expanded clip, cut from a recording."
+    )
+    expansion_hop_s: float = Field(
+        default=2.5, ge=0.1, le=600.0, description="Seconds from one window of a recording to the next."
+    )
+    expansion_threshold: float = Field(
+        default=0.5,
+        ge=-1.0,
+        le=1.0,
+        description="Least cosine of a window to its source clip; above, it joins as an expanded clip.",
+    )
+    expansion_target: int = Field(
+        default=0,
+        ge=0,
+        le=10**9,
+        description="Clips that the data set shall have, originals included: chooses the threshold. 0: off.",
+    )
+    expansion_per_source: int = Field(
+        default=20,
+        ge=0,
+        le=100_000,
+        description="Expanded clips of one source clip at most; 0 expands nothing.",
+    )
     candidates: int = Field(
         default=100,
         ge=1,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from emid_assets.media.expansion import all_clips
 from emid_assets.media.va_plane import Method, image_alignment, music_alignment, on_plane
 from emid_assets.store.duckdb_store import Lake
 
@@ -27,7 +28,7 @@ def sweep_lake(
     candidates = Candidates.of_frames(lake.read("similarity_matrix"), lake.read("va_distances"))
     music_clips, images = lake.read("music_clips"), lake.read("images")
     clips = pl.DataFrame({"clip_id": candidates.clip_ids}).join(
-        music_clips, on="clip_id", how="left", maintain_order="left"
+        all_clips(music_clips, lake.read("expanded_clips")), on="clip_id", how="left", maintain_order="left"
     )
     pictures = pl.DataFrame({"image_id": candidates.image_ids}).join(
         images, on="image_id", how="left", maintain_order="left"

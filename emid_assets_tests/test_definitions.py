@@ -23,19 +23,21 @@ images[8] <- media_inventory
 rejected_media <- media_inventory
 music_embeddings[13] <- music_clips
 image_embeddings[8] <- images
-similarity_matrix[13] <- image_embeddings music_embeddings
-va_distances[13] <- images music_clips similarity_matrix
+expansion_windows[13] <- music_clips music_embeddings
+expanded_clips[13] <- expansion_windows music_clips
+similarity_matrix[13] <- expanded_clips image_embeddings music_embeddings
+va_distances[13] <- expanded_clips images music_clips similarity_matrix
 fused_pairs[13] <- images similarity_matrix va_distances
 published_pairs <- media_inventory
-emid_release <- fused_pairs images music_clips
-trained_adapter[4] <- fused_pairs image_embeddings images music_clips music_embeddings
-adapted_embeddings[4] <- image_embeddings images music_embeddings trained_adapter
-listening_study <- adapted_embeddings image_embeddings images music_clips music_embeddings \
+emid_release <- expanded_clips fused_pairs images music_clips
+trained_adapter[4] <- expanded_clips fused_pairs image_embeddings images music_clips music_embeddings
+adapted_embeddings[4] <- expanded_clips image_embeddings images music_embeddings trained_adapter
+listening_study <- adapted_embeddings expanded_clips image_embeddings images music_clips music_embeddings \
 similarity_matrix trained_adapter va_distances
 study_answers <- listening_study
 study_results <- study_answers
-evaluation_report <- adapted_embeddings fused_pairs image_embeddings images music_clips music_embeddings \
-published_pairs rejected_media similarity_matrix study_results trained_adapter va_distances
+evaluation_report <- adapted_embeddings expanded_clips fused_pairs image_embeddings images music_clips \
+music_embeddings published_pairs rejected_media similarity_matrix study_results trained_adapter va_distances
 """
 
 

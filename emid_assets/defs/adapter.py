@@ -7,6 +7,7 @@ from emid_assets.defs.checks import check_result, schema_result, table_asset
 from emid_assets.defs.embeddings import GPU_POOL
 from emid_assets.defs.partitions import NETWORK_PARTITIONS, every_partition
 from emid_assets.defs.resources import SettingsResource
+from emid_assets.media.expansion import all_clips, all_music_embeddings
 from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.duckdb_store import Lake
@@ -19,13 +20,16 @@ WEIGHTS_FOLDER = "weights"
     kinds={"torch", "duckdb"},
     partitions_def=NETWORK_PARTITIONS,
     pool=GPU_POOL,
-    ins=every_partition("music_embeddings", "image_embeddings", "fused_pairs", "music_clips", "images"),
+    ins=every_partition(
+        "music_embeddings", "expanded_clips", "image_embeddings", "fused_pairs", "music_clips", "images"
+    ),
     checks={"loss_is_finite": "The loss of every epoch is a finite number."},
 )
 def trained_adapter(
     context: dg.AssetExecutionContext,
     settings: SettingsResource,
     music_embeddings: pl.DataFrame,
+    expanded_clips: pl.DataFrame,
     image_embeddings: pl.DataFrame,
     fused_pairs: pl.DataFrame,
     music_clips: pl.DataFrame,
@@ -41,13 +45,14 @@ def trained_adapter(
 
     network = context.partition_key
     lake = Lake(settings.lake_folder)
+    clips = all_clips(music_clips, expanded_clips)
     adapter = train_on_frames(
         network,
-        music_embeddings,
+        all_music_embeddings(music_embeddings, expanded_clips),
         image_embeddings,
         fused_pairs,
-        music_clips,
-        on_plane(music_clips, "clip_id", music_alignment(music_clips, settings.va_alignment)),
+        clips,
+        on_plane(clips, "clip_id", music_alignment(music_clips, settings.va_alignment)),
         on_plane(images, "image_id", image_alignment(images, settings.va_alignment)),
         TrainingSettings(
             dimension=settings.adapter_dimension,
@@ -112,13 +117,14 @@ def trained_adapter(
     kinds={"torch", "duckdb"},
     partitions_def=NETWORK_PARTITIONS,
     pool=GPU_POOL,
-    ins=every_partition("music_embeddings", "image_embeddings", "images"),
+    ins=every_partition("music_embeddings", "expanded_clips", "image_embeddings", "images"),
     checks={"finite": "No new embedding holds a number that is not finite."},
 )
 def adapted_embeddings(
     settings: SettingsResource,
     trained_adapter: pl.DataFrame,
     music_embeddings: pl.DataFrame,
+    expanded_clips: pl.DataFrame,
     image_embeddings: pl.DataFrame,
     images: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
@@ -129,14 +135,15 @@ def adapted_embeddings(
 
     weights = settings.lake_folder / trained_adapter["weights_file"][0]
     image_va = on_plane(images, "image_id", image_alignment(images, settings.va_alignment))
-    adapted = adapted_frame(weights, music_embeddings, image_embeddings, settings.device, image_va)
+    music = all_music_embeddings(music_embeddings, expanded_clips)
+    adapted = adapted_frame(weights, music, image_embeddings, settings.device, image_va)
     finite = np.isfinite(adapted["embedding"].to_numpy()).all(axis=1)
     return dg.MaterializeResult(
         value=adapted,
         data_version=dg.DataVersion(
             frame_digest(adapted.drop("embedding"), trained_adapter["weights_sha256"][0])
         ),
-        metadata={"music": music_embeddings.height, "images": image_embeddings.height},
+        metadata={"music": music.height, "images": image_embeddings.height},
         check_results=[
             schema_result("adapted_embeddings", adapted),
             check_result("finite", adapted.filter(~finite)["item_id"].to_list(), adapted.height),

@@ -6,6 +6,7 @@ import polars as pl
 from emid_assets.defs.checks import check_result, schema_result, table_asset
 from emid_assets.defs.partitions import MUSIC_EMOTION_PARTITIONS, every_partition
 from emid_assets.defs.resources import SettingsResource
+from emid_assets.media.expansion import all_clips
 from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
 from emid_assets.store.data_version import frame_digest
 
@@ -21,11 +22,13 @@ def va_distances(
     settings: SettingsResource,
     similarity_matrix: pl.DataFrame,
     music_clips: pl.DataFrame,
+    expanded_clips: pl.DataFrame,
     images: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """Emotional similarity E of each clip with each of its candidates, on the aligned valence-arousal plane.
 
     Both modalities are aligned by their whole population, so every partition of the manifests is read.
+    Expanded clips repeat their sources' places, and are no part of that population.
     """
     from emid_assets.matching.alignment import va_distance_frame
 
@@ -33,7 +36,7 @@ def va_distances(
     image = image_alignment(images, settings.va_alignment)
     distances = va_distance_frame(
         similarity_matrix,
-        on_plane(music_clips, "clip_id", music),
+        on_plane(all_clips(music_clips, expanded_clips), "clip_id", music),
         on_plane(images, "image_id", image),
         settings.emotion_kernel,
         settings.gaussian_sigma,

@@ -10,6 +10,7 @@ from emid_assets.defs.checks import check_result, schema_result, table_asset
 from emid_assets.defs.embeddings import encoder_of
 from emid_assets.defs.partitions import every_partition
 from emid_assets.defs.resources import SettingsResource
+from emid_assets.media.expansion import all_clips, all_music_embeddings
 from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
 from emid_assets.settings import Settings
 from emid_assets.store.data_version import frame_digest
@@ -28,8 +29,8 @@ LOCAL_PATHS = ("media", "lake", "imagebind_checkpoint")
     group_name="evaluation",
     kinds={"matplotlib", "html", "duckdb"},
     ins=every_partition(
-        "music_clips", "images", "music_embeddings", "image_embeddings", "similarity_matrix",
-        "va_distances", "fused_pairs", "trained_adapter", "adapted_embeddings",
+        "music_clips", "images", "music_embeddings", "expanded_clips", "image_embeddings",
+        "similarity_matrix", "va_distances", "fused_pairs", "trained_adapter", "adapted_embeddings",
     ),
     checks={"every_clip_paired": "Every usable clip has pairs in the report."},
 )  # fmt: skip
@@ -39,6 +40,7 @@ def evaluation_report(
     images: pl.DataFrame,
     rejected_media: pl.DataFrame,
     music_embeddings: pl.DataFrame,
+    expanded_clips: pl.DataFrame,
     image_embeddings: pl.DataFrame,
     similarity_matrix: pl.DataFrame,
     va_distances: pl.DataFrame,
@@ -61,14 +63,16 @@ def evaluation_report(
 
     music = music_alignment(music_clips, settings.va_alignment)
     image = image_alignment(images, settings.va_alignment)
+    clips = all_clips(music_clips, expanded_clips)
+    all_music = all_music_embeddings(music_embeddings, expanded_clips)
     by_split = evaluate(
         adapted_embeddings,
-        music_embeddings,
+        all_music,
         image_embeddings,
         fused_pairs,
-        music_clips,
+        clips,
         images,
-        on_plane(music_clips, "clip_id", music),
+        on_plane(clips, "clip_id", music),
         on_plane(images, "image_id", image),
         seed=settings.seed,
         alpha=settings.alpha,
@@ -78,9 +82,9 @@ def evaluation_report(
         sigma=settings.gaussian_sigma,
     )
     public_tasks = evaluate_public_tasks(
-        adapted_embeddings, music_embeddings, image_embeddings, fused_pairs, images, settings.seed
+        adapted_embeddings, all_music, image_embeddings, fused_pairs, images, settings.seed
     )
-    released_tasks = evaluate_released_tasks(music_embeddings, image_embeddings, fused_pairs)
+    released_tasks = evaluate_released_tasks(all_music, image_embeddings, fused_pairs)
     columns = ["system", "metric", "value"]
     metrics = pl.concat(
         [
@@ -90,7 +94,7 @@ def evaluation_report(
         ]
     )
     rows = tables.report_rows(
-        music_clips, images, rejected_media, similarity_matrix, va_distances, fused_pairs, metrics
+        clips, images, rejected_media, similarity_matrix, va_distances, fused_pairs, metrics
     )
     agreement = compare(
         published_pairs,
@@ -104,7 +108,7 @@ def evaluation_report(
         rows = pl.concat([rows, agreement.rows()])
     encoder = encoder_of(settings.encoder, settings.device, settings.precision, settings.imagebind_checkpoint)
     page = render_page(
-        music_clips=music_clips,
+        music_clips=clips,
         images=images,
         rejected_media=rejected_media,
         similarity_matrix=similarity_matrix,
@@ -125,12 +129,12 @@ def evaluation_report(
     report = settings.lake_folder / REPORT_FILE
     pairs = settings.lake_folder / PAIRS_FILE
     network, choices = choices_of_systems(
-        settings, min(settings.images_per_clip, SHOWN), music_clips, images, music_embeddings,
+        settings, min(settings.images_per_clip, SHOWN), music_clips, expanded_clips, images, music_embeddings,
         image_embeddings, similarity_matrix, va_distances, trained_adapter, adapted_embeddings,
     )  # fmt: skip
     side_by_side = render_pairs(
         choices,
-        music_clips,
+        clips,
         images,
         media=settings.media_folder,
         beside=settings.lake_folder,
@@ -142,11 +146,11 @@ def evaluation_report(
         unfinished = file.with_suffix(".unfinished")
         unfinished.write_text(content, encoding="utf-8", newline="\n")
         put_in_place(unfinished, file)
-    unpaired = music_clips.join(fused_pairs, on="clip_id", how="anti")["clip_id"].to_list()
+    unpaired = clips.join(fused_pairs, on="clip_id", how="anti")["clip_id"].to_list()
     semantic = tables.semantic_pairs(similarity_matrix, settings.images_per_clip)
-    counts = tables.pair_counts(fused_pairs, music_clips, images)
-    semantic_counts = tables.pair_counts(semantic, music_clips, images)
-    plane = tables.va_plane(music_clips, images, music, image)
+    counts = tables.pair_counts(fused_pairs, clips, images)
+    semantic_counts = tables.pair_counts(semantic, clips, images)
+    plane = tables.va_plane(clips, images, music, image)
     return dg.MaterializeResult(
         value=rows,
         data_version=dg.DataVersion(frame_digest(rows)),
@@ -158,7 +162,7 @@ def evaluation_report(
         },
         check_results=[
             schema_result("evaluation_report", rows),
-            check_result("every_clip_paired", unpaired, music_clips.height),
+            check_result("every_clip_paired", unpaired, clips.height),
         ],
     )
 
@@ -167,6 +171,7 @@ def choices_of_systems(
     settings: Settings,
     top: int,
     music_clips: pl.DataFrame,
+    expanded_clips: pl.DataFrame,
     images: pl.DataFrame,
     music_embeddings: pl.DataFrame,
     image_embeddings: pl.DataFrame,
@@ -183,9 +188,13 @@ def choices_of_systems(
         similarity_matrix,
         va_distances,
         adapted_embeddings.filter(pl.col("network") == network),
-        music_embeddings,
+        all_music_embeddings(music_embeddings, expanded_clips),
         image_embeddings,
-        on_plane(music_clips, "clip_id", music_alignment(music_clips, settings.va_alignment)),
+        on_plane(
+            all_clips(music_clips, expanded_clips),
+            "clip_id",
+            music_alignment(music_clips, settings.va_alignment),
+        ),
         on_plane(images, "image_id", image_alignment(images, settings.va_alignment)),
         top=top,
         alpha=settings.alpha,

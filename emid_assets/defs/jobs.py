@@ -9,9 +9,9 @@ import dagster as dg
 
 STAGES: dict[str, tuple[str, ...]] = {
     "inventory": ("media_inventory", "rejected_media", "published_pairs"),
-    "embed_music": ("music_clips", "music_embeddings"),
+    "embed_music": ("music_clips", "music_embeddings", "expansion_windows"),
     "embed_images": ("images", "image_embeddings"),
-    "align": ("similarity_matrix", "va_distances", "fused_pairs"),
+    "align": ("expanded_clips", "similarity_matrix", "va_distances", "fused_pairs"),
     "release": ("emid_release",),
     "train_adapter": ("trained_adapter", "adapted_embeddings"),
     "study": ("listening_study", "study_answers", "study_results"),
@@ -21,7 +21,7 @@ STAGES: dict[str, tuple[str, ...]] = {
 COLLECT_ANSWERS = "collect_answers"
 """The job of the sensor that watches for answers: all of the study but its design."""
 
-MATCHING_IN_SHARDS = {"match_shards": ("similarity_shards",)}
+MATCHING_IN_SHARDS = {"expand": ("expanded_clips",), "match_shards": ("similarity_shards",)}
 
 
 def stages(image_shards: int) -> dict[str, tuple[str, ...]]:
@@ -29,7 +29,8 @@ def stages(image_shards: int) -> dict[str, tuple[str, ...]]:
     if image_shards == 1:
         return STAGES
     before = dict(list(STAGES.items())[: list(STAGES).index("align")])
-    return before | MATCHING_IN_SHARDS | STAGES
+    merging = {"align": tuple(asset for asset in STAGES["align"] if asset != "expanded_clips")}
+    return before | MATCHING_IN_SHARDS | STAGES | merging
 
 
 def jobs(image_shards: int) -> list[Any]:

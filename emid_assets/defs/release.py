@@ -6,6 +6,7 @@ import polars as pl
 from emid_assets.defs.checks import check_result, schema_result, table_asset
 from emid_assets.defs.partitions import every_partition
 from emid_assets.defs.resources import SettingsResource
+from emid_assets.media.expansion import all_clips
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.duckdb_store import WHOLE_TABLE, Lake
 
@@ -53,12 +54,13 @@ def published_pairs(
 @table_asset(
     group_name="release",
     kinds={"parquet", "huggingface", "duckdb"},
-    ins=every_partition("music_clips", "images", "fused_pairs"),
+    ins=every_partition("music_clips", "expanded_clips", "images", "fused_pairs"),
     checks={"every_pair_released": "Every pair is in the table that is handed on."},
 )
 def emid_release(
     settings: SettingsResource,
     music_clips: pl.DataFrame,
+    expanded_clips: pl.DataFrame,
     images: pl.DataFrame,
     fused_pairs: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
@@ -72,14 +74,15 @@ def emid_release(
 
     lake = Lake(settings.lake_folder)
     folder = lake.root / RELEASE_FOLDER
+    clips = all_clips(music_clips, expanded_clips)
     made_with = {name: str(getattr(settings, name)) for name in MADE_WITH} | _encoder(lake)
     inputs = frame_digest(
-        fused_pairs, frame_digest(music_clips), frame_digest(images), str(sorted(made_with.items())), FORMAT
+        fused_pairs, frame_digest(clips), frame_digest(images), str(sorted(made_with.items())), FORMAT
     )
     previous = lake.current("emid_release", WHOLE_TABLE)
     is_same = previous is not None and previous.metadata.get("inputs") == inputs
     files = write_release(
-        music_clips,
+        clips,
         images,
         fused_pairs,
         settings.media_folder,

@@ -16,6 +16,7 @@ import polars as pl
 from emid_assets.defs.checks import check_result, schema_result, table_asset
 from emid_assets.defs.partitions import MUSIC_EMOTION_PARTITIONS, SHARD_PARTITIONS
 from emid_assets.defs.resources import SettingsResource
+from emid_assets.media.expansion import all_music_embeddings
 from emid_assets.settings import Settings
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.duckdb_store import Lake, Version
@@ -74,7 +75,7 @@ def _plan(settings: Settings, music: pl.DataFrame) -> tuple[int, int, StoredImag
 
     lake = Lake(settings.lake_folder)
     versions = lake.versions("image_embeddings")
-    require_one_encoder([*lake.versions("music_embeddings"), *versions])
+    require_one_encoder([*lake.versions("music_embeddings"), *lake.versions("expanded_clips"), *versions])
     threads = settings.matching_threads or usable_processors()
     dimension = cast(pl.Array, music.schema["embedding"]).shape[0]
     clips, images = fit_memory(settings.matching_memory_mb, dimension, settings.candidates, threads)
@@ -119,7 +120,7 @@ def _result(
     checks=CHECKS,
 )
 def similarity_matrix(
-    settings: SettingsResource, music_embeddings: pl.DataFrame
+    settings: SettingsResource, music_embeddings: pl.DataFrame, expanded_clips: pl.DataFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """Semantic similarity S = softmax(X·Yᵀ): each clip's K largest entries, and its row's log-sum-exp.
 
@@ -128,15 +129,16 @@ def similarity_matrix(
     """
     from emid_assets.matching.alignment import similarity_frame
 
-    threads, clips_at_once, images = _plan(settings, music_embeddings)
+    music = all_music_embeddings(music_embeddings, expanded_clips)
+    threads, clips_at_once, images = _plan(settings, music)
     parts = [
         similarity_frame(
             clips, images, settings.candidates, threads=threads, product=settings.matching_product
         )
-        for clips in music_embeddings.iter_slices(clips_at_once)
+        for clips in music.iter_slices(clips_at_once)
     ]
     similarity = pl.concat([SIMILARITY_MATRIX.empty(), *parts])
-    return _result(settings, similarity, music_embeddings, images)
+    return _result(settings, similarity, music, images)
 
 
 @table_asset(
@@ -146,23 +148,27 @@ def similarity_matrix(
     deps=[ALL_IMAGES],
 )
 def similarity_shards(
-    context: dg.AssetExecutionContext, settings: SettingsResource, music_embeddings: pl.DataFrame
+    context: dg.AssetExecutionContext,
+    settings: SettingsResource,
+    music_embeddings: pl.DataFrame,
+    expanded_clips: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """Each clip's best images of one shard of the images, and its part of the softmax denominator."""
     from emid_assets.matching.alignment import similarity_shard_frame
 
     shard = int(cast(dg.MultiPartitionKey, context.partition_key).keys_by_dimension["images"])
-    threads, _, images = _plan(settings, music_embeddings)
+    music = all_music_embeddings(music_embeddings, expanded_clips)
+    threads, _, images = _plan(settings, music)
     mine = StoredImages(images.lake, images.versions[shard :: settings.image_shards], images.rows_at_once)
     found = SIMILARITY_SHARDS.empty()
-    if mine.rows and music_embeddings.height:
+    if mine.rows and music.height:
         found = similarity_shard_frame(
-            music_embeddings, pl.concat(mine()), settings.candidates, threads=threads
+            music, pl.concat(mine()), settings.candidates, threads=threads
         ).with_columns(shard=pl.lit(shard, pl.Int32))
     return dg.MaterializeResult(
         value=found,
         data_version=dg.DataVersion(frame_digest(found)),
-        metadata={"clips": music_embeddings.height, "images": mine.rows},
+        metadata={"clips": music.height, "images": mine.rows},
         check_results=[schema_result("similarity_shards", found)],
     )
 
@@ -176,7 +182,10 @@ def similarity_shards(
     checks=CHECKS,
 )
 def similarity_matrix_of_shards(
-    settings: SettingsResource, music_embeddings: pl.DataFrame, similarity_shards: pl.DataFrame
+    settings: SettingsResource,
+    music_embeddings: pl.DataFrame,
+    expanded_clips: pl.DataFrame,
+    similarity_shards: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """Semantic similarity S = softmax(X·Yᵀ): each clip's K largest entries, and its row's log-sum-exp.
 
@@ -184,9 +193,10 @@ def similarity_matrix_of_shards(
     """
     from emid_assets.matching.alignment import merge_similarity_shards
 
-    _, _, images = _plan(settings, music_embeddings)
+    music = all_music_embeddings(music_embeddings, expanded_clips)
+    _, _, images = _plan(settings, music)
     similarity = SIMILARITY_MATRIX.empty()
-    if music_embeddings.height:
+    if music.height:
         shards = similarity_shards.partition_by("shard", maintain_order=True)
-        similarity = merge_similarity_shards(shards, music_embeddings, images, settings.candidates)
-    return _result(settings, similarity, music_embeddings, images)
+        similarity = merge_similarity_shards(shards, music, images, settings.candidates)
+    return _result(settings, similarity, music, images)

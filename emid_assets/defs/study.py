@@ -10,6 +10,7 @@ from emid_assets.defs.evaluation import choices_of_systems
 from emid_assets.defs.jobs import COLLECT_ANSWERS
 from emid_assets.defs.partitions import every_partition
 from emid_assets.defs.resources import SettingsResource
+from emid_assets.media.expansion import all_clips
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.files import make_folder
 from emid_assets.store.schemas import LISTENING_STUDY
@@ -21,8 +22,8 @@ SECONDS_BETWEEN_LOOKS = 30
     group_name="evaluation",
     kinds={"html", "duckdb"},
     ins=every_partition(
-        "music_clips", "images", "music_embeddings", "image_embeddings", "similarity_matrix",
-        "va_distances", "trained_adapter", "adapted_embeddings",
+        "music_clips", "images", "music_embeddings", "expanded_clips", "image_embeddings",
+        "similarity_matrix", "va_distances", "trained_adapter", "adapted_embeddings",
     ),
     warnings={"can_be_run": "There are images and clips enough for trials in which the conditions differ."},
 )  # fmt: skip
@@ -31,6 +32,7 @@ def listening_study(
     music_clips: pl.DataFrame,
     images: pl.DataFrame,
     music_embeddings: pl.DataFrame,
+    expanded_clips: pl.DataFrame,
     image_embeddings: pl.DataFrame,
     similarity_matrix: pl.DataFrame,
     va_distances: pl.DataFrame,
@@ -47,15 +49,16 @@ def listening_study(
     from emid_assets.study.design import RANKS_NEEDED, StudyError, draw_design
     from emid_assets.study.page import write_page
 
+    clips = all_clips(music_clips, expanded_clips)
     network, choices = choices_of_systems(
-        settings, RANKS_NEEDED, music_clips, images, music_embeddings, image_embeddings,
+        settings, RANKS_NEEDED, music_clips, expanded_clips, images, music_embeddings, image_embeddings,
         similarity_matrix, va_distances, trained_adapter, adapted_embeddings,
     )  # fmt: skip
     adapted = adapted_embeddings.filter(pl.col("network") == network)
     try:
         design = draw_design(
             choices,
-            music_clips,
+            clips,
             images.join(image_embeddings, on="image_id", how="semi"),  # the others cannot be read
             dict(adapted.filter(kind="music").select("item_id", "split").iter_rows()),
             seed=settings.seed,
@@ -75,7 +78,7 @@ def listening_study(
     (study / DESIGNS / f"{design.hash}.json").write_text(design.to_json(), encoding="utf-8", newline="\n")
     page = write_page(
         design,
-        music_clips,
+        clips,
         images,
         settings.media_folder,
         study / PAGE,

@@ -95,6 +95,16 @@ class Encoder(Protocol):
         """
 
     @property
+    def music_input(self) -> Callable[[Float32Array, int], Prepared]:
+        """Makes the network's input from a clip's samples (channels, n) and their rate in Hz.
+
+        A module-level function: what `prepare_music` gives for a clip of these samples, bit for bit.
+
+        Raises:
+            PreparationError, or another ValueError, for samples that cannot be encoded.
+        """
+
+    @property
     def prepare_image(self) -> Callable[[MediaItem], Prepared]:
         """Reads an image into the network's input; as `prepare_music`."""
 

@@ -24,6 +24,7 @@ from torch.nn import functional
 from emid_assets.encoders.base import EncoderUnavailableError, Float32Array, MediaItem, Prepared
 from emid_assets.encoders.bundled_preprocessing import (
     PREPROCESSING_VERSION,
+    music_input,
     prepare_image,
     prepare_music,
 )
@@ -284,6 +285,11 @@ class BundledEncoder:
     def prepare_music(self) -> Callable[[MediaItem], Prepared]:
         """Reads a clip: float32 (windows, 441000)."""
         return prepare_music
+
+    @property
+    def music_input(self) -> Callable[[Float32Array, int], Prepared]:
+        """Makes float32 (windows, 441000) from a clip's samples."""
+        return music_input
 
     @property
     def prepare_image(self) -> Callable[[MediaItem], Prepared]:

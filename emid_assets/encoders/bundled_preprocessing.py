@@ -31,7 +31,11 @@ def prepare_image(item: MediaItem) -> Float32Array:
 
 def prepare_music(item: MediaItem) -> Float32Array:
     """Read a music clip: float32 (windows, 441000), see `sound_input`."""
-    samples, rate = read_audio(item.path, item.start_s, item.duration_s)
+    return music_input(*read_audio(item.path, item.start_s, item.duration_s))
+
+
+def music_input(samples: Float32Array, rate: int) -> Float32Array:
+    """A clip's samples (channels, n) at any rate, mixed to mono: as `sound_input` gives them."""
     return sound_input(resample(samples.mean(axis=0, dtype=np.float32)[None], rate, SOUND_RATE)[0])
 
 

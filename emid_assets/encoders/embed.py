@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from emid_assets.encoders.base import Encoder, EncoderOutOfMemoryError, Float32Array, MediaItem, Prepared
 from emid_assets.encoders.journal import Journal
 from emid_assets.encoders.preparation import prepare_all
+from emid_assets.encoders.recordings import ClipReader, by_recording, shared_recordings
 from emid_assets.store.schemas import IMAGE_EMBEDDINGS, MUSIC_EMBEDDINGS, REJECTED_MEDIA
 
 _LOG = logging.getLogger(__name__)
@@ -112,6 +113,10 @@ def embed(
     todo = [item for content_hash, item in contents.items() if not table.has(content_hash)]
     prepare = encoder.prepare_music if kind == "music" else encoder.prepare_image
     encode = encoder.encode_music if kind == "music" else encoder.encode_images
+    shared = shared_recordings(todo) if kind == "music" else frozenset()
+    if shared:
+        todo = by_recording(todo)
+        prepare = ClipReader(encoder.prepare_music, encoder.music_input, shared)
     processes = workers if len(todo) >= IN_PROCESS_BELOW else 0
     prepared = prepare_all(prepare, todo, processes, ahead=batch_size + 2 * processes)
     reasons: dict[str, str] = {}

@@ -26,6 +26,7 @@ from emid_assets.encoders.imagebind_images import prepare_image
 from emid_assets.encoders.imagebind_model import HUGE, Architecture
 from emid_assets.encoders.imagebind_preprocessing import (
     PREPROCESSING_VERSION,
+    audio_input,
     normalise_pixels,
     prepare_music,
 )
@@ -111,6 +112,11 @@ class ImageBindEncoder:
     def prepare_music(self) -> Callable[[MediaItem], Prepared]:
         """Reads a clip: float32 (3, 1, 128, 204)."""
         return prepare_music
+
+    @property
+    def music_input(self) -> Callable[[Float32Array, int], Prepared]:
+        """Makes float32 (3, 1, 128, 204) from a clip's samples."""
+        return audio_input
 
     @property
     def prepare_image(self) -> Callable[[MediaItem], Prepared]:

@@ -65,8 +65,11 @@ def prepare_all(
 
     Until the first of them has started, items are prepared in this process.
 
+    Consecutive items of one file go to one process, in their order, so that `prepare` may keep what
+    it has read of the file.
+
     Args:
-        prepare: a module-level function.
+        prepare: a module-level function, or an object that can be pickled.
         items: what to prepare.
         workers: processes; 0 prepares in this one.
         ahead: items that may be prepared and not yet taken; more than the consumer takes at once, or
@@ -99,8 +102,9 @@ class _Crew:
     def __init__(self, prepare: Prepare, items: Sequence[MediaItem], workers: int, ahead: int) -> None:
         self._prepare = prepare
         self._items = items
-        self._todo = deque(range(len(items)))
-        self._ahead = ahead
+        self._runs = _runs_of_one_file(items)
+        self._todo = deque(self._runs)
+        self._ahead_each = max(1, ahead // max(1, min(workers, len(items))))
         self._started = False
         self._taken = 0
         self._done: dict[int, Prepared | str] = {}
@@ -113,21 +117,22 @@ class _Crew:
             thread.start()
 
     def results(self) -> Iterator[tuple[MediaItem, Prepared | str]]:
-        for index, item in enumerate(self._items):
+        for run in self._runs:
             with self._changed:
                 by_us = not self._started and not self._failure
                 if by_us:
                     self._todo.popleft()
-            own = prepare_one(self._prepare, item) if by_us else ""
-            with self._changed:
-                while not by_us and index not in self._done:
-                    if self._failure:
-                        raise self._failure
-                    self._changed.wait()
-                result = own if by_us else self._done.pop(index)
-                self._taken = index + 1
-                self._changed.notify_all()
-            yield item, result
+            for index in run:
+                own = prepare_one(self._prepare, self._items[index]) if by_us else ""
+                with self._changed:
+                    while not by_us and index not in self._done:
+                        if self._failure:
+                            raise self._failure
+                        self._changed.wait()
+                    result = own if by_us else self._done.pop(index)
+                    self._taken = index + 1
+                    self._changed.notify_all()
+                yield self._items[index], result
 
     def dismiss(self) -> None:
         with self._changed:
@@ -155,28 +160,48 @@ class _Crew:
             return
         with self._changed:
             self._started = True
+        waiting: deque[int] = deque()  # what this worker made and nobody has taken so far
         while True:
             with self._changed:
-                self._changed.wait_for(
-                    lambda: self._dismissed or not self._todo or self._todo[0] < self._taken + self._ahead
-                )
-                if self._dismissed or self._failure or not self._todo:
+                self._changed.wait_for(lambda: self._ended or not self._todo or self._has_room(waiting))
+                if self._ended or not self._todo:
                     return
-                index = self._todo.popleft()
-            try:
-                result = worker.prepare(self._items[index])
-            except (WorkerDiedError, PreparationCrashError) as error:
-                self._fail(error)
-                return
-            with self._changed:
-                self._done[index] = result
-                self._changed.notify_all()
+                run = self._todo.popleft()
+            for index in run:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._ended or self._has_room(waiting))
+                    if self._ended:
+                        return
+                try:
+                    result = worker.prepare(self._items[index])
+                except (WorkerDiedError, PreparationCrashError) as error:
+                    self._fail(error)
+                    return
+                with self._changed:
+                    self._done[index] = result
+                    waiting.append(index)
+                    self._changed.notify_all()
+
+    @property
+    def _ended(self) -> bool:
+        return self._dismissed or self._failure is not None
+
+    def _has_room(self, waiting: "deque[int]") -> bool:
+        while waiting and waiting[0] < self._taken:
+            waiting.popleft()
+        return len(waiting) < self._ahead_each
 
     def _fail(self, error: Exception) -> None:
         with self._changed:
             if not self._dismissed:
                 self._failure = self._failure or error
             self._changed.notify_all()
+
+
+def _runs_of_one_file(items: Sequence[MediaItem]) -> list[range]:
+    """Consecutive items of one file, as ranges of their indices."""
+    starts = [i for i, item in enumerate(items) if i == 0 or item.path != items[i - 1].path]
+    return [range(start, end) for start, end in zip(starts, [*starts[1:], len(items)], strict=True)]
 
 
 class _Worker:

@@ -123,6 +123,43 @@ def read_audio(path: Path, start_s: float = 0.0, duration_s: float | None = None
         return np.ascontiguousarray(samples), audio.rate
 
 
+def audio_length(path: Path) -> float:
+    """Length of a whole file in seconds, by its header.
+
+    Raises:
+        MediaError: the file is empty, unreadable or truncated.
+    """
+    with _Audio(path) as audio:
+        return audio.length_s
+
+
+class Recording:
+    """A whole file, decoded once, that windows are cut from.
+
+    Holds every sample as float32: 21 MB for each minute of 44.1 kHz stereo.
+
+    Raises:
+        MediaError: as `read_audio`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with _Audio(path) as audio:
+            self._samples = audio.samples(0, audio.frames)
+            self._rate = audio.rate
+
+    def window(self, start_s: float, duration_s: float | None) -> tuple[Samples, int]:
+        """A window of the file, the same samples as `read_audio` gives of it.
+
+        Raises:
+            MediaError: the window does not lie in what could be decoded.
+        """
+        decoded = self._samples.shape[1]
+        first, last = _window(start_s, duration_s, decoded, self._rate)
+        if first == last:
+            raise MediaError("audio holds no samples")
+        return np.ascontiguousarray(self._samples[:, first:last]), self._rate
+
+
 def resample(samples: Samples, rate: int, new_rate: int) -> Samples:
     """Samples of shape (channels, samples) at another rate (soxr, high quality), float32."""
     if rate == new_rate:
@@ -201,16 +238,7 @@ class _Audio:
 
     def window(self, start_s: float, duration_s: float | None) -> tuple[int, int]:
         """First and last-but-one frame of a window of the file."""
-        first = round(start_s * self.rate)
-        last = self.frames if duration_s is None else round((start_s + duration_s) * self.rate)
-        # Tables round seconds: a window may end a little behind the file and is cut there.
-        if first < 0 or first > last or last > self.frames + _MISSING_S * self.rate:
-            end = "its end" if duration_s is None else f"{start_s + duration_s:g} s"
-            raise MediaError(
-                f"the window from {start_s:g} s to {end} does not lie in the file, "
-                f"which is {self.length_s:.3g} s long"
-            )
-        return first, min(last, self.frames)
+        return _window(start_s, duration_s, self.frames, self.rate)
 
     def blocks(self, first: int, last: int) -> Iterator[Samples]:
         """Frames `first` to `last` - 1 in blocks of shape (channels, n): to look at, not to use.
@@ -262,6 +290,20 @@ class _Audio:
                     yield block[:, start:stop]
             if position >= last:
                 return
+
+
+def _window(start_s: float, duration_s: float | None, frames: int, rate: int) -> tuple[int, int]:
+    """First and last-but-one frame of a window of a file of so many frames."""
+    first = round(start_s * rate)
+    last = frames if duration_s is None else round((start_s + duration_s) * rate)
+    # Tables round seconds: a window may end a little behind the file and is cut there.
+    if first < 0 or first > min(last, frames) or last > frames + _MISSING_S * rate:
+        end = "its end" if duration_s is None else f"{start_s + duration_s:g} s"
+        raise MediaError(
+            f"the window from {start_s:g} s to {end} does not lie in the file, "
+            f"which is {frames / rate:.3g} s long"
+        )
+    return first, min(last, frames)
 
 
 def _check_whole(path: Path) -> None:

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTIONS
 from emid_assets.affect.valence_arousal import VaAlignment
+from emid_assets.media.expansion import expansion_counts
 from emid_assets.release.published_pairs import Agreement
 from emid_assets.report import figures, study, tables
 from emid_assets.report.gallery import Copy, attributions, player, thumbnail
@@ -200,6 +201,7 @@ def render_page(
         emotions=MUSIC_EMOTIONS,
         tags=IMAGE_EMOTION_KEYS,
         clips_of=dict(music_clips.group_by("emotion").len().iter_rows()),
+        expansion=expansion_counts(music_clips),
         images_of=dict(images.group_by("tag").len().iter_rows()),
         rejections=tables.rejections(rejected_media).rows(named=True),
         rejected=rejected_media.sort("kind", "file", "item_id").head(200).rows(named=True),

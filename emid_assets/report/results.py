@@ -1,6 +1,7 @@
 """The page of `emid query --html`: what was asked with, and what was found, to look at and listen to."""
 
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment
 
@@ -48,19 +49,24 @@ def results_page(answer: Answer, media: Path) -> str:
     """A self-contained page; `media` is the folder that the results' files are below."""
     rows = answer.results.to_dicts()
 
-    def copy_of(folder: Path, file: str, is_music: bool) -> Copy:
-        if not is_music:
+    def asked() -> Copy:
+        folder, file = answer.file.parent, answer.file.name
+        if answer.kind == "image":
             return thumbnail(folder, file)
-        path = folder / file
-        return player(folder, file, 0.0, probe_audio(path).duration_s if path.is_file() else 0.0)
+        seconds = probe_audio(answer.file).duration_s if answer.file.is_file() else 0.0
+        return player(folder, file, 0.0, seconds)
 
-    is_music = answer.kind == "music"
+    def found(row: dict[str, Any]) -> Copy:
+        if answer.kind == "music":
+            return thumbnail(media, row["file"])
+        return player(media, row["file"], row["start_s"], row["duration_s"])
+
     return (
         Environment(autoescape=True)
         .from_string(TEMPLATE)
         .render(
             answer=answer,
-            asked=copy_of(answer.file.parent, answer.file.name, is_music),
-            found=[(row, copy_of(media, row["file"], not is_music)) for row in rows],
+            asked=asked(),
+            found=[(row, found(row)) for row in rows],
         )
     )

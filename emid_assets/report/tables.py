@@ -168,15 +168,18 @@ def counts(
 ) -> pl.DataFrame:
     """Sizes, as EVALUATION_REPORT rows of section `counts`.
 
-    Systems `music_clips` and `images` have the metric `all` and one for each emotion; `pairs` has
-    `all`; `rejected` has `all` and one for each reason.
+    Systems `music_clips`, `original_clips` (before expansion) and `images` have the metric `all` and
+    one for each emotion; `pairs` has `all`; `rejected` has `all` and one for each reason.
     """
     by_emotion = dict(music_clips.group_by("emotion").len().iter_rows())
+    originals = music_clips.filter("is_original_clip")
+    before = dict(originals.group_by("emotion").len().iter_rows())
     by_tag = dict(images.group_by("tag").len().iter_rows())
     by_reason = rejected_media.group_by("reason").len().sort("reason")
     rows: list[tuple[str, str, float]] = [
         ("music_clips", "all", music_clips.height),
-        ("music_clips", "original", music_clips.filter("is_original_clip").height),
+        ("original_clips", "all", originals.height),
+        *(("original_clips", emotion.key, before.get(emotion.key, 0)) for emotion in MUSIC_EMOTIONS),
         *(("music_clips", emotion.key, by_emotion.get(emotion.key, 0)) for emotion in MUSIC_EMOTIONS),
         ("images", "all", images.height),
         *(("images", tag, by_tag.get(tag, 0)) for tag in IMAGE_EMOTION_KEYS),

@@ -183,6 +183,32 @@ IMAGE_EMBEDDINGS = TableSchema(
     },
 )
 
+EXPANSION_WINDOWS = TableSchema(
+    "expansion_windows",
+    "a window of a source recording, which may join the data set as an expanded clip",
+    {
+        "clip_id": (_S, "id that the window has as a clip: its file and its place in it"),
+        **_from_inventory("file", "start_s", "duration_s"),
+        "content_hash": (_S, "sha256 of the file's bytes, and the window"),
+        "source_clip_id": (_S, "clip of this recording whose embedding is nearest"),
+        "cosine": (_F64, "between the embeddings of the window and of that clip"),
+        "embedding": (pl.Array, "unit vector, d float32"),
+        "scale": (_F32, "norm that the encoder gave it: embedding × scale is X"),
+    },
+)
+
+EXPANDED_CLIPS = TableSchema(
+    "expanded_clips",
+    "an expanded clip: a window of a source recording with the labels of its source clip",
+    {
+        **MUSIC_CLIPS.columns,
+        "source_clip_id": (_S, "the clip whose labels it has taken over"),
+        "cosine": EXPANSION_WINDOWS.columns["cosine"],
+        "embedding": EXPANSION_WINDOWS.columns["embedding"],
+        "scale": EXPANSION_WINDOWS.columns["scale"],
+    },
+)
+
 SIMILARITY_MATRIX = TableSchema(
     "similarity_matrix",
     "one of the K largest entries of a clip's row of S",
@@ -387,6 +413,8 @@ TABLES: dict[str, TableSchema] = {
         REJECTED_MEDIA,
         MUSIC_EMBEDDINGS,
         IMAGE_EMBEDDINGS,
+        EXPANSION_WINDOWS,
+        EXPANDED_CLIPS,
         SIMILARITY_MATRIX,
         SIMILARITY_SHARDS,
         VA_DISTANCES,

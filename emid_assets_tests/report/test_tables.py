@@ -145,7 +145,7 @@ def test_counts_and_rejections_are_those_of_a_loop(build: dict[str, pl.DataFrame
         assert values["music_clips", key] == build["music_clips"]["emotion"].to_list().count(key)
     for key in IMAGE_EMOTION_KEYS:
         assert values["images", key] == build["images"]["tag"].to_list().count(key)
-    assert values["music_clips", "all"] == values["music_clips", "original"] == 22
+    assert values["music_clips", "all"] == values["original_clips", "all"] == 22
     assert (values["images", "all"], values["pairs", "all"], values["rejected", "all"]) == (27, 66, 3)
     assert values["rejected", "is empty"] == 3
     assert tables.rejections(build["rejected_media"]).rows() == [

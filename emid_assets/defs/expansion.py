@@ -1,0 +1,153 @@
+"""The expansion stage: windows of the source recordings, and those of them that join the data set.
+
+Which windows join is chosen from all partitions together, since one threshold holds for all of them.
+Their cosines are stored, so the choice costs nothing and every partition comes to the same one.
+"""
+
+from collections import Counter
+
+import dagster as dg
+import polars as pl
+
+from emid_assets.defs.checks import check_result, schema_result, table_asset
+from emid_assets.defs.embeddings import CHECKS, GPU_POOL, embedding_failures, encoder_of
+from emid_assets.defs.partitions import MUSIC_EMOTION_PARTITIONS, every_partition
+from emid_assets.defs.progress import report_progress
+from emid_assets.defs.resources import SettingsResource
+from emid_assets.encoders.base import MediaItem
+from emid_assets.media.expansion import (
+    CHOICE_COLUMNS,
+    choose_windows,
+    counts_table,
+    cut_windows,
+    expanded_frame,
+    expansion_counts,
+    with_chosen,
+    with_nearest_source,
+)
+from emid_assets.store.data_version import frame_digest
+from emid_assets.store.duckdb_store import Lake
+
+ALL_WINDOWS = dg.AssetDep("expansion_windows", partition_mapping=dg.AllPartitionMapping())
+
+
+@table_asset(
+    group_name="embeddings",
+    kinds={"torch", "duckdb"},
+    partitions_def=MUSIC_EMOTION_PARTITIONS,
+    pool=GPU_POOL,
+    checks=CHECKS,
+)
+def expansion_windows(
+    context: dg.AssetExecutionContext,
+    settings: SettingsResource,
+    music_clips: pl.DataFrame,
+    music_embeddings: pl.DataFrame,
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """Windows of the recordings that clips were cut from, with the cosine to the nearest of these clips.
+
+    Each is decoded and encoded once: which of them join the data set is decided in `expanded_clips`.
+    """
+    from emid_assets.encoders.embed import embed
+
+    lake, partition = Lake(settings.lake_folder), context.partition_key
+    previous = lake.current("expansion_windows", partition)
+    encoder = encoder_of(settings.encoder, settings.device, settings.precision, settings.imagebind_checkpoint)
+    clips = music_clips if settings.expansion_per_source else music_clips.clear()
+    windows, unreadable = cut_windows(
+        clips, settings.media_folder, settings.expansion_window_s, settings.expansion_hop_s
+    )
+    items = [
+        MediaItem(clip_id, settings.media_folder / file, content_hash, start_s, duration_s, file)
+        for clip_id, file, start_s, duration_s, content_hash in windows.iter_rows()
+    ]
+    on_progress = report_progress(context, "encoded windows")
+    embedded = embed(
+        items,
+        encoder,
+        "music",
+        previous=lake.read("expansion_windows", [partition]) if previous else None,
+        previous_fingerprint=str(previous.metadata.get("fingerprint")) if previous else None,
+        batch_size=settings.batch_size,
+        workers=settings.workers,
+        on_progress=lambda progress: on_progress(progress.done, progress.total),
+        journal=lake.root / "journal" / "expansion_windows" / partition,
+    )
+    frame = with_nearest_source(windows, embedded.frame, music_clips, music_embeddings)
+    reasons = Counter([*embedded.rejected["reason"], *(reason for _, reason in unreadable)])
+    for reason, count in reasons.items():
+        context.log.warning(f"{count} windows of recordings cannot be used: {reason}")
+    not_finite, not_unit = embedding_failures(frame, "clip_id")
+    return dg.MaterializeResult(
+        value=frame,
+        data_version=dg.DataVersion(frame_digest(frame.drop("embedding", "scale"), encoder.fingerprint)),
+        metadata={
+            "windows": frame.height,
+            "recordings": windows["file"].n_unique(),
+            "encoded": embedded.encoded,
+            "reused": embedded.reused,
+            "unusable": sum(reasons.values()),
+            "why_unusable": "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common()),
+            "fingerprint": encoder.fingerprint,
+        },
+        check_results=[
+            schema_result("expansion_windows", frame),
+            check_result("finite", not_finite, frame.height),
+            check_result("unit_norm", not_unit, frame.height),
+        ],
+    )
+
+
+@table_asset(
+    group_name="embeddings",
+    kinds={"polars", "duckdb"},
+    partitions_def=MUSIC_EMOTION_PARTITIONS,
+    deps=[ALL_WINDOWS],
+    ins=every_partition("music_clips"),
+    warnings={"target_reached": "The data set has as many clips as `expansion_target` asks for."},
+)
+def expanded_clips(
+    context: dg.AssetExecutionContext, settings: SettingsResource, music_clips: pl.DataFrame
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """Windows that sound like the clip they lie beside, with its labels: the data set beyond its originals.
+
+    As EMID grew from 1,836 clips to 10,738. A window joins where its cosine to the source clip is at
+    least the threshold, which is given or chosen so that a target size is reached.
+    """
+    lake = Lake(settings.lake_folder)
+    choice = choose_windows(
+        lake.read("expansion_windows", columns=CHOICE_COLUMNS),
+        music_clips,
+        threshold=settings.expansion_threshold,
+        per_source=settings.expansion_per_source,
+        target=settings.expansion_target,
+    )
+    windows = lake.read("expansion_windows", [context.partition_key])
+    expanded = expanded_frame(
+        windows.join(choice.chosen, on=["clip_id", "source_clip_id"], how="semi"), music_clips
+    )
+    version = lake.current("expansion_windows", context.partition_key)
+    fingerprint = str(version.metadata["fingerprint"]) if version else ""
+    counts = expansion_counts(with_chosen(music_clips, choice))
+    return dg.MaterializeResult(
+        value=expanded,
+        data_version=dg.DataVersion(frame_digest(expanded.drop("embedding", "scale"), fingerprint)),
+        metadata={
+            "expanded": expanded.height,
+            "sources": expanded["source_id"].n_unique(),
+            "threshold": choice.threshold,
+            "data_set": choice.reached,
+            "eligible_windows": choice.eligible,
+            "counts_by_emotion": dg.MetadataValue.md(counts_table(counts)),
+            "fingerprint": fingerprint,
+        },
+        check_results=[
+            schema_result("expanded_clips", expanded),
+            dg.AssetCheckResult(
+                check_name="target_reached",
+                passed=not choice.missing,
+                severity=dg.AssetCheckSeverity.WARN,
+                metadata={"wanted": choice.wanted, "reached": choice.reached},
+            ),
+        ],
+    )

@@ -1,0 +1,147 @@
+"""The expansion assets on recordings, with the bundled encoder: what joins, and what is not done again."""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import polars as pl
+import pytest
+import soundfile
+
+from emid_assets.definitions import build_definitions
+from emid_assets.media.expansion import recording_of
+from emid_assets.store.duckdb_store import Lake
+from emid_assets.store.schemas import TABLES
+
+RATE = 8_000
+EMOTIONS = ("calm", "sad", "scary")
+TABLE = """file,clip_id,genre,start_s,duration_s
+one.wav,the sad one,K,0,5
+one.wav,the scary one,L,12.5,2.5
+two.wav,the calm one,E,5,5
+whole.wav,another sad one,K,,
+"""
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two recordings that clips are cut from, of which one gave two clips, and a file that is a clip."""
+    folder = tmp_path_factory.mktemp("media")
+    for name in ("music", "images"):
+        (folder / name).mkdir()
+    for seed, (name, seconds) in enumerate((("one", 20), ("two", 20), ("whole", 5))):
+        t = np.arange(seconds * RATE) / RATE
+        noise = np.random.default_rng(seed).normal(size=t.size) * (0.02 + 0.02 * (t % 5))
+        tones = sum(np.sin(2 * np.pi * (110 + 55 * seed) * k * t) / k for k in (1, 2, 3)) * (0.1 + 0.01 * t)
+        soundfile.write(folder / "music" / f"{name}.wav", tones + noise, RATE)
+    (folder / "music.csv").write_text(TABLE)
+    return folder
+
+
+def build(lake: Lake, media: Path, **settings: Any) -> None:
+    """Inventory, embeddings and windows of every music partition."""
+    run(lake, media, "inventory", [None], **settings)
+    run(lake, media, "embed_music", EMOTIONS, **settings)
+    expand(lake, media, **settings)
+
+
+def run(lake: Lake, media: Path, job: str, partitions: Any, **settings: Any) -> None:
+    definitions = build_definitions(lake=str(lake.root), media=str(media), workers=0, **settings)
+    with dg.DagsterInstance.ephemeral() as instance:
+        for key in partitions:
+            result = definitions.resolve_job_def(job).execute_in_process(partition_key=key, instance=instance)
+            assert all(check.passed for check in result.get_asset_check_evaluations() if check.blocking)
+
+
+def expand(lake: Lake, media: Path, **settings: Any) -> None:
+    definitions = build_definitions(lake=str(lake.root), media=str(media), **settings)
+    job = definitions.resolve_implicit_global_asset_job_def()
+    with dg.DagsterInstance.ephemeral() as instance:
+        for key in EMOTIONS:
+            job.execute_in_process(
+                partition_key=key, instance=instance, asset_selection=[dg.AssetKey("expanded_clips")]
+            )
+
+
+def metadata(lake: Lake, table: str, name: str) -> list[Any]:
+    return [version.metadata[name] for version in lake.versions(table)]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, media: Path) -> Lake:
+    lake = Lake(tmp_path_factory.mktemp("lake") / "lake")
+    build(lake, media, expansion_threshold=-1.0)
+    return lake
+
+
+def test_windows_join_with_the_labels_of_their_source_and_beside_every_clip(built: Lake) -> None:
+    clips, expanded = built.read("music_clips"), built.read("expanded_clips")
+    assert not TABLES["expanded_clips"].differences(expanded)
+    # Seven windows of 5 s in 20 s: recording one loses those over both of its clips, recording two three.
+    of_file = expanded.with_columns(recording=recording_of("content_hash"))
+    assert sorted(of_file.filter(pl.col("file") == "music/one.wav")["start_s"]) == [5.0, 7.5, 15.0]
+    assert sorted(of_file.filter(pl.col("file") == "music/two.wav")["start_s"]) == [0.0, 10.0, 12.5, 15.0]
+    assert expanded.filter(pl.col("file") == "music/whole.wav").is_empty()
+    assert not expanded["is_original_clip"].any()
+    sources = clips.select(pl.col("clip_id").alias("source_clip_id"), "emotion", "source_id", "valence")
+    same = expanded.join(sources, on=["source_clip_id", "emotion", "source_id", "valence"], how="semi")
+    assert same.height == expanded.height == 7
+
+
+def test_the_cosine_is_that_of_the_stored_embeddings(built: Lake) -> None:
+    vector = {
+        name: np.array(row, np.float64)
+        for name, row in built.read("music_embeddings").select("clip_id", "embedding").rows()
+    }
+    for source, cosine, row in (
+        built.read("expanded_clips").select("source_clip_id", "cosine", "embedding").rows()
+    ):
+        assert cosine == pytest.approx(float(np.array(row, np.float64) @ vector[source]), abs=1e-6)
+
+
+def test_the_counts_of_all_emotions_stand_in_the_metadata_of_each_partition(
+    tmp_path: Path, built: Lake, media: Path
+) -> None:
+    definitions = build_definitions(lake=str(built.root), media=str(media), expansion_threshold=-1.0)
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+            partition_key="sad", instance=instance, asset_selection=[dg.AssetKey("expanded_clips")]
+        )
+        (event,) = result.get_asset_materialization_events()
+    shown = event.materialization.metadata["counts_by_emotion"].value
+    assert isinstance(shown, str)
+    assert "| E | calm | 1 | 5 |" in shown
+    assert "|  | all | 4 | 11 |" in shown
+
+
+def test_a_second_build_encodes_nothing_and_gives_the_same_clips(built: Lake, media: Path) -> None:
+    before = built.read("expanded_clips")
+    assert sum(metadata(built, "expansion_windows", "encoded")) > 0
+    build(built, media, expansion_threshold=-1.0)
+    assert metadata(built, "expansion_windows", "encoded") == [0, 0, 0]
+    assert built.read("expanded_clips").equals(before)
+
+
+def test_a_target_is_one_threshold_in_all_partitions_and_needs_no_encoding(built: Lake, media: Path) -> None:
+    windows = built.read("expansion_windows")
+    expand(built, media, expansion_target=8)
+    expanded = built.read("expanded_clips")
+    assert expanded.height == 8 - 4
+    (threshold,) = set(metadata(built, "expanded_clips", "threshold"))
+    assert expanded["cosine"].min() == threshold
+    assert metadata(built, "expanded_clips", "data_set") == [8, 8, 8]
+    assert built.read("expansion_windows").equals(windows)
+    expand(built, media, expansion_threshold=threshold)
+    assert built.read("expanded_clips").equals(expanded)
+    expand(built, media, expansion_threshold=-1.0, expansion_per_source=1)
+    assert built.read("expanded_clips").group_by("source_clip_id").len()["len"].max() == 1
+
+
+def test_other_hops_encode_only_the_windows_that_are_new(built: Lake, media: Path) -> None:
+    before = built.read("expansion_windows")
+    run(built, media, "embed_music", EMOTIONS, expansion_hop_s=1.25)
+    after = built.read("expansion_windows")
+    assert set(before["content_hash"]) < set(after["content_hash"])
+    assert sum(metadata(built, "expansion_windows", "reused")) == before.height
+    assert sum(metadata(built, "expansion_windows", "encoded")) == after.height - before.height
