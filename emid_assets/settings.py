@@ -80,6 +80,11 @@ class Settings(BaseModel):
         le=100_000,
         description="Expanded clips of one source clip at most; 0 expands nothing.",
     )
+    caption_model: str = Field(
+        default="",
+        description="Model of transformers that writes the captions that the table lacks: a folder, or a "
+        "name on the Hugging Face Hub. Empty: none are written.",
+    )
     candidates: int = Field(
         default=100,
         ge=1,
@@ -194,7 +199,8 @@ def allowed_range(name: str) -> str:
         return "auto, cpu, mps, cuda or cuda:N"
     low = field.get("minimum", field.get("exclusiveMinimum"))
     if low is None:
-        return {"imagebind_checkpoint": "a file", "study_contact": "text"}.get(name, "a folder")
+        other = {"imagebind_checkpoint": "a file", "study_contact": "text", "caption_model": "a folder or a name"}
+        return other.get(name, "a folder")
     return f"{'above ' if 'exclusiveMinimum' in field else ''}{low} to {field['maximum']}"
 
 

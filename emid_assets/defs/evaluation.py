@@ -21,7 +21,7 @@ PAIRS_FILE = "pairs.html"
 TEST_SECTION = "retrieval_test"
 RELEASED_TASKS = "released_tasks"
 PUBLIC_TASKS = "public_tasks"
-LOCAL_PATHS = ("media", "lake", "imagebind_checkpoint")
+LOCAL_PATHS = ("media", "lake", "imagebind_checkpoint", "caption_model")
 """Settings that a page to be handed on does not show."""
 
 

@@ -3,6 +3,8 @@
 import dagster as dg
 import polars as pl
 
+from emid_assets.captions.base import load_captioner
+from emid_assets.captions.fill import Captioned, fill_captions
 from emid_assets.defs.checks import schema_result, table_asset
 from emid_assets.defs.partitions import (
     IMAGE_EMOTION_PARTITIONS,
@@ -85,23 +87,47 @@ def music_clips(
     partitions_def=IMAGE_EMOTION_PARTITIONS,
 )
 def images(
-    context: dg.AssetExecutionContext, media_inventory: pl.DataFrame
+    context: dg.AssetExecutionContext, settings: SettingsResource, media_inventory: pl.DataFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
-    """The usable images of one of Mikels' eight emotions: file, size, caption, valence and arousal."""
+    """The usable images of one of Mikels' eight emotions: file, size, caption, valence and arousal.
+
+    Captions are the table's; where it has none, the setting `caption_model` may have one written.
+    """
     usable = rows_of_shard(
         image_manifest(media_inventory, emotion_of(context.partition_key)),
         "image_id",
         context.partition_key,
         context.assets_def.partitions_def,
     )
+    written = {}
+    if settings.caption_model:
+        captioned = _captioned(context, settings, usable)
+        usable = captioned.images
+        written = {"captions_written": captioned.written, "captions_reused": captioned.reused}
     return dg.MaterializeResult(
         value=usable,
         data_version=dg.DataVersion(frame_digest(usable)),
         metadata={
+            **written,
             "images": usable.height,
             "measured": usable.filter(pl.col("va_source") == "measured").height,
         },
         check_results=[schema_result("images", usable)],
+    )
+
+
+def _captioned(
+    context: dg.AssetExecutionContext, settings: SettingsResource, images: pl.DataFrame
+) -> Captioned:
+    lake = Lake(settings.lake_folder)
+    version = lake.current("images", context.partition_key)
+    is_known = version is not None and "caption_source" in version.schema
+    return fill_captions(
+        images,
+        settings.media_folder,
+        load_captioner(settings.caption_model, settings.device),
+        lake.read("images", [context.partition_key]) if is_known else None,
+        report_progress(context, "wrote captions"),
     )
 
 

@@ -98,7 +98,10 @@ def image_manifest(inventory: pl.DataFrame, tag: str) -> pl.DataFrame:
     """The usable images of one of Mikels' eight emotions, with the columns of `IMAGES`, by id."""
     emotion = find_image_emotion(tag)
     images = _usable(inventory, "image", emotion.key).rename({"item_id": "image_id"})
-    return IMAGES.check(images.with_columns(tag=pl.lit(emotion.key)).select(list(IMAGES.columns)))
+    of_table = pl.when(pl.col("caption").is_not_null()).then(pl.lit("table"))
+    return IMAGES.check(
+        images.with_columns(tag=pl.lit(emotion.key), caption_source=of_table).select(list(IMAGES.columns))
+    )
 
 
 def rejected_manifest(inventory: pl.DataFrame) -> pl.DataFrame:

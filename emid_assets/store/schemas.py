@@ -152,6 +152,7 @@ IMAGES = TableSchema(
         **_from_inventory("file", "width", "height", "content_hash", "label_source"),
         "tag": (_S, "one of Mikels' eight emotions"),
         **_from_inventory("caption", "valence", "arousal", "va_source", "licence", "author"),
+        "caption_source": (_S, "table, or the model that wrote the caption; null where there is none"),
     },
 )
 

@@ -1,0 +1,1 @@
+"""Captions of images that have none: what a captioner is, and which images it is asked for."""

@@ -1,0 +1,85 @@
+"""Captions for the images of a manifest that have none.
+
+Belongs here: which images are asked for and what of the last build is kept. The words are the
+captioner's; those of the user's table are never touched.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from emid_assets.captions.base import Captioner
+from emid_assets.media.errors import MediaError
+from emid_assets.media.image import read_rgb
+from emid_assets.store.schemas import IMAGES
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """A manifest with captions.
+
+    Attributes:
+        images: IMAGES in the order that was given.
+        written: captions that the captioner wrote now.
+        reused: captions of the same captioner and content that were there before.
+    """
+
+    images: pl.DataFrame
+    written: int
+    reused: int
+
+
+def fill_captions(
+    images: pl.DataFrame,
+    media: Path,
+    captioner: Captioner,
+    previous: pl.DataFrame | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Captioned:
+    """Write a caption for each image without one.
+
+    Args:
+        images: IMAGES.
+        media: the media folder.
+        captioner: see `emid_assets.captions.base.load_captioner`.
+        previous: IMAGES of the partition's stored version: its captions by the same captioner are
+            kept for equal contents.
+        on_progress: called with (captions written, captions to write).
+
+    Returns:
+        the manifest, `caption_source` naming the captioner where it wrote. An image that cannot be
+        read any more keeps no caption, with a warning.
+    """
+    known: dict[str, str] = {}
+    if previous is not None:
+        of_captioner = previous.filter(pl.col("caption_source") == captioner.fingerprint)
+        known = dict(of_captioner.select("content_hash", "caption").iter_rows())
+    wanted = images.filter(pl.col("caption").is_null()).select("content_hash", "file").rows()
+    todo = {content_hash: file for content_hash, file in wanted if content_hash not in known}
+    reused = len(wanted) - sum(content_hash in todo for content_hash, _ in wanted)
+    written = 0
+    for done, (content_hash, file) in enumerate(todo.items(), start=1):
+        try:
+            known[content_hash] = captioner.caption(read_rgb(media / file))
+            written += 1
+        except MediaError as error:
+            _LOG.warning("no caption for %s: %s", file, error.reason)
+        if on_progress is not None:
+            on_progress(done, len(todo))
+    filled = pl.col("content_hash").replace_strict(known, default=None, return_dtype=pl.String)
+    new = pl.col("caption").is_null() & filled.is_not_null()
+    return Captioned(
+        IMAGES.check(
+            images.with_columns(
+                caption=pl.when(new).then(filled).otherwise("caption"),
+                caption_source=pl.when(new).then(pl.lit(captioner.fingerprint)).otherwise("caption_source"),
+            )
+        ),
+        written,
+        reused,
+    )

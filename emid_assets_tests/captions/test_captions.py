@@ -1,0 +1,161 @@
+"""Captions: the table's stay, the captioner's fill the gaps once, and a real model writes them."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from emid_assets.captions.base import CaptionerUnavailableError, load_captioner
+from emid_assets.captions.fill import fill_captions
+from emid_assets.store.schemas import IMAGES
+
+
+class Counting:
+    """A captioner that tells the size of an image, and counts what it is asked."""
+
+    def __init__(self, fingerprint: str = "counting@1") -> None:
+        self.fingerprint = fingerprint
+        self.asked = 0
+
+    def caption(self, image: Image.Image) -> str:
+        self.asked += 1
+        return f"{image.width} by {image.height}"
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> Path:
+    for name, width in (("a.png", 20), ("b.png", 30), ("c.png", 40)):
+        Image.new("RGB", (width, 10), "teal").save(tmp_path / name)
+    return tmp_path
+
+
+def manifest(**captions: str | None) -> pl.DataFrame:
+    schema = IMAGES.empty().schema
+    rows = [
+        {"image_id": name, "file": f"{name}.png", "content_hash": f"hash of {name}", "tag": "awe",
+         "caption": caption, "caption_source": caption and "table"}
+        for name, caption in captions.items()
+    ]  # fmt: skip
+    return pl.DataFrame([{column: row.get(column) for column in schema} for row in rows], schema=schema)
+
+
+def test_the_tables_captions_stay_and_the_gaps_are_filled_and_marked(media: Path) -> None:
+    found = fill_captions(manifest(a=None, b="my own words", c=None), media, Counting())
+    assert found.images.select("caption", "caption_source").rows() == [
+        ("20 by 10", "counting@1"), ("my own words", "table"), ("40 by 10", "counting@1"),
+    ]  # fmt: skip
+    assert (found.written, found.reused) == (2, 0)
+
+
+def test_a_second_run_asks_only_for_what_is_new_and_another_captioner_for_all(media: Path) -> None:
+    first = fill_captions(manifest(a=None, b="my own words"), media, Counting())
+    captioner = Counting()
+    second = fill_captions(manifest(a=None, b=None, c=None), media, captioner, first.images)
+    assert (second.written, second.reused, captioner.asked) == (2, 1, 2)
+    assert second.images["caption"].to_list() == ["20 by 10", "30 by 10", "40 by 10"]
+    other = fill_captions(manifest(a=None), media, Counting("counting@2"), first.images)
+    assert (other.written, other.reused) == (1, 0)
+    assert other.images["caption_source"].to_list() == ["counting@2"]
+
+
+def test_a_picture_that_is_gone_has_no_caption_and_a_warning(
+    media: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (media / "a.png").write_bytes(b"no picture any more")
+    found = fill_captions(manifest(a=None, c=None), media, Counting())
+    assert found.images["caption"].to_list() == [None, "40 by 10"]
+    assert found.images["caption_source"].to_list() == [None, "counting@1"]
+    assert "no caption for a.png" in caplog.text
+
+
+def test_a_model_that_is_not_there_is_an_error_that_names_the_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("transformers")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        CaptionerUnavailableError, match=r"caption_model = 'nobody/no-such-model' is no folder"
+    ):
+        load_captioner("nobody/no-such-model", "cpu")
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    captioner = load_captioner(str(tmp_path), "cpu")
+    with pytest.raises(CaptionerUnavailableError, match="cannot be loaded as a captioning model"):
+        captioner.caption(Image.new("RGB", (8, 8)))
+
+
+@pytest.fixture(scope="module")
+def tiny_blip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BLIP captioner of random weights and fourteen words, saved as `transformers` saves models."""
+    transformers = pytest.importorskip("transformers")
+    import torch
+
+    folder = tmp_path_factory.mktemp("tiny-blip")
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        "[DEC]",
+        "a",
+        "red",
+        "green",
+        "sea",
+        "sky",
+        "of",
+        "the",
+        "cat",
+    ]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    tokenizer = transformers.BertTokenizer(str(folder / "vocab.txt"))
+    tokenizer.save_pretrained(folder)
+    text = {
+        "vocab_size": len(words), "hidden_size": 16, "encoder_hidden_size": 16, "intermediate_size": 32,
+        "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 64, "bos_token_id": 5,
+        "eos_token_id": 3, "pad_token_id": 0, "sep_token_id": 3, "projection_dim": 16,
+    }  # fmt: skip
+    vision = {
+        "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "image_size": 32, "patch_size": 16, "projection_dim": 16,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    config = transformers.BlipConfig(text_config=text, vision_config=vision, projection_dim=16)
+    transformers.BlipForConditionalGeneration(config).save_pretrained(folder)
+    transformers.BlipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+def test_a_model_of_transformers_writes_one_line_and_the_same_one_again(tiny_blip: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    captioner = load_captioner(str(tiny_blip), "cpu")
+    caption = captioner.caption(image)
+    assert set(caption.split()) <= {"a", "red", "green", "sea", "sky", "of", "the", "cat"}
+    assert "\n" not in caption
+    again = load_captioner(str(tiny_blip), "cpu")
+    assert again.caption(image) == caption
+    assert again.fingerprint == captioner.fingerprint
+    assert captioner.fingerprint.startswith("tiny-blip")
+
+
+def test_the_captioners_words_are_those_of_the_model_asked_directly(tiny_blip: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 255, (40, 50, 3), dtype=np.uint8))
+    model = transformers.BlipForConditionalGeneration.from_pretrained(tiny_blip)
+    pixels = transformers.BlipImageProcessor.from_pretrained(tiny_blip)(images=image, return_tensors="pt")
+    tokens = model.generate(**pixels, max_new_tokens=40, num_beams=1, do_sample=False)
+    words = transformers.BertTokenizer.from_pretrained(tiny_blip).decode(tokens[0], skip_special_tokens=True)
+    assert load_captioner(str(tiny_blip), "cpu").caption(image) == words.strip()
+
+
+def test_other_weights_are_another_captioner(tiny_blip: Path, tmp_path: Path) -> None:
+    copy = tmp_path / tiny_blip.name
+    copy.mkdir()
+    for file in tiny_blip.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    assert load_captioner(str(copy), "cpu").fingerprint == load_captioner(str(tiny_blip), "cpu").fingerprint
+    weights = next(copy.glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    assert load_captioner(str(copy), "cpu").fingerprint != load_captioner(str(tiny_blip), "cpu").fingerprint
