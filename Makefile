@@ -9,7 +9,7 @@ MEDIA ?=
 PORT ?= 3000
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser demo test lint ui bench-peers clean
+.PHONY: help install browser demo test lint ui acceptance bench-peers clean
 
 help:  ## Show the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -49,6 +49,9 @@ lint: install  ## Ruff and strict types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+acceptance: install  ## The whole graph on 170 real tracks and 1,000 images of Debian packages (downloads 1 GB)
+	$(BIN)/python acceptance/run.py
 
 bench-peers: install  ## Measure the adapters against other recommenders, which get an environment of their own
 	test -x .peers/bin/python || $(PYTHON) -m venv .peers

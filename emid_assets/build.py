@@ -85,13 +85,18 @@ def run_build(options: Mapping[str, Any]) -> dict[str, str]:
                 raise BuildFailedError("\n".join(lines))
             if stage == "inventory":
                 _require_media(lake, settings.media_folder)
-    embedded = [*lake.versions("music_embeddings"), *lake.versions("image_embeddings")]
-    encoded = sum(int(str(version.metadata["encoded"])) for version in embedded)
+    tables = ("music_embeddings", "image_embeddings", "expansion_windows")
+    embedded = [version for table in tables for version in lake.versions(table)]
+    encoded, kept = (
+        sum(int(str(version.metadata[name])) for version in embedded) for name in ("encoded", "reused")
+    )
     pairs = lake.read("fused_pairs", columns=["clip_id"])
     rejected = lake.read("rejected_media", columns=["reason"])
     page = settings.lake_folder / "study" / "page" / "index.html"
     return {
-        "encoded": f"{encoded} files, {sum(version.rows for version in embedded) - encoded} kept",
+        "encoded": f"{encoded} clips, windows and images, {kept} kept",
+        "expanded": f"{sum(version.rows for version in lake.versions('expanded_clips'))} clips "
+        "(table expanded_clips)",
         "pairs": f"{pairs.height} of {pairs['clip_id'].n_unique()} clips (table fused_pairs)",
         "rejected": f"{rejected.height} media (table rejected_media)",
         "store": f"{lake.catalogue_path}  (duckdb -readonly, or duckdb.connect)",

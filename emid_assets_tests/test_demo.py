@@ -18,10 +18,14 @@ from emid_assets.store.duckdb_store import Lake
 from emid_assets.store.schemas import TABLES
 from emid_assets_tests.conftest import Checkout
 
+EXPANDED = 6
+"""Expanded clips of the sample: three windows each of the two recordings that clips are cut from."""
+
 
 def encoded_files(lake: Lake) -> int:
     """Files that the latest run of each embedding partition encoded."""
-    versions = [*lake.versions("music_embeddings"), *lake.versions("image_embeddings")]
+    tables = ("music_embeddings", "image_embeddings", "expansion_windows")
+    versions = [version for table in tables for version in lake.versions(table)]
     return sum(int(str(version.metadata["encoded"])) for version in versions)
 
 
@@ -34,17 +38,42 @@ def test_every_asset_is_stored_and_declared_as_it_is(demo: Checkout) -> None:
         assert name in empty or frame.height, name
 
 
-def test_every_clip_of_the_sample_has_three_pairs(demo: Checkout) -> None:
-    pairs = Lake(demo.demo_lake).read("fused_pairs")
-    assert pairs.height == 66
-    assert pairs.group_by("clip_id").len()["len"].to_list() == [3] * 22
+def test_every_clip_of_the_sample_original_or_expanded_has_three_pairs(demo: Checkout) -> None:
+    lake = Lake(demo.demo_lake)
+    pairs, originals, expanded = (
+        lake.read(name) for name in ("fused_pairs", "music_clips", "expanded_clips")
+    )
+    assert (originals.height, expanded.height) == (22, EXPANDED)
+    assert pairs.group_by("clip_id").len()["len"].to_list() == [3] * (22 + EXPANDED)
+    assert set(pairs["clip_id"]) == {*originals["clip_id"], *expanded["clip_id"]}
     assert set(pairs["rank"]) == {1, 2, 3}
+
+
+def test_the_report_counts_the_clips_before_and_after_expansion(demo: Checkout) -> None:
+    figures = Lake(demo.demo_lake).read("evaluation_report").filter(pl.col("section") == "counts")
+    of = {(system, metric): value for _, system, metric, value in figures.rows()}
+    assert (of["original_clips", "all"], of["music_clips", "all"]) == (22, 22 + EXPANDED)
+    assert of["music_clips", "beautiful"] > of["original_clips", "beautiful"] == 2
+    page = (demo.demo_lake / "report.html").read_text(encoding="utf-8")
+    assert "Clips before and after expansion" in page
+
+
+def test_an_expanded_clip_is_in_the_part_of_its_source(demo: Checkout) -> None:
+    lake = Lake(demo.demo_lake)
+    adapted = lake.read("adapted_embeddings", ["bmf"]).filter(pl.col("kind") == "music")
+    part = dict(adapted.select("item_id", "split").iter_rows())
+    for clip, source in lake.read("expanded_clips").select("clip_id", "source_clip_id").rows():
+        assert part[clip] == part[source] is not None
 
 
 def test_the_stored_pairs_are_the_methods_by_brute_force_in_float64(demo: Checkout) -> None:
     """METHOD's formulas written out once more, from the stored embeddings and manifests alone."""
     lake = Lake(demo.demo_lake)
-    music = lake.read("music_embeddings").join(lake.read("music_clips"), on="clip_id").sort("clip_id")
+    originals = lake.read("music_embeddings").join(lake.read("music_clips"), on="clip_id").sort("clip_id")
+    columns = ["clip_id", "emotion", "valence", "arousal", "embedding", "scale"]
+    music = pl.concat([originals.select(columns), lake.read("expanded_clips").select(columns)]).sort(
+        "clip_id"
+    )
     images = lake.read("image_embeddings").join(lake.read("images"), on="image_id").sort("image_id")
     X = music["embedding"].to_numpy().astype(np.float64) * music["scale"].to_numpy()[:, None]
     Y = images["embedding"].to_numpy().astype(np.float64) * images["scale"].to_numpy()[:, None]
@@ -52,20 +81,20 @@ def test_the_stored_pairs_are_the_methods_by_brute_force_in_float64(demo: Checko
     S = np.exp(logits - logits.max(axis=1, keepdims=True))
     S /= S.sum(axis=1, keepdims=True)
 
-    def standardized(frame: pl.DataFrame, label: str) -> np.ndarray:
-        counts = frame[label].value_counts().rows_by_key(label, unique=True)
+    def standardized(frame: pl.DataFrame, population: pl.DataFrame, label: str) -> np.ndarray:
+        counts = population[label].value_counts().rows_by_key(label, unique=True)
         weights = np.array(
             [
                 1 / counts[value][0] if isinstance(counts[value], tuple) else 1 / counts[value]
-                for value in frame[label]
+                for value in population[label]
             ]
         )
-        va = frame.select("valence", "arousal").to_numpy()
+        va = population.select("valence", "arousal").to_numpy()
         centre = np.average(va, axis=0, weights=weights)
         spread = np.sqrt(np.average((va - centre) ** 2, axis=0, weights=weights))
-        return (va - centre) / spread
+        return (frame.select("valence", "arousal").to_numpy() - centre) / spread
 
-    u, v = standardized(music, "emotion"), standardized(images, "tag")
+    u, v = standardized(music, originals, "emotion"), standardized(images, images, "tag")
     u /= np.linalg.norm(u, axis=1, keepdims=True)
     v /= np.linalg.norm(v, axis=1, keepdims=True)
     E = (1 + u @ v.T) / 2
@@ -110,7 +139,7 @@ def test_a_new_image_in_the_users_own_folder_is_the_only_file_encoded(
     assert encoded_files(lake) == 1
     assert "awe/new one.png" in lake.read("images", ["awe"])["image_id"]
     assert "awe/new one.png" in lake.read("similarity_matrix")["image_id"]
-    assert lake.read("fused_pairs").height == 2 * 22
+    assert lake.read("fused_pairs").height == 2 * (22 + EXPANDED)
     assert lake.read("trained_adapter")["history"].list.len().unique().to_list() == [3]
 
 
@@ -143,7 +172,9 @@ def test_a_query_by_a_file_ranks_as_the_stored_embeddings_do(demo: Checkout, tmp
     """A clip of the test split has no factors of its own, so its file must find what its stored row finds."""
     lake = Lake(demo.demo_lake)
     adapted = lake.read("adapted_embeddings", ["bmf"])
-    clip = adapted.filter((pl.col("kind") == "music") & (pl.col("split") == "test")).row(0, named=True)
+    whole = lake.read("music_clips").filter(pl.col("content_hash").str.len_chars() == 64)
+    of_test = adapted.filter((pl.col("kind") == "music") & (pl.col("split") == "test"))
+    clip = of_test.filter(pl.col("item_id").is_in(whole["clip_id"])).row(0, named=True)
     images = adapted.filter(pl.col("kind") == "image")
     scores = images["embedding"].to_numpy() @ np.array(clip["embedding"], dtype=np.float32)
     expected = images["item_id"].gather(np.argsort(-scores, kind="stable")[:5]).to_list()
@@ -164,9 +195,15 @@ def test_a_query_by_a_file_ranks_as_the_stored_embeddings_do(demo: Checkout, tmp
 
 def test_a_query_by_an_image_finds_clips_and_a_text_file_is_refused(demo: Checkout, tmp_path: Path) -> None:
     image = demo.folder / "emid_assets" / "sample" / "images" / "awe_nasa0.jpg"
-    printed = demo.run(f".venv/bin/emid query image '{image}' --network bmf --top 3")
-    clips = set(Lake(demo.demo_lake).read("music_clips")["clip_id"])
-    assert sum(clip in printed for clip in clips) == 3
+    lake, page = Lake(demo.demo_lake), tmp_path / "found.html"
+    found = json.loads(
+        demo.run(
+            f".venv/bin/emid query image '{image}' --network bmf --top 28 --json --html {page} 2>/dev/null"
+        )
+    )
+    clips = {*lake.read("music_clips")["clip_id"], *lake.read("expanded_clips")["clip_id"]}
+    assert {row["item_id"] for row in found} == clips
+    assert page.read_text(encoding="utf-8").count("data:audio/mpeg") == len(clips) == 22 + EXPANDED
     (tmp_path / "no music.mp3").write_text("words")
     finished = subprocess.run(
         demo.as_run(f".venv/bin/emid query music '{tmp_path}/no music.mp3'"),
@@ -183,7 +220,9 @@ def test_the_sweep_finds_the_builds_own_point(demo: Checkout, tmp_path: Path) ->
     points = pl.read_csv(table).filter((pl.col("alpha") == 0.6) & (pl.col("rescaling") == "candidate_minmax"))
     lake = Lake(demo.demo_lake)
     semantic = lake.read("similarity_matrix").filter(pl.col("rank") <= 3)
-    same = lake.read("fused_pairs").join(semantic, on=["clip_id", "image_id"], how="semi").height / 66
+    same = lake.read("fused_pairs").join(semantic, on=["clip_id", "image_id"], how="semi").height / (
+        66 + 3 * EXPANDED
+    )
     assert points["same_as_semantic"].to_list() == [pytest.approx(same)]
 
 

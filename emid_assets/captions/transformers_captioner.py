@@ -5,6 +5,7 @@ loads and that describes an image unasked (no prompt, no chat).
 """
 
 import hashlib
+import importlib
 import importlib.util
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +36,7 @@ class TransformersCaptioner:
         """
         if importlib.util.find_spec("transformers") is None:
             raise CaptionerUnavailableError(f"captions need the package transformers: {INSTALL_COMMAND}")
+        _transformers().logging.disable_progress_bar()
         folder = Path(model).expanduser()
         self._model_name = str(folder.resolve()) if folder.is_dir() else model
         try:
@@ -52,10 +54,8 @@ class TransformersCaptioner:
                 with file.open("rb") as content:
                     digest.update(hashlib.file_digest(content, "sha256").digest())
             return f"{folder.name}@{digest.hexdigest()[:12]}"
-        from transformers import AutoConfig
-
         try:
-            config = AutoConfig.from_pretrained(self._model_name)
+            config = _transformers().AutoConfig.from_pretrained(self._model_name)
         except (OSError, ValueError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise CaptionerUnavailableError(
@@ -66,12 +66,12 @@ class TransformersCaptioner:
     @cached_property
     def _parts(self) -> tuple[Any, Any, Any]:
         """Model, image processor and tokenizer."""
-        from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
-
+        package, name = _transformers(), self._model_name
         try:
-            model = AutoModelForImageTextToText.from_pretrained(self._model_name, dtype=torch.float32)
-            processor = AutoImageProcessor.from_pretrained(self._model_name)
-            tokenizer = AutoTokenizer.from_pretrained(self._model_name)
+            model = package.AutoModelForImageTextToText.from_pretrained(name, dtype=torch.float32)
+            # Pillow's resampling, whether torchvision is there or not: the same pixels, the same words.
+            processor = package.AutoImageProcessor.from_pretrained(name, backend="pil")
+            tokenizer = package.AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError, ImportError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise CaptionerUnavailableError(
@@ -87,3 +87,8 @@ class TransformersCaptioner:
         tokens = model.generate(pixel_values=pixels, max_new_tokens=MAX_TOKENS, num_beams=1, do_sample=False)
         words: str = tokenizer.decode(tokens[0], skip_special_tokens=True)
         return " ".join(words.split())
+
+
+def _transformers() -> Any:
+    """The package, which is large, optional and not typed."""
+    return importlib.import_module("transformers")

@@ -18,6 +18,7 @@ import polars as pl
 from emid_assets.affect.emotions import MUSIC_EMOTIONS
 from emid_assets.media.audio import audio_length
 from emid_assets.media.errors import MediaError
+from emid_assets.media.folder import SUBFOLDERS
 from emid_assets.store.schemas import EXPANDED_CLIPS, EXPANSION_WINDOWS, MUSIC_CLIPS, MUSIC_EMBEDDINGS
 
 WINDOW_COLUMNS = ["clip_id", "file", "start_s", "duration_s", "content_hash"]
@@ -90,12 +91,13 @@ def cut_windows(
         except MediaError as error:
             unreadable.append((file, error.reason))
             continue
+        below = file.removeprefix(f"{SUBFOLDERS['music']}/")
         of_recording = clips.filter(pl.col("recording") == recording).select("start_s", "duration_s").rows()
         for number in range(max(0, math.floor((length_s - window_s) / hop_s + 1e-9) + 1)):
             start_s = round(number * hop_s, 6)
             if not any(_overlap(start_s, window_s, start, length) for start, length in of_recording):
                 window = f"#t={start_s}+{window_s}"
-                rows.append((f"{file}{window}", file, start_s, window_s, recording + window))
+                rows.append((f"{below}{window}", file, start_s, window_s, recording + window))
     schema = {name: EXPANSION_WINDOWS.columns[name][0] for name in WINDOW_COLUMNS}
     return pl.DataFrame(rows, schema=schema, orient="row").sort("file", "start_s"), unreadable
 

@@ -12,7 +12,14 @@ from emid_assets.definitions import build_definitions
 from emid_assets.defs.embeddings import embedding_failures
 from emid_assets.matching.row_sums import row_sums
 from emid_assets.store.duckdb_store import Lake
-from emid_assets.store.schemas import IMAGE_EMBEDDINGS, IMAGES, MUSIC_CLIPS, MUSIC_EMBEDDINGS, TableSchema
+from emid_assets.store.schemas import (
+    EXPANSION_WINDOWS,
+    IMAGE_EMBEDDINGS,
+    IMAGES,
+    MUSIC_CLIPS,
+    MUSIC_EMBEDDINGS,
+    TableSchema,
+)
 
 DIMENSION = 16
 CLIPS = {"calm": 5, "sad": 4}
@@ -58,6 +65,7 @@ def lake(tmp_path: Path) -> Lake:
             MUSIC_CLIPS, clip_id=ids, emotion=[emotion] * count, valence=valence, arousal=arousal
         )
         lake.write("music_clips", emotion, clips)
+        lake.write("expansion_windows", emotion, EXPANSION_WINDOWS.empty(DIMENSION), facts)
     for seed, (tag, count) in enumerate(TAGS.items(), start=10):
         ids = [f"{tag}/{number}.jpg" for number in range(count)]
         lake.write("image_embeddings", tag, embeddings(IMAGE_EMBEDDINGS, ids, seed, 1.0), facts)
@@ -161,6 +169,8 @@ def test_shards_of_the_images_give_the_same_candidates_as_one_piece(lake: Lake) 
     whole = lake.read("similarity_matrix", ["sad"])
     definitions = build_definitions(lake=str(lake.root), candidates=20, image_shards=3)
     with dg.DagsterInstance.ephemeral() as instance:
+        expansion = definitions.resolve_job_def("expand")
+        assert expansion.execute_in_process(partition_key="sad", instance=instance).success
         shards = definitions.resolve_job_def("match_shards")
         assert shards.partitions_def is not None
         for key in shards.partitions_def.get_partition_keys():

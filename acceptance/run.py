@@ -1,0 +1,162 @@
+"""The acceptance run: the whole graph on 170 real tracks and 1,000 real images, measured.
+
+    python acceptance/run.py [--cache DIR] [--tracks N] [--images N]
+
+Belongs here: running `emid build` on the folder that `media` lays out, watching its memory, and
+saying what came of it. It ends with an error where the result is not what is promised.
+"""
+
+import argparse
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+from dagster import DagsterInstance
+from media import fetch, lay_out
+
+from emid_assets.media.expansion import counts_table, expansion_counts
+from emid_assets.store.duckdb_store import Lake
+
+HOP_S = 5.0
+"""Half as many windows as the default gives: enough to choose 2,300 from."""
+EXPANDED = 2_300
+LEAST_EXPANDED = 2_000
+LEAST_IMAGES = 1_000
+MINUTES = 40
+SAMPLE_EVERY_S = 0.1
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Resident memory of a process and its children over time: seconds since 1970, and MB."""
+
+    times: list[float]
+    megabytes: list[float]
+
+    def peak(self, start: float, end: float) -> float:
+        """The largest sample between two times, or the nearest one where there is none between."""
+        first = min(bisect_left(self.times, start), len(self.times) - 1)
+        last = max(bisect_right(self.times, end), first + 1)
+        return max(self.megabytes[first:last])
+
+
+def watch(process: subprocess.Popen[bytes], memory: Memory) -> None:
+    """Sample the memory of a process and its children until it ends."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while process.poll() is None:
+        total = 0
+        try:
+            tree = [str(process.pid)]
+            for task in Path(f"/proc/{process.pid}/task").iterdir():
+                tree += (task / children.name).read_text().split()
+            for pid in tree:
+                total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # one of them ended while it was looked at
+        memory.times.append(time.time())
+        memory.megabytes.append(total / 1e6)
+        time.sleep(SAMPLE_EVERY_S)
+
+
+def build(media: Path, lake: Path, target: int) -> tuple[float, float, Memory]:
+    """Run `emid build`: its seconds, its CPU seconds and its memory over time.
+
+    Raises:
+        SystemExit: the build failed.
+    """
+    command = [sys.executable, "-m", "emid_assets.cli", "build", "--media", media, "--lake", lake]
+    command += ["--expansion-hop-s", str(HOP_S), "--expansion-target", str(target)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("EMID_")}
+    environment.pop("DAGSTER_HOME", None)
+    memory = Memory([], [])
+    start = time.monotonic()
+    process = subprocess.Popen([str(part) for part in command], env=environment)
+    watcher = threading.Thread(target=watch, args=(process, memory))
+    watcher.start()
+    status = process.wait()
+    watcher.join()
+    seconds = time.monotonic() - start
+    if status:
+        raise SystemExit(f"emid build ended with exit status {status}")
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return seconds, usage.ru_utime + usage.ru_stime, memory
+
+
+def print_assets(lake: Path, memory: Memory) -> None:
+    """Time and peak memory of every asset, all its partitions together, from Dagster's own records."""
+    seconds: dict[str, float] = defaultdict(float)
+    peaks: dict[str, float] = defaultdict(float)
+    partitions: dict[str, int] = defaultdict(int)
+    with DagsterInstance.from_config(str(lake / "dagster")) as instance:
+        for run in reversed(instance.get_runs()):
+            for step in instance.get_run_step_stats(run.run_id):
+                if step.start_time is None or step.end_time is None:
+                    continue
+                seconds[step.step_key] += step.end_time - step.start_time
+                peaks[step.step_key] = max(peaks[step.step_key], memory.peak(step.start_time, step.end_time))
+                partitions[step.step_key] += 1
+    print(f"\n{'asset':<22}{'partitions':>11}{'seconds':>10}{'peak MB':>10}")
+    for asset in seconds:
+        print(f"{asset:<22}{partitions[asset]:>11}{seconds[asset]:>10.1f}{peaks[asset]:>10.0f}")
+
+
+def main() -> None:
+    """Fetch, lay out, build, and say what came of it."""
+    parser = argparse.ArgumentParser(description="The whole graph on real music and pictures, measured.")
+    parser.add_argument("--cache", type=Path, default=Path(".emid/acceptance"), help="Folder for all of it.")
+    parser.add_argument("--tracks", type=int, help="Only so many tracks; then nothing is promised.")
+    parser.add_argument("--images", type=int, help="Only so many images; then nothing is promised.")
+    given = parser.parse_args()
+    cache = given.cache.resolve()
+    media, lake_folder = cache / "media", cache / "lake"
+    lay_out(fetch(cache), media, given.tracks, given.images)
+    shutil.rmtree(lake_folder, ignore_errors=True)
+    tracks = sum(1 for path in (media / "music").rglob("*") if path.is_file())
+    is_whole = given.tracks is None and given.images is None
+    seconds, cpu_seconds, memory = build(media, lake_folder, tracks + (EXPANDED if is_whole else 5 * tracks))
+
+    lake = Lake(lake_folder)
+    clips, expanded, images = lake.read("music_clips"), lake.read("expanded_clips"), lake.read("images")
+    rejected, pairs = lake.read("rejected_media"), lake.read("fused_pairs")
+    columns = ["emotion", "is_original_clip"]
+    print(f"\n{tracks} tracks, {clips.height} usable; {images.height} usable images")
+    print(f"{expanded.height} expanded clips, {pairs.height} pairs\n")
+    print(counts_table(expansion_counts(pl.concat([clips.select(columns), expanded.select(columns)]))))
+    by_tag = images.group_by("tag").len().sort("tag").rows()
+    print("\nimages:", ", ".join(f"{tag} {count}" for tag, count in by_tag))
+    print(f"\nrejected: {rejected.height}")
+    for item, reason in rejected.select("item_id", "reason").rows():
+        print(f"  {item}: {reason}")
+    print_assets(lake_folder, memory)
+    print(
+        f"\n{seconds / 60:.1f} minutes, {cpu_seconds / 60:.1f} CPU minutes on {os.cpu_count()} processors, "
+        f"peak {max(memory.megabytes):.0f} MB "
+        f"(the process and its workers together, looked at every {SAMPLE_EVERY_S:g} s)"
+    )
+    print(f"report: {lake_folder / 'report.html'}")
+    if is_whole:
+        promises = {
+            f"at least {LEAST_EXPANDED} expanded clips": expanded.height >= LEAST_EXPANDED,
+            f"at least {LEAST_IMAGES} images": images.height >= LEAST_IMAGES,
+            f"at most {MINUTES} minutes": seconds <= 60 * MINUTES,
+            "every clip paired": pairs["clip_id"].n_unique() == clips.height + expanded.height,
+            "a reason for each rejection": rejected["reason"].null_count() == 0,
+        }
+        for promise, is_kept in promises.items():
+            print(f"{'kept' if is_kept else 'BROKEN'}: {promise}")
+        if not all(promises.values()):
+            raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
