@@ -33,6 +33,9 @@ DEFAULT_LIMITS = MediaLimits()
 _BLOCK = 1 << 20
 # Decoders may give a few frames less than a header promises; a truncated file lacks far more.
 _MISSING_S = 0.1
+# Some Ogg encoders set the end mark on the last pages and not on the very last: decoding ends with the
+# first of them, and the header's length is that of the last. (That the mark is there is checked.)
+_MISSING_OGG_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -80,13 +83,13 @@ def probe_audio(
             peak = float(np.maximum(peak, np.maximum(block.max(), -block.min())))
             if not math.isfinite(peak):
                 raise MediaError("audio has samples that are not finite (NaN or infinity)")
-        if frames < last - first - _MISSING_S * audio.rate:
+        if frames < last - first - audio.missing_s * audio.rate:
             raise MediaError(
                 f"audio is truncated: {frames / audio.rate:.2f} of {clip_s:.2f} s could be decoded"
             )
         if peak <= limits.silence_peak:
             raise MediaError(f"audio is silent: no sample is above {limits.silence_peak:g} of full scale")
-        return AudioFacts(clip_s, audio.rate, audio.channels)
+        return AudioFacts(frames / audio.rate, audio.rate, audio.channels)
 
 
 def read_header(path: Path) -> AudioFacts:
@@ -235,6 +238,12 @@ class _Audio:
     @property
     def length_s(self) -> float:
         return self.frames / self.rate
+
+    @property
+    def missing_s(self) -> float:
+        """Seconds by which a whole file may be shorter than its header says."""
+        is_ogg = not self._by_pyav and self._closing.format == "OGG"
+        return _MISSING_OGG_S if is_ogg else _MISSING_S
 
     def window(self, start_s: float, duration_s: float | None) -> tuple[int, int]:
         """First and last-but-one frame of a window of the file."""
