@@ -339,10 +339,15 @@ def serve(file_descriptor: int) -> None:
         Connection(os.dup(file_descriptor)) as connection,
     ):
         while True:
-            prepare: Prepare = connection.recv()
-            connection.send_bytes(b"ready")
-            while (item := connection.recv()) is not None:
-                _answer(connection, ours, prepare, item)
+            _serve_job(connection, ours)
+
+
+def _serve_job(connection: Connection, ours: socket) -> None:
+    """One job's items; what its `prepare` has kept of the files goes with it."""
+    prepare: Prepare = connection.recv()
+    connection.send_bytes(b"ready")
+    while (item := connection.recv()) is not None:
+        _answer(connection, ours, prepare, item)
 
 
 def _answer(connection: Connection, ours: socket, prepare: Prepare, item: MediaItem) -> None:
