@@ -2,7 +2,7 @@
 
     python acceptance/run.py [--cache DIR] [--tracks N] [--images N]
 
-Belongs here: running `emid build` on the folder that `media` lays out, watching its memory, and
+Belongs here: running `emid build` on the folder that `real_media` lays out, watching its memory, and
 saying what came of it. It ends with an error where the result is not what is promised.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import polars as pl
 from dagster import DagsterInstance
-from media import fetch, lay_out
+from real_media import fetch, lay_out
 
 from emid_assets.media.expansion import counts_table, expansion_counts
 from emid_assets.store.duckdb_store import Lake
