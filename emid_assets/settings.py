@@ -199,7 +199,11 @@ def allowed_range(name: str) -> str:
         return "auto, cpu, mps, cuda or cuda:N"
     low = field.get("minimum", field.get("exclusiveMinimum"))
     if low is None:
-        other = {"imagebind_checkpoint": "a file", "study_contact": "text", "caption_model": "a folder or a name"}
+        other = {
+            "imagebind_checkpoint": "a file",
+            "study_contact": "text",
+            "caption_model": "a folder or a name",
+        }
         return other.get(name, "a folder")
     return f"{'above ' if 'exclusiveMinimum' in field else ''}{low} to {field['maximum']}"
 
