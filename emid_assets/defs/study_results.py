@@ -36,9 +36,9 @@ def study_results(
         from emid_assets.study.statistics import analyse, lme4_rows
 
         folder = settings.lake_folder / STUDY_FOLDER
-        designs = [design.frame() for design in DesignFiles(folder).values()]
-        results = analyse(study_answers, pl.concat(designs), settings.seed)
-        lme4_rows(study_answers).write_csv(folder / CHOICES_FILE)
+        designs = pl.concat([design.frame() for design in DesignFiles(folder).values()])
+        results = analyse(study_answers, designs, settings.seed)
+        lme4_rows(study_answers, designs).write_csv(folder / CHOICES_FILE)
         metadata = {"choices": dg.MetadataValue.path(folder / CHOICES_FILE), **_shown(results)}
     return dg.MaterializeResult(
         value=results,

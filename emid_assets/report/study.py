@@ -66,6 +66,8 @@ def study_section(results: pl.DataFrame) -> dict[str, Any]:
                                "low", "high")  # fmt: skip
     return section | {
         "chance": chance,
+        "tied": _tied_trials(results),
+        "trials": shares["trials"][0],
         "participants": shares["participants"][0],
         "clips": shares["clips"][0],
         "few": min(shares["participants"][0], shares["clips"][0]) < FEW,
@@ -97,6 +99,12 @@ def _exclusions(results: pl.DataFrame) -> list[dict[str, Any]]:
     rows = results.filter(analysis="exclusions").pivot("measure", index="note", values="estimate")
     kept = rows.filter((pl.col("participants") > 0) | pl.col("note").is_in(["answered", "analysed"]))
     return kept.rename({"note": "reason"}).rows(named=True)
+
+
+def _tied_trials(results: pl.DataFrame) -> int:
+    """Analysed trials in which two conditions wanted the same image."""
+    counted = _of(results, ALL, "exclusions", "trials").filter(pl.col("note").str.contains("the same image"))
+    return int(counted["estimate"].sum())
 
 
 def _shares(results: pl.DataFrame, scopes: Iterable[str]) -> pl.DataFrame:

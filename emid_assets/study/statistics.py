@@ -135,9 +135,10 @@ def in_order(conditions: set[str]) -> list[str]:
 INATTENTIVE = "failed an attention check: participant left out"
 NO_CHOICE = "made no choice: trial left out"
 ANALYSED, UNCHECKED = "analysed", "of these, met no attention check"
+TIED = "of these, two conditions wanted the same image, and one of them showed its next"
 
 
-def exclude(answers: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+def exclude(answers: pl.DataFrame, design: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The choices that count, and how many were left out for which reason.
 
     **Choice**: one failed attention check excludes the participant with all trials. `analyse` also
@@ -145,6 +146,7 @@ def exclude(answers: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
 
     Args:
         answers: frame STUDY_ANSWERS, of one design.
+        design: frame LISTENING_STUDY, for its ties.
 
     Returns:
         The rows of `answers` that are choices of participants who failed no check; and columns
@@ -161,12 +163,17 @@ def exclude(answers: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         NO_CHOICE: attentive.filter(pl.col("chosen_condition").is_null()),
         ANALYSED: kept,
         UNCHECKED: kept.join(checks, on="participant_id", how="anti"),
+        TIED: kept.join(_tied(design), on="trial_id", how="semi"),
     }
     return kept, pl.DataFrame(
         [(reason, rows["participant_id"].n_unique(), rows.height) for reason, rows in counted.items()],
         schema={"reason": pl.String, "participants": pl.Int64, "trials": pl.Int64},
         orient="row",
     )
+
+
+def _tied(design: pl.DataFrame) -> pl.DataFrame:
+    return design.filter(pl.col("tied_with").list.len() > 0)
 
 
 # --- shares --------------------------------------------------------------------------------------
@@ -465,17 +472,16 @@ def analyse(
 def _analyse_design(
     answers: pl.DataFrame, design: pl.DataFrame, seed: int, replicates: int
 ) -> list[dict[str, Any]]:
-    kept, excluded = exclude(answers)
+    kept, excluded = exclude(answers, design)
     rows = [
         _row("exclusions", "descriptive", ALL, measure=unit, estimate=count, note=reason)
         for reason, participants, trials in excluded.rows()
         for unit, count in (("participants", participants), ("trials", trials))
     ]
-    tied = design.filter(pl.col("tied_with").list.len() > 0)
     scopes = {
         ALL: kept,
         EVERYONE: answers.filter(~pl.col("is_attention_check")).drop_nulls("chosen_condition"),
-        UNTIED: kept.join(tied, on="trial_id", how="anti"),
+        UNTIED: kept.join(_tied(design), on="trial_id", how="anti"),
         UNSEEN: kept.join(design.filter(split="test"), on="trial_id", how="semi"),
     }
     scopes = {scope: rows for scope, rows in scopes.items() if scope == ALL or rows.height != kept.height}
@@ -495,20 +501,26 @@ def _analyse_design(
     return rows
 
 
-def lme4_rows(answers: pl.DataFrame) -> pl.DataFrame:
+def lme4_rows(answers: pl.DataFrame, designs: pl.DataFrame) -> pl.DataFrame:
     """A row for each image of each analysed trial, as R's `lme4::glmer` takes them.
 
     Args:
         answers: frame STUDY_ANSWERS.
+        designs: frames LISTENING_STUDY of the designs, one after the other.
 
     Returns:
-        Columns `design`, `participant`, `clip`, `trial`, `emotion`, `condition`, `position` (from 1),
-        `chosen` (0 or 1), `alternatives` (k), `response_ms`, `language`.
+        Columns `design`, `participant`, `clip`, `trial`, `emotion`, `split`, `tied` (0 or 1: two
+        conditions wanted the same image), `condition`, `position` (from 1), `chosen` (0 or 1),
+        `alternatives` (k), `response_ms`, `language`.
     """
-    kept = pl.concat([exclude(of_design)[0] for _, of_design in answers.group_by("design_hash")] or [answers])
+    trial = ["design_hash", "trial_id"]
+    kept = [exclude(of_design, designs)[0] for _, of_design in answers.group_by("design_hash")]
     return (
-        kept.sort("design_hash", "participant_id", "trial_id")
+        pl.concat(kept or [answers])
+        .sort("design_hash", "participant_id", "trial_id")
+        .join(designs.select(*trial, "split").unique(trial), on=trial, how="left", maintain_order="left")
         .with_columns(
+            pl.col("trial_id").is_in(_tied(designs)["trial_id"].implode()).cast(pl.Int8).alias("tied"),
             pl.col("conditions").list.len().alias("alternatives"),
             pl.int_ranges(1, pl.col("conditions").list.len() + 1).alias("position"),
             pl.col("conditions").alias("condition"),
@@ -520,6 +532,8 @@ def lme4_rows(answers: pl.DataFrame) -> pl.DataFrame:
             pl.col("clip_id").alias("clip"),
             pl.col("trial_id").alias("trial"),
             "emotion",
+            "split",
+            "tied",
             "condition",
             "position",
             (pl.col("condition") == pl.col("chosen_condition")).cast(pl.Int8).alias("chosen"),

@@ -111,6 +111,15 @@ def test_what_was_left_out_is_said_with_its_reason(page: Page) -> None:
     assert selection == "with those who failed an attention check"
 
 
+def test_ties_are_warned_of(page_of: PageOf, page: Page) -> None:
+    assert "wanted the same image" not in page.all("main")[0].text
+    trials = ["trial a", "trial b", "trial c"]
+    given = answers([answer(person, trial, "fused") for person in "xy" for trial in trials])
+    warned = page_of(analyse(given, design(trials, tied=["trial a"]), replicates=50))
+    said = " ".join(warned.all("main")[0].text.split())
+    assert "In 2 of the 6 trials two conditions wanted the same image" in said
+
+
 def test_few_answers_are_called_few(page: Page) -> None:
     assert any("they say little about people" in strong.text for strong in page.all("strong"))
 

@@ -317,7 +317,8 @@ def test_exclusions_are_counted_with_their_reason() -> None:
     ]
     rows += [answer("good", "trial c", None)]
     rows += [check("good", 1, True), check("careless", 1, True), check("careless", 2, False)]
-    kept, counted = exclude(answers(rows))
+    planned = design([*trials, "trial c"], tied=["trial b"])
+    kept, counted = exclude(answers(rows), planned)
     assert sorted(kept["participant_id"].unique()) == ["good", "unchecked"]
     assert {reason: (people, count) for reason, people, count in counted.rows()} == {
         "answered": (3, 7),
@@ -325,8 +326,9 @@ def test_exclusions_are_counted_with_their_reason() -> None:
         "made no choice: trial left out": (1, 1),
         "analysed": (2, 4),
         "of these, met no attention check": (1, 2),
+        "of these, two conditions wanted the same image, and one of them showed its next": (2, 2),
     }
-    results = analyse(answers(rows), design([*trials, "trial c"]), replicates=50)
+    results = analyse(answers(rows), planned, replicates=50)
     assert figure(results, analysis="exclusions", measure="participants",
                   note="failed an attention check: participant left out")["estimate"] == 1  # fmt: skip
     everyone = figure(
@@ -363,7 +365,7 @@ def test_each_design_is_analysed_by_itself_the_one_answered_last_first() -> None
     for given in (old, new):
         alone = analyse(answers(given), designs, replicates=50)
         assert together.filter(design_hash=alone["design_hash"][0]).equals(alone)
-    assert lme4_rows(answers([*old, *new]))["design"].value_counts(sort=True).rows() == [
+    assert lme4_rows(answers([*old, *new]), designs)["design"].value_counts(sort=True).rows() == [
         ("old", 24),
         (DESIGN, 16),
     ]
@@ -373,7 +375,7 @@ def test_no_answers_give_an_empty_table() -> None:
     results = analyse(answers([]), design(["trial a"]))
     assert results.is_empty()
     assert STUDY_RESULTS.differences(results) == []
-    assert lme4_rows(answers([])).is_empty()
+    assert lme4_rows(answers([]), design(["trial a"])).is_empty()
 
 
 def test_answers_that_are_all_left_out_give_the_reasons_and_nothing_else() -> None:
@@ -416,12 +418,14 @@ def test_answers_that_cannot_be_are_refused_by_name() -> None:
 
 def test_the_rows_for_lme4_have_one_choice_in_each_trial(study: tuple[pl.DataFrame, pl.DataFrame]) -> None:
     given, _ = study
-    rows = lme4_rows(given)
+    trials = given["trial_id"].unique().sort().to_list()
+    rows = lme4_rows(given, design(trials, tied=trials[:3]))
     assert rows.columns == [
-        "design", "participant", "clip", "trial", "emotion", "condition", "position", "chosen",
-        "alternatives", "response_ms", "language",
+        "design", "participant", "clip", "trial", "emotion", "split", "tied", "condition", "position",
+        "chosen", "alternatives", "response_ms", "language",
     ]  # fmt: skip
     assert rows.height == 4 * given.height
+    assert rows.filter(tied=1)["trial"].unique().sort().to_list() == trials[:3]
     of_trial = rows.group_by("participant", "trial").agg(pl.col("chosen").sum(), pl.col("position").sort())
     assert of_trial["chosen"].to_list() == [1] * given.height
     assert of_trial["position"].to_list() == [[1, 2, 3, 4]] * given.height
