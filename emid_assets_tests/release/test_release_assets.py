@@ -9,6 +9,7 @@ import pytest
 from emid_assets.definitions import build_definitions
 from emid_assets.media.manifest import take_inventory
 from emid_assets.store.duckdb_store import WHOLE_TABLE, Lake
+from emid_assets.store.schemas import EXPANDED_CLIPS
 from emid_assets_tests.release.conftest import SmallSet
 
 
@@ -18,6 +19,7 @@ def lake(small_set: SmallSet, tmp_path: Path) -> Lake:
     lake.write("media_inventory", WHOLE_TABLE, take_inventory(small_set.media, workers=0))
     for (emotion,), clips in small_set.music_clips.group_by("emotion"):
         lake.write("music_clips", str(emotion), clips)
+        lake.write("expanded_clips", str(emotion), EXPANDED_CLIPS.empty())
         pairs = small_set.pairs.join(clips, on="clip_id", how="semi")
         lake.write("fused_pairs", str(emotion), pairs)
     for (tag,), images in small_set.images.group_by("tag"):
