@@ -29,6 +29,9 @@ CHUNK = 256
 LANES = 64
 """Columns compared with the threshold at once."""
 
+SEED_STEPS = 12
+"""Halvings of the range of scores in which a first threshold is looked for."""
+
 # Scores are finite (the caller checks), and -inf stands only in empty slots, which are compared and
 # never added: sums may be reordered, infinities may not be assumed away.
 _FAST_MATH = {"reassoc", "contract", "nsz", "arcp", "nnan"}
@@ -47,6 +50,13 @@ def _compiled(function: _F) -> _F:
 def absorb(scores: NDArray[np.float32], first_column: int, state: RowState) -> None:
     """Fold a block of scores into the state of its rows, in place; see `plain.absorb`."""
     _absorb(scores, first_column, state.maximum, state.sum_exp, state.ids, state.scores)
+
+
+def norms(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n,) float32 norms of the rows."""
+    result = np.empty(len(rows), dtype=np.float32)
+    _norms(rows, result)
+    return result
 
 
 def exact_scores(
@@ -129,17 +139,28 @@ def _insert(
 
 @_compiled
 def _seed_threshold(row: NDArray[np.float32], groups: NDArray[np.float32], width: int) -> np.float32:
-    """A threshold that at least `width` columns of an untouched row exceed, found by one vectorised pass.
+    """A threshold that at least `width` columns of an untouched row exceed, found by vectorised passes.
 
-    The columns fall into more groups than slots; the width-th largest group maximum is reached by
-    at least `width` columns.
+    The columns fall into more groups than slots; halving finds a value that the maxima of at least
+    `width` groups exceed, and of not many more.
     """
     count = groups.shape[0]
     groups[:] = row[:count]
     for start in range(count, row.shape[0] - count + 1, count):
         for j in range(count):
             groups[j] = row[start + j] if row[start + j] > groups[j] else groups[j]
-    return np.nextafter(np.partition(groups, count - width)[count - width], np.float32(-np.inf))  # type: ignore[no-any-return]
+    low = np.nextafter(np.min(groups), np.float32(-np.inf))
+    high = np.max(groups)
+    for _ in range(SEED_STEPS):
+        middle = np.float32(0.5) * (low + high)
+        above = 0
+        for j in range(count):
+            above += groups[j] > middle
+        if above >= width:
+            low = middle
+        else:
+            high = middle
+    return low  # type: ignore[no-any-return]
 
 
 @_compiled
@@ -202,6 +223,16 @@ def _absorb(
             total += np.float64(part)
         maximum[i] = np.float64(top)
         sum_exp[i] = total
+
+
+@_compiled
+def _norms(rows: NDArray[np.float32], result: NDArray[np.float32]) -> None:
+    for i in range(rows.shape[0]):
+        row = rows[i]
+        total = np.float32(0.0)
+        for j in range(row.shape[0]):
+            total += row[j] * row[j]
+        result[i] = math.sqrt(total)
 
 
 @_compiled

@@ -80,7 +80,9 @@ class NumpyProduct:
     ) -> NDArray[np.float32]:
         """Scores, in `scratch`."""
         scores = scratch[: len(rows) * columns.shape[1]].reshape(len(rows), -1)
-        np.matmul(rows, columns, out=scores)
+        # Columns that are not finite, or overflow, are found and named by who asks for the scores.
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.matmul(rows, columns, out=scores)
         return scores
 
 

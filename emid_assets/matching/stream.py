@@ -9,7 +9,7 @@ a caller that wants ties broken by a name sorts the columns by it, or passes eac
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -28,8 +28,8 @@ SMALL_PROBLEM = 2e11
 """FLOP under which numpy alone is used: a second of it, less than loading anything faster takes."""
 
 TILE_ROWS = 512
-TILE_COLUMNS = 2048
-"""The block of scores that is held per thread (4 MB): it stays in the cache between product and epilogue."""
+TILE_COLUMNS = 4096
+"""The block of scores that is held per thread (8 MB): it stays in the cache between product and epilogue."""
 
 LARGEST_SCORE = 1e37
 """Scores must stay well inside float32."""
@@ -218,7 +218,7 @@ def stream_row_groups(
         k: as in `top_k_softmax`.
         memory_mb: what may be held at once, in MB, beside what the libraries themselves take.
         column_ids: as in `top_k_softmax`; held as it is.
-        threads: as in `top_k_softmax`; each takes its own tiles out of the memory.
+        threads: as in `top_k_softmax`; fewer where their tiles would take more than half of the memory.
         product: as in `top_k_softmax`.
         backend: as in `top_k_softmax`.
 
@@ -228,7 +228,9 @@ def stream_row_groups(
     Raises:
         MatchingError: as `top_k_softmax`, or the memory is too small for one row and one tile.
     """
-    threads = threads or usable_processors()
+    # Where there are many processors and little memory, half of it at most goes to the threads' tiles.
+    most = max(1, int(memory_mb * 1e6 / 2 / _tile_bytes(X.shape[1])))
+    threads = min(threads or usable_processors(), most)
     rows, columns = fit_memory(memory_mb, X.shape[1], k, threads)
     parts = ArrayParts(Y, columns) if isinstance(Y, np.ndarray) else Y
     for start in range(0, len(X), rows):
@@ -251,8 +253,7 @@ def fit_memory(memory_mb: float, dimension: int, k: int, threads: int) -> tuple[
     Raises:
         MatchingError: the memory is too small for one row and one tile.
     """
-    # Per thread a block of scores twice (oneDNN takes its own) and a reordered tile.
-    tiles = threads * 4 * (2 * TILE_ROWS * TILE_COLUMNS + TILE_COLUMNS * dimension)
+    tiles = threads * _tile_bytes(dimension)
     left = memory_mb * 1e6 - tiles
     # A row: itself, its wide state, its final state, and what settling takes.
     per_row = 4 * dimension + 48 * (k + SPARE_SLOTS)
@@ -260,6 +261,11 @@ def fit_memory(memory_mb: float, dimension: int, k: int, threads: int) -> tuple[
     if rows < 1 or columns < 1:
         raise MatchingError(f"{memory_mb} MB is too little: {tiles / 1e6:.0f} MB of tiles come first")
     return rows, columns
+
+
+def _tile_bytes(dimension: int) -> int:
+    """What a thread holds: a block of scores twice (oneDNN takes its own) and a reordered tile."""
+    return 4 * (2 * TILE_ROWS * TILE_COLUMNS + TILE_COLUMNS * dimension)
 
 
 class ArrayParts:
@@ -351,20 +357,24 @@ class _Rows:
     def _work(self, worker: int, first_column: int, first: int, part: NDArray[np.float32]) -> None:
         for start in range(0, len(part), self._tile_columns):
             tile = np.ascontiguousarray(part[start : start + self._tile_columns])
-            # Just before the product reads the tile anyway: a pass of its own costs 4 %.
-            largest = float(checked_norms(tile, "Y", first + start).max(initial=0.0))
-            if self._row_norm * largest > LARGEST_SCORE:
-                raise MatchingError(
-                    f"lengths of {self._row_norm:.3g} and {largest:.3g}: their product overflows float32"
-                )
-            self._column_norms[worker] = max(self._column_norms[worker], largest)
             columns = self._product.prepare_columns(tile, len(self._shares[worker]))
-            for block in self._shares[worker]:
+            for turn, block in enumerate(self._shares[worker]):
                 scores = self._product.multiply(self._prepared[block], columns, self._scratch[worker])
+                if turn == 0:
+                    # The product has just brought the tile into the cache: before it, this costs 4 %.
+                    self._check_columns(worker, tile, first + start)
                 self._inner.absorb(scores, first_column + first + start, self._states[block])
                 # Let go before the next is made: else two of each would be held.
                 del scores
             del columns
+
+    def _check_columns(self, worker: int, tile: NDArray[np.float32], first: int) -> None:
+        largest = float(checked_norms(tile, "Y", first, self._inner.norms).max(initial=0.0))
+        if self._row_norm * largest > LARGEST_SCORE:
+            raise MatchingError(
+                f"lengths of {self._row_norm:.3g} and {largest:.3g}: their product overflows float32"
+            )
+        self._column_norms[worker] = max(self._column_norms[worker], largest)
 
 
 class _Parts:
@@ -407,14 +417,19 @@ def usable_processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def checked_norms(rows: NDArray[np.float32], side: str, first: int = 0) -> NDArray[np.float32]:
+def checked_norms(
+    rows: NDArray[np.float32],
+    side: str,
+    first: int = 0,
+    norms_of: Callable[[NDArray[np.float32]], NDArray[np.float32]] = plain.norms,
+) -> NDArray[np.float32]:
     """(n,) float32 norms of the rows of one side, slightly rounded up.
 
     Raises:
         MatchingError: a number is not finite; names the row, counted from `first`.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        norms: NDArray[np.float32] = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+        norms = norms_of(rows)
     if not np.isfinite(norms).all():
         for i in np.flatnonzero(~np.isfinite(norms)):
             if not np.isfinite(rows[i]).all():

@@ -40,7 +40,7 @@ def test_groups_of_rows_within_a_memory_give_the_ids_of_all_rows_at_once(tmp_pat
     rng = np.random.default_rng(1)
     X, Y = unit_rows(rng, 90, 16, 20.0), unit_rows(rng, 1000, 16)
     np.save(tmp_path / "X.npy", X)
-    memory = 8.6 + 2 * 0.05
+    memory = 17.04 + 2 * 0.05
     rows, columns = fit_memory(memory, 16, 20, threads=1)
     assert rows < 90
     assert columns < 1000
@@ -51,6 +51,13 @@ def test_groups_of_rows_within_a_memory_give_the_ids_of_all_rows_at_once(tmp_pat
     assert [group.start for group, _ in groups] == list(range(0, 90, rows))
     ids = np.concatenate([state.ids for _, state in groups])
     np.testing.assert_array_equal(ids, top_k_softmax(X, Y, 20).ids)
+
+
+def test_many_threads_do_not_take_the_memory_from_the_rows(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    X, Y = unit_rows(rng, 90, 16, 20.0), unit_rows(rng, 1000, 16)
+    (_, state), *_ = stream_row_groups(X, Y, 20, memory_mb=64, threads=500)
+    np.testing.assert_array_equal(state.ids, top_k_softmax(X, Y, 20).ids)
 
 
 def test_a_memory_that_holds_no_tile_and_a_file_of_another_type_are_refused(tmp_path: Path) -> None:
