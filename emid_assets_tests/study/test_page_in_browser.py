@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -396,10 +395,3 @@ def test_equal_inputs_give_the_same_bytes_and_a_lost_file_is_named(study: Study,
     with pytest.raises(ValueError, match="no longer in the media folder"):
         write_page(study.design, music(20), images, tmp_path, tmp_path / "c", **arguments)
     assert list((tmp_path / "c").iterdir()) == []
-
-
-def test_the_page_is_soon_there(study: Study, open_page: Callable[..., Any]) -> None:
-    start = time.monotonic()
-    page = open_page(study.page.as_uri())
-    page.wait_for_selector("#consent:visible")
-    assert time.monotonic() - start < 10
