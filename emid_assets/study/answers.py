@@ -265,7 +265,8 @@ class AnswerStore:
     def _open(self) -> Iterator[duckdb.DuckDBPyConnection]:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(self.path.with_name(self.path.name + ".lock"), timeout=_LOCK_TIMEOUT_S)
-        with lock, duckdb.connect(str(self.path)) as connection:
+        # One thread: starting more takes longer than writing a few rows.
+        with lock, duckdb.connect(str(self.path), config={"threads": 1}) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             connection.execute(_TABLE)
             yield connection
