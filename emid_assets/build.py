@@ -1,7 +1,7 @@
 """`emid build`: the whole graph in one process, stage by stage, on the instance that the web UI shows."""
 
-import builtins
 import logging
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,14 +13,18 @@ from dagster import DagsterInstance
 from dagster_shared.error import SerializableErrorInfo
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from sqlalchemy.exc import OperationalError
 
 from emid_assets.definitions import build_definitions
 from emid_assets.defs.embeddings import encoder_of
+from emid_assets.defs.failures import first_error, message_of
+from emid_assets.defs.health import PROCESS_TAG, end_dead_runs
 from emid_assets.defs.jobs import stages
 from emid_assets.defs.release import RELEASE_FOLDER
 from emid_assets.encoders.base import EncoderUnavailableError
+from emid_assets.processes import name_of_this_process
 from emid_assets.settings import load_settings
-from emid_assets.store.duckdb_store import Lake
+from emid_assets.store.duckdb_store import Lake, LakeError
 
 
 class BuildStoppedError(RuntimeError):
@@ -41,6 +45,19 @@ def run_build(options: Mapping[str, Any]) -> dict[str, str]:
         BuildFailedError: names each failed partition of the stage, and its first error.
         BuildStoppedError: names the stage and the partition that were given up.
     """
+    try:
+        return _run_stages(options)
+    except (OperationalError, OSError, LakeError) as error:
+        # Not from inside an asset: Dagster's own records, or the summary. A full disk ends here.
+        why = " ".join(str(error.orig if isinstance(error, OperationalError) else error).split())
+        home = os.environ.get("DAGSTER_HOME", "")
+        raise BuildFailedError(
+            f"{why} (Dagster's records are in {home}): see that the disk has room and may be written to, "
+            "then run again; what is done is kept"
+        ) from error
+
+
+def _run_stages(options: Mapping[str, Any]) -> dict[str, str]:
     settings = load_settings(options)
     given = {name: getattr(settings, name) for name in options}
     lake = Lake(settings.lake_folder)
@@ -58,6 +75,7 @@ def run_build(options: Mapping[str, Any]) -> dict[str, str]:
     # A job uses a logger of its own only where the run's configuration names it.
     run_config = {"loggers": {"console": {}}, "resources": {"settings": {"config": given}}}
     with DagsterInstance.get() as instance, progress:
+        end_dead_runs(instance)  # a killed build's place in a pool would keep this one waiting
         for stage in stages(settings.image_shards):
             job = definitions.resolve_job_def(stage).with_logger_defs(loggers)
             keys = job.partitions_def.get_partition_keys() if job.partitions_def else [None]
@@ -67,14 +85,18 @@ def run_build(options: Mapping[str, Any]) -> dict[str, str]:
             for key in keys:
                 progress.update(bar, description=key or "")
                 result = job.execute_in_process(
-                    instance=instance, partition_key=key, run_config=run_config, raise_on_error=False
+                    instance=instance,
+                    partition_key=key,
+                    run_config=run_config,
+                    tags={PROCESS_TAG: name_of_this_process()},
+                    raise_on_error=False,
                 )
                 progress.advance(bar)
                 if not result.success:
-                    failure = _first_error(result)
+                    failure = first_error(result.all_events)
                     if _is_interrupt(failure):
                         raise BuildStoppedError(f"stopped in {stage} {key or ''}".rstrip())
-                    failures.setdefault(_message(failure), []).append(key or "all")
+                    failures.setdefault(message_of(failure), []).append(key or "all")
             progress.update(bar, description="failed" if failures else "")
             if not console.is_terminal:
                 done = len(keys) - sum(map(len, failures.values()))
@@ -117,27 +139,9 @@ def _require_media(lake: Lake, media: Path) -> None:
             raise BuildFailedError(f"nothing usable in {media / folder}: {why}")
 
 
-def _first_error(result: dg.ExecuteInProcessResult) -> SerializableErrorInfo:
-    """What was at the bottom of a run's first failure."""
-    for event in result.all_events:
-        error = event.step_failure_data.error if event.is_step_failure else None
-        while error is not None and error.cause is not None:
-            error = error.cause
-        if error is not None:
-            return error
-    return SerializableErrorInfo("the run failed; the web UI has its log", [], None)
-
-
 def _is_interrupt(error: SerializableErrorInfo) -> bool:
     """Whether a signal stopped the run; DuckDB, caught in a query, words it in its own way."""
     return error.cls_name == "DagsterExecutionInterruptedError" or "Query interrupted" in error.message
-
-
-def _message(error: SerializableErrorInfo) -> str:
-    """The message, without the name of the class where that is ours and not Python's own."""
-    message = error.message.strip()
-    is_ours = error.cls_name is not None and not hasattr(builtins, error.cls_name)
-    return message.partition(": ")[2] if is_ours else message
 
 
 def _terminal_logger(progress: Progress) -> dg.LoggerDefinition:

@@ -15,8 +15,10 @@ from emid_assets.cli_imagebind import imagebind
 from emid_assets.cli_import import import_group
 from emid_assets.cli_query import query_command, sweep_command
 from emid_assets.cli_settings import settings_from, settings_options
+from emid_assets.cli_status import status_command
 from emid_assets.cli_study import study
 from emid_assets.instance import environment_of, prepare_instance
+from emid_assets.processes import daemons_of
 from emid_assets.settings import Settings
 from emid_assets.store.duckdb_store import Lake, LakeError
 
@@ -87,12 +89,24 @@ def ui(host: str, port: int, **options: Any) -> None:
     """Start Dagster's web UI and daemon on a build's instance."""
     settings = settings_from(options)
     home = _instance_of(settings)
+    if running := daemons_of(home):
+        raise click.ClickException(
+            f"a daemon (process {running[0]}) already serves the instance in {home}: two would launch runs "
+            f"twice. Use the web UI that it belongs to, or stop it: kill {running[0]}"
+        )
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
             raise click.ClickException(f"cannot listen on {host}:{port}: {error.strerror}") from None
+    os.environ.update(environment_of(settings, home))
+    from dagster import DagsterInstance
+
+    from emid_assets.defs.health import end_dead_runs
+
+    with DagsterInstance.get() as instance:
+        end_dead_runs(instance)
     workspace = next(
         path for path in (PACKAGE.parent / "workspace.yaml", PACKAGE / "workspace.yaml") if path.exists()
     )
@@ -112,10 +126,10 @@ def ui(host: str, port: int, **options: Any) -> None:
         "-p",
         str(port),
     ]
-    os.execve(command[0], command, os.environ | environment_of(settings, home))
+    os.execve(command[0], command, os.environ)
 
 
-for command in (imagebind, import_group, query_command, sweep_command, study):
+for command in (imagebind, import_group, query_command, status_command, sweep_command, study):
     main.add_command(command)
 
 

@@ -1,9 +1,10 @@
 """The code location: all assets, jobs and resources, put together once.
 
-Policies that hold for many assets (owners, descriptions of tables, pools) are applied here, by
-selection, and not repeated on each asset.
+Policies that hold for many assets (owners, tags, freshness, descriptions of tables) are applied here,
+by selection, and not repeated on each asset.
 """
 
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -14,6 +15,7 @@ from emid_assets.defs import (
     embeddings,
     evaluation,
     expansion,
+    health,
     media,
     release,
     similarity,
@@ -21,7 +23,7 @@ from emid_assets.defs import (
     study_results,
 )
 from emid_assets.defs.io_manager import LakeIOManager
-from emid_assets.defs.jobs import jobs
+from emid_assets.defs.jobs import jobs, stages
 from emid_assets.defs.partitions import (
     IMAGE_EMOTION_PARTITIONS,
     MUSIC_EMOTION_PARTITIONS,
@@ -34,7 +36,7 @@ from emid_assets.settings import load_settings
 from emid_assets.store.schemas import TABLES
 
 OWNERS = ["team:emid"]
-STAGES = (media, embeddings, expansion, alignment, release, adapter, study, study_results, evaluation)
+STAGES = (media, embeddings, expansion, alignment, release, adapter, study, study_results, evaluation, health)
 EMOTION_PARTITIONS = (MUSIC_EMOTION_PARTITIONS, IMAGE_EMOTION_PARTITIONS)
 
 
@@ -45,11 +47,17 @@ def build_definitions(**overrides: Any) -> dg.Definitions:
         SettingsError: names each setting that has a value it cannot have.
     """
     settings = load_settings(overrides)
+    days = timedelta(days=settings.fresh_days)
+    fresh = dg.FreshnessPolicy.time_window(fail_window=days, warn_window=0.75 * days)
+
+    stage_of = {asset: stage for stage, assets in stages(settings.image_shards).items() for asset in assets}
 
     def with_policies(spec: dg.AssetSpec) -> dg.AssetSpec:
         table = TABLES[spec.key.path[-1]]
         attributes: dict[str, Any] = {
             "owners": OWNERS,
+            "tags": {**spec.tags, "stage": stage_of[table.name]},
+            "freshness_policy": fresh,
             "metadata": {**spec.metadata, "table": table.name, "row": table.row},
         }
         if spec.partitions_def == SHARD_PARTITIONS:
@@ -71,7 +79,8 @@ def build_definitions(**overrides: Any) -> dg.Definitions:
     return dg.Definitions(
         assets=assets,
         jobs=jobs(settings.image_shards),
-        sensors=[study.answers_arrived],
+        schedules=[health.health_schedule],
+        sensors=[study.answers_arrived, health.dead_runs_sensor],
         resources={"settings": resource, "io_manager": LakeIOManager(settings=resource)},
         executor=dg.in_process_executor,
     )

@@ -161,6 +161,12 @@ class Settings(BaseModel):
     study_contact: str = Field(
         default="", description="Whom participants of the listening study may ask: a name and an address."
     )
+    fresh_days: float = Field(
+        default=30.0,
+        gt=0.0,
+        le=3650.0,
+        description="Days after which an asset that was not built again counts as overdue.",
+    )
     image_shards: int = Field(
         default=1,
         ge=1,

@@ -38,6 +38,7 @@ study_answers <- listening_study
 study_results <- study_answers
 evaluation_report <- adapted_embeddings expanded_clips fused_pairs image_embeddings images music_clips \
 music_embeddings published_pairs rejected_media similarity_matrix study_results trained_adapter va_distances
+pipeline_health <- evaluation_report
 """
 
 

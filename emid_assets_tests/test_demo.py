@@ -148,7 +148,7 @@ def test_the_builds_runs_and_checks_are_on_the_instance_of_the_web_ui(demo: Chec
         runs = instance.get_runs()
         assert {run.job_name for run in runs} == {
             "inventory", "embed_music", "embed_images", "align", "release", "train_adapter", "study",
-            "evaluate",
+            "evaluate", "health",
         }  # fmt: skip
         assert all(run.is_success for run in runs)
         partitions = instance.get_materialized_partitions(dg.AssetKey("fused_pairs"))

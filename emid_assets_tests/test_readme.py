@@ -70,7 +70,11 @@ def test_every_build_command_works(demo: Checkout, sample_media: Path, command: 
 
 @pytest.mark.parametrize(
     "command",
-    [line for line in COMMANDS if any(word in line for word in ("emid query", "emid sweep", "study power"))],
+    [
+        line
+        for line in COMMANDS
+        if any(word in line for word in ("emid query", "emid sweep", "study power", "emid status"))
+    ],
 )
 def test_every_question_works_on_the_demo(demo: Checkout, command: str) -> None:
     assert demo.run(command).strip()
@@ -79,7 +83,9 @@ def test_every_question_works_on_the_demo(demo: Checkout, command: str) -> None:
 def test_no_command_is_left_untested() -> None:
     for command in COMMANDS:
         verb = " ".join(command.split()[:2])
-        on_the_demo = any(word in command for word in ("emid build", "emid query", "emid sweep"))
+        on_the_demo = any(
+            word in command for word in ("emid build", "emid query", "emid sweep", "emid status")
+        )
         assert verb in RUN_BY_OTHER_TESTS or on_the_demo, command
 
 

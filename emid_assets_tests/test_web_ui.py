@@ -1,5 +1,9 @@
-"""The web UI as a user sees it: a real webserver and daemon, a real browser, a click that ends in success."""
+"""The web UI as a user sees it: a real webserver and daemon, a real browser, a click that ends in success.
 
+With `SCREENSHOTS=1` in the environment, what the browser shows is kept as pictures in docs/ for the README.
+"""
+
+import io
 import json
 import os
 import signal
@@ -12,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from emid_assets.defs.jobs import STAGES
-from emid_assets_tests.conftest import Checkout
+from emid_assets_tests.conftest import REPOSITORY, Checkout
 
 CHROMIUM = "/usr/bin/chromium"
 BROWSER_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-DEADLINE_S = 180
+DEADLINE_S = 300
 ASSETS = sorted(asset for assets in STAGES.values() for asset in assets)
 
 
@@ -150,6 +155,70 @@ def test_the_lineage_shows_every_asset_in_its_group(ui: WebUI, page: Any) -> Non
     for group in ("media", "embeddings", "alignment", "adapter", "evaluation"):
         assert page.get_by_text(group, exact=True).count() >= 1
     assert page.get_by_text("failed to load").count() == 0
+
+
+def picture(page: Any, name: str) -> None:
+    """Keep what the page shows as docs/NAME.png, in few colours, where SCREENSHOTS is set."""
+    if os.environ.get("SCREENSHOTS"):
+        shot = Image.open(io.BytesIO(page.screenshot()))
+        small = shot.convert("RGB").quantize(96, method=Image.Quantize.MEDIANCUT)
+        small.save(REPOSITORY / "docs" / f"{name}.png", optimize=True)
+
+
+@pytest.mark.browser
+def test_an_asset_shows_its_query_its_table_and_a_few_pairs_as_pictures(ui: WebUI, page: Any) -> None:
+    page.set_viewport_size({"width": 1500, "height": 1700})
+    page.goto(f"{ui.url}/assets/fused_pairs")
+    page.get_by_text("Latest materialization").wait_for()
+    for key in ("catalogue", "query", "preview", "pictures", "compute_seconds"):
+        page.get_by_text(key, exact=True).first.wait_for()
+    page.locator("img[src^='data:image/jpeg']").first.wait_for()
+    inside = "[...document.querySelectorAll('img')].filter(image => image.src.startsWith('data:'))"
+    widths = page.evaluate(f"{inside}.map(image => image.naturalWidth)")
+    assert widths
+    assert all(width > 0 for width in widths)
+    picture(page, "asset")
+
+
+@pytest.mark.browser
+def test_numbers_of_an_asset_are_plotted_over_its_partitions(ui: WebUI, page: Any) -> None:
+    page.set_viewport_size({"width": 1500, "height": 1300})
+    page.goto(f"{ui.url}/assets/fused_pairs")
+    page.get_by_text("Latest materialization").wait_for()
+    page.get_by_text("Plots", exact=True).click()
+    page.locator("canvas").first.wait_for()
+    page.get_by_text("mean_fused_score").first.wait_for()
+    picture(page, "plots")
+
+
+@pytest.mark.browser
+def test_the_checks_of_an_asset_are_listed_with_their_results(ui: WebUI, page: Any) -> None:
+    page.goto(f"{ui.url}/assets/fused_pairs?view=checks")
+    for check in ("m_pairs_each", "images_exist", "schema"):
+        page.get_by_text(check, exact=True).first.wait_for()
+    assert page.get_by_text("Failed").count() == 0
+
+
+@pytest.mark.browser
+def test_a_backfill_of_all_music_partitions_succeeds(ui: WebUI, page: Any) -> None:
+    page.set_viewport_size({"width": 1500, "height": 1000})
+    page.goto(f"{ui.url}/assets/music_clips?view=partitions")
+    page.get_by_text("triumphant", exact=True).first.wait_for()
+    page.get_by_role("button", name="Materialize").first.click()
+    page.get_by_role("button", name="Launch backfill").click()
+    query = """{ partitionBackfillsOrError(limit: 1) { ... on PartitionBackfills { results {
+        id status numPartitions } } } }"""
+
+    def finished() -> Any:
+        found = ui.ask(query)["partitionBackfillsOrError"]["results"]
+        return found[0] if found and found[0]["status"].startswith("COMPLETED") else None
+
+    backfill = wait_for(finished, "the backfill")
+    assert backfill["status"] == "COMPLETED_SUCCESS"
+    assert backfill["numPartitions"] == 13
+    page.goto(f"{ui.url}/assets/music_clips?view=partitions")
+    page.get_by_text("triumphant", exact=True).first.wait_for()
+    picture(page, "partitions")
 
 
 @pytest.mark.browser

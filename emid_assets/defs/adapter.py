@@ -5,6 +5,7 @@ import polars as pl
 
 from emid_assets.defs.checks import check_result, schema_result, table_asset
 from emid_assets.defs.embeddings import GPU_POOL
+from emid_assets.defs.io_manager import previous_version
 from emid_assets.defs.partitions import NETWORK_PARTITIONS, every_partition
 from emid_assets.defs.resources import SettingsResource
 from emid_assets.media.expansion import all_clips, all_music_embeddings
@@ -73,7 +74,7 @@ def trained_adapter(
             settings.gaussian_sigma,
         ),
     )
-    previous = lake.current("trained_adapter", network)
+    previous = previous_version(lake, "trained_adapter", network)
     unnamed = lake.root / WEIGHTS_FOLDER / f"{network}.safetensors"
     sha256 = adapter.save(unnamed)
     weights = unnamed.replace(unnamed.with_name(f"{network}-{sha256[:12]}.safetensors"))

@@ -85,6 +85,7 @@ def fused_pairs(
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """The dataset: each clip's m best images by T = αS̃ + (1 − α)E."""
     from emid_assets.matching.alignment import fused_pairs_frame
+    from emid_assets.report.previews import pairs_preview
 
     pairs = fused_pairs_frame(
         similarity_matrix, va_distances, settings.alpha, settings.images_per_clip, settings.semantic_rescaling
@@ -109,6 +110,7 @@ def fused_pairs(
             "images_per_clip": settings.images_per_clip,
             "semantic_rescaling": settings.semantic_rescaling,
             "mean_fused_score": _mean(pairs["fused_score"]),
+            "pictures": dg.MetadataValue.md(pairs_preview(pairs, images, settings.media_folder)),
         },
         check_results=[
             schema_result("fused_pairs", pairs),

@@ -4,12 +4,15 @@ A check stands beside its asset and runs in the same op, on the frame that is ab
 Checks block: within a run, nothing downstream is built from a frame that fails one.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
+from emid_assets.health import COMPUTE_SECONDS, DATA_VERSION
 from emid_assets.store.schemas import TABLES
 
 SHOWN_FAILURES = 5
@@ -22,6 +25,9 @@ def table_asset(
     **arguments: Any,
 ) -> Callable[[Callable[..., dg.MaterializeResult[pl.DataFrame]]], dg.AssetsDefinition]:
     """An asset whose frame becomes the table of its name, with a blocking check of the table's schema.
+
+    Its metadata tells the seconds that its own computing took and its data version, so that both are
+    stored with the frame.
 
     Args:
         checks: Further blocking checks, name to description.
@@ -39,10 +45,28 @@ def table_asset(
         ]
         # Dagster takes the annotation MaterializeResult beside checks for "no value" and refuses a frame.
         del compute.__annotations__["return"]
-        asset: dg.AssetsDefinition = dg.asset(name=name, check_specs=specs, **arguments)(compute)
+        asset: dg.AssetsDefinition = dg.asset(name=name, check_specs=specs, **arguments)(_timed(compute))
         return asset
 
     return decorate
+
+
+def _timed(
+    compute: Callable[..., dg.MaterializeResult[pl.DataFrame]],
+) -> Callable[..., dg.MaterializeResult[pl.DataFrame]]:
+    @wraps(compute)
+    def timed(*args: Any, **kwargs: Any) -> dg.MaterializeResult[pl.DataFrame]:
+        start = time.monotonic()
+        result = compute(*args, **kwargs)
+        facts: dict[str, Any] = {COMPUTE_SECONDS: time.monotonic() - start}
+        if result.data_version is not None:
+            facts[DATA_VERSION] = result.data_version.value
+        told: dg.MaterializeResult[pl.DataFrame] = result._replace(
+            metadata={**(result.metadata or {}), **facts}
+        )
+        return told
+
+    return timed
 
 
 def check_result(

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from emid_assets.defs.checks import check_result, schema_result, table_asset
+from emid_assets.defs.io_manager import previous_rows, previous_version
 from emid_assets.defs.partitions import IMAGE_EMOTION_PARTITIONS, MUSIC_EMOTION_PARTITIONS
 from emid_assets.defs.progress import report_progress
 from emid_assets.defs.resources import SettingsResource
@@ -63,7 +64,8 @@ def _embeddings(
     table = f"{kind}_embeddings"
     id_column = "clip_id" if kind == "music" else "image_id"
     lake = Lake(settings.lake_folder)
-    previous = lake.current(table, context.partition_key)
+    version = previous_version(lake, table, context.partition_key)
+    previous = previous_rows(context, lake, version)
     encoder = encoder_of(settings.encoder, settings.device, settings.precision, settings.imagebind_checkpoint)
     items = [
         MediaItem(
@@ -81,8 +83,8 @@ def _embeddings(
         items,
         encoder,
         kind,
-        previous=lake.read(table, [context.partition_key]) if previous else None,
-        previous_fingerprint=str(previous.metadata.get("fingerprint")) if previous else None,
+        previous=previous,
+        previous_fingerprint=str(version.metadata.get("fingerprint")) if version else None,
         batch_size=settings.batch_size,
         workers=settings.workers,
         on_progress=lambda progress: on_progress(progress.done, progress.total),

@@ -4,7 +4,7 @@ Belongs here: names of tables and partitions taken from Dagster, the check again
 schema, and what the web UI shows of a version. How a version is stored is `store.duckdb_store`.
 """
 
-import html
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,23 +12,24 @@ import dagster as dg
 import polars as pl
 
 from emid_assets.defs.resources import SettingsResource
+from emid_assets.health import DATA_VERSION, HISTORY, extended_history
+from emid_assets.report.markdown import escaped
 from emid_assets.store.duckdb_store import WHOLE_TABLE, Lake, LakeError, Scalar, Version
 from emid_assets.store.schemas import TABLES, TableSchema
 
 PREVIEW_ROWS = 5
 PREVIEW_CHARACTERS = 60
-DATA_VERSION = "data_version"
-"""Key of the data version in the metadata of a version in the lake."""
 
 
 class LakeIOManager(dg.ConfigurableIOManager):
     """Keeps every asset's Polars frame as a table of the lake, a partition for a partition.
 
     An asset's table has the last part of its key for a name. The plain metadata of a materialization
-    (text, numbers, booleans) is kept with the version: `Lake.current(table, partition).metadata`.
+    (text, numbers, booleans; no Markdown) is kept with it: `Lake.current(table, partition).metadata`.
     So is the data version, under `data_version`, where the asset tells it by
     `context.set_data_version` or names it in its metadata: Dagster does not hand on the one in a
-    `MaterializeResult` until the frame is stored.
+    `MaterializeResult` until the frame is stored. Beside it stands the partition's short history, from
+    which `emid_assets.health` tells drift and times.
     """
 
     settings: dg.ResourceDependency[SettingsResource]
@@ -43,7 +44,10 @@ class LakeIOManager(dg.ConfigurableIOManager):
         frame = schema.check(obj)
         partition = stored_partition(context.partition_key) if context.has_asset_partitions else WHOLE_TABLE
         lake = self._lake()
-        version = lake.write(schema.name, partition, frame, _kept_metadata(context))
+        kept = _kept_metadata(context)
+        before = previous_version(lake, schema.name, partition)
+        history = extended_history(before.metadata if before else {}, schema.name, frame, kept, time.time())
+        version = lake.write(schema.name, partition, frame, {**kept, HISTORY: history})
         lake.rebuild_catalogue()
         context.add_output_metadata(_shown_metadata(schema, version, frame, lake))
 
@@ -76,6 +80,27 @@ def stored_partition(partition_key: str) -> str:
     return partition_key.replace("|", "--")
 
 
+def previous_version(lake: Lake, table: str, partition: str) -> Version | None:
+    """What a partition was before a rebuild; None where it was not, or is damaged: then it is made anew."""
+    try:
+        return lake.current(table, partition)
+    except LakeError:
+        return None
+
+
+def previous_rows(
+    context: dg.AssetExecutionContext, lake: Lake, version: Version | None
+) -> pl.DataFrame | None:
+    """The rows of a previous version; None, and a warning in the log, where they cannot be read."""
+    if version is None:
+        return None
+    try:
+        return lake.read(version.table, [version.partition])
+    except LakeError as error:
+        context.log.warning(f"{version.table}/{version.partition} is made from nothing: {error}")
+        return None
+
+
 def _declared(key: dg.AssetKey) -> TableSchema:
     name = key.path[-1]
     if name not in TABLES:
@@ -99,7 +124,8 @@ def _kept_metadata(context: dg.OutputContext) -> dict[str, Scalar]:
     kept: dict[str, Scalar] = {}
     for key, raw in context.output_metadata.items():
         value = raw.value if isinstance(raw, dg.MetadataValue) else raw
-        if isinstance(value, Scalar):
+        # Markdown is pictures and tables for the web UI, and large.
+        if isinstance(value, Scalar) and not isinstance(raw, dg.MarkdownMetadataValue):
             kept[key] = value
     step = context.step_context
     if step.has_data_version(context.asset_key):
@@ -121,6 +147,7 @@ def _shown_metadata(
         "dagster/table_name": schema.name,
         "file": dg.MetadataValue.path(version.path),
         "size_bytes": version.bytes,
+        "catalogue": dg.MetadataValue.path(lake.catalogue_path),
         "query": dg.MetadataValue.md(
             f"```sh\nduckdb '{lake.catalogue_path}' 'SELECT * FROM {schema.name} LIMIT 10'\n```"
         ),
@@ -131,7 +158,7 @@ def _shown_metadata(
 def preview(frame: pl.DataFrame) -> str:
     """The first rows as a Markdown table: long values cut, an array as its length and first number."""
     rows = [[_cell(value) for value in row] for row in frame.head(PREVIEW_ROWS).rows()]
-    header = [_escaped(name) for name in frame.columns]
+    header = [escaped(name) for name in frame.columns]
     lines = [header, ["---"] * len(header), *rows]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     left = frame.height - len(rows)
@@ -144,14 +171,6 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list | tuple) and len(value) > 3 and all(isinstance(x, float | int) for x in value):
-        return _escaped(f"{len(value)} numbers: {value[0]:.3g}, {value[1]:.3g}, …")
+        return escaped(f"{len(value)} numbers: {value[0]:.3g}, {value[1]:.3g}, …")
     text = str(value)
-    return _escaped(text if len(text) <= PREVIEW_CHARACTERS else text[: PREVIEW_CHARACTERS - 1] + "…")
-
-
-def _escaped(text: str) -> str:
-    """Text that neither a Markdown table nor HTML takes for its own."""
-    escaped = html.escape(text).replace("\n", " ").replace("\r", " ")
-    for mark in "\\`*_[]|":
-        escaped = escaped.replace(mark, f"&#{ord(mark)};")
-    return escaped
+    return escaped(text if len(text) <= PREVIEW_CHARACTERS else text[: PREVIEW_CHARACTERS - 1] + "…")

@@ -16,6 +16,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "train_adapter": ("trained_adapter", "adapted_embeddings"),
     "study": ("listening_study", "study_answers", "study_results"),
     "evaluate": ("evaluation_report",),
+    "health": ("pipeline_health",),
 }
 
 COLLECT_ANSWERS = "collect_answers"

@@ -6,6 +6,7 @@ import polars as pl
 from emid_assets.captions.base import load_captioner
 from emid_assets.captions.fill import Captioned, fill_captions
 from emid_assets.defs.checks import schema_result, table_asset
+from emid_assets.defs.io_manager import previous_rows, previous_version
 from emid_assets.defs.partitions import (
     IMAGE_EMOTION_PARTITIONS,
     MUSIC_EMOTION_PARTITIONS,
@@ -33,7 +34,7 @@ def media_inventory(
     """
     lake = Lake(settings.lake_folder)
     lake.collect_garbage(GRACE_S)
-    previous = lake.read("media_inventory") if lake.current("media_inventory", WHOLE_TABLE) else None
+    previous = previous_rows(context, lake, previous_version(lake, "media_inventory", WHOLE_TABLE))
     inventory = take_inventory(
         settings.media_folder,
         previous,
@@ -93,6 +94,8 @@ def images(
 
     Captions are the table's; where it has none, the setting `caption_model` may have one written.
     """
+    from emid_assets.report.previews import images_preview
+
     usable = rows_of_shard(
         image_manifest(media_inventory, emotion_of(context.partition_key)),
         "image_id",
@@ -111,6 +114,7 @@ def images(
             **written,
             "images": usable.height,
             "measured": usable.filter(pl.col("va_source") == "measured").height,
+            "pictures": dg.MetadataValue.md(images_preview(usable, settings.media_folder)),
         },
         check_results=[schema_result("images", usable)],
     )

@@ -430,6 +430,34 @@ def agreement_figure(by_alpha: pl.DataFrame, comparable: int, alpha: float) -> F
     return figure
 
 
+@_styled
+def times_figure(times: pl.DataFrame) -> Figure:
+    """What each asset took over its last builds: a dot for the newest, a tick for each before it.
+
+    Args:
+        times: `asset`, `build` (0 is the newest, -1 the one before) and `seconds`, all partitions together.
+    """
+    assets = times["asset"].unique(maintain_order=True).to_list()
+    figure, axes = _figure(_WIDTH, 0.8 + 0.28 * max(len(assets), 1))
+    for place, asset in enumerate(assets):
+        of_asset = times.filter(pl.col("asset") == asset)
+        seconds = np.maximum(of_asset["seconds"].to_numpy(), 1e-3)
+        is_newest = of_asset["build"].to_numpy() == 0
+        earlier = seconds[~is_newest]
+        axes.plot(earlier, [place] * len(earlier), "|", color=_light("muted"), markersize=8, alpha=0.7)
+        for value in seconds[is_newest]:
+            axes.plot(value, place, "o", color=_light("accent"), markersize=5)
+            axes.annotate(
+                f"{value:.2g} s", (value, place), xytext=(5, 0), textcoords="offset points",
+                va="center_baseline", fontsize=7.5,
+            )  # fmt: skip
+    axes.set_yticks(range(len(assets)), assets)
+    axes.set(xscale="log", ylim=(len(assets) - 0.5, -0.5), xlabel="seconds of computing, all partitions")
+    axes.margins(x=0.15)
+    axes.grid(axis="x")
+    return figure
+
+
 def metric_title(name: str) -> str:
     """A metric's name as people write it: `ndcg_at_10` → `NDCG@10`."""
     words = name.replace("_at_", "@").replace("_", " ")

@@ -85,12 +85,13 @@ def player(
     return Copy(_data_uri("audio/mpeg", target.getvalue()))
 
 
-def thumbnail(media: Path, file: str) -> Copy:
+def thumbnail(media: Path, file: str, most: int = THUMBNAIL_SIDE) -> Copy:
     """An image's centre as a square JPEG without metadata: the part that encoders see.
 
     Args:
         media: the media folder.
         file: path below it.
+        most: pixels of a side, at most.
     """
     path = media / file
     if not path.is_file():
@@ -101,7 +102,7 @@ def thumbnail(media: Path, file: str) -> Copy:
         return Copy("", f"{file}: {error.reason}")
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    size = min(side, THUMBNAIL_SIDE)
+    size = min(side, most)
     square = image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
     return Copy(_data_uri("image/jpeg", _jpeg(square, 72)))
 

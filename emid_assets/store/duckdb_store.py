@@ -192,6 +192,18 @@ class Lake:
                     found.append(version)
         return found
 
+    def survey(self, table: str) -> dict[str, Version | LakeError]:
+        """Partition → its current version, or why that cannot be opened: one damaged file hides no other."""
+        found: dict[str, Version | LakeError] = {}
+        with duckdb.connect() as connection:
+            for partition in self.partitions(table):
+                try:
+                    with self._opened(connection, table, partition) as version:
+                        found[partition] = version
+                except LakeError as error:
+                    found[partition] = error
+        return found
+
     # Reading
 
     def read(

@@ -405,6 +405,22 @@ STUDY_RESULTS = TableSchema(
     },
 )
 
+PIPELINE_HEALTH = TableSchema(
+    "pipeline_health",
+    "a partition of an asset, as it was when this was built",
+    {
+        "asset": (_S, "the asset"),
+        "partition": (_S, "its partition; all where it has none"),
+        "state": (_S, "ok, running, failed, damaged, overdue, missing or stale"),
+        "message": (_S, "why it is in that state; empty where it is ok"),
+        "built_at": (_S, "when its current version was built, UTC; null where there is none"),
+        "rows": (_I64, "rows of the current version"),
+        "bytes": (_I64, "bytes of its file"),
+        "seconds": (_F64, "seconds that the asset's own computing took, without reading and storing"),
+        "run_id": (_S, "the newest run that was to build it; null where none is on record"),
+    },
+)
+
 TABLES: dict[str, TableSchema] = {
     schema.name: schema
     for schema in (
@@ -428,5 +444,6 @@ TABLES: dict[str, TableSchema] = {
         LISTENING_STUDY,
         STUDY_ANSWERS,
         STUDY_RESULTS,
+        PIPELINE_HEALTH,
     )
 }
