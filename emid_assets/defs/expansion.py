@@ -11,6 +11,7 @@ import polars as pl
 
 from emid_assets.defs.checks import check_result, schema_result, table_asset
 from emid_assets.defs.embeddings import CHECKS, GPU_POOL, embedding_failures, encoder_of
+from emid_assets.defs.io_manager import previous_rows, previous_version
 from emid_assets.defs.partitions import MUSIC_EMOTION_PARTITIONS, every_partition
 from emid_assets.defs.progress import report_progress
 from emid_assets.defs.resources import SettingsResource
@@ -51,7 +52,7 @@ def expansion_windows(
     from emid_assets.encoders.embed import embed
 
     lake, partition = Lake(settings.lake_folder), context.partition_key
-    previous = lake.current("expansion_windows", partition)
+    version = previous_version(lake, "expansion_windows", partition)
     encoder = encoder_of(settings.encoder, settings.device, settings.precision, settings.imagebind_checkpoint)
     clips = music_clips if settings.expansion_per_source else music_clips.clear()
     windows, unreadable = cut_windows(
@@ -66,8 +67,8 @@ def expansion_windows(
         items,
         encoder,
         "music",
-        previous=lake.read("expansion_windows", [partition]) if previous else None,
-        previous_fingerprint=str(previous.metadata.get("fingerprint")) if previous else None,
+        previous=previous_rows(context, lake, version),
+        previous_fingerprint=str(version.metadata.get("fingerprint")) if version else None,
         batch_size=settings.batch_size,
         workers=settings.workers,
         on_progress=lambda progress: on_progress(progress.done, progress.total),

@@ -124,13 +124,13 @@ def _captioned(
     context: dg.AssetExecutionContext, settings: SettingsResource, images: pl.DataFrame
 ) -> Captioned:
     lake = Lake(settings.lake_folder)
-    version = lake.current("images", context.partition_key)
+    version = previous_version(lake, "images", context.partition_key)
     is_known = version is not None and "caption_source" in version.schema
     return fill_captions(
         images,
         settings.media_folder,
         load_captioner(settings.caption_model, settings.device),
-        lake.read("images", [context.partition_key]) if is_known else None,
+        previous_rows(context, lake, version) if is_known else None,
         report_progress(context, "wrote captions"),
     )
 

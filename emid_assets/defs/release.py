@@ -4,6 +4,7 @@ import dagster as dg
 import polars as pl
 
 from emid_assets.defs.checks import check_result, schema_result, table_asset
+from emid_assets.defs.io_manager import previous_version
 from emid_assets.defs.partitions import every_partition
 from emid_assets.defs.resources import SettingsResource
 from emid_assets.media.expansion import all_clips
@@ -79,7 +80,7 @@ def emid_release(
     inputs = frame_digest(
         fused_pairs, frame_digest(clips), frame_digest(images), str(sorted(made_with.items())), FORMAT
     )
-    previous = lake.current("emid_release", WHOLE_TABLE)
+    previous = previous_version(lake, "emid_release", WHOLE_TABLE)
     is_same = previous is not None and previous.metadata.get("inputs") == inputs
     files = write_release(
         clips,
