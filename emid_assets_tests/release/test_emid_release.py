@@ -153,9 +153,13 @@ def test_each_row_keeps_its_licence_and_author(release: Path) -> None:
 def test_croissant_is_valid_and_reads_the_rows(release: Path) -> None:
     metadata = mlcroissant.Dataset(str(release / "croissant.json"))
     assert metadata.metadata.issues.errors == set()
+    # A date would make each build another one.
+    assert ["datePublished" in warning for warning in metadata.metadata.issues.warnings] == [True]
     records = list(metadata.records("pairs"))
     assert len(records) == len(rows_of(release))
     assert records[0]["pairs/genre"] == b"K"
+    kept = [str(record["pairs/is_original_clip"]).lower() for record in records]
+    assert kept == [row["is_original_clip"] for row in rows_of(release)]
     files = json.loads((release / "croissant.json").read_text())["distribution"]
     sums = dict(reversed(line.split("  ", 1)) for line in (release / "SHA256SUMS").read_text().splitlines())
     assert all(sums[file["contentUrl"]] == file["sha256"] for file in files if "sha256" in file)
