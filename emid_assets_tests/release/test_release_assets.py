@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import pytest
 
 from emid_assets.definitions import build_definitions
@@ -18,8 +19,12 @@ def lake(small_set: SmallSet, tmp_path: Path) -> Lake:
     lake = Lake(tmp_path / "lake")
     lake.write("media_inventory", WHOLE_TABLE, take_inventory(small_set.media, workers=0))
     for (emotion,), clips in small_set.music_clips.group_by("emotion"):
-        lake.write("music_clips", str(emotion), clips)
-        lake.write("expanded_clips", str(emotion), EXPANDED_CLIPS.empty())
+        lake.write("music_clips", str(emotion), clips.filter("is_original_clip"))
+        expanded = clips.filter(~pl.col("is_original_clip")).with_columns(
+            source_clip_id=pl.lit("long.ogg#t=0.0+2.0"), cosine=pl.lit(0.9),
+            embedding=pl.lit([1.0], pl.Array(pl.Float32, 1)), scale=pl.lit(1.0, pl.Float32),
+        )  # fmt: skip
+        lake.write("expanded_clips", str(emotion), EXPANDED_CLIPS.check(expanded))
         pairs = small_set.pairs.join(clips, on="clip_id", how="semi")
         lake.write("fused_pairs", str(emotion), pairs)
     for (tag,), images in small_set.images.group_by("tag"):
@@ -49,6 +54,7 @@ def test_a_release_is_written_once_and_again_where_pairs_settings_or_its_files_d
     assert set(files["role"]) == {"table", "media", "data", "retrieval", "card"}
     version = lake.current("emid_release", WHOLE_TABLE)
     assert version is not None
+    assert "music/long@3.25+1.500.flac" in set(files["file"])  # the expanded clip
     assert (version.metadata["clips"], version.metadata["pairs"]) == (6, 18)
     assert written() == first
     (lake.root / "release" / "EMID_data.csv").unlink()
