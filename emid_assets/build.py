@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from sqlalchemy.exc import OperationalError
 
+from emid_assets.captions.base import CaptionerUnavailableError, load_captioner
 from emid_assets.definitions import build_definitions
 from emid_assets.defs.embeddings import encoder_of
 from emid_assets.defs.failures import first_error, message_of
@@ -68,7 +69,9 @@ def _run_stages(options: Mapping[str, Any]) -> dict[str, str]:
     )  # fmt: skip
     try:
         encoder_of(settings.encoder, settings.device, settings.precision, settings.imagebind_checkpoint)
-    except EncoderUnavailableError as error:
+        if settings.caption_model:
+            load_captioner(settings.caption_model, settings.device)
+    except (EncoderUnavailableError, CaptionerUnavailableError) as error:
         raise BuildFailedError(str(error)) from error
     definitions = build_definitions(**options)
     loggers = {"console": _terminal_logger(progress)}

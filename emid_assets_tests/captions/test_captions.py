@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import dagster as dg
 import numpy as np
 import polars as pl
 import pytest
@@ -9,6 +10,9 @@ from PIL import Image
 
 from emid_assets.captions.base import CaptionerUnavailableError, load_captioner
 from emid_assets.captions.fill import fill_captions
+from emid_assets.definitions import build_definitions
+from emid_assets.media.manifest import take_inventory
+from emid_assets.store.duckdb_store import WHOLE_TABLE, Lake
 from emid_assets.store.schemas import IMAGES
 
 MARKS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]"]
@@ -73,15 +77,10 @@ def test_a_picture_that_is_gone_has_no_caption_and_a_warning(
     assert "no caption for a.png" in caplog.text
 
 
-def test_a_model_that_is_not_there_is_an_error_that_names_the_setting(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_that_is_not_there_is_an_error_that_names_the_setting(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(
-        CaptionerUnavailableError, match=r"caption_model = 'nobody/no-such-model' is no folder"
-    ):
-        load_captioner("nobody/no-such-model", "cpu")
+    with pytest.raises(CaptionerUnavailableError, match="caption_model = 'no name of a model' is no folder"):
+        load_captioner("no name of a model", "cpu")
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     captioner = load_captioner(str(tmp_path), "cpu")
     with pytest.raises(CaptionerUnavailableError, match="cannot be loaded as a captioning model"):
@@ -147,3 +146,31 @@ def test_other_weights_are_another_captioner(tiny_blip: Path, tmp_path: Path) ->
     weights = next(copy.glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
     assert load_captioner(str(copy), "cpu").fingerprint != load_captioner(str(tiny_blip), "cpu").fingerprint
+
+
+def test_in_the_graph_captions_are_written_once_and_only_where_the_table_has_none(
+    tiny_blip: Path, tmp_path: Path
+) -> None:
+    folder, lake = tmp_path / "media", Lake(tmp_path / "lake")
+    (folder / "images" / "awe").mkdir(parents=True)
+    for seed, name in enumerate(("with", "without")):
+        pixels = np.random.default_rng(seed).integers(0, 255, (24, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / "awe" / f"{name}.png")
+    (folder / "images.csv").write_text("file,text\nawe/with.png,a wide sky\n")
+    lake.write("media_inventory", WHOLE_TABLE, take_inventory(folder, workers=0))
+    definitions = build_definitions(media=str(folder), lake=str(lake.root), caption_model=str(tiny_blip))
+    job = definitions.resolve_implicit_global_asset_job_def()
+    counts = []
+    with dg.DagsterInstance.ephemeral() as instance:
+        for _ in range(2):
+            job.execute_in_process(
+                partition_key="awe", instance=instance, asset_selection=[dg.AssetKey("images")]
+            )
+            version = lake.current("images", "awe")
+            assert version is not None
+            counts.append((version.metadata["captions_written"], version.metadata["captions_reused"]))
+    assert counts == [(1, 0), (0, 1)]
+    images = lake.read("images").sort("image_id")
+    assert images["caption"][0] == "a wide sky"
+    assert images["caption_source"].to_list() == ["table", load_captioner(str(tiny_blip)).fingerprint]
+    assert set(images["caption"][1].split()) <= set(WORDS)
