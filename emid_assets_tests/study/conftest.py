@@ -1,6 +1,7 @@
 """A small study of made-up media, whose pictures tell by their colour what picked them."""
 
 import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from emid_assets.store.schemas import IMAGES, MUSIC_CLIPS, TableSchema
 from emid_assets.study.answers import DESIGNS, PAGE, STUDY_FOLDER
 from emid_assets.study.design import Design, draw_design
 from emid_assets.study.page import write_page
+from emid_assets_tests.study.served import Server
 
 EMOTIONS = ("calm", "joyful", "sad", "scary")
 COLOURS = {"semantic": (0, 160, 0), "fused": (250, 0, 0), "adapter": (0, 0, 200)}
@@ -128,6 +130,20 @@ def copy_of(study: Study, root: Path) -> Study:
     """The same study in another folder, to write to."""
     shutil.copytree(study.lake, root / "lake")
     return Study(root / "lake", root / "lake" / STUDY_FOLDER, study.media, study.design)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    """Starts a server for a study; none outlives the test."""
+    started: list[Server] = []
+
+    def serve(study: Study, *options: str) -> Server:
+        started.append(Server(study, options))
+        return started[-1].start()
+
+    yield serve
+    for server in started:
+        server.kill()
 
 
 def participant(number: int) -> str:

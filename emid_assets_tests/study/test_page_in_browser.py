@@ -17,7 +17,8 @@ from emid_assets.study.design import CONDITIONS
 from emid_assets.study.page import write_page
 from emid_assets.study.texts import LANGUAGES, load_texts
 from emid_assets_tests.study.conftest import COLOURS, EMOTIONS, TRIALS, Study, copy_of, music, pictures
-from emid_assets_tests.study.test_server import PREFERENCE, Server, wilson
+from emid_assets_tests.study.served import Server
+from emid_assets_tests.study.test_server import PREFERENCE, wilson
 
 pytestmark = pytest.mark.browser
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra `dev`")
@@ -156,9 +157,12 @@ def test_on_a_phone_from_a_file_the_known_preference_comes_back_in_the_download(
 
 
 def test_a_closed_tab_goes_on_where_it_was_and_a_killed_server_loses_nothing(
-    study: Study, tmp_path: Path, open_page: Callable[..., Any]
+    study: Study,
+    tmp_path: Path,
+    open_page: Callable[..., Any],
+    serve: Callable[..., Server],
 ) -> None:
-    server = Server(copy_of(study, tmp_path)).start()
+    server = serve(copy_of(study, tmp_path))
     page = open_page(server.link)
     agree_and_set_the_volume(page)
     for _ in range(2 + 3):
@@ -191,7 +195,11 @@ def test_a_closed_tab_goes_on_where_it_was_and_a_killed_server_loses_nothing(
 
 @pytest.mark.parametrize("people", [3, pytest.param(20, marks=pytest.mark.heavy)])
 def test_browsers_at_once_with_media_beside_the_page_bring_the_known_preference_back(
-    study: Study, tmp_path: Path, open_page: Callable[..., Any], people: int
+    study: Study,
+    tmp_path: Path,
+    open_page: Callable[..., Any],
+    serve: Callable[..., Server],
+    people: int,
 ) -> None:
     served = copy_of(study, tmp_path)
     images = pictures(sorted({option.image_id for trial in study.design.trials for option in trial.options}))
@@ -199,7 +207,7 @@ def test_browsers_at_once_with_media_beside_the_page_bring_the_known_preference_
         study.design, music(20), images, study.media, served.page.parent, seconds=10.0, embed_bytes=0
     )
     assert written.media_files > 10
-    server = Server(served).start()
+    server = serve(served)
     rng = np.random.default_rng(6)
     pages = [open_page(server.link) for _ in range(people)]
     for page in pages:

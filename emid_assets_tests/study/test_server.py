@@ -3,10 +3,6 @@
 import http.client
 import json
 import math
-import os
-import re
-import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -14,8 +10,8 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,65 +23,10 @@ from emid_assets.study.design import CONDITIONS, Design
 from emid_assets.study.server import RateLimit, token_of
 from emid_assets_tests.conftest import clean_environment
 from emid_assets_tests.study.conftest import Study, copy_of, participant, sent, trials_of
+from emid_assets_tests.study.served import DEADLINE_S, Server
 
-DEADLINE_S = 120
 PREFERENCE = {"semantic": 0.20, "fused": 0.45, "adapter": 0.25, "random": 0.10}
 PARTICIPANTS = 20
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@dataclass
-class Server:
-    """A running `emid study serve`."""
-
-    study: Study
-    options: tuple[str, ...] = ()
-    port: int = field(default_factory=free_port)
-    process: Any = None
-    link: str = ""
-
-    def start(self) -> "Server":
-        command = [
-            sys.executable, "-m", "emid_assets.cli", "study", "serve", "--port", str(self.port),
-            "--media", str(self.study.media), "--lake", str(self.study.lake), *self.options,
-        ]  # fmt: skip
-        environment = clean_environment() | {"PYTHONUNBUFFERED": "1"}
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-        for line in self.process.stdout:
-            if found := re.search(r"http://\S+", line):
-                self.link = found[0]
-                return self
-        raise AssertionError("the server ended before it told its link")
-
-    def kill(self) -> None:
-        os.kill(self.process.pid, signal.SIGKILL)
-        self.process.wait(DEADLINE_S)
-
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGINT)
-        return int(self.process.wait(DEADLINE_S))
-
-    @property
-    def token(self) -> str:
-        return self.link.partition("#token=")[2]
-
-    def post(self, answer: object, token: str | None = None, body: bytes | None = None) -> tuple[int, str]:
-        """Status and message."""
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}/answers",
-            json.dumps(answer).encode() if body is None else body,
-            {"Authorization": f"Bearer {self.token if token is None else token}"},
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=30) as reply:
-                return reply.status, json.load(reply)["message"]
-        except urllib.error.HTTPError as error:
-            return error.code, json.load(error)["message"]
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +34,7 @@ def server(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     """One for the tests that only send."""
     running = Server(copy_of(study, tmp_path_factory.mktemp("served")), ("--rate", "100000")).start()
     yield running
-    running.stop()
+    running.kill()
 
 
 def preferring(rng: np.random.Generator, design: Design, who: str, trial_id: str) -> dict[str, Any]:
@@ -116,9 +57,9 @@ def wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def test_twenty_at_once_with_a_kill_in_between_lose_nothing_and_the_known_effect_comes_back(
-    study: Study, tmp_path: Path
+    study: Study, tmp_path: Path, serve: Callable[..., Server]
 ) -> None:
-    server = Server(copy_of(study, tmp_path), ("--rate", "100000")).start()
+    server = serve(copy_of(study, tmp_path), "--rate", "100000")
     design = study.design
     acknowledged: list[tuple[str, str]] = []
     sent_all: dict[tuple[str, str], Any] = {}
@@ -251,16 +192,15 @@ def test_a_study_that_is_designed_anew_while_it_is_served_is_taken_too(server: S
     assert server.post(sent(old, participant(54), trials_of(old, participant(54))[0]))[0] == 201
 
 
-def test_too_many_answers_of_one_address_are_turned_away(study: Study, tmp_path: Path) -> None:
-    limited = Server(copy_of(study, tmp_path), ("--rate", "3", "--participants", "1")).start()
-    try:
-        first, second = participant(60), participant(61)
-        answers = [sent(study.design, who, trials_of(study.design, who)[0]) for who in (first, second)]
-        assert [limited.post(answer)[0] for answer in answers] == [201, 429]
-        assert limited.post(None)[0] == 422
-        assert limited.post(answers[0]) == (429, "too many answers from this address; wait a minute")
-    finally:
-        limited.stop()
+def test_too_many_answers_of_one_address_are_turned_away(
+    study: Study, tmp_path: Path, serve: Callable[..., Server]
+) -> None:
+    limited = serve(copy_of(study, tmp_path), "--rate", "3", "--participants", "1")
+    first, second = participant(60), participant(61)
+    answers = [sent(study.design, who, trials_of(study.design, who)[0]) for who in (first, second)]
+    assert [limited.post(answer)[0] for answer in answers] == [201, 429]
+    assert limited.post(None)[0] == 422
+    assert limited.post(answers[0]) == (429, "too many answers from this address; wait a minute")
 
 
 def test_a_rate_is_counted_for_each_address_and_begins_anew_after_a_minute() -> None:
