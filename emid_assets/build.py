@@ -23,6 +23,7 @@ from emid_assets.defs.health import PROCESS_TAG, end_dead_runs
 from emid_assets.defs.jobs import stages
 from emid_assets.defs.release import RELEASE_FOLDER
 from emid_assets.encoders.base import EncoderUnavailableError
+from emid_assets.media.predictions import with_predictions
 from emid_assets.processes import name_of_this_process
 from emid_assets.settings import load_settings
 from emid_assets.store.duckdb_store import Lake, LakeError
@@ -133,7 +134,7 @@ def _run_stages(options: Mapping[str, Any]) -> dict[str, str]:
 
 def _require_media(lake: Lake, media: Path) -> None:
     """Stop before anything is encoded where there is nothing to pair."""
-    inventory = lake.read("media_inventory")
+    inventory = with_predictions(lake.read("media_inventory"), lake.read("predicted_emotion"))
     for kind, folder in (("music", "music"), ("image", "images")):
         found = inventory.filter(pl.col("kind") == kind)
         if found.filter(pl.col("reason").is_null()).is_empty():

@@ -17,6 +17,7 @@ from emid_assets.defs import (
     expansion,
     health,
     media,
+    prediction,
     release,
     similarity,
     study,
@@ -36,7 +37,10 @@ from emid_assets.settings import load_settings
 from emid_assets.store.schemas import TABLES
 
 OWNERS = ["team:emid"]
-STAGES = (media, embeddings, expansion, alignment, release, adapter, study, study_results, evaluation, health)
+STAGES = (
+    media, prediction, embeddings, expansion, alignment, release, adapter, study, study_results, evaluation,
+    health,
+)  # fmt: skip
 EMOTION_PARTITIONS = (MUSIC_EMOTION_PARTITIONS, IMAGE_EMOTION_PARTITIONS)
 
 

@@ -40,6 +40,10 @@ class Settings(BaseModel):
         default="",
         description="ImageBind's weights file. Empty: torch hub's checkpoints folder, then ./.checkpoints.",
     )
+    predict_emotion: Literal["off", "on"] = Field(
+        default="off",
+        description="Media without a label: off rejects them; on predicts their emotion, and marks it.",
+    )
     device: str = Field(
         default="auto",
         pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",

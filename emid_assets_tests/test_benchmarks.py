@@ -35,3 +35,31 @@ def test_a_benchmark_writes_rows_with_names_of_ours(name: str, tmp_path: Path) -
     assert ours
     for row in ours:
         assert keys <= row.keys()
+
+
+def test_the_benchmark_of_emotion_runs_on_rated_images(shared_data: Path, tmp_path: Path) -> None:
+    target = tmp_path / "rows.json"
+    subprocess.run(
+        [sys.executable, "benchmarks/emotion.py", "--ours", "--seeds", "1", "--shrink", "12",
+         "--images", str(shared_data / "oasis_dev"), "--ratings", str(shared_data / "oasis_dev.csv"),
+         "--json", str(target)],
+        cwd=REPOSITORY, env=clean_environment(), check=True, capture_output=True, timeout=300,
+    )  # fmt: skip
+    (row,) = json.loads(target.read_text())["rows"]
+    assert row["name"] == "ours"
+    assert row["valence_r"] > 0.1  # few images: that it learns at all
+
+
+@pytest.mark.heavy
+def test_the_head_reaches_its_target_on_all_rated_images(shared_data: Path, tmp_path: Path) -> None:
+    target = tmp_path / "rows.json"
+    subprocess.run(
+        [sys.executable, "benchmarks/emotion.py", "--json", str(target),
+         "--images", str(shared_data / "oasis_dev"), "--ratings", str(shared_data / "oasis_dev.csv")],
+        cwd=REPOSITORY, env=clean_environment(), check=True, capture_output=True, timeout=1800,
+    )  # fmt: skip
+    ours, ridge = json.loads(target.read_text())["rows"]
+    for axis in ("valence", "arousal"):
+        assert ours[f"{axis}_r"] >= 0.60
+        assert ours[f"{axis}_r"] > ridge[f"{axis}_r"]
+        assert abs(ours[f"{axis}_within_90"] - 0.90) < 0.03

@@ -18,9 +18,13 @@ from emid_assets.store.schemas import TABLES
 ROOT = Path(__file__).parents[1]
 GRAPH = """
 media_inventory <-
-music_clips[13] <- media_inventory
-images[8] <- media_inventory
-rejected_media <- media_inventory
+music_tags <- media_inventory
+image_features <- media_inventory
+image_emotion_head <- image_features media_inventory
+predicted_emotion <- image_emotion_head image_features media_inventory music_tags
+music_clips[13] <- media_inventory predicted_emotion
+images[8] <- media_inventory predicted_emotion
+rejected_media <- media_inventory predicted_emotion
 music_embeddings[13] <- music_clips
 image_embeddings[8] <- images
 expansion_windows[13] <- music_clips music_embeddings
@@ -36,8 +40,9 @@ listening_study <- adapted_embeddings expanded_clips image_embeddings images mus
 similarity_matrix trained_adapter va_distances
 study_answers <- listening_study
 study_results <- study_answers
-evaluation_report <- adapted_embeddings expanded_clips fused_pairs image_embeddings images music_clips \
-music_embeddings published_pairs rejected_media similarity_matrix study_results trained_adapter va_distances
+evaluation_report <- adapted_embeddings expanded_clips fused_pairs image_embeddings image_emotion_head \
+images music_clips music_embeddings published_pairs rejected_media similarity_matrix study_results \
+trained_adapter va_distances
 pipeline_health <- evaluation_report
 """
 

@@ -198,6 +198,7 @@ def evaluate(
     rescaling: Rescaling,
     kernel: str,
     sigma: float,
+    predicted: frozenset[str] = frozenset(),
 ) -> pl.DataFrame:
     """Every network beside random, semantic, structured and oracle, on unseen clips.
 
@@ -220,6 +221,8 @@ def evaluate(
         rescaling: S̃.
         kernel: of E.
         sigma: width of the gaussian kernel.
+        predicted: ids of clips whose emotion nobody gave. Where a split holds any, the split's name with
+            `_given` stands for its other clips.
 
     Returns:
         system, split, metric, value. Beside the systems stands `ceiling`, the best that the metrics
@@ -269,8 +272,14 @@ def evaluate(
         len(image_ids),
     )
     lines: list[tuple[str, str, str, float]] = []
-    for split in [part for part in (VALIDATION, TEST) if (parts == part).any()] or [TRAIN]:
-        rows = np.flatnonzero(parts == split)
+    is_given = np.array([clip_id not in predicted for clip_id in clip_ids], dtype=bool)
+    populations: list[tuple[str, NDArray[np.int64]]] = []
+    for part in [part for part in (VALIDATION, TEST) if (parts == part).any()] or [TRAIN]:
+        populations.append((part, np.flatnonzero(parts == part)))
+        given = np.flatnonzero((parts == part) & is_given)
+        if 0 < len(given) < len(populations[-1][1]):
+            populations.append((f"{part}_given", given))
+    for split, rows in populations:
         for system, score_rows in systems.items():
             evaluation = evaluate_ranking(score_rows, rows, relevance, K)
             by_feeling = emotion_metrics_at_k(

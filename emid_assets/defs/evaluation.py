@@ -49,6 +49,7 @@ def evaluation_report(
     adapted_embeddings: pl.DataFrame,
     study_results: pl.DataFrame,
     published_pairs: pl.DataFrame,
+    image_emotion_head: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """How good the dataset and its adapters are: a page to read, look at and listen to, and its figures.
 
@@ -60,6 +61,7 @@ def evaluation_report(
     from emid_assets.report import tables
     from emid_assets.report.page import EncoderFacts, render_page
     from emid_assets.report.pairs import SHOWN, render_pairs
+    from emid_assets.report.predicted import predicted_clips
 
     music = music_alignment(music_clips, settings.va_alignment)
     image = image_alignment(images, settings.va_alignment)
@@ -80,6 +82,7 @@ def evaluation_report(
         rescaling=settings.semantic_rescaling,
         kernel=settings.emotion_kernel,
         sigma=settings.gaussian_sigma,
+        predicted=predicted_clips(music_clips),
     )
     public_tasks = evaluate_public_tasks(
         adapted_embeddings, all_music, image_embeddings, fused_pairs, images, settings.seed
@@ -125,6 +128,7 @@ def evaluation_report(
         image_alignment=image,
         pairs_page=PAIRS_FILE,
         agreement=agreement,
+        image_emotion_head=image_emotion_head,
     )
     report = settings.lake_folder / REPORT_FILE
     pairs = settings.lake_folder / PAIRS_FILE

@@ -8,7 +8,10 @@ from typing import Any
 import dagster as dg
 
 STAGES: dict[str, tuple[str, ...]] = {
-    "inventory": ("media_inventory", "rejected_media", "published_pairs"),
+    "inventory": (
+        "media_inventory", "music_tags", "image_features", "image_emotion_head", "predicted_emotion",
+        "rejected_media", "published_pairs",
+    ),
     "embed_music": ("music_clips", "music_embeddings", "expansion_windows"),
     "embed_images": ("images", "image_embeddings"),
     "align": ("expanded_clips", "similarity_matrix", "va_distances", "fused_pairs"),
@@ -17,7 +20,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "study": ("listening_study", "study_answers", "study_results"),
     "evaluate": ("evaluation_report",),
     "health": ("pipeline_health",),
-}
+}  # fmt: skip
 
 COLLECT_ANSWERS = "collect_answers"
 """The job of the sensor that watches for answers: all of the study but its design."""

@@ -16,6 +16,7 @@ from emid_assets.defs.partitions import (
 from emid_assets.defs.progress import report_progress
 from emid_assets.defs.resources import SettingsResource
 from emid_assets.media.manifest import image_manifest, music_manifest, rejected_manifest, take_inventory
+from emid_assets.media.predictions import PREDICTED, unlabelled
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.duckdb_store import WHOLE_TABLE, Lake
 
@@ -40,6 +41,7 @@ def media_inventory(
         previous,
         workers=max(1, settings.workers),
         on_progress=report_progress(context, "read files"),
+        keep_unlabelled=settings.predict_emotion == "on",
     )
     usable = inventory.filter(pl.col("reason").is_null())
     return dg.MaterializeResult(
@@ -49,6 +51,7 @@ def media_inventory(
             "media_folder": dg.MetadataValue.path(settings.media_folder),
             "music_clips": usable.filter(pl.col("kind") == "music").height,
             "images": usable.filter(pl.col("kind") == "image").height,
+            "unlabelled": unlabelled(inventory).height,
             "rejected": inventory.height - usable.height,
         },
         check_results=[schema_result("media_inventory", inventory)],
@@ -61,11 +64,11 @@ def media_inventory(
     partitions_def=MUSIC_EMOTION_PARTITIONS,
 )
 def music_clips(
-    context: dg.AssetExecutionContext, media_inventory: pl.DataFrame
+    context: dg.AssetExecutionContext, media_inventory: pl.DataFrame, predicted_emotion: pl.DataFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """The usable music clips of one Cowen category: file, window, ratings, feelings, valence and arousal."""
     clips = rows_of_shard(
-        music_manifest(media_inventory, emotion_of(context.partition_key)),
+        music_manifest(media_inventory, emotion_of(context.partition_key), predicted_emotion),
         "clip_id",
         context.partition_key,
         context.assets_def.partitions_def,
@@ -77,6 +80,7 @@ def music_clips(
             "clips": clips.height,
             "seconds": float(clips["duration_s"].sum()),
             "human_rated": clips.filter(pl.col("va_source") == "ratings").height,
+            "predicted": clips.filter(pl.col("va_source") == PREDICTED).height,
         },
         check_results=[schema_result("music_clips", clips)],
     )
@@ -88,7 +92,10 @@ def music_clips(
     partitions_def=IMAGE_EMOTION_PARTITIONS,
 )
 def images(
-    context: dg.AssetExecutionContext, settings: SettingsResource, media_inventory: pl.DataFrame
+    context: dg.AssetExecutionContext,
+    settings: SettingsResource,
+    media_inventory: pl.DataFrame,
+    predicted_emotion: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """The usable images of one of Mikels' eight emotions: file, size, caption, valence and arousal.
 
@@ -97,7 +104,7 @@ def images(
     from emid_assets.report.previews import images_preview
 
     usable = rows_of_shard(
-        image_manifest(media_inventory, emotion_of(context.partition_key)),
+        image_manifest(media_inventory, emotion_of(context.partition_key), predicted_emotion),
         "image_id",
         context.partition_key,
         context.assets_def.partitions_def,
@@ -114,6 +121,7 @@ def images(
             **written,
             "images": usable.height,
             "measured": usable.filter(pl.col("va_source") == "measured").height,
+            "predicted": usable.filter(pl.col("va_source") == PREDICTED).height,
             "pictures": dg.MetadataValue.md(images_preview(usable, settings.media_folder)),
         },
         check_results=[schema_result("images", usable)],
@@ -142,12 +150,14 @@ def _captioned(
         "nothing_rejected": "No media file or table row was left out; the warning counts those that were."
     },
 )
-def rejected_media(media_inventory: pl.DataFrame) -> dg.MaterializeResult[pl.DataFrame]:
+def rejected_media(
+    media_inventory: pl.DataFrame, predicted_emotion: pl.DataFrame
+) -> dg.MaterializeResult[pl.DataFrame]:
     """Media that cannot be used, each with its reason: nothing is dropped in silence.
 
     What fails later, while it is embedded, joins the same table.
     """
-    rejected = rejected_manifest(media_inventory)
+    rejected = rejected_manifest(media_inventory, predicted_emotion)
     return dg.MaterializeResult(
         value=rejected,
         data_version=dg.DataVersion(frame_digest(rejected)),

@@ -28,11 +28,20 @@ from emid_assets.affect.ratings import BLANK_WORDS, RatingsError, parse_feelings
 from emid_assets.media.contents import with_facts
 from emid_assets.media.folder import SUBFOLDERS, FoundFile, find_files, is_inside, open_media_folder
 from emid_assets.media.limits import MediaLimits
+from emid_assets.media.predictions import with_predictions
 from emid_assets.media.sources import find_sources
 from emid_assets.media.tables import TABLE_COLUMNS, read_table
-from emid_assets.store.schemas import FEELINGS_TYPE, IMAGES, MEDIA_INVENTORY, MUSIC_CLIPS, REJECTED_MEDIA
+from emid_assets.store.schemas import (
+    FEELINGS_TYPE,
+    IMAGES,
+    MEDIA_INVENTORY,
+    MUSIC_CLIPS,
+    PREDICTED_EMOTION,
+    REJECTED_MEDIA,
+)
 
 DEFAULT_LIMITS = MediaLimits()
+NOTHING_PREDICTED = PREDICTED_EMOTION.empty()
 
 LABEL_COLUMN = {"music": "genre", "image": "tag"}
 _EXAMPLE_FOLDER = {"music": "music/sad/", "image": "images/awe/"}
@@ -47,6 +56,7 @@ def take_inventory(
     limits: MediaLimits = DEFAULT_LIMITS,
     workers: int = 2,
     on_progress: Callable[[int, int], None] | None = None,
+    keep_unlabelled: bool = False,
 ) -> pl.DataFrame:
     """List everything in a media folder and its tables, with what each item is or why it is useless.
 
@@ -60,6 +70,9 @@ def take_inventory(
         limits: what a file must not exceed or fall below.
         workers: threads that hash and decode; 0 works in the caller's.
         on_progress: called with (files examined, files to examine) as the work goes on.
+        keep_unlabelled: a medium that nobody labelled is no reason to reject it: it stands with neither
+            `reason` nor `partition`, for `predictions.with_predictions`. A label in a table that is none
+            of ours stays a reason; a sub-folder's name that is none of ours is no label then.
 
     Returns:
         A frame with the columns of `MEDIA_INVENTORY`, sorted by kind and item id: one row for
@@ -70,7 +83,9 @@ def take_inventory(
         TableError: a table cannot be read; names file and row.
     """
     root = open_media_folder(media)
-    items = pl.concat([_music_items(root), _image_items(root)], how="diagonal")
+    items = pl.concat(
+        [_music_items(root, keep_unlabelled), _image_items(root, keep_unlabelled)], how="diagonal"
+    )
     items = with_facts(items, root, previous, limits, workers, on_progress)
     items = items.with_columns(duration_s=pl.coalesce("clip_s", "duration_s"))
     items = _reject_repeated_ids(items)
@@ -83,10 +98,14 @@ def take_inventory(
     return MEDIA_INVENTORY.check(inventory)
 
 
-def music_manifest(inventory: pl.DataFrame, emotion_key: str) -> pl.DataFrame:
-    """The usable clips of one Cowen category, with the columns of `MUSIC_CLIPS`, by id."""
+def music_manifest(
+    inventory: pl.DataFrame, emotion_key: str, predicted: pl.DataFrame = NOTHING_PREDICTED
+) -> pl.DataFrame:
+    """The usable clips of one Cowen category, given or predicted, with MUSIC_CLIPS' columns, by id."""
     emotion = find_music_emotion(emotion_key)
-    clips = _usable(inventory, "music", emotion.key).rename({"item_id": "clip_id"})
+    clips = _usable(with_predictions(inventory, predicted), "music", emotion.key).rename(
+        {"item_id": "clip_id"}
+    )
     return MUSIC_CLIPS.check(
         clips.with_columns(emotion=pl.lit(emotion.key), genre=pl.lit(emotion.letter)).select(
             list(MUSIC_CLIPS.columns)
@@ -94,19 +113,23 @@ def music_manifest(inventory: pl.DataFrame, emotion_key: str) -> pl.DataFrame:
     )
 
 
-def image_manifest(inventory: pl.DataFrame, tag: str) -> pl.DataFrame:
-    """The usable images of one of Mikels' eight emotions, with the columns of `IMAGES`, by id."""
+def image_manifest(
+    inventory: pl.DataFrame, tag: str, predicted: pl.DataFrame = NOTHING_PREDICTED
+) -> pl.DataFrame:
+    """The usable images of one of Mikels' eight emotions, given or predicted, with IMAGES' columns, by id."""
     emotion = find_image_emotion(tag)
-    images = _usable(inventory, "image", emotion.key).rename({"item_id": "image_id"})
+    images = _usable(with_predictions(inventory, predicted), "image", emotion.key).rename(
+        {"item_id": "image_id"}
+    )
     of_table = pl.when(pl.col("caption").is_not_null()).then(pl.lit("table"))
     return IMAGES.check(
         images.with_columns(tag=pl.lit(emotion.key), caption_source=of_table).select(list(IMAGES.columns))
     )
 
 
-def rejected_manifest(inventory: pl.DataFrame) -> pl.DataFrame:
+def rejected_manifest(inventory: pl.DataFrame, predicted: pl.DataFrame = NOTHING_PREDICTED) -> pl.DataFrame:
     """Everything that cannot be used, with its reason: the columns of `REJECTED_MEDIA`."""
-    rejected = inventory.filter(pl.col("reason").is_not_null())
+    rejected = with_predictions(inventory, predicted).filter(pl.col("reason").is_not_null())
     return REJECTED_MEDIA.check(rejected.select(list(REJECTED_MEDIA.columns)))
 
 
@@ -119,8 +142,8 @@ def _usable(inventory: pl.DataFrame, kind: str, partition: str) -> pl.DataFrame:
 # ---------------------------------------------------------------- items: folder and table together
 
 
-def _music_items(root: Path) -> pl.DataFrame:
-    items = _labelled_items(root, "music")
+def _music_items(root: Path, keep_unlabelled: bool) -> pl.DataFrame:
+    items = _labelled_items(root, "music", keep_unlabelled)
     items = _with_windows(items)
     items = _with_parsed(items, "emotion", _ratings_row, dict.fromkeys(_RATING_COLUMNS, pl.Float64))
     items = _with_parsed(items, "feeling", _feelings_row, {"feelings": FEELINGS_TYPE})
@@ -154,8 +177,8 @@ def _music_items(root: Path) -> pl.DataFrame:
     )
 
 
-def _image_items(root: Path) -> pl.DataFrame:
-    items = _labelled_items(root, "image")
+def _image_items(root: Path, keep_unlabelled: bool) -> pl.DataFrame:
+    items = _labelled_items(root, "image", keep_unlabelled)
     items = _with_number(items, "image", "valence", 0.0, 1.0)
     items = _with_number(items, "image", "arousal", 0.0, 1.0)
     measured = pl.col("valence").is_not_null() & pl.col("arousal").is_not_null()
@@ -181,11 +204,17 @@ def _image_items(root: Path) -> pl.DataFrame:
         .when(pl.col("partition").is_not_null())
         .then(pl.lit("tag")),
         item_id=pl.coalesce("image_id", "below"),
+        source_id=pl.coalesce("source_id", _series()),
         window=pl.lit(""),
     ).rename({"text": "caption"})
 
 
-def _labelled_items(root: Path, kind: str) -> pl.DataFrame:
+def _series() -> pl.Expr:
+    """What an image is one of: its folder and its name without the number at the end."""
+    return pl.col("below").str.replace(r"\.[^./]*$", "").str.replace(r"[\s_.()-]*\d+[\s()]*$", "")
+
+
+def _labelled_items(root: Path, kind: str, keep_unlabelled: bool) -> pl.DataFrame:
     """Every file and table row of a kind, with its label and the first reasons against it.
 
     Columns: the table's as text; `row`; `kind`; `below` (path below the sub-folder, or the text
@@ -220,7 +249,7 @@ def _labelled_items(root: Path, kind: str) -> pl.DataFrame:
         ),
         reason=pl.coalesce("problem", "reason"),
     ).drop("problem")
-    return _with_labels(items, kind, has_table)
+    return _with_labels(items, kind, has_table, keep_unlabelled)
 
 
 def _find_rows(
@@ -259,7 +288,7 @@ def _find_rows(
     return [below for below, _ in places], [problem for _, problem in places]
 
 
-def _with_labels(items: pl.DataFrame, kind: str, has_table: bool) -> pl.DataFrame:
+def _with_labels(items: pl.DataFrame, kind: str, has_table: bool, keep_unlabelled: bool) -> pl.DataFrame:
     """Add `partition` and `label_source`: the table's label, else that of the top sub-folder."""
     column, subfolder = LABEL_COLUMN[kind], SUBFOLDERS[kind]
     folder = pl.when(pl.col("below").str.contains("/", literal=True)).then(
@@ -282,7 +311,7 @@ def _with_labels(items: pl.DataFrame, kind: str, has_table: bool) -> pl.DataFram
         f"missing from {subfolder}.csv: list it there, or {example}"
         if has_table
         else f"has no label: {example}, or list it in {subfolder}.csv"
-    )
+    ) + ", or have it predicted: predict_emotion = on"
     unlabelled = (
         pl.when(in_table)
         .then(_cell(kind, pl.lit(f"no {column}, and the file is in no sub-folder named by an emotion")))
@@ -290,16 +319,19 @@ def _with_labels(items: pl.DataFrame, kind: str, has_table: bool) -> pl.DataFram
         .then(pl.lit(unlisted))
         .otherwise(pl.format("sub-folder: {}", unknown))
     )
+    is_unlabelled = ~from_table & (pl.col("_label").is_null() | unknown.is_not_null())
     return items.with_columns(
         partition=pl.col("_label").replace_strict(partitions, default=None, return_dtype=pl.String),
-        label_source=pl.coalesce(
-            pl.when(in_table).then("label_source"),
-            pl.when(from_table).then(pl.lit("table")).otherwise(pl.lit("folder")),
+        label_source=pl.when(~(is_unlabelled & keep_unlabelled)).then(
+            pl.coalesce(
+                pl.when(in_table).then("label_source"),
+                pl.when(from_table).then(pl.lit("table")).otherwise(pl.lit("folder")),
+            )
         ),
         reason=_else(
             pl.when(from_table & unknown.is_not_null())
             .then(_cell(kind, unknown))
-            .when(pl.col("_label").is_null() | unknown.is_not_null())
+            .when(is_unlabelled & (not keep_unlabelled))
             .then(unlabelled)
         ),
     ).drop("_label", "_folder")
@@ -394,9 +426,11 @@ def _reject_repeated_ids(items: pl.DataFrame) -> pl.DataFrame:
 
 
 def _reject_duplicates(items: pl.DataFrame) -> pl.DataFrame:
-    """Keep the first usable item of each content: originals before expanded clips, then by id."""
+    """Keep the first usable item of each content: labelled, then originals, then by id."""
     items = (
-        items.sort(pl.col("is_original_clip").fill_null(True).not_(), "item_id")
+        items.sort(
+            pl.col("partition").is_null(), pl.col("is_original_clip").fill_null(True).not_(), "item_id"
+        )
         .drop("place")
         .with_row_index("place")
     )

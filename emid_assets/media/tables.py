@@ -57,6 +57,11 @@ TABLE_COLUMNS = {
         TableColumn("valence", (), "measured valence of this image, 0 to 1; else the tag's"),
         TableColumn("arousal", (), "measured arousal of this image, 0 to 1; else the tag's"),
         TableColumn("image_id", (), "unique id; else the path below images/"),
+        TableColumn(
+            "source_id",
+            ("group",),
+            "what the image is one of, a series or theme: validation keeps it together",
+        ),
         TableColumn("licence", ("license",), "licence of the item"),
         TableColumn("author", (), "author of the item"),
         TableColumn("label_source", (), "where the label comes from, in your words; else table or folder"),

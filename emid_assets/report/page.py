@@ -25,6 +25,8 @@ from emid_assets.media.expansion import expansion_counts
 from emid_assets.release.published_pairs import Agreement
 from emid_assets.report import figures, study, tables
 from emid_assets.report.gallery import Copy, attributions, player, thumbnail
+from emid_assets.report.predicted import predicted_section, predicted_warning
+from emid_assets.store.schemas import IMAGE_EMOTION_HEAD
 
 _OWN_SECTIONS = (tables.SECTION_OF_COUNTS, tables.SECTION_OF_PAIRS, tables.SECTION_OF_OVERLAP)
 _REFERENCES = ("random", "oracle", "ceiling")
@@ -38,7 +40,9 @@ _SYSTEMS = {
 }
 _RESULTS = {
     "retrieval_test": "Test clips",
+    "retrieval_test_given": "Test clips whose emotion was given, not predicted",
     "retrieval_validation": "Validation clips, which chose the best epoch",
+    "retrieval_validation_given": "Validation clips whose emotion was given, not predicted",
     "retrieval_train": "Training clips: there are no others",
     "released_tasks": "The retrieval tasks as the release holds them: every pair, as mteb would measure",
     "public_tasks": "The tasks of the public benchmark (mteb), by their own definitions",
@@ -110,6 +114,7 @@ def render_page(
     music_alignment: VaAlignment,
     image_alignment: VaAlignment,
     agreement: Agreement | None = None,
+    image_emotion_head: pl.DataFrame | None = None,
     clips_per_emotion: int = 3,
     clips_in_gallery: int = 39,
     gallery_bytes: int = 11_000_000,
@@ -138,6 +143,7 @@ def render_page(
         music_alignment: the alignment that E was computed with, music side.
         image_alignment: the same, image side.
         agreement: the published pairs beside ours; None where nothing is published.
+        image_emotion_head: frame IMAGE_EMOTION_HEAD; None for no head.
         clips_per_emotion: clips of one emotion in the gallery, at most.
         clips_in_gallery: clips in the gallery, at most.
         gallery_bytes: bytes of embedded media, at most, give or take one clip with its images.
@@ -222,6 +228,12 @@ def render_page(
         networks=_networks(trained_adapters),
         results=[_result(section, metrics) for section in _sections(metrics)],
         study=study.study_section(study_results),
+        predicted=predicted_section(
+            music_clips,
+            images,
+            fused_pairs,
+            IMAGE_EMOTION_HEAD.empty() if image_emotion_head is None else image_emotion_head,
+        ),
         gallery=[
             (emotion, [card for card in cards if card.emotion == emotion.key]) for emotion in MUSIC_EMOTIONS
         ],
@@ -314,6 +326,9 @@ def _warnings(
                 "graph runs on real networks. Read nothing about the method's quality from these numbers.",
             )
         )
+    predicted = predicted_warning(music_clips, images)
+    if predicted is not None:
+        found.append(predicted)
     hinted: list[str] = []
     words: set[str] = set()
     for name, frame in (("clips", music_clips), ("images", images)):

@@ -92,9 +92,12 @@ MEDIA_INVENTORY = TableSchema(
         "channels": (_I32, "music: channels of the file"),
         "width": (_I32, "image: pixels across"),
         "height": (_I32, "image: pixels down"),
-        "label_source": (_S, "where the label comes from: table, folder, or the table's own words"),
+        "label_source": (
+            _S,
+            "where the label comes from: table, folder, predicted, or the user's words",
+        ),
         "is_original_clip": (_B, "music: false where the row is an expanded clip of a source"),
-        "source_id": (_S, "music: the source clip that every split groups by"),
+        "source_id": (_S, "what every split groups by: a clip's source, an image's series or theme"),
         "feelings": (FEELINGS_TYPE, "music: percentages over the 28 feelings; null where unrated"),
         **{
             f"rating_{name}": (_F32, f"music: mean {name} rating, 1 to 9; null where missing")
@@ -102,12 +105,18 @@ MEDIA_INVENTORY = TableSchema(
         },
         "valence": (_F64, "valence on the modality's own scale: music 1 to 9, image 0 to 1"),
         "arousal": (_F64, "arousal on the modality's own scale: music 1 to 9, image 0 to 1"),
-        "va_source": (_S, "ratings or category_mean (music), measured or tag (image)"),
+        "va_source": (_S, "ratings or category_mean (music), measured or tag (image), or predicted"),
         "caption": (_S, "image: the table's text, or null"),
         "licence": (_S, "the table's licence for this item, or null"),
         "author": (_S, "the table's author for this item, or null"),
     },
 )
+
+
+_UNCERTAINTY: dict[str, tuple[type[pl.Array] | pl.DataType | type[pl.DataType], str]] = {
+    f"{axis}_sd": (_F64, f"standard deviation of a predicted {axis}; null where it is not predicted")
+    for axis in ("valence", "arousal")
+}
 
 
 def _from_inventory(*names: str) -> dict[str, tuple[type[pl.Array] | pl.DataType | type[pl.DataType], str]]:
@@ -141,6 +150,7 @@ MUSIC_CLIPS = TableSchema(
             "licence",
             "author",
         ),
+        **_UNCERTAINTY,
     },
 )
 
@@ -153,6 +163,67 @@ IMAGES = TableSchema(
         "tag": (_S, "one of Mikels' eight emotions"),
         **_from_inventory("caption", "valence", "arousal", "va_source", "licence", "author"),
         "caption_source": (_S, "table, or the model that wrote the caption; null where there is none"),
+        **_UNCERTAINTY,
+    },
+)
+
+MUSIC_TAGS = TableSchema(
+    "music_tags",
+    "a music clip without a label, as two networks tag it; empty where predict_emotion is off",
+    {
+        "clip_id": (_S, "the clip"),
+        "content_hash": (_S, "hash of the content that was tagged"),
+        "log_odds": (pl.Array, "log-odds of 50 MagnaTagATune and 50 Million Song Dataset tags, float32"),
+        "reason": (_S, "why the clip has no tags; null where it has"),
+    },
+)
+
+IMAGE_FEATURES = TableSchema(
+    "image_features",
+    "a rated image, or one without a label, as a network sees it; empty where predict_emotion is off",
+    {
+        "image_id": (_S, "the image"),
+        "content_hash": (_S, "hash of the content that was read"),
+        "features": (pl.Array, "what the image emotion head works with, float32"),
+        "reason": (_S, "why the image has no features; null where it has"),
+    },
+)
+
+CALIBRATION_TYPE = pl.List(pl.Struct({"axis": pl.String, "nominal": pl.Float64, "observed": pl.Float64}))
+
+IMAGE_EMOTION_HEAD = TableSchema(
+    "image_emotion_head",
+    "the head that predicts valence and arousal of images; no row where there is none",
+    {
+        "weights_file": (_S, "safetensors file, path below the lake folder"),
+        "weights_sha256": (_S, "its sha256"),
+        "learnt_from": (_S, "digest of the images, ratings and features that it was trained on"),
+        "images": (_I64, "rated images that it was trained on"),
+        "groups": (_I64, "groups of them that the cross-validation kept together"),
+        "grouped_by": (_S, "series (or theme, or the table's source_id), or image where there is one series"),
+        **{
+            f"{axis}_{name}": (_F64, f"cross-validated {meaning} of {axis}")
+            for axis in ("valence", "arousal")
+            for name, meaning in (
+                ("r", "correlation with the ratings"),
+                ("r2", "share of the ratings' variance explained"),
+                ("rmse", "root mean square error, on the scale 0 to 1"),
+            )
+        },
+        "calibration": (CALIBRATION_TYPE, "share of ratings within intervals of a nominal probability"),
+    },
+)
+
+PREDICTED_EMOTION = TableSchema(
+    "predicted_emotion",
+    "a usable medium without a label: what is predicted, or why nothing is",
+    {
+        **_from_inventory("kind", "item_id", "content_hash"),
+        "partition": (_S, "key of the nearest emotion; null where there is no prediction"),
+        **_from_inventory("valence", "arousal"),
+        **_UNCERTAINTY,
+        "va_source": (_S, "predicted; ratings or measured where only the label had to be found"),
+        "reason": (_S, "why there is no prediction; null where there is one"),
     },
 )
 
@@ -425,6 +496,10 @@ TABLES: dict[str, TableSchema] = {
     schema.name: schema
     for schema in (
         MEDIA_INVENTORY,
+        MUSIC_TAGS,
+        IMAGE_FEATURES,
+        IMAGE_EMOTION_HEAD,
+        PREDICTED_EMOTION,
         MUSIC_CLIPS,
         IMAGES,
         REJECTED_MEDIA,

@@ -176,3 +176,17 @@ def test_the_public_tasks_are_measured_for_the_frozen_space_and_each_network(
     names = {metric.split("/")[0] for metric in tasks["metric"]}
     assert names == {"EMIDA2IRetrieval", "EMIDI2ARetrieval", "EMIDPairClassification"}
     assert tasks["value"].is_between(0, 1).all()
+
+
+def test_clips_whose_emotion_was_given_have_figures_of_their_own_where_others_were_predicted(
+    lake: SmallLake, adapted: pl.DataFrame, evaluation: pl.DataFrame
+) -> None:
+    music = adapted.filter(kind="music", network="bmf")
+    test = music.filter(split="test")["item_id"].to_list()
+    predicted = frozenset(test[: len(test) // 2])
+    both = evaluate(adapted, *lake.to_evaluate(), seed=0, **PAIRING, predicted=predicted)
+    assert both.filter(pl.col("split") != "test_given").equals(evaluation)
+    assert value(both, "bmf", "queries", "test_given") == len(test) - len(predicted)
+    assert "test_given" not in evaluation["split"].to_list()
+    everyone = evaluate(adapted, *lake.to_evaluate(), seed=0, **PAIRING, predicted=frozenset(test))
+    assert everyone.equals(evaluation)

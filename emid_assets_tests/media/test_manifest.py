@@ -160,7 +160,7 @@ def test_without_table_a_file_needs_a_sub_folder_named_by_an_emotion(folder: Fol
     assert folder.reason("rock/a.wav").startswith("sub-folder: unknown music emotion 'rock'")
     assert folder.reason("b.png") == (
         "has no label: put it into a sub-folder named by its emotion, such as images/awe/, "
-        "or list it in images.csv"
+        "or list it in images.csv, or have it predicted: predict_emotion = on"
     )
 
 

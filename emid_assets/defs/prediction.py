@@ -1,0 +1,205 @@
+"""The prediction stage: an emotion for the media that nobody labelled, before partitions are known.
+
+Everything here is empty, and no network is loaded, unless the setting `predict_emotion` is on. The networks
+are small ones that need no choice of encoder: what the encoder in use makes of an image comes later
+in the graph, in the partition of the image's tag.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import dagster as dg
+import polars as pl
+
+from emid_assets.defs.checks import check_result, schema_result, table_asset
+from emid_assets.defs.embeddings import GPU_POOL
+from emid_assets.defs.progress import report_progress
+from emid_assets.defs.resources import SettingsResource
+from emid_assets.encoders.base import Encoder, MediaItem
+from emid_assets.media.predictions import unlabelled
+from emid_assets.store.data_version import frame_digest
+from emid_assets.store.duckdb_store import WHOLE_TABLE, Lake
+from emid_assets.store.schemas import IMAGE_EMOTION_HEAD, PREDICTED_EMOTION, TABLES
+
+WEIGHTS_FOLDER = "weights"
+
+
+def _vectors(
+    context: dg.AssetExecutionContext,
+    settings: SettingsResource,
+    kind: Literal["music", "image"],
+    media: pl.DataFrame,
+    load_network: Callable[[], Encoder],
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """What a network makes of each medium; what an earlier run of the same network made is kept."""
+    from emid_assets.prediction.vectors import vectors_of
+
+    table = context.asset_key.path[-1]
+    schema = TABLES[table]
+    lake = Lake(settings.lake_folder)
+    previous = lake.current(table, WHOLE_TABLE)
+    made: dict[str, str | int] = {"encoded": 0, "fingerprint": ""}
+    frame = schema.empty()
+    if media.height:
+        network = load_network()
+        on_progress = report_progress(context, "read")
+        frame, encoded = vectors_of(
+            [
+                MediaItem(
+                    item_id=row["item_id"],
+                    path=settings.media_folder / row["file"],
+                    content_hash=row["content_hash"],
+                    start_s=row["start_s"] or 0.0,
+                    duration_s=row["duration_s"],
+                    file=row["file"],
+                )
+                for row in media.iter_rows(named=True)
+            ],
+            network,
+            kind,
+            schema,
+            previous=lake.read(table) if previous else None,
+            previous_fingerprint=str(previous.metadata.get("fingerprint")) if previous else None,
+            batch_size=settings.batch_size,
+            workers=settings.workers,
+            on_progress=lambda progress: on_progress(progress.done, progress.total),
+            journal=lake.root / "journal" / table,
+        )
+        made = {"encoded": encoded, "fingerprint": network.fingerprint, "licence": network.licence}
+    return dg.MaterializeResult(
+        value=frame,
+        data_version=dg.DataVersion(frame_digest(frame.drop(frame.columns[2]), str(made["fingerprint"]))),
+        metadata={**made, "media": frame.height, "without": frame["reason"].count()},
+        check_results=[schema_result(table, frame)],
+    )
+
+
+@table_asset(group_name="prediction", kinds={"torch", "duckdb"}, pool=GPU_POOL)
+def music_tags(
+    context: dg.AssetExecutionContext, settings: SettingsResource, media_inventory: pl.DataFrame
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """The tags that musicnn gives to each clip that has neither a label nor ratings."""
+
+    def load() -> Encoder:
+        from emid_assets.prediction.musicnn import MusicTagger
+
+        return MusicTagger(settings.device)
+
+    unrated = unlabelled(media_inventory).filter((pl.col("kind") == "music") & pl.col("valence").is_null())
+    return _vectors(context, settings, "music", unrated, load)
+
+
+@table_asset(group_name="prediction", kinds={"torch", "duckdb"}, pool=GPU_POOL)
+def image_features(
+    context: dg.AssetExecutionContext, settings: SettingsResource, media_inventory: pl.DataFrame
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """What EfficientNet-lite0 sees in each rated image and in each that has neither a label nor ratings.
+
+    Nothing is read where too few images are rated to learn from.
+    """
+    from emid_assets.prediction.predict import rated_images, too_few_rated
+
+    def load() -> Encoder:
+        from emid_assets.prediction.image_features import ImageFeatures
+
+        return ImageFeatures(settings.device)
+
+    rated = rated_images(media_inventory)
+    unrated = unlabelled(media_inventory).filter((pl.col("kind") == "image") & pl.col("valence").is_null())
+    wanted = settings.predict_emotion == "on" and too_few_rated(rated.height) is None
+    images = pl.concat([rated, unrated]) if wanted else media_inventory.clear()
+    return _vectors(context, settings, "image", images, load)
+
+
+@table_asset(
+    group_name="prediction",
+    kinds={"numpy", "duckdb"},
+    checks={"finite": "The cross-validated figures are finite numbers."},
+)
+def image_emotion_head(
+    settings: SettingsResource, media_inventory: pl.DataFrame, image_features: pl.DataFrame
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """The head that predicts an image's valence and arousal, trained on the images that the user has rated.
+
+    Cross-validated by series, so that no image is predicted by its own neighbours. Trained anew only where
+    the rated images have changed. No row where too few are rated, or predict_emotion is off.
+    """
+    lake = Lake(settings.lake_folder)
+    frame = IMAGE_EMOTION_HEAD.empty()
+    if image_features.height:
+        from emid_assets.prediction.image_features import FEATURE_BLOCKS
+        from emid_assets.prediction.image_head import head_frame
+        from emid_assets.prediction.predict import rated_images
+
+        stored = lake.current("image_emotion_head", WHOLE_TABLE)
+        frame = head_frame(
+            rated_images(media_inventory),
+            image_features,
+            str(lake.versions("image_features")[0].metadata["fingerprint"]),
+            FEATURE_BLOCKS,
+            settings.seed,
+            lake.root / WEIGHTS_FOLDER,
+            previous=lake.read("image_emotion_head") if stored else None,
+        )
+    row = frame.row(0, named=True) if frame.height else {}
+    figures = {name: value for name, value in row.items() if isinstance(value, int | float)}
+    return dg.MaterializeResult(
+        value=frame,
+        data_version=dg.DataVersion(frame_digest(frame)),
+        metadata={
+            "trained": frame.height == 1,
+            "weights_file": row.get("weights_file", ""),
+            "grouped_by": row.get("grouped_by", ""),
+            **figures,
+        },
+        check_results=[
+            schema_result("image_emotion_head", frame),
+            check_result("finite", [name for name, value in figures.items() if value != value], len(figures)),
+        ],
+    )
+
+
+@table_asset(
+    group_name="prediction",
+    kinds={"numpy", "duckdb"},
+    checks={"within_scale": "Predicted valence and arousal lie on their modality's scale."},
+)
+def predicted_emotion(
+    settings: SettingsResource,
+    media_inventory: pl.DataFrame,
+    music_tags: pl.DataFrame,
+    image_features: pl.DataFrame,
+    image_emotion_head: pl.DataFrame,
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """Valence, arousal, their uncertainty and the nearest emotion of each medium without a label."""
+    frame = PREDICTED_EMOTION.empty()
+    if settings.predict_emotion == "on":
+        from emid_assets.prediction.image_head import ImageEmotionHead
+        from emid_assets.prediction.predict import predict_emotion
+
+        head = None
+        if image_emotion_head.height:
+            head = ImageEmotionHead.load(settings.lake_folder / image_emotion_head["weights_file"][0])
+        frame = predict_emotion(media_inventory, music_tags, image_features, head)
+    ends = {"music": (1.0, 9.0), "image": (0.0, 1.0)}
+    outside = [
+        f"{item_id}: {valence}, {arousal}"
+        for kind, item_id, valence, arousal in frame.drop_nulls("partition")
+        .select("kind", "item_id", "valence", "arousal")
+        .iter_rows()
+        if not all(ends[kind][0] <= value <= ends[kind][1] for value in (valence, arousal))
+    ]
+    counts = dict(frame.drop_nulls("partition").group_by("kind").len().iter_rows())
+    return dg.MaterializeResult(
+        value=frame,
+        data_version=dg.DataVersion(frame_digest(frame)),
+        metadata={
+            "music": counts.get("music", 0),
+            "images": counts.get("image", 0),
+            "without": frame["reason"].count(),
+        },
+        check_results=[
+            schema_result("predicted_emotion", frame),
+            check_result("within_scale", outside, frame.height),
+        ],
+    )

@@ -1,0 +1,47 @@
+"""The inventory with what was predicted for the media that nobody labelled.
+
+Belongs here: joining the two tables. Predicting is `emid_assets.prediction`.
+"""
+
+import polars as pl
+
+from emid_assets.store.schemas import PREDICTED_EMOTION
+
+PREDICTED = "predicted"
+"""What stands in `label_source`, and in `va_source` where valence and arousal were predicted too."""
+
+
+def unlabelled(inventory: pl.DataFrame) -> pl.DataFrame:
+    """The rows of an inventory (MEDIA_INVENTORY) that could be used, had they a label."""
+    return inventory.filter(pl.col("reason").is_null() & pl.col("partition").is_null())
+
+
+def with_predictions(inventory: pl.DataFrame, predicted: pl.DataFrame) -> pl.DataFrame:
+    """The inventory in which every unlabelled medium has its predicted emotion, or a reason.
+
+    Args:
+        inventory: frame MEDIA_INVENTORY.
+        predicted: frame PREDICTED_EMOTION.
+
+    Returns:
+        The inventory's rows and columns, and `valence_sd` and `arousal_sd`, null where nothing was
+        predicted. Rows that were labelled, or rejected, are as they were.
+    """
+    uncertainty = ["valence_sd", "arousal_sd"]
+    found = PREDICTED_EMOTION.check(predicted).drop("content_hash")
+    filled = ["partition", "valence", "arousal", "va_source", "reason"]
+    joined = inventory.join(
+        found.rename({name: f"_{name}" for name in filled}),
+        on=["kind", "item_id"],
+        how="left",
+        maintain_order="left",
+    )
+    mine = pl.col("reason").is_null() & pl.col("partition").is_null()
+    missing = pl.lit("has no label, and none was predicted: materialize predicted_emotion")
+    reason = pl.coalesce(pl.col("_reason"), pl.when(pl.col("_partition").is_null()).then(missing))
+    return joined.with_columns(
+        *(pl.when(mine).then(f"_{name}").otherwise(name).alias(name) for name in filled[:-1]),
+        *(pl.when(mine).then(name).alias(name) for name in uncertainty),
+        pl.when(mine).then(reason).otherwise("reason").alias("reason"),
+        pl.when(mine).then(pl.lit(PREDICTED)).otherwise("label_source").alias("label_source"),
+    ).select(*inventory.columns, *uncertainty)

@@ -1,0 +1,1 @@
+"""Emotion predicted from the media themselves, where nobody has labelled or rated them."""

@@ -1,0 +1,127 @@
+"""Valence, arousal and the nearest emotion of the media that nobody labelled.
+
+Belongs here: from the inventory, the tags, the features and the head to the rows of
+`predicted_emotion`. The rule for music is `music_rule`'s, the head for images `image_head`'s.
+"""
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from emid_assets.affect.nearest import nearest_image_emotions, nearest_music_emotions
+from emid_assets.media.predictions import PREDICTED, unlabelled
+from emid_assets.prediction.image_head import ImageEmotionHead
+from emid_assets.prediction.music_rule import predict_music, shipped_reference
+from emid_assets.store.schemas import PREDICTED_EMOTION
+
+MIN_RATED = 40
+"""Rated images without which no head is trained, and an image without a tag has no place among the tags."""
+
+Floats = NDArray[np.float64]
+
+
+def rated_images(inventory: pl.DataFrame) -> pl.DataFrame:
+    """The usable images of an inventory (MEDIA_INVENTORY) whose valence and arousal were measured."""
+    return inventory.filter(
+        (pl.col("kind") == "image") & (pl.col("va_source") == "measured") & pl.col("reason").is_null()
+    )
+
+
+def too_few_rated(count: int) -> str | None:
+    """Why nothing can be said of an image without a label, or None where enough images are rated."""
+    if count >= MIN_RATED:
+        return None
+    return (
+        f"has no label, and predicting one needs {MIN_RATED} images with valence and arousal in images.csv: "
+        f"there are {count}"
+    )
+
+
+def predict_emotion(
+    inventory: pl.DataFrame,
+    music_tags: pl.DataFrame,
+    image_features: pl.DataFrame,
+    head: ImageEmotionHead | None,
+) -> pl.DataFrame:
+    """A row for each medium of the inventory that could be used, had it a label.
+
+    A clip's valence and arousal are its own ratings, else what the rule reads from its tags; an image's
+    are its own, else the head's. Its label is the nearest emotion by them.
+
+    Args:
+        inventory: frame MEDIA_INVENTORY.
+        music_tags: frame MUSIC_TAGS, with a row for each clip that has neither label nor ratings.
+        image_features: frame IMAGE_FEATURES, with a row for each image that has neither label nor ratings.
+        head: None where too few images are rated.
+
+    Returns:
+        Frame PREDICTED_EMOTION, by kind and id.
+    """
+    media = unlabelled(inventory).select("kind", "item_id", "content_hash", "valence", "arousal", "va_source")
+    parts = [PREDICTED_EMOTION.empty()]
+
+    clips = media.filter(pl.col("kind") == "music")
+    rated = clips.filter(pl.col("valence").is_not_null())
+    parts.append(_labelled(rated, nearest_music_emotions(_points(rated))))
+    tagged, log_odds, failed = _with_vectors(clips.filter(pl.col("valence").is_null()), music_tags)
+    parts.append(failed)
+    if tagged.height:
+        va, sd = predict_music(log_odds, shipped_reference())
+        parts.append(_labelled(_predicted(tagged, va, sd), nearest_music_emotions(va)))
+
+    images = media.filter(pl.col("kind") == "image")
+    known = rated_images(inventory).select("valence", "arousal").to_numpy()
+    reason = too_few_rated(len(known))
+    if reason is not None:
+        parts.append(
+            _rows(images.drop("valence", "arousal", "va_source").with_columns(reason=pl.lit(reason)))
+        )
+    else:
+        centre, spread = known.mean(axis=0), np.maximum(known.std(axis=0), 1e-6)
+        rated = images.filter(pl.col("valence").is_not_null())
+        parts.append(_labelled(rated, nearest_image_emotions(_points(rated), centre, spread)))
+        seen, features, failed = _with_vectors(images.filter(pl.col("valence").is_null()), image_features)
+        parts.append(failed)
+        if head is not None and seen.height:
+            va, sd = head.predict(features)
+            labels = nearest_image_emotions(va, centre, spread)
+            parts.append(_labelled(_predicted(seen, va, sd), labels))
+    return pl.concat(parts).sort("kind", "item_id")
+
+
+def _points(items: pl.DataFrame) -> Floats:
+    return items.select("valence", "arousal").to_numpy()
+
+
+def _with_vectors(
+    items: pl.DataFrame, table: pl.DataFrame
+) -> tuple[pl.DataFrame, NDArray[np.float32], pl.DataFrame]:
+    """The items that have a vector, those vectors, and rows of PREDICTED_EMOTION for the others."""
+    id_column, _, vector, _ = table.columns
+    described = table.select(pl.col(id_column).alias("item_id"), pl.col(vector).alias("vector"), "reason")
+    joined = items.join(described, on="item_id", how="left", maintain_order="left")
+    found = joined.filter(pl.col("vector").is_not_null())
+    failed = joined.filter(pl.col("vector").is_null()).drop("vector", "valence", "arousal", "va_source")
+    vectors = found["vector"].to_numpy() if found.height else np.empty((0, 1), np.float32)
+    return found.drop("vector", "reason"), vectors, _rows(failed)
+
+
+def _predicted(items: pl.DataFrame, va: Floats, sd: Floats) -> pl.DataFrame:
+    return items.with_columns(
+        pl.Series("valence", va[:, 0], dtype=pl.Float64),
+        pl.Series("arousal", va[:, 1], dtype=pl.Float64),
+        pl.Series("valence_sd", sd[:, 0], dtype=pl.Float64),
+        pl.Series("arousal_sd", sd[:, 1], dtype=pl.Float64),
+        va_source=pl.lit(PREDICTED),
+    )
+
+
+def _labelled(items: pl.DataFrame, labels: list[str]) -> pl.DataFrame:
+    return _rows(items.with_columns(pl.Series("partition", labels, dtype=pl.String)))
+
+
+def _rows(items: pl.DataFrame) -> pl.DataFrame:
+    """Rows of PREDICTED_EMOTION, null in every column that `items` lacks."""
+    schema = PREDICTED_EMOTION.empty().schema
+    absent = {name: pl.lit(None, dtype) for name, dtype in schema.items() if name not in items.columns}
+    return PREDICTED_EMOTION.check(items.with_columns(**absent).select(list(schema)))

@@ -1,0 +1,87 @@
+"""What a network makes of each medium, as rows of a table: tags of music, features of images.
+
+Belongs here: the embedding stage's machinery (batches, workers, content that was read before) put to
+tables whose vectors are kept as they are, and not as a direction and a length.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import polars as pl
+
+from emid_assets.encoders.base import Encoder, MediaItem
+from emid_assets.encoders.embed import Progress, embed
+from emid_assets.store.schemas import TableSchema
+
+
+def vectors_of(
+    items: Sequence[MediaItem],
+    network: Encoder,
+    kind: Literal["music", "image"],
+    schema: TableSchema,
+    previous: pl.DataFrame | None = None,
+    previous_fingerprint: str | None = None,
+    *,
+    batch_size: int = 32,
+    workers: int = 2,
+    on_progress: Callable[[Progress], None] | None = None,
+    journal: Path | None = None,
+) -> tuple[pl.DataFrame, int]:
+    """One row for each item, and how many contents went through the network.
+
+    Args:
+        items: what to read.
+        network: in the form of an encoder.
+        kind: what the items are.
+        schema: of the table: id, content hash, vector, reason.
+        previous: the table's stored version, or None; rows of the same network and content are kept.
+        previous_fingerprint: of the network that made `previous`.
+        batch_size: items that the network takes at once.
+        workers: processes that prepare.
+        on_progress: called after each batch.
+        journal: folder that keeps what was read until the table is stored.
+
+    Raises:
+        EncoderOutOfMemoryError, WorkerDiedError, PreparationCrashError: as `embed`.
+    """
+    id_column, _, vector, _ = schema.columns
+    media_id = "clip_id" if kind == "music" else "image_id"
+    kept = None
+    if previous is not None:
+        # A length of one beside a whole vector: its product is the vector, bit for bit.
+        kept = previous.filter(pl.col(vector).is_not_null()).select(
+            pl.col(id_column).alias(media_id),
+            "content_hash",
+            pl.col(vector).alias("embedding"),
+            pl.lit(1.0, pl.Float32).alias("scale"),
+        )
+    embedded = embed(
+        items, network, kind, kept, previous_fingerprint,
+        batch_size=batch_size, workers=workers, on_progress=on_progress, journal=journal,
+    )  # fmt: skip
+    columns = schema.empty(network.dimension).schema
+    values = np.zeros((0, network.dimension), np.float32)
+    if embedded.frame.height:
+        values = embedded.frame["embedding"].to_numpy() * embedded.frame["scale"].to_numpy()[:, None]
+    hashes = {item.item_id: item.content_hash for item in items}
+    found = pl.DataFrame(
+        {
+            id_column: embedded.frame[media_id],
+            "content_hash": embedded.frame["content_hash"],
+            vector: pl.Series(values, dtype=columns[vector]),
+            "reason": pl.Series([None] * embedded.frame.height, dtype=pl.String),
+        },
+        schema=columns,
+    )
+    rejected = pl.DataFrame(
+        {
+            id_column: embedded.rejected["item_id"],
+            "content_hash": [hashes[item_id] for item_id in embedded.rejected["item_id"]],
+            vector: pl.Series([None] * embedded.rejected.height, dtype=columns[vector]),
+            "reason": embedded.rejected["reason"],
+        },
+        schema=columns,
+    )
+    return schema.check(pl.concat([found, rejected]).sort(id_column)), embedded.encoded

@@ -1,0 +1,217 @@
+"""The head: against Gaussian process regression written out, and honest about what it has not seen."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from numpy.typing import NDArray
+
+from emid_assets.prediction import image_head
+from emid_assets.prediction.image_head import (
+    ImageEmotionHead,
+    calibration,
+    cross_validate,
+    figures_of,
+    fit_head,
+    folds_of,
+    head_frame,
+    left_out_errors,
+)
+from emid_assets.store.schemas import IMAGE_EMOTION_HEAD
+
+Floats = NDArray[np.float64]
+BLOCKS = (2, 4)
+
+
+def rated(n: int, noise: float = 0.05, per_group: int = 1, seed: int = 0) -> tuple[Floats, Floats, list[str]]:
+    """Features of which ratings are a smooth function, and noise; groups of alike images."""
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((-(-n // per_group), 6))
+    features = np.repeat(centres, per_group, axis=0)[:n] + 0.1 * rng.standard_normal((n, 6))
+    va = np.stack([np.tanh(features[:, 0] + 0.5 * features[:, 1]), np.sin(features[:, 2])], axis=1)
+    ratings = 0.5 + 0.2 * va + noise * rng.standard_normal((n, 2))
+    return features, ratings, [str(place // per_group) for place in range(n)]
+
+
+def test_predictions_are_gaussian_process_regression_written_out() -> None:
+    features, ratings, groups = rated(60)
+    head = fit_head(features.astype(np.float32), ratings, groups, BLOCKS)
+    new, _, _ = rated(9, seed=1)
+    va, sd = head.predict(new.astype(np.float32))
+    x = features.astype(np.float32).astype(np.float64)
+    scaled, asked = ((part - x.mean(0)) / x.std(0) for part in (x, new.astype(np.float32).astype(np.float64)))
+    for axis in range(2):
+
+        def kernel(a: Floats, b: Floats, axis: int = axis) -> Floats:
+            apart = (a[:, None] - b[None]) ** 2
+            short, long = apart[..., :2].mean(axis=2), apart[..., 2:].mean(axis=2)
+            return (np.exp(-head.bandwidth[axis] * short / 2) + np.exp(-head.bandwidth[axis] * long / 2)) / 2
+
+        noisy = kernel(scaled, scaled) + head.noise[axis] * np.eye(60)
+        across = kernel(asked, scaled)
+        mean = ratings[:, axis].mean()
+        expected = mean + across @ np.linalg.solve(noisy, ratings[:, axis] - mean)
+        variance = 1 + head.noise[axis] - np.diag(across @ np.linalg.solve(noisy, across.T))
+        np.testing.assert_allclose(va[:, axis], np.clip(expected, 0, 1), atol=1e-8)
+        np.testing.assert_allclose(sd[:, axis], np.sqrt(head.scale[axis] * variance), rtol=1e-6)
+
+
+def test_errors_of_left_out_groups_are_those_of_fits_without_them() -> None:
+    features, ratings, _ = rated(30)
+    kernel = np.exp(-((features[:, None] - features[None]) ** 2).mean(axis=2)) + 0.1 * np.eye(30)
+    members = [np.arange(0, 4), np.arange(4, 5), np.arange(5, 30)]
+    inverse = np.linalg.inv(kernel)
+    errors, variances = left_out_errors(inverse, inverse @ ratings, members)
+    for group in members:
+        kept = np.setdiff1d(np.arange(30), group)
+        solved = np.linalg.solve(
+            kernel[np.ix_(kept, kept)], np.c_[ratings[kept], kernel[np.ix_(kept, group)]]
+        )
+        np.testing.assert_allclose(
+            errors[group], ratings[group] - kernel[np.ix_(group, kept)] @ solved[:, :2], atol=1e-9
+        )
+        left = kernel[np.ix_(group, group)] - kernel[np.ix_(group, kept)] @ solved[:, 2:]
+        np.testing.assert_allclose(variances[group], np.diag(left), atol=1e-9)
+
+
+def test_folds_keep_groups_together_and_are_of_about_equal_size() -> None:
+    groups = [str(place // 7) for place in range(203)]
+    fold = folds_of(groups, 10, seed=3)
+    for group in set(groups):
+        assert len({int(fold[place]) for place in range(203) if groups[place] == group}) == 1
+    sizes = np.bincount(fold)
+    assert len(sizes) == 10
+    assert sizes.max() - sizes.min() <= 7
+    assert (fold == folds_of(groups, 10, seed=3)).all()
+    assert (fold != folds_of(groups, 10, seed=4)).any()
+
+
+def test_validation_sees_nothing_of_the_group_that_it_predicts() -> None:
+    """Features that name the group and nothing else predict only where a group is in both parts."""
+    rng = np.random.default_rng(0)
+    names = np.repeat(np.arange(60), 3)
+    features = rng.standard_normal((60, 40))[names].astype(np.float32)
+    ratings = np.clip(0.5 + 0.15 * rng.standard_normal((60, 2))[names], 0, 1)
+    grouped = cross_validate(features, ratings, [str(name) for name in names], (40,), seed=0)
+    at_random = cross_validate(features, ratings, [str(place) for place in range(180)], (40,), seed=0)
+    leaking = figures_of(at_random.va, ratings)
+    honest = figures_of(grouped.va, ratings)
+    assert min(leaking["valence_r"], leaking["arousal_r"]) > 0.9
+    assert max(honest["valence_r2"], honest["arousal_r2"]) < 0.1
+
+
+def test_validation_finds_what_can_be_learnt_and_tells_its_error() -> None:
+    features, ratings, groups = rated(240, noise=0.08, per_group=2)
+    validation = cross_validate(features.astype(np.float32), ratings, groups, BLOCKS, seed=0)
+    figures = figures_of(validation.va, ratings)
+    assert figures["valence_r"] > 0.7
+    assert figures["arousal_r"] > 0.6
+    for line in calibration(validation.va, validation.sd, ratings):
+        assert abs(float(line["observed"]) - float(line["nominal"])) < 0.09
+
+
+def test_an_image_unlike_all_others_is_told_to_be_less_sure() -> None:
+    features, ratings, groups = rated(120)
+    head = fit_head(features.astype(np.float32), ratings, groups, BLOCKS)
+    _, near = head.predict(features[:5].astype(np.float32))
+    va, far = head.predict(np.full((1, 6), 30.0, np.float32))
+    assert (far > near.max(axis=0)).all()
+    np.testing.assert_allclose(va[0], ratings.mean(axis=0), atol=0.02)
+
+
+def test_figures_are_those_of_their_definitions() -> None:
+    ratings = np.array([[0.2, 0.5], [0.4, 0.1], [0.9, 0.3]])
+    figures = figures_of(ratings + np.array([[0.1, 0.0], [0.1, 0.0], [0.1, 0.3]]), ratings)
+    assert figures["valence_r"] == pytest.approx(1.0)
+    assert figures["valence_rmse"] == pytest.approx(0.1)
+    assert figures["valence_r2"] == pytest.approx(1 - 0.01 / np.var([0.2, 0.4, 0.9]))
+    assert figures["arousal_r2"] == pytest.approx(1 - (0.09 / 3) / np.var([0.5, 0.1, 0.3]))
+
+
+def test_calibration_counts_the_ratings_within_each_interval() -> None:
+    away = np.linspace(-3, 3, 601)
+    va, ratings = np.zeros((601, 2)), np.stack([away, 2 * away], axis=1)
+    lines = calibration(va, np.ones((601, 2)), ratings)
+    half = {(line["axis"], line["nominal"]): line["observed"] for line in lines}
+    assert half["valence", 0.95] == pytest.approx(np.mean(np.abs(away) <= 1.95996))
+    assert half["arousal", 0.5] == pytest.approx(np.mean(np.abs(2 * away) <= 0.67449))
+
+
+def test_one_series_in_all_is_validated_by_image_and_says_so() -> None:
+    features, ratings, _ = rated(40)
+    validation = cross_validate(features.astype(np.float32), ratings, ["IMG"] * 40, BLOCKS, seed=0)
+    assert (validation.grouped_by, validation.groups) == ("image", 40)
+
+
+def lake_frames(n: int, without: str = "") -> tuple[pl.DataFrame, pl.DataFrame, Floats, Floats, list[str]]:
+    """Rows of the inventory and of the features, in different orders, and the arrays that they hold."""
+    features, ratings, groups = rated(n)
+    ids = [f"{place:03}.png" for place in range(n)]
+    table = pl.DataFrame(
+        {
+            "image_id": ids[::-1],
+            "content_hash": ids[::-1],
+            "features": pl.Series(features[::-1].astype(np.float32), dtype=pl.Array(pl.Float32, 6)),
+        }
+    ).with_columns(pl.when(pl.col("image_id") != without).then("features").alias("features"))
+    inventory = pl.DataFrame(
+        {"item_id": ids, "source_id": groups, "valence": ratings[:, 0], "arousal": ratings[:, 1]}
+    )
+    return inventory, table, features, ratings, groups
+
+
+def test_a_head_is_stored_under_its_content_and_read_back_bit_for_bit(tmp_path: Path) -> None:
+    inventory, table, features, ratings, groups = lake_frames(30, without="003.png")
+    row = head_frame(inventory, table, "f-1", BLOCKS, 0, tmp_path / "weights")
+    assert IMAGE_EMOTION_HEAD.differences(row) == []
+    assert (row["images"][0], row["groups"][0], row["grouped_by"][0]) == (29, 29, "series")
+    kept = [place for place in range(30) if place != 3]
+    matrix = features[kept].astype(np.float32)
+    expected = fit_head(matrix, ratings[kept], [groups[place] for place in kept], BLOCKS)
+    read = ImageEmotionHead.load(tmp_path / row["weights_file"][0])
+    for found, wanted in zip(read.predict(matrix), expected.predict(matrix), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    validation = cross_validate(matrix, ratings[kept], [groups[place] for place in kept], BLOCKS, 0)
+    assert row["valence_r"][0] == figures_of(validation.va, ratings[kept])["valence_r"]
+
+
+def test_a_head_is_trained_anew_only_where_what_it_learnt_from_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inventory, table, *_ = lake_frames(30)
+    first = head_frame(inventory, table, "f-1", BLOCKS, 0, tmp_path / "weights")
+    with monkeypatch.context() as patched:
+        patched.setattr(image_head, "fit_head", None)
+        kept = head_frame(
+            inventory.sample(fraction=1, shuffle=True), table, "f-1", BLOCKS, 0, tmp_path / "weights", first
+        )
+    assert kept.equals(first)
+    file = tmp_path / first["weights_file"][0]
+    again = head_frame(inventory, table, "f-1", BLOCKS, 0, tmp_path / "weights")
+    assert again.equals(first)
+    rated_anew = inventory.with_columns(valence=pl.lit(0.5) + 0.1 * pl.col("arousal"))
+    second = head_frame(rated_anew, table, "f-1", BLOCKS, 0, tmp_path / "weights", first)
+    assert second["weights_sha256"][0] != first["weights_sha256"][0]
+    assert file.exists()  # the stored table names it until the new row is stored
+    third = head_frame(inventory.head(25), table, "f-1", BLOCKS, 0, tmp_path / "weights", second)
+    assert not file.exists()
+    assert (tmp_path / second["weights_file"][0]).exists()
+    (tmp_path / third["weights_file"][0]).unlink()
+    assert head_frame(inventory.head(25), table, "f-1", BLOCKS, 0, tmp_path / "weights", third).equals(third)
+
+
+def test_many_rated_images_are_learnt_from_by_a_fixed_choice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_head, "MOST_IMAGES", 20)
+    inventory, table, *_ = lake_frames(30)
+    row = head_frame(inventory, table, "f-1", BLOCKS, 0, tmp_path / "weights")
+    assert row["images"][0] == 20
+    assert head_frame(inventory.reverse(), table, "f-1", BLOCKS, 0, tmp_path / "weights").equals(row)
+
+
+def test_without_features_there_is_no_head(tmp_path: Path) -> None:
+    inventory, table, *_ = lake_frames(5)
+    assert head_frame(inventory, table.clear(), "f-1", BLOCKS, 0, tmp_path / "weights").is_empty()
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,115 @@
+"""Prediction in the graph: on real small media, off by default, incremental, and marked all the way."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import polars as pl
+import pytest
+import soundfile
+from PIL import Image
+
+from emid_assets.definitions import build_definitions
+from emid_assets.prediction import predict
+from emid_assets.store.duckdb_store import Lake
+
+RATED = 12
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A labelled clip and an unlabelled one; rated images, one with a tag, and two that are neither."""
+    root = tmp_path_factory.mktemp("media")
+    rng = np.random.default_rng(0)
+    (root / "music" / "sad").mkdir(parents=True)
+    (root / "images" / "awe").mkdir(parents=True)
+    for place, name in enumerate(["sad/a.wav", "album/b.wav"]):
+        path = root / "music" / name
+        path.parent.mkdir(exist_ok=True)
+        soundfile.write(path, 0.1 * rng.standard_normal(16_000 * (2 + place)), 16_000)
+    rows = []
+    for place in range(RATED):
+        red = 20 * place
+        pixels = np.clip(rng.normal((red, 120, 255 - red), 30, (40, 60, 3)), 0, 255).astype(np.uint8)
+        name = "awe/tagged.png" if place == 0 else f"rated {place}.png"
+        Image.fromarray(pixels).save(root / "images" / name)
+        rows.append([name, f"theme {place // 2}", 0.1 + 0.06 * place, 0.8 - 0.05 * place])
+    for name in ("new1.png", "new2.png"):
+        Image.fromarray(rng.integers(0, 255, (50, 40, 3), dtype=np.uint8)).save(root / "images" / name)
+    with (root / "images.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["file", "group", "valence", "arousal"], *rows])
+    return root
+
+
+@pytest.fixture(autouse=True)
+def few_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict, "MIN_RATED", RATED)
+
+
+def run(media: Path, lake: Path, job: str, partition: str | None = None, **settings: Any) -> Lake:
+    definitions = build_definitions(media=str(media), lake=str(lake), workers=0, **settings)
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = definitions.resolve_job_def(job).execute_in_process(
+            partition_key=partition, instance=instance
+        )
+    assert all(check.passed for check in result.get_asset_check_evaluations() if check.blocking)
+    return Lake(lake)
+
+
+def test_off_by_default_nothing_is_read_and_unlabelled_media_have_their_reason(
+    media: Path, tmp_path: Path
+) -> None:
+    lake = run(media, tmp_path / "lake", "inventory")
+    for table in ("music_tags", "image_features", "image_emotion_head", "predicted_emotion"):
+        assert lake.read(table).is_empty()
+    rejected = lake.read("rejected_media")
+    assert rejected.height == 1 + (RATED - 1) + 2
+    assert rejected["reason"].str.contains("predict_emotion|sub-folder|no tag").all()
+
+
+def test_on_it_labels_what_nobody_labelled_and_reads_nothing_twice(media: Path, tmp_path: Path) -> None:
+    root = tmp_path / "lake"
+    lake = run(media, root, "inventory", predict_emotion="on")
+    assert lake.read("rejected_media").is_empty()
+    predicted = lake.read("predicted_emotion")
+    by_source = {row[0]: row[1] for row in predicted.group_by("va_source").len().iter_rows()}
+    assert by_source == {"predicted": 3, "measured": RATED - 1}
+    head = lake.read("image_emotion_head").row(0, named=True)
+    assert (head["images"], head["groups"], head["grouped_by"]) == (RATED, RATED // 2, "series")
+    assert (root / head["weights_file"]).is_file()
+    version = lake.current("image_emotion_head", "all")
+    assert version is not None
+    assert version.metadata["valence_r"] == head["valence_r"]
+
+    clip = predicted.filter(pl.col("kind") == "music").row(0, named=True)
+    clips = run(media, root, "embed_music", clip["partition"], predict_emotion="on").read("music_clips")
+    row = clips.filter(pl.col("clip_id") == "album/b.wav").row(0, named=True)
+    assert (row["va_source"], row["label_source"], row["valence"]) == (
+        "predicted",
+        "predicted",
+        clip["valence"],
+    )
+    assert row["valence_sd"] > 0
+
+    again = run(media, root, "inventory", predict_emotion="on")
+    for table in ("music_tags", "image_features"):
+        stored = again.current(table, "all")
+        assert stored is not None
+        assert stored.metadata["encoded"] == 0
+    assert again.read("predicted_emotion").equals(predicted)
+    assert again.read("image_emotion_head").equals(lake.read("image_emotion_head"))
+
+
+def test_with_too_few_rated_images_no_head_is_trained_and_music_is_predicted_all_the_same(
+    media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict, "MIN_RATED", RATED + 1)
+    lake = run(media, tmp_path / "lake", "inventory", predict_emotion="on")
+    assert lake.read("image_features").is_empty()
+    assert lake.read("image_emotion_head").is_empty()
+    assert lake.read("predicted_emotion").drop_nulls("partition")["kind"].to_list() == ["music"]
+    reasons = lake.read("rejected_media")["reason"].unique().to_list()
+    assert len(reasons) == 1
+    assert "there are 12" in reasons[0]
