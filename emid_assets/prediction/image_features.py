@@ -68,6 +68,11 @@ class ImageFeatures:
         """There is none: raises TypeError."""
         raise TypeError("EfficientNet-lite0 sees images")
 
+    @property
+    def music_input(self) -> Callable[[Float32Array, int], Prepared]:
+        """There is none: raises TypeError."""
+        raise TypeError("EfficientNet-lite0 sees images")
+
     def encode_images(self, batch: Sequence[Prepared]) -> Float32Array:
         """(n, d) float32 of n prepared images."""
 

@@ -18,7 +18,7 @@ from emid_assets.encoders.base import Float32Array, MediaItem, Prepared
 from emid_assets.encoders.bundled import read_weights
 from emid_assets.encoders.torch_device import choose_device, map_items, memory_errors
 from emid_assets.prediction.music_rule import ALL_TAGS, TAGS
-from emid_assets.prediction.musicnn_input import PREPROCESSING_VERSION, prepare_tagging
+from emid_assets.prediction.musicnn_input import PREPROCESSING_VERSION, music_input, prepare_tagging
 from emid_assets.prediction.tensorflow_checkpoint import read_checkpoint
 
 CODE_VERSION = "1"
@@ -163,6 +163,11 @@ class MusicTagger:
     def prepare_music(self) -> Callable[[MediaItem], Prepared]:
         """Reads a clip: float32 (patches, 187, 96)."""
         return prepare_tagging
+
+    @property
+    def music_input(self) -> Callable[[Float32Array, int], Prepared]:
+        """Makes float32 (patches, 187, 96) from a clip's samples."""
+        return music_input
 
     @property
     def prepare_image(self) -> Callable[[MediaItem], Prepared]:

@@ -26,7 +26,11 @@ SILENCE = 1e-4
 
 def prepare_tagging(item: MediaItem) -> Float32Array:
     """Read a music clip: float32 (patches, 187, 96), see `tagging_input`."""
-    samples, rate = read_audio(item.path, item.start_s, item.duration_s)
+    return music_input(*read_audio(item.path, item.start_s, item.duration_s))
+
+
+def music_input(samples: Float32Array, rate: int) -> Float32Array:
+    """What `prepare_tagging` gives for a clip of these samples (channels, n) at `rate` Hz."""
     return tagging_input(resample(samples.mean(axis=0, dtype=np.float32)[None], rate, RATE)[0])
 
 

@@ -152,7 +152,7 @@ class Lengths:
 
         return prepare
 
-    prepare_image = prepare_music
+    prepare_image = music_input = prepare_music
 
     def encode_music(self, batch: list[Float32Array]) -> Float32Array:
         self.given += len(batch)
