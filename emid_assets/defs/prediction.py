@@ -13,6 +13,7 @@ import polars as pl
 
 from emid_assets.defs.checks import check_result, schema_result, table_asset
 from emid_assets.defs.embeddings import GPU_POOL
+from emid_assets.defs.io_manager import previous_rows, previous_version
 from emid_assets.defs.progress import report_progress
 from emid_assets.defs.resources import SettingsResource
 from emid_assets.encoders.base import Encoder, MediaItem
@@ -37,7 +38,7 @@ def _vectors(
     table = context.asset_key.path[-1]
     schema = TABLES[table]
     lake = Lake(settings.lake_folder)
-    previous = lake.current(table, WHOLE_TABLE)
+    version = previous_version(lake, table, WHOLE_TABLE)
     made: dict[str, str | int] = {"encoded": 0, "fingerprint": ""}
     frame = schema.empty()
     if media.height:
@@ -58,8 +59,8 @@ def _vectors(
             network,
             kind,
             schema,
-            previous=lake.read(table) if previous else None,
-            previous_fingerprint=str(previous.metadata.get("fingerprint")) if previous else None,
+            previous=previous_rows(context, lake, version),
+            previous_fingerprint=str(version.metadata.get("fingerprint")) if version else None,
             batch_size=settings.batch_size,
             workers=settings.workers,
             on_progress=lambda progress: on_progress(progress.done, progress.total),
@@ -117,7 +118,10 @@ def image_features(
     checks={"finite": "The cross-validated figures are finite numbers."},
 )
 def image_emotion_head(
-    settings: SettingsResource, media_inventory: pl.DataFrame, image_features: pl.DataFrame
+    context: dg.AssetExecutionContext,
+    settings: SettingsResource,
+    media_inventory: pl.DataFrame,
+    image_features: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """The head that predicts an image's valence and arousal, trained on the images that the user has rated.
 
@@ -131,7 +135,7 @@ def image_emotion_head(
         from emid_assets.prediction.image_head import head_frame
         from emid_assets.prediction.predict import rated_images
 
-        stored = lake.current("image_emotion_head", WHOLE_TABLE)
+        stored = previous_version(lake, "image_emotion_head", WHOLE_TABLE)
         frame = head_frame(
             rated_images(media_inventory),
             image_features,
@@ -139,7 +143,7 @@ def image_emotion_head(
             FEATURE_BLOCKS,
             settings.seed,
             lake.root / WEIGHTS_FOLDER,
-            previous=lake.read("image_emotion_head") if stored else None,
+            previous=previous_rows(context, lake, stored),
         )
     row = frame.row(0, named=True) if frame.height else {}
     figures = {name: value for name, value in row.items() if isinstance(value, int | float)}
