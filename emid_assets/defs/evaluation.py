@@ -82,7 +82,7 @@ def evaluation_report(
         rescaling=settings.semantic_rescaling,
         kernel=settings.emotion_kernel,
         sigma=settings.gaussian_sigma,
-        predicted=predicted_clips(music_clips),
+        predicted=predicted_clips(clips),
     )
     public_tasks = evaluate_public_tasks(
         adapted_embeddings, all_music, image_embeddings, fused_pairs, images, settings.seed
