@@ -14,9 +14,10 @@ from emid_assets.store.duckdb_store import WHOLE_TABLE, Lake
 RELEASE_FOLDER = "release"
 MADE_WITH = (
     "alpha", "images_per_clip", "candidates", "semantic_rescaling", "emotion_kernel", "gaussian_sigma",
-    "va_alignment",
+    "va_alignment", "expansion_window_s", "expansion_hop_s", "expansion_threshold", "expansion_target",
+    "expansion_per_source",
 )  # fmt: skip
-"""Settings that the card of a release names: those that shape the pairs."""
+"""Settings that the card of a release names: those that shape the clips and the pairs."""
 
 
 @table_asset(
