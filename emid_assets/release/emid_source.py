@@ -263,16 +263,22 @@ class _ParquetPiece:
     def read(self) -> Iterator[PublishedRow]:
         wanted = [AUDIO_COLUMN, *LABEL_COLUMNS, ORIGINAL_COLUMN]
         wanted += [name for slot in range(1, self.columns + 1) for name in image_columns(slot)]
-        # Buffered and unthreaded, pages are read as they are needed and never a whole column chunk.
-        with pq.ParquetFile(self.path, buffer_size=PARQUET_BUFFER_BYTES, pre_buffer=False) as file:
-            known = [name for name in wanted if name in file.schema_arrow.names]
-            number = self.first
-            for batch in file.iter_batches(
-                PARQUET_ROWS_AT_ONCE, row_groups=[self.group], columns=known, use_threads=False
-            ):
-                for cells in batch.to_pylist():
-                    yield _row(f"{self.path.name} row {number}", cells, self.columns, self.index)
-                    number += 1
+        number = self.first
+        try:
+            # Buffered and unthreaded, pages are read as they are needed and never a whole column chunk.
+            with pq.ParquetFile(self.path, buffer_size=PARQUET_BUFFER_BYTES, pre_buffer=False) as file:
+                known = [name for name in wanted if name in file.schema_arrow.names]
+                for batch in file.iter_batches(
+                    PARQUET_ROWS_AT_ONCE, row_groups=[self.group], columns=known, use_threads=False
+                ):
+                    for cells in batch.to_pylist():
+                        yield _row(f"{self.path.name} row {number}", cells, self.columns, self.index)
+                        number += 1
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise SourceError(
+                f"{self.path} is damaged at row {number} ({reason}): fetch it again; what is read is kept"
+            ) from error
 
 
 def _check_columns(path: Path, names: Sequence[str]) -> int:

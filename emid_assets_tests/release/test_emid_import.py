@@ -10,6 +10,7 @@ from pathlib import Path
 
 import datasets
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
@@ -290,6 +291,18 @@ def test_a_source_that_is_none_is_an_error_of_one_line(tmp_path: Path) -> None:
         parquet_pieces([str(tmp_path / "a.parquet")])
     with pytest.raises(SourceError, match="no column Audio_Filename; its columns are: file, genre"):
         csv_pieces(tmp_path / "a.csv", tmp_path)
+
+
+def test_a_damaged_file_is_named_with_the_row_and_mended_by_fetching_it_again(tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "train.parquet", good_rows(6))
+    whole = source.read_bytes()
+    group = pq.ParquetFile(source).metadata.row_group(1).column(0)
+    start = group.dictionary_page_offset or group.data_page_offset
+    source.write_bytes(whole[:start] + bytes(64) + whole[start + 64 :])
+    with pytest.raises(SourceError, match=r"train\.parquet is damaged at row 3 .* fetch it again"):
+        import_emid(parquet_pieces([str(source)]), tmp_path / "to")
+    source.write_bytes(whole)
+    assert import_emid(parquet_pieces([str(source)]), tmp_path / "to").clips == 6
 
 
 def test_the_command_prints_what_it_made_and_what_comes_next(tmp_path: Path) -> None:
