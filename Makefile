@@ -7,6 +7,7 @@ TORCH := torch==2.13.0
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 MEDIA ?=
 PORT ?= 3000
+PYTHON311 ?= python3.11
 
 .DEFAULT_GOAL := help
 .PHONY: help install browser demo test lint ui acceptance bench-peers clean
@@ -53,11 +54,16 @@ lint: install  ## Ruff and strict types
 acceptance: install  ## The whole graph on 170 real tracks and 1,000 images of Debian packages (downloads 1 GB)
 	$(BIN)/python acceptance/run.py
 
-bench-peers: install  ## Measure the adapters against other recommenders, which get an environment of their own
+# The second environment is for peers that only run with packages of 2023, so with Python 3.11.
+bench-peers: install  ## Measure the adapters against other recommenders, which get environments of their own
 	test -x .peers/bin/python || $(PYTHON) -m venv .peers
-	.peers/bin/pip install -q implicit cornac lightfm-next scikit-surprise
-	$(BIN)/python benchmarks/adapter.py --peers implicit,cornac,lightfm,surprise \
-	  --peers-python .peers/bin/python --json adapter.json
+	.peers/bin/pip install -q --retries 1 --extra-index-url $(TORCH_CPU_INDEX) "$(TORCH)+cpu"
+	.peers/bin/pip install -q -r requirements/peers.txt
+	test -x .peers-pinned/bin/python || $(PYTHON311) -m venv .peers-pinned
+	.peers-pinned/bin/pip install -q --retries 1 --extra-index-url $(TORCH_CPU_INDEX) "$(TORCH)+cpu" "numpy<2"
+	.peers-pinned/bin/pip install -q -r requirements/peers-pinned.txt
+	$(BIN)/python benchmarks/adapter.py --peers implicit,cornac,lightfm,surprise,libreco,recbole \
+	  --peers-python .peers/bin/python --pinned-python .peers-pinned/bin/python --json adapter.json
 
 clean:  ## Remove the virtual environment and what was built
-	rm -rf $(VENV) .peers .emid
+	rm -rf $(VENV) .peers .peers-pinned .emid

@@ -1,18 +1,22 @@
-"""Our networks and their peers on one generated data set at EMID's scale, warm and cold.
+"""Our networks and their peers on one generated data set at EMID's scale: warm, cold, and unseen images.
 
 `python benchmarks/adapter.py --peers implicit,cornac,lightfm,surprise --json rows.json`
 
-- *cold*: clips of unseen sources; *warm*: every clip known, one of its pairs held out.
+- *cold*: clips of unseen sources; *warm*: every clip known, one of its pairs held out;
+  *cold_images*: clips of unseen sources among images that training never saw.
 - The data set is drawn from seed 0 whatever the run's seeds, which split, initialise and sample.
 - Every ranking is measured by the same code on the test part; our networks keep the epoch that was
   best on the validation part. Peers have no validation; they run with the settings that
-  `adapter_peers.py` states, in an interpreter of their own (`--peers-python`), since they are no
-  dependency. Peers that know ids only have no cold row.
+  `adapter_peers.py` states, in interpreters of their own (`--peers-python`, and
+  `--pinned-python` for those that need old packages), since they are no dependency. Peers that know
+  ids only have no cold row.
 - Seconds are CPU seconds of the process on one thread, evaluation each epoch included for ours.
 - `structured` takes the valence and arousal that a ridge reads from the music; `expected-formula`
   averages the same formula over the ridge's errors: it is what the distilled network is taught.
-- `…-reranked`: the network's inner product retrieves 100 images, and the whole NeuMF (ncf) or the
-  expected formula (distilled) puts them in order. All other rows of ours are inner products alone.
+- `ours-NETWORK` is what the project serves: inner products of the new embeddings, nothing after.
+  `ours-ncf-reranked`: the inner product retrieves 100 images, and the whole NeuMF puts them in order.
+- `ours-NETWORK-plain` knows ids only, as the peers do: random vectors stand for the content.
+- JSON: `rows`, one for each system, split and seed; `means`, with the spread over the seeds; `targets`.
 """
 # ruff: noqa: E402
 
@@ -26,7 +30,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 # One thread, so that CPU seconds are work and not spinning; set before the numeric libraries load.
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -36,7 +40,7 @@ import numpy as np
 
 from emid_assets.adapters.baselines import expected_formula_scores, formula_scores
 from emid_assets.adapters.emotion_metrics import emotion_metrics_at_k
-from emid_assets.adapters.generated import GeneratedData, Recipe, generate, pair_data
+from emid_assets.adapters.generated import GeneratedData, Recipe, generate, pair_data, split_images
 from emid_assets.adapters.retrieval import (
     Evaluation,
     Floats,
@@ -53,7 +57,10 @@ from emid_assets.adapters.va_reader import fit_va_reader
 
 K = 10
 NETWORKS = ("bmf", "ncf", "svdpp", "distilled")
+PLAIN_NETWORKS = ("bmf", "svdpp", "ncf")
+PLAIN_DIMENSION = 64
 PEERS = ("implicit", "cornac", "lightfm", "surprise")
+PINNED_PEERS = ("libreco", "recbole")
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,7 @@ class Baselines:
     def of(cls, data: GeneratedData, pairs: PairData) -> "Baselines":
         X, recipe = data.recipe.scale * data.music, data.recipe
         started = time.process_time()
-        learn = np.unique(pairs.pair_clips[pairs.pair_parts == TRAIN])
+        learn = np.flatnonzero(np.asarray(pairs.clip_parts) == TRAIN)
         sources = [pairs.source_ids[clip] for clip in learn]
         reader, cross_fitted = fit_va_reader(data.music[learn], data.music_va[learn], sources)
         va = reader.read(data.music).astype(np.float64)
@@ -140,35 +147,31 @@ class Baselines:
 
 
 def our_rows(
-    pairs: PairData,
-    baselines: Baselines,
-    split: str,
-    seed: int,
-    networks: list[str],
-    epochs: int,
-    device: str,
+    learnt: PairData, tested: PairData, split: str, network: str, settings: TrainingSettings
 ) -> Iterator[Row]:
-    for network in networks:
-        settings = TrainingSettings(epochs=epochs, seed=seed, device=device)
-        started = time.process_time()
-        adapter = train(network, pairs, settings)
-        seconds = time.process_time() - started
-        p, q = adapter.embed(pairs.clip_ids, pairs.music, pairs.image_ids, pairs.images, pairs.image_va)
-        evaluation = measured(pairs, inner_product_scores(p, q))
-        yield Row(f"ours-{network}", split, seed, evaluation, epochs, seconds)
-        if network == "ncf":
-            clips = adapter.music_items(pairs.clip_ids, pairs.music)
-            images = adapter.image_items(pairs.image_ids, pairs.images, pairs.image_va)
-            reranked = reordered(pairs, p, q, adapter.pair_scores(clips, images))
-            yield Row("ours-ncf-reranked", split, seed, reranked, epochs, seconds)
-        if network == "distilled" and split == "cold":
-            reranked = reordered(pairs, p, q, of_pairs(baselines.expected))
-            yield Row("ours-distilled-reranked", split, seed, reranked, epochs, seconds)
+    """Train on `learnt` and measure on the test part of `tested`: the same but for unseen images."""
+    started = time.process_time()
+    adapter = train(network, learnt, settings)
+    seconds = time.process_time() - started
+    p, q = adapter.embed(tested.clip_ids, tested.music, tested.image_ids, tested.images, tested.image_va)
+    evaluation = measured(tested, inner_product_scores(p, q))
+    yield Row(f"ours-{network}", split, settings.seed, evaluation, settings.epochs, seconds)
+    if adapter.scores_pairs:
+        clips = adapter.music_items(tested.clip_ids, tested.music)
+        images = adapter.image_items(tested.image_ids, tested.images, tested.image_va)
+        reranked = reordered(tested, p, q, adapter.pair_scores(clips, images))
+        yield Row(f"ours-{network}-reranked", split, settings.seed, reranked, settings.epochs, seconds)
 
 
-def of_pairs(score_rows: ScoreRows) -> Callable[[Ids, Ids], Floats]:
-    """A system's scores of given items of each query."""
-    return lambda rows, items: np.take_along_axis(score_rows(rows), items, axis=1)
+def without_content(pairs: PairData, seed: int) -> PairData:
+    """The same pairs of items that are ids and nothing else: a random vector is an id's first factor."""
+    rng = np.random.default_rng(seed)
+
+    def factors(count: int) -> Floats:
+        rows = rng.normal(size=(count, PLAIN_DIMENSION))
+        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+    return replace(pairs, music=factors(len(pairs.music)), images=factors(len(pairs.images)), formula=None)
 
 
 def reordered(pairs: PairData, p: Floats, q: Floats, pair_scores: Callable[[Ids, Ids], Floats]) -> Evaluation:
@@ -179,63 +182,131 @@ def reordered(pairs: PairData, p: Floats, q: Floats, pair_scores: Callable[[Ids,
     return evaluate_ranked(rows, ranked, relevance)
 
 
-def peer_rows(
-    pairs: PairData, split: str, seed: int, peers: list[str], python: str, epochs: int
-) -> Iterator[Row]:
-    """Run each peer in its own interpreter on the same pairs, and measure its ranking here."""
+def peer_rows(pairs: PairData, split: str, seed: int, peer: str, python: str, epochs: int) -> Iterator[Row]:
+    """Run a peer in its own interpreter on the same pairs, and measure its ranking here."""
     relevance = pairs.relevance(TEST)
     rows = relevance.queries()
-    for peer in peers:
-        with tempfile.TemporaryDirectory() as folder:
-            task, answer = Path(folder) / "task.npz", Path(folder) / "answer.npz"
-            training = pairs.pair_parts == TRAIN
-            np.savez(
-                task, rows=rows, clips=pairs.pair_clips[training], images=pairs.pair_images[training],
-                image_features=pairs.images, n_clips=len(pairs.music), n_images=len(pairs.images),
-            )  # fmt: skip
-            command = [
-                python,
-                str(Path(__file__).with_name("adapter_peers.py")),
-                peer,
-                str(task),
-                str(answer),
-            ]
-            path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-            done = subprocess.run(
-                [*command, "--seed", str(seed), "--epochs", str(epochs)],
-                env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False,
-            )  # fmt: skip
-            if done.returncode:
-                message = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no message"
-                print(f"peer {peer} did not run: {message}; `make bench-peers` installs it", file=sys.stderr)
-                continue
-            with np.load(answer) as found:
-                for name in found["names"]:
-                    evaluation = evaluate_ranked(rows, found[f"{name}_ranked"], relevance)
-                    n_epochs, seconds = int(found[f"{name}_epochs"]), float(found[f"{name}_seconds"])
-                    yield Row(str(name), split, seed, evaluation, n_epochs, seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        task, answer = Path(folder) / "task.npz", Path(folder) / "answer.npz"
+        training = pairs.pair_parts == TRAIN
+        np.savez(
+            task, rows=rows, clips=pairs.pair_clips[training], images=pairs.pair_images[training],
+            image_features=pairs.images, n_clips=len(pairs.music), n_images=len(pairs.images),
+        )  # fmt: skip
+        command = [python, str(Path(__file__).with_name("adapter_peers.py")), peer, str(task), str(answer)]
+        path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+        done = subprocess.run(
+            [*command, "--seed", str(seed), "--epochs", str(epochs)],
+            env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            message = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no message"
+            print(f"peer {peer} did not run: {message}; `make bench-peers` installs it", file=sys.stderr)
+            return
+        with np.load(answer) as found:
+            for name in found["names"]:
+                evaluation = evaluate_ranked(rows, found[f"{name}_ranked"], relevance)
+                n_epochs, seconds = int(found[f"{name}_epochs"]), float(found[f"{name}_seconds"])
+                yield Row(str(name), split, seed, evaluation, n_epochs, seconds)
+
+
+AVERAGED = ("ndcg_at_10", "hit_at_10", "coverage", "seconds_per_epoch", "seconds", "epochs")
+
+
+def means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean over the seeds of each system and split, and the standard deviation as `…_sd`; best first."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["split"], row["name"]), []).append(row)
+    result = []
+    for (split, name), group in groups.items():
+        line: dict[str, Any] = {"name": name, "split": split, "seeds": len(group)}
+        for key in AVERAGED:
+            values = np.array([row[key] for row in group], dtype=np.float64)
+            line[key] = float(values.mean())
+            line[f"{key}_sd"] = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+        result.append(line)
+    return sorted(result, key=lambda line: (line["split"], -line["ndcg_at_10"]))
+
+
+def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the project promises of itself, as ratios seed by seed; those that can be had from `rows`."""
+    by_key = {(row["split"], row["name"], row["seed"]): row for row in rows}
+    seeds = sorted({row["seed"] for row in rows})
+    names = {split: {row["name"] for row in rows if row["split"] == split} for split in ("warm", "cold")}
+    ours = [name for name in names["warm"] if name.startswith("ours") and not name.endswith("plain")]
+    peers = [
+        name for name in names["warm"]
+        if not name.startswith("ours") and name not in ("cosine", "structured", "expected-formula")
+    ]  # fmt: skip
+    mean = {(line["split"], line["name"]): line for line in means(rows)}
+
+    def best(group: list[str]) -> str:
+        return max(group, key=lambda name: mean["warm", name]["ndcg_at_10"])
+
+    wanted: list[tuple[str, str, str, str, str, float]] = []  # what, split, ours, theirs, key, least ratio
+    if ours and peers:
+        what = "warm NDCG of ours to the best peer"
+        wanted.append((what, "warm", best(ours), best(peers), "ndcg_at_10", 1.06))
+    if ours and "implicit-als-256" in peers:
+        wanted.append(
+            ("warm coverage of ours to ALS", "warm", best(ours), "implicit-als-256", "coverage", 2.0)
+        )
+    if {"ours-distilled", "structured"} <= names["cold"]:
+        for key, least in (("ndcg_at_10", 1.05), ("hit_at_10", 1.15)):
+            wanted.append((f"cold {key} to structured", "cold", "ours-distilled", "structured", key, least))
+    result = []
+    for what, split, left, right, key, least in wanted:
+        ratios = np.array(
+            [by_key[split, left, seed][key] / by_key[split, right, seed][key] for seed in seeds]
+        )
+        result.append(
+            {
+                "target": what, "ours": left, "theirs": right, "least": least, "ratio": float(ratios.mean()),
+                "lowest": float(ratios.min()), "met": bool(ratios.mean() >= least),
+            }
+        )  # fmt: skip
+    return result
 
 
 def summary(rows: list[dict[str, Any]]) -> str:
-    """Means (and spreads over seeds) as a table, the best NDCG first."""
+    """Means (and spreads over seeds) as a table, the best NDCG first, and the targets below."""
     lines = [
-        f"{'name':24} {'split':5} {'NDCG@10':>15} {'hit@10':>15} {'coverage':>9} {'s/epoch':>8} {'CPU s':>7}"
+        f"{'name':24} {'split':11} {'NDCG@10':>15} {'hit@10':>15} {'coverage':>9} {'s/epoch':>8} {'CPU s':>7}"
     ]
-    names = {(row["split"], row["name"]) for row in rows}
-    grouped = [
-        (split, name, [r for r in rows if (r["split"], r["name"]) == (split, name)]) for split, name in names
+    lines += [
+        f"{line['name']:24} {line['split']:11} {line['ndcg_at_10']:8.4f} ±{line['ndcg_at_10_sd']:.4f}"
+        f" {line['hit_at_10']:8.4f} ±{line['hit_at_10_sd']:.4f} {line['coverage']:9.3f}"
+        f" {line['seconds_per_epoch']:8.3f} {line['seconds']:7.1f}"
+        for line in means(rows)
     ]
-    for split, name, group in sorted(
-        grouped, key=lambda g: (g[0], -np.mean([r["ndcg_at_10"] for r in g[2]]))
-    ):
-        mean = {key: np.mean([row[key] for row in group]) for key in group[0] if key not in ("name", "split")}
-        spread = {key: np.std([row[key] for row in group]) for key in ("ndcg_at_10", "hit_at_10")}
-        lines.append(
-            f"{name:24} {split:5} {mean['ndcg_at_10']:8.4f} ±{spread['ndcg_at_10']:.4f}"
-            f" {mean['hit_at_10']:8.4f} ±{spread['hit_at_10']:.4f} {mean['coverage']:9.3f}"
-            f" {mean['seconds_per_epoch']:8.3f} {mean['seconds']:7.1f}"
-        )
+    lines += [
+        f"{t['target']}: {t['ratio']:.3f} (lowest {t['lowest']:.3f}, wanted {t['least']})"
+        for t in targets(rows)
+    ]
     return "\n".join(lines)
+
+
+def rows_of(
+    data: GeneratedData, split: str, seed: int, arguments: argparse.Namespace, peers: list[tuple[str, str]]
+) -> list[dict[str, Any]]:
+    """Every system on one split."""
+    learnt_from, tested_on = split_images(data, seed) if split == "cold_images" else (data, data)
+    protocol: Literal["warm", "cold"] = "warm" if split == "warm" else "cold"
+    learnt, tested = pair_data(learnt_from, protocol, seed), pair_data(tested_on, protocol, seed)
+    rows = list(Baselines.of(tested_on, tested).rows(tested, split, seed))
+    settings = TrainingSettings(epochs=arguments.epochs, seed=seed, device=arguments.device)
+    if split == "warm":
+        for peer, python in peers:
+            rows += peer_rows(learnt, split, seed, peer, python, arguments.epochs)
+        plain = without_content(learnt, seed)
+        of_ids = replace(settings, dimension=PLAIN_DIMENSION)
+        for network in [name for name in PLAIN_NETWORKS if name in arguments.networks]:
+            found = our_rows(plain, plain, split, network, of_ids)
+            rows += [replace(row, name=f"{row.name}-plain") for row in found]
+    for network in arguments.networks:
+        rows += our_rows(learnt, tested, split, network, settings)
+    return [row.as_dict(tested_on) for row in rows]
 
 
 def main() -> None:
@@ -243,20 +314,26 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--ours", action="store_true", help="leave the peers out")
-    parser.add_argument("--peers", default="", help=f"comma-separated: {','.join(PEERS)}")
-    parser.add_argument("--peers-python", default=sys.executable, help="interpreter that has the peers")
+    parser.add_argument("--peers", default="", help=f"comma-separated: {','.join(PEERS + PINNED_PEERS)}")
+    parser.add_argument("--peers-python", default=sys.executable, help=f"has {', '.join(PEERS)}")
+    parser.add_argument("--pinned-python", default=sys.executable, help=f"has {', '.join(PINNED_PEERS)}")
     parser.add_argument("--networks", default=",".join(NETWORKS), help="which of ours")
-    parser.add_argument("--splits", default="warm,cold")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--splits", default="warm,cold,cold_images")
+    parser.add_argument("--seeds", type=int, default=5, help="how many")
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--shrink", type=int, default=1, help="divide the data set's size, for a quick look")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     arguments = parser.parse_args()
-    peers = [] if arguments.ours else [peer for peer in arguments.peers.split(",") if peer]
-    unknown = [peer for peer in peers if peer not in PEERS]
+    arguments.networks = [network for network in arguments.networks.split(",") if network]
+    named = [] if arguments.ours else [peer for peer in arguments.peers.split(",") if peer]
+    unknown = [peer for peer in named if peer not in PEERS + PINNED_PEERS]
     if unknown:
-        parser.error(f"unknown peer {unknown[0]}: use {', '.join(PEERS)}")
+        parser.error(f"unknown peer {unknown[0]}: use {', '.join(PEERS + PINNED_PEERS)}")
+    peers = [
+        (peer, arguments.pinned_python if peer in PINNED_PEERS else arguments.peers_python) for peer in named
+    ]
     if arguments.device == "cpu":
         import torch
 
@@ -266,20 +343,14 @@ def main() -> None:
         recipe = replace(recipe, shrink=arguments.shrink, images=recipe.images // arguments.shrink)
     data = generate(0, recipe)
     rows: list[dict[str, Any]] = []
-    for seed in range(arguments.seeds):
-        for split in arguments.splits.split(","):
-            pairs = pair_data(data, split, seed)
-            baselines = Baselines.of(data, pairs)
-            found = list(baselines.rows(pairs, split, seed))
-            if split == "warm" and peers:
-                found += peer_rows(pairs, split, seed, peers, arguments.peers_python, arguments.epochs)
-            networks = arguments.networks.split(",")
-            found += our_rows(pairs, baselines, split, seed, networks, arguments.epochs, arguments.device)
-            rows += [row.as_dict(data) for row in found]
+    for split in arguments.splits.split(","):
+        for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
+            rows += rows_of(data, split, seed, arguments, peers)
             if arguments.json:
-                arguments.json.write_text(json.dumps({"rows": rows}, indent=1))
-            print(f"seed {seed}, {split}\n{summary([r for r in rows if r['seed'] == seed])}", flush=True)
-    print(f"all seeds\n{summary(rows)}")
+                result = {"rows": rows, "means": means(rows), "targets": targets(rows)}
+                arguments.json.write_text(json.dumps(result, indent=1))
+            print(f"seed {seed}, {split}", flush=True)
+    print(summary(rows))
 
 
 if __name__ == "__main__":

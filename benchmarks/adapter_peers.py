@@ -6,9 +6,11 @@ of the project's own environment is needed but `emid_assets.adapters.retrieval` 
 
 import argparse
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -46,8 +48,11 @@ class Task:
         return positive + negative
 
 
-Trained = tuple[str, NDArray[Any], NDArray[Any], int, float]
-"""Name, clip vectors, image vectors (their inner product ranks), epochs, CPU seconds."""
+Trained = tuple[str, Any, NDArray[Any] | None, int, float]
+"""Name, clip vectors, image vectors (their inner product ranks), epochs, CPU seconds.
+
+Where the score is no inner product: instead of the clip vectors a function from clips (n,) to their
+top 10, without those trained on, and None."""
 
 
 def _with_bias(p: Any, b_u: Any, q: Any, b_i: Any) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -155,11 +160,100 @@ def surprise_peers(task: Task) -> Iterator[Trained]:
         yield name, *_in_place(left, right, clips, images, task), epochs, seconds
 
 
+def libreco_peers(task: Task) -> Iterator[Trained]:
+    import pandas
+    import tensorflow
+    from libreco.algorithms import BPR, NCF, SVD, LightGCN, SVDpp
+    from libreco.data import DatasetPure
+
+    pairs = pandas.DataFrame({"user": task.clips, "item": task.images, "label": 1})
+    data, info = DatasetPure.build_trainset(pairs)
+    common = {"task": "ranking", "data_info": info, "embed_size": 64, "n_epochs": task.epochs}
+    common |= {"lr": 0.003, "batch_size": 1024, "num_neg": 4, "seed": task.seed}
+    kinds: list[tuple[str, Callable[..., Any], dict[str, Any]]] = [
+        ("libreco-svd", SVD, {"loss_type": "cross_entropy"}),
+        ("libreco-svdpp", SVDpp, {"loss_type": "cross_entropy"}),
+        ("libreco-bpr", BPR, {"loss_type": "bpr", "use_tf": True}),
+        ("libreco-lightgcn", LightGCN, {"loss_type": "bpr", "device": "cpu"}),
+        ("libreco-ncf", NCF, {"loss_type": "cross_entropy"}),
+    ]
+    clips = {clip: info.user2id[clip] for clip in np.unique(task.clips).tolist()}
+    images = {image: info.item2id[image] for image in np.unique(task.images).tolist()}
+    for name, kind, own in kinds:
+        tensorflow.compat.v1.reset_default_graph()  # names of variables are taken once in a graph
+        model = kind(**common, **own)
+        started = time.process_time()
+        model.fit(data, neg_sampling=True, verbose=0)
+        seconds = time.process_time() - started
+        if name == "libreco-ncf":
+            yield name, partial(_libreco_top, model), None, task.epochs, seconds
+            continue
+        # The last row stands for unknown ids; biases are among the columns.
+        p, q = np.asarray(model.user_embeds_np)[:-1], np.asarray(model.item_embeds_np)[:-1]
+        left, right = _with_bias(p, np.zeros(len(p)), q, np.zeros(len(q)))
+        yield name, *_in_place(left, right, clips, images, task), task.epochs, seconds
+
+
+def _libreco_top(model: Any, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Its own top 10: the score is no inner product."""
+    found = model.recommend_user(user=rows.tolist(), n_rec=10)
+    return np.asarray([found[row] for row in rows.tolist()], dtype=np.int64)
+
+
+def recbole_peers(task: Task) -> Iterator[Trained]:
+    import torch
+    from recbole.config import Config
+    from recbole.data import create_dataset, data_preparation
+    from recbole.utils import get_model, get_trainer, init_seed
+
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "emid"
+        place.mkdir()
+        lines = [f"{clip}\t{image}" for clip, image in zip(task.clips, task.images, strict=True)]
+        for part, rows in (("train", lines), ("valid", lines[:1]), ("test", lines[:1])):
+            text = "\n".join(["user_id:token\titem_id:token", *rows])
+            (place / f"emid.{part}.inter").write_text(text + "\n")
+        options = {
+            "data_path": folder,
+            "checkpoint_dir": folder,
+            "benchmark_filename": ["train", "valid", "test"],
+            "load_col": {"inter": ["user_id", "item_id"]},
+            "epochs": task.epochs,
+            "seed": task.seed,
+            "train_batch_size": 2048,
+            "learning_rate": 0.003,
+            "embedding_size": 64,
+            "use_gpu": False,
+            "show_progress": False,
+            "state": "ERROR",
+        }
+        for name in ("BPR", "LightGCN"):
+            config = Config(model=name, dataset="emid", config_dict=options)
+            init_seed(task.seed, reproducibility=True)
+            data = create_dataset(config)
+            training, _, _ = data_preparation(config, data)
+            model = get_model(name)(config, training.dataset)
+            trainer = get_trainer(config["MODEL_TYPE"], name)(config, model)
+            started = time.process_time()
+            trainer.fit(training, saved=False, verbose=False)
+            seconds = time.process_time() - started
+            vectors = (model.user_embedding.weight, model.item_embedding.weight)
+            with torch.inference_mode():
+                p, q = (part.numpy() for part in (model.forward() if name == "LightGCN" else vectors))
+            clips = {row: data.token2id("user_id", str(row)) for row in np.unique(task.clips).tolist()}
+            images = {row: data.token2id("item_id", str(row)) for row in np.unique(task.images).tolist()}
+            left, right = _with_bias(p, np.zeros(len(p)), q, np.zeros(len(q)))
+            in_place = _in_place(left, right, clips, images, task)
+            yield f"recbole-{name.lower()}", *in_place, task.epochs, seconds
+
+
 PEERS: dict[str, Callable[[Task], Iterator[Trained]]] = {
     "implicit": implicit_peers,
     "cornac": cornac_peers,
     "lightfm": lightfm_peers,
     "surprise": surprise_peers,
+    "libreco": libreco_peers,
+    "recbole": recbole_peers,
 }
 
 
@@ -180,9 +274,12 @@ def main() -> None:
     excluded = Relevance.of_pairs(task.clips, task.images, task.n_images)
     answer: dict[str, Any] = {"names": []}
     for name, left, right, epochs, seconds in PEERS[arguments.peer](task):
-        scores = inner_product_scores(left.astype(np.float32), right.astype(np.float32))
         answer["names"].append(name)
-        answer[f"{name}_ranked"] = rank(scores, rows, 10, excluded)
+        if right is None:
+            answer[f"{name}_ranked"] = left(rows)
+        else:
+            scores = inner_product_scores(left.astype(np.float32), right.astype(np.float32))
+            answer[f"{name}_ranked"] = rank(scores, rows, 10, excluded)
         answer[f"{name}_epochs"], answer[f"{name}_seconds"] = epochs, seconds
     np.savez(arguments.answer, **answer)
 

@@ -17,12 +17,11 @@ from sqlalchemy.exc import OperationalError
 
 from emid_assets.captions.base import CaptionerUnavailableError, load_captioner
 from emid_assets.definitions import build_definitions
-from emid_assets.defs.embeddings import encoder_of
 from emid_assets.defs.failures import first_error, message_of
 from emid_assets.defs.health import PROCESS_TAG, end_dead_runs
 from emid_assets.defs.jobs import stages
 from emid_assets.defs.release import RELEASE_FOLDER
-from emid_assets.encoders.base import EncoderUnavailableError
+from emid_assets.encoders.base import EncoderUnavailableError, encoder_of
 from emid_assets.media.predictions import with_predictions
 from emid_assets.processes import name_of_this_process
 from emid_assets.settings import load_settings

@@ -17,6 +17,7 @@ from emid_assets.cli_query import query_command, sweep_command
 from emid_assets.cli_settings import settings_from, settings_options
 from emid_assets.cli_status import status_command
 from emid_assets.cli_study import study
+from emid_assets.cli_tune import tune_command
 from emid_assets.instance import environment_of, prepare_instance
 from emid_assets.processes import daemons_of
 from emid_assets.settings import Settings
@@ -129,7 +130,7 @@ def ui(host: str, port: int, **options: Any) -> None:
     os.execve(command[0], command, os.environ)
 
 
-for command in (imagebind, import_group, query_command, status_command, sweep_command, study):
+for command in (imagebind, import_group, query_command, status_command, sweep_command, tune_command, study):
     main.add_command(command)
 
 

@@ -72,6 +72,7 @@ def sweep_command(
     alphas: list[float], pairs: list[float], counts: list[float], csv: Path | None, **options: Any
 ) -> None:
     """What α, m and K do to the pairs, over the S and E that a build has stored."""
+    from emid_assets.adapters.sweep import selected_point
     from emid_assets.sweep import sweep_lake
 
     settings = settings_from(options)
@@ -88,6 +89,11 @@ def sweep_command(
     if csv is not None:
         table.write_csv(csv)
     _print_table(table)
+    best = selected_point(table)
+    click.echo(
+        f"\nLabels, which T does not see, fit best with {best['rescaling']}, α = {best['alpha']:g}, "
+        f"m = {best['images_per_clip']}, K = {best['candidates']}: {best['label_precision']:.3f}"
+    )
 
 
 def _print_table(frame: pl.DataFrame) -> None:

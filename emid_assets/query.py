@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from emid_assets.media.expansion import all_clips, all_music_embeddings
-from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
+from emid_assets.encoders.base import MediaItem, encoder_of
+from emid_assets.search_files import Searchable, searchable
 from emid_assets.settings import Settings
 from emid_assets.store.duckdb_store import Lake
 
@@ -60,21 +62,15 @@ def query(
         QueryError: the file cannot be read, or the lake was built with another encoder.
         LakeError: the lake has not been built so far.
     """
-    from emid_assets.adapters.query import Catalogue, Mixing, search_images, search_music
-    from emid_assets.adapters.training import TrainedAdapter
-    from emid_assets.encoders.base import MediaItem, load_encoder
     from emid_assets.encoders.embed import unit_rows
 
     lake = Lake(settings.lake_folder)
-    built_with = lake.versions("image_embeddings")[0].metadata if lake.partitions("image_embeddings") else {}
-    checkpoint = Path(settings.imagebind_checkpoint) if settings.imagebind_checkpoint else None
-    encoder = load_encoder(
-        settings.encoder, device=settings.device, precision=settings.precision, checkpoint=checkpoint
-    )
-    if built_with.get("fingerprint", encoder.fingerprint) != encoder.fingerprint:
+    encoder = encoder_of(settings.encoder, settings.device, settings.precision, settings.imagebind_checkpoint)
+    searched = searchable(lake, "image" if kind == "music" else "music", network, settings.va_alignment)
+    if (searched.built_with["fingerprint"] or encoder.fingerprint) != encoder.fingerprint:
         raise QueryError(
-            f"{lake.root} was built with the encoder {built_with.get('encoder')} "
-            f"({built_with['fingerprint']}), not with {encoder.name} ({encoder.fingerprint}): "
+            f"{lake.root} was built with the encoder {searched.built_with['encoder']} "
+            f"({searched.built_with['fingerprint']}), not with {encoder.name} ({encoder.fingerprint}): "
             "name that encoder, or build again"
         )
     item = MediaItem(item_id=file.name, path=file, content_hash="", file=file.name)
@@ -90,28 +86,29 @@ def query(
     units, scales, usable = unit_rows(raw)
     if not usable[0]:
         raise QueryError(f"{file}: its embedding is zero or not finite")
+    return Answer(kind, file, network, nearest(searched, kind, units[0], float(scales[0]), settings, top))
 
-    music_clips, images = lake.read("music_clips"), lake.read("images")
-    if kind == "music":
-        embeddings = lake.read("image_embeddings")
-        plane = on_plane(images, "image_id", image_alignment(images, settings.va_alignment))
-        described = images.select(pl.col("image_id").alias("item_id"), "file", pl.col("tag").alias("label"))
-    else:
-        expanded = lake.read("expanded_clips")
-        embeddings = all_music_embeddings(lake.read("music_embeddings"), expanded)
-        clips = all_clips(music_clips, expanded)
-        plane = on_plane(clips, "clip_id", music_alignment(music_clips, settings.va_alignment))
-        described = clips.select(
-            pl.col("clip_id").alias("item_id"),
-            "file",
-            pl.col("emotion").alias("label"),
-            "start_s",
-            "duration_s",
-        )
-    catalogue = Catalogue.of_frames(
-        lake.read("adapted_embeddings", [network]), embeddings, plane, "image" if kind == "music" else "music"
-    )
-    weights = lake.root / lake.read("trained_adapter", [network])["weights_file"][0]
+
+def nearest(
+    searched: Searchable,
+    kind: Literal["music", "image"],
+    embedding: NDArray[np.float32],
+    scale: float,
+    settings: Settings,
+    top: int,
+) -> pl.DataFrame:
+    """What is nearest to an embedded file: the columns of `Answer.results`.
+
+    Args:
+        searched: images where a clip asks, clips where an image does.
+        kind: of the file.
+        embedding: (d,) unit embedding of the file.
+        scale: norm that the encoder gave it.
+        settings: alpha, K, S̃ and E for T.
+        top: how many results.
+    """
+    from emid_assets.adapters.query import Mixing, search_images, search_music
+
     mixing = Mixing(
         settings.alpha,
         settings.candidates,
@@ -120,5 +117,6 @@ def query(
         settings.gaussian_sigma,
     )
     search = search_images if kind == "music" else search_music
-    found = search(TrainedAdapter.load(weights), units[0], float(scales[0]), catalogue, top, mixing)
-    return Answer(kind, file, network, found.join(described, on="item_id", how="left", maintain_order="left"))
+    found = search(searched.adapter, embedding, scale, searched.catalogue, top, mixing)
+    described = searched.items.filter(pl.col("item_id").is_in(found["item_id"].implode()))
+    return found.join(described, on="item_id", how="left", maintain_order="left")

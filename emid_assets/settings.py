@@ -14,6 +14,8 @@ from pydantic import BaseModel, Field, ValidationError
 
 ENVIRONMENT_PREFIX = "EMID_"
 SAMPLE_MEDIA = Path(__file__).parent / "sample"
+LOCAL_PATHS = ("media", "lake", "imagebind_checkpoint", "caption_model")
+"""Settings that what is handed on (the report, the record of a training) does not show."""
 
 
 class SettingsError(ValueError):

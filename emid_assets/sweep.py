@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from emid_assets.adapters.sweep import SWEEP_COLUMNS
+from emid_assets.matching.fusion import Rescaling
 from emid_assets.media.expansion import all_clips
 from emid_assets.media.va_plane import Method, image_alignment, music_alignment, on_plane
 from emid_assets.store.duckdb_store import Lake
@@ -23,12 +25,66 @@ def sweep_lake(
         LakeError: the alignment has not been built.
         AdapterError: a K larger than the candidates that were stored.
     """
+    return sweep_frames(
+        lake.read("similarity_matrix"),
+        lake.read("va_distances"),
+        lake.read("music_clips"),
+        lake.read("expanded_clips"),
+        lake.read("images"),
+        va_alignment,
+        alphas=alphas,
+        images_per_clip=images_per_clip,
+        candidate_counts=candidate_counts,
+    )
+
+
+def sweep_around(
+    similarity_matrix: pl.DataFrame,
+    va_distances: pl.DataFrame,
+    music_clips: pl.DataFrame,
+    expanded_clips: pl.DataFrame,
+    images: pl.DataFrame,
+    va_alignment: Method,
+    m: int,
+    rescaling: Rescaling,
+) -> pl.DataFrame:
+    """The report's grid: α from 0 to 1; m, 1 and 5; all K candidates, a third and a tenth of them."""
+    if similarity_matrix.is_empty():
+        return pl.DataFrame(schema=SWEEP_COLUMNS)
+    most = int(similarity_matrix["rank"].max())  # type: ignore[arg-type]
+    return sweep_frames(
+        similarity_matrix,
+        va_distances,
+        music_clips,
+        expanded_clips,
+        images,
+        va_alignment,
+        alphas=[step / 10 for step in range(11)],
+        images_per_clip=sorted({1, m, 5}),
+        candidate_counts=sorted({max(1, most // 10), max(1, most // 3), most}),
+        rescalings=[rescaling],
+    )
+
+
+def sweep_frames(
+    similarity_matrix: pl.DataFrame,
+    va_distances: pl.DataFrame,
+    music_clips: pl.DataFrame,
+    expanded_clips: pl.DataFrame,
+    images: pl.DataFrame,
+    va_alignment: Method,
+    *,
+    alphas: Sequence[float],
+    images_per_clip: Sequence[int],
+    candidate_counts: Sequence[int],
+    rescalings: Sequence[Rescaling] = ("candidate_minmax", "raw"),
+) -> pl.DataFrame:
+    """Every point of the grid as `adapters.sweep.sweep` gives it, from the tables of those names."""
     from emid_assets.adapters.sweep import Candidates, sweep
 
-    candidates = Candidates.of_frames(lake.read("similarity_matrix"), lake.read("va_distances"))
-    music_clips, images = lake.read("music_clips"), lake.read("images")
+    candidates = Candidates.of_frames(similarity_matrix, va_distances)
     clips = pl.DataFrame({"clip_id": candidates.clip_ids}).join(
-        all_clips(music_clips, lake.read("expanded_clips")), on="clip_id", how="left", maintain_order="left"
+        all_clips(music_clips, expanded_clips), on="clip_id", how="left", maintain_order="left"
     )
     pictures = pl.DataFrame({"image_id": candidates.image_ids}).join(
         images, on="image_id", how="left", maintain_order="left"
@@ -43,4 +99,5 @@ def sweep_lake(
         alphas=alphas,
         images_per_clip=images_per_clip,
         candidate_counts=candidate_counts,
+        rescalings=rescalings,
     )

@@ -18,6 +18,8 @@ RUN_BY_OTHER_TESTS = {
     "make lint": "continuous integration",
     ".venv/bin/emid study": "test_server, and defs.test_study on the demo",
 }
+QUESTIONS = ("emid query", "emid sweep", "emid tune", "emid status", "study power")
+"""Commands that are tried on the demo."""
 
 
 def blocks(language: str) -> list[str]:
@@ -68,14 +70,7 @@ def test_every_build_command_works(demo: Checkout, sample_media: Path, command: 
     assert (lakes[0] / "report.html").exists()
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        line
-        for line in COMMANDS
-        if any(word in line for word in ("emid query", "emid sweep", "study power", "emid status"))
-    ],
-)
+@pytest.mark.parametrize("command", [line for line in COMMANDS if any(word in line for word in QUESTIONS)])
 def test_every_question_works_on_the_demo(demo: Checkout, command: str) -> None:
     assert demo.run(command).strip()
 
@@ -83,9 +78,7 @@ def test_every_question_works_on_the_demo(demo: Checkout, command: str) -> None:
 def test_no_command_is_left_untested() -> None:
     for command in COMMANDS:
         verb = " ".join(command.split()[:2])
-        on_the_demo = any(
-            word in command for word in ("emid build", "emid query", "emid sweep", "emid status")
-        )
+        on_the_demo = any(word in command for word in ("emid build", *QUESTIONS))
         assert verb in RUN_BY_OTHER_TESTS or on_the_demo, command
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from emid_assets.adapters.content import ContentTower
 from emid_assets.adapters.network import Batch, Items, Known, binary_cross_entropy, with_biases
+from emid_assets.adapters.products import product
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,6 @@ class BMFConfig:
 
     Attributes:
         hidden: width of the tower's hidden layer.
-        id_factors: give known items free factors beside their content.
         id_dropout: share of known items that a batch treats as unseen.
         negatives: images sampled for a batch, shared by its clips.
         negative_weight: weight of an average negative against one positive.
@@ -31,7 +31,6 @@ class BMFConfig:
     """
 
     hidden: int = 128
-    id_factors: bool = True
     id_dropout: float = 0.2
     negatives: int = 512
     negative_weight: float = 32.0
@@ -44,14 +43,14 @@ class BMFConfig:
 class BMF(nn.Module):
     """μ + b_u + b_i + p_u · q_i."""
 
-    Config = BMFConfig
+    Config: type[BMFConfig] = BMFConfig
+    learns_from_formula = False
 
     def __init__(self, config: BMFConfig, known: Known) -> None:
         super().__init__()
         self.config = config
-        n_clips, n_images = (known.clips, known.images) if config.id_factors else (0, 0)
-        self.music_tower = ContentTower(known.learned, config.hidden, n_clips, config.id_dropout)
-        self.image_tower = ContentTower(known.learned, config.hidden, n_images, config.id_dropout)
+        self.music_tower = ContentTower(known.learned, config.hidden, known.clips, config.id_dropout)
+        self.image_tower = ContentTower(known.learned, config.hidden, known.images, config.id_dropout)
         self.log_scale = nn.Parameter(torch.tensor(config.scale).log())
         self.mu = nn.Parameter(torch.tensor(0.0))
 
@@ -60,9 +59,8 @@ class BMF(nn.Module):
         p, b_u = self._music(batch.clips)
         sampled = batch.sample(self.config.negatives)
         q, b_i = self._images(sampled.images)
-        user = (self.mu + b_u)[:, None]
-        positive = (p[:, None, :] * q[sampled.positives]).sum(-1) + b_i[sampled.positives] + user
-        negative = p @ q[sampled.negatives].T + b_i[sampled.negatives] + user
+        positive = (p[:, None, :] * q[sampled.positives]).sum(-1) + b_i[sampled.positives] + b_u[:, None]
+        negative = product(p, q[sampled.negatives]) + b_i[sampled.negatives] + b_u[:, None]
         return binary_cross_entropy(
             batch.present, positive, sampled.own, negative, self.config.negative_weight
         )
@@ -71,11 +69,12 @@ class BMF(nn.Module):
         """[p, μ + b_u, 1] and [q, 1, b_i]: their inner product is the logit."""
         p, b_u = self._music(music)
         q, b_i = self._images(images)
-        return with_biases(p, self.mu + b_u, q, b_i)
+        return with_biases(p, b_u, q, b_i)
 
     def _music(self, clips: Items) -> tuple[Tensor, Tensor]:
+        """P with the features that stay frozen, and μ + b_u."""
         p, b_u = self.music_tower(clips)
-        return torch.cat([p, self.music_tower.frozen(clips)], dim=1) * self.log_scale.exp(), b_u
+        return torch.cat([p, self.music_tower.frozen(clips)], dim=1) * self.log_scale.exp(), self.mu + b_u
 
     def _images(self, images: Items) -> tuple[Tensor, Tensor]:
         q, b_i = self.image_tower(images)

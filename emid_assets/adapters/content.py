@@ -12,6 +12,7 @@ from torch import Tensor, nn, rand
 from torch.nn.functional import gelu
 
 from emid_assets.adapters.network import Items
+from emid_assets.adapters.products import Linear
 
 Floats = NDArray[np.float32]
 
@@ -72,12 +73,17 @@ class ContentTower(nn.Module):
     for known items only: an unseen item (id 0) has none.
     """
 
-    def __init__(self, learned: int, hidden: int, known: int, id_dropout: float) -> None:
-        """`known` is the number of items with free factors; 0 gives the tower none at all."""
+    def __init__(
+        self, learned: int, hidden: int, known: int, id_dropout: float, all_at_once: bool = False
+    ) -> None:
+        """`known` is the number of items with free factors; 0 gives the tower none at all.
+
+        `all_at_once`: batches hold all items, not few, so their factors' gradients are dense.
+        """
         super().__init__()
         self.learned = learned
-        self.hidden = nn.Linear(learned, hidden)
-        self.residual = nn.Linear(hidden, learned)
+        self.hidden = Linear(learned, hidden)
+        self.residual = Linear(hidden, learned)
         self.bias = nn.Linear(learned, 1, bias=False)
         nn.init.zeros_(self.residual.weight)
         nn.init.zeros_(self.residual.bias)
@@ -85,7 +91,7 @@ class ContentTower(nn.Module):
         self.id_dropout = id_dropout
         self.id_factors: nn.Embedding | None = None
         if known:
-            self.id_factors = nn.Embedding(known + 1, learned + 1, padding_idx=0)
+            self.id_factors = nn.Embedding(known + 1, learned + 1, padding_idx=0, sparse=not all_at_once)
             nn.init.zeros_(self.id_factors.weight)
 
     def forward(self, items: Items) -> tuple[Tensor, Tensor]:

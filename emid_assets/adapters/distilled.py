@@ -24,6 +24,7 @@ from torch.nn.functional import gelu, log_softmax
 
 from emid_assets.adapters.content import ContentTower
 from emid_assets.adapters.network import Batch, Items, Known
+from emid_assets.adapters.products import Linear, product
 
 
 @dataclass(frozen=True)
@@ -31,29 +32,29 @@ class DistilledConfig:
     """Hyperparameters of the distilled softmax.
 
     Attributes:
-        hidden: width of the towers' hidden layer.
+        hidden: width of the hidden layer of the music tower.
+        image_hidden: the same of the images', which have free factors beside it.
         id_dropout: share of known images that a batch treats as unseen.
         history_dropout: share of clips that a batch treats as without history.
         harmonics: of the angle in the valence-arousal plane.
         feeling: first weight of the first harmonic.
         scale: first factor on p · q.
         draws: of a clip's valence and arousal, by the teacher, for each batch.
-        imagined: share of clips without history that are taught with the feeling of another clip.
         dropout: on the music features.
         learning_rate: first step of Adam.
         weight_decay: AdamW's.
         batch_clips: clips in a batch.
     """
 
-    hidden: int = 256
+    hidden: int = 512
+    image_hidden: int = 128
     id_dropout: float = 0.0
     history_dropout: float = 0.75
     harmonics: int = 8
     feeling: float = 4.0
     scale: float = 20.0
     draws: int = 32
-    imagined: float = 1.0
-    dropout: float = 0.1
+    dropout: float = 0.0
     learning_rate: float = 0.006
     weight_decay: float = 0.3
     batch_clips: int = 512
@@ -63,28 +64,34 @@ class Distilled(nn.Module):
     """p · q + Σ_k λ_k cos k(û - v) + b_i."""
 
     Config = DistilledConfig
+    learns_from_formula = True
 
     def __init__(self, config: DistilledConfig, known: Known) -> None:
         super().__init__()
         self.config = config
         waves = 2 * config.harmonics
+        self.learned = known.learned
         # Clips have no free factors: what is known of a clip beyond its content is its history.
-        self.music_tower = ContentTower(known.learned, config.hidden, 0, 0.0)
-        self.image_tower = ContentTower(known.learned, config.hidden, known.images, config.id_dropout)
+        # Which images fit depends on content and feeling together, so one tower reads both.
+        self.music_hidden = Linear(known.learned + waves + 1, config.hidden)
+        self.music_residual = Linear(config.hidden, known.learned + waves)
+        self.image_tower = ContentTower(
+            known.learned, config.image_hidden, known.images, config.id_dropout, all_at_once=True
+        )
         self.log_scale = nn.Parameter(torch.tensor(config.scale).log())
         self.log_frozen_scale = nn.Parameter(torch.tensor(config.scale).log())
         self.dropout = nn.Dropout(config.dropout)
         self.wave_weights = nn.Parameter(torch.tensor([config.feeling] * 2 + [0.0] * (waves - 2)))
-        self.music_feeling = nn.Linear(known.learned + waves + 1, config.hidden)
-        self.music_feeling_residual = nn.Linear(config.hidden, waves)
-        self.image_feeling = nn.Linear(waves + 1, config.hidden)
-        self.image_feeling_residual = nn.Linear(config.hidden, known.learned + 1)
+        self.image_feeling = Linear(waves + 1, config.image_hidden)
+        self.image_feeling_residual = Linear(config.image_hidden, known.learned + 1)
         # Which part of the plane an image wins depends on its rivals there: no content tells it.
         self.image_waves = nn.Embedding(known.images + 1, waves, padding_idx=0)
         nn.init.zeros_(self.image_waves.weight)
-        self.history_content = nn.Linear(known.learned + waves + 1, known.learned + waves, bias=False)
-        self.history_factors = nn.Embedding(known.images + 1, known.learned + waves, padding_idx=0)
-        for last in (self.music_feeling_residual, self.image_feeling_residual):
+        self.history_content = Linear(known.learned + waves + 1, known.learned + waves, bias=False)
+        self.history_factors = nn.Embedding(
+            known.images + 1, known.learned + waves, padding_idx=0, sparse=True
+        )
+        for last in (self.music_residual, self.image_feeling_residual):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
         nn.init.zeros_(self.history_content.weight)
@@ -98,14 +105,14 @@ class Distilled(nn.Module):
         """
         present = batch.present
         heard = self._heard(present)
-        clips = self._imagined(batch.clips._replace(history=batch.clips.history * heard))
+        clips = batch.clips._replace(history=batch.clips.history * heard)
         p, q = self._learned(clips, batch.images)
-        with torch.no_grad():
-            frozen = self.music_tower.frozen(clips) @ self.image_tower.frozen(batch.images).T
-        scores = p @ q.T + self.log_frozen_scale.exp() * frozen
+        scores = product(p, q)
+        if (frozen := self._frozen(clips)).shape[1]:
+            scores = scores + self.log_frozen_scale.exp() * (frozen @ self.image_tower.frozen(batch.images).T)
         # What a clip comes with is given, so it is neither target nor rival.
         rows = batch.positives.clamp(min=0)
-        log_probabilities = log_softmax(scores.scatter_add(1, rows, heard * -1e4), dim=1)
+        log_probabilities = log_softmax(scores.scatter_add_(1, rows, heard * -1e4), dim=1)
         wanted = present & ~heard
         loss = -(log_probabilities.gather(1, rows) * wanted).sum(1) / wanted.sum(1)
         if batch.teacher is not None:
@@ -118,17 +125,17 @@ class Distilled(nn.Module):
     def embeddings(self, music: Items, images: Items) -> tuple[Tensor, Tensor]:
         """[p, λ · waves of û, 1] and [q, waves of v, b_i], and the frozen features beside them."""
         p, q = self._learned(music, images)
-        frozen = self.music_tower.frozen(music) * self.log_frozen_scale.exp()
+        frozen = self._frozen(music) * self.log_frozen_scale.exp()
         return torch.cat([frozen, p], dim=1), torch.cat([self.image_tower.frozen(images), q], dim=1)
 
     def _learned(self, music: Items, images: Items) -> tuple[Tensor, Tensor]:
         u, v = waves(music.va, self.config.harmonics), waves(images.va, self.config.harmonics)
-        features = self.dropout(music.features[:, : self.music_tower.learned])
-        p, _ = self.music_tower(music._replace(features=features))
-        p = p * self.log_scale.exp()
-        feeling = self.music_feeling_residual(gelu(self.music_feeling(torch.cat([features, u], dim=1))))
-        feeling = feeling + u[:, :-1] * self.wave_weights
-        p = torch.cat([p, feeling], dim=1) + self._history(music, images, v)
+        features = self.dropout(music.features[:, : self.learned])
+        residual = self.music_residual(gelu(self.music_hidden(torch.cat([features, u], dim=1))))
+        scale = self.log_scale.exp()
+        p = torch.cat([features * scale, u[:, :-1] * self.wave_weights], dim=1)
+        residual = torch.cat([residual[:, : self.learned] * scale, residual[:, self.learned :]], dim=1)
+        p = p + residual + self._history(music, images, v)
 
         q, b_i = self.image_tower(images)
         residual = self.image_feeling_residual(gelu(self.image_feeling(v)))
@@ -138,12 +145,8 @@ class Distilled(nn.Module):
             torch.cat([q, v[:, :-1] + self.image_waves(images.ids), b_i[:, None]], dim=1),
         )
 
-    def _imagined(self, clips: Items) -> Items:
-        """Some clips without history with the feeling of another: the teacher knows their pairs too."""
-        n, device = len(clips.va), clips.va.device
-        others = torch.randperm(n, device=device)
-        swap = (torch.rand(n, device=device) < self.config.imagined) & ~(clips.history > 0).any(1)
-        return clips._replace(va=torch.where(swap[:, None], clips.va[others], clips.va))
+    def _frozen(self, music: Items) -> Tensor:
+        return music.features[:, self.learned :]
 
     def _heard(self, present: Tensor) -> Tensor:
         """(B, m) bool: the images that a clip comes with; the others, at least one, are to be found."""
@@ -154,12 +157,12 @@ class Distilled(nn.Module):
 
     def _history(self, music: Items, images: Items, v: Tensor) -> Tensor:
         """|N|^-½ Σ y of the images that each clip comes with, as far as they are among `images`."""
-        y = self.history_content(
-            torch.cat([images.features[:, : self.image_tower.learned], v], dim=1)
-        ) + self.history_factors(images.ids)
         rows = images.rows_of(music.history)
         present = rows >= 0
-        total = (y[rows.clamp(min=0)] * present[:, :, None]).sum(1)
+        distinct, places = torch.unique(rows.clamp(min=0), return_inverse=True)
+        content = torch.cat([images.features[distinct, : self.learned], v[distinct]], dim=1)
+        y = self.history_content(content) + self.history_factors(images.ids[distinct])
+        total = (y[places] * present[:, :, None]).sum(1)
         heard: Tensor = total * present.sum(1, keepdim=True).clamp(min=1) ** -0.5
         return heard
 

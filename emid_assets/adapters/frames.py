@@ -15,20 +15,24 @@ from numpy.typing import NDArray
 
 from emid_assets.adapters.baselines import formula_scores, random_scores
 from emid_assets.adapters.emotion_metrics import emotion_metrics_at_k
+from emid_assets.adapters.formula import Formula
 from emid_assets.adapters.public_tasks import public_tasks, retrieval_task
 from emid_assets.adapters.retrieval import (
+    Floats,
+    Ids,
     Relevance,
     ScoreRows,
     ceilings_at_k,
+    evaluate_ranked,
     evaluate_ranking,
     inner_product_scores,
     metrics_like_librecommender,
+    rerank,
 )
 from emid_assets.adapters.splits import TEST, TRAIN, VALIDATION, split_by_source
 from emid_assets.adapters.training import (
     AdapterError,
     Epoch,
-    Formula,
     PairData,
     TrainedAdapter,
     TrainingSettings,
@@ -37,12 +41,13 @@ from emid_assets.adapters.training import (
 )
 from emid_assets.adapters.va_reader import fit_va_reader
 from emid_assets.matching.alignment import embedding_matrix
-from emid_assets.matching.fusion import Rescaling, rescale
-from emid_assets.matching.row_state import log_sum_exp
-from emid_assets.matching.stream import top_k_softmax
+from emid_assets.matching.fusion import Rescaling
+from emid_assets.settings import Settings
 from emid_assets.store.schemas import ADAPTED_EMBEDDINGS
 
 K = 10
+RETRIEVED = 100
+"""Images that a network which is more than an inner product puts in order again."""
 
 EVALUATION_COLUMNS = {"system": pl.String, "split": pl.String, "metric": pl.String, "value": pl.Float64}
 
@@ -57,6 +62,18 @@ class Pairing:
     rescaling: Rescaling
     kernel: str
     sigma: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Pairing":
+        """Those of a build."""
+        return cls(
+            settings.alpha,
+            settings.candidates,
+            settings.images_per_clip,
+            settings.semantic_rescaling,
+            settings.emotion_kernel,
+            settings.gaussian_sigma,
+        )
 
 
 def pair_data(
@@ -199,6 +216,7 @@ def evaluate(
     kernel: str,
     sigma: float,
     predicted: frozenset[str] = frozenset(),
+    weights: Mapping[str, Path] = {},
 ) -> pl.DataFrame:
     """Every network beside random, semantic, structured and oracle, on unseen clips.
 
@@ -223,6 +241,8 @@ def evaluate(
         sigma: width of the gaussian kernel.
         predicted: ids of clips whose emotion nobody gave. Where a split holds any, the split's name with
             `_given` stands for its other clips.
+        weights: network → weights file. A network that is more than an inner product stands a second
+            time, as `…_reranked`: its embeddings retrieve 100 images, the whole of it orders them.
 
     Returns:
         system, split, metric, value. Beside the systems stands `ceiling`, the best that the metrics
@@ -256,11 +276,19 @@ def evaluate(
         )  # fmt: skip
 
     systems: dict[str, ScoreRows] = {}
+    reordering: dict[str, Callable[[Ids, Ids], Floats]] = {}
     for (network,), adapted_rows in adapted.group_by("network", maintain_order=True):
         systems[str(network)] = inner_product_scores(
             _adapted_matrix(adapted_rows, "music", clip_ids),
             _adapted_matrix(adapted_rows, "image", image_ids),
         )
+        adapter = TrainedAdapter.load(weights[str(network)]) if network in weights else None
+        if adapter is not None and adapter.scores_pairs:
+            systems[f"{network}_reranked"] = systems[str(network)]
+            reordering[f"{network}_reranked"] = adapter.pair_scores(
+                adapter.music_items(clip_ids, unit),
+                adapter.image_items(image_ids, _matrix(pictures["embedding"]), image_plane),
+            )
     systems["structured"] = formula(reader.read(unit).astype(np.float64))
     systems["semantic"] = inner_product_scores(X, Y)
     systems["random"] = random_scores(seed, len(image_ids))
@@ -281,7 +309,12 @@ def evaluate(
             populations.append((f"{part}_given", given))
     for split, rows in populations:
         for system, score_rows in systems.items():
-            evaluation = evaluate_ranking(score_rows, rows, relevance, K)
+            if system in reordering:
+                asked = rows[relevance.counts(rows) > 0]
+                ranked = rerank(score_rows, reordering[system], asked, RETRIEVED, K)
+                evaluation = evaluate_ranked(asked, ranked, relevance)
+            else:
+                evaluation = evaluate_ranking(score_rows, rows, relevance, K)
             by_feeling = emotion_metrics_at_k(
                 evaluation.ranked,
                 facts["emotion"].gather(evaluation.rows).to_list(),
@@ -389,14 +422,14 @@ def evaluate_released_tasks(
 
 
 def _formula(music: pl.DataFrame, images: pl.DataFrame, pairing: Pairing) -> Formula:
-    state = top_k_softmax(embedding_matrix(music), embedding_matrix(images), pairing.candidates)
-    rescaled = rescale(state.scores, log_sum_exp(state), pairing.rescaling)
     return Formula(
-        candidates=state.ids,
-        rescaled=rescaled.astype(np.float32),
-        alpha=pairing.alpha,
-        sigma=pairing.sigma if pairing.kernel == "gaussian" else None,
+        scales=music["scale"].cast(pl.Float32).to_numpy(),
+        images=embedding_matrix(images),
+        candidates=pairing.candidates,
         images_per_clip=pairing.images_per_clip,
+        alpha=pairing.alpha,
+        rescaling=pairing.rescaling,
+        sigma=pairing.sigma if pairing.kernel == "gaussian" else None,
     )
 
 

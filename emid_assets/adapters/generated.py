@@ -5,14 +5,15 @@ EMID's counts, its labels' places on the valence-arousal plane and its way of ma
 networks can be compared where the data set itself may not be passed on.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from emid_assets.adapters.formula import Formula
 from emid_assets.adapters.splits import TRAIN, hold_out_one_pair, split_by_source
-from emid_assets.adapters.training import Formula, PairData
+from emid_assets.adapters.training import PairData
 from emid_assets.affect.emotions import IMAGE_EMOTIONS, MUSIC_EMOTIONS
 from emid_assets.affect.valence_arousal import emotional_similarity, fit_alignment
 from emid_assets.matching.fusion import fuse, rescale
@@ -78,7 +79,7 @@ class GeneratedData:
         music_va: (N, 2) float64 aligned VA. image_va: (M, 2) the same.
         pair_clips, pair_images: (P,) int64.
         fused_scores: (P,) float64, T.
-        candidates: (N, K) int64, the images of largest S of each clip. semantic: (N, K) their S.
+        image_ids: M names.
         recipe: what was drawn.
     """
 
@@ -92,8 +93,7 @@ class GeneratedData:
     pair_clips: NDArray[np.int64]
     pair_images: NDArray[np.int64]
     fused_scores: NDArray[np.float64]
-    candidates: NDArray[np.int64]
-    semantic: NDArray[np.float64]
+    image_ids: list[str]
     recipe: Recipe
 
 
@@ -149,9 +149,35 @@ def generate(seed: int, recipe: Recipe | None = None) -> GeneratedData:
         pair_clips=np.repeat(np.arange(len(X)), recipe.images_per_clip),
         pair_images=np.take_along_axis(candidates, fused.slots, axis=1).ravel(),
         fused_scores=fused.fused_score.ravel(),
-        candidates=candidates,
-        semantic=S,
+        image_ids=[f"image {row}" for row in range(recipe.images)],
         recipe=recipe,
+    )
+
+
+def split_images(data: GeneratedData, seed: int, unseen: float = 0.15) -> tuple[GeneratedData, GeneratedData]:
+    """The data set as it would be without a share of its images, and those images alone.
+
+    Each keeps the clips, and the pairs of its own images; K shrinks with the images, so that a
+    candidate stays as likely as it was.
+    """
+    hidden = np.random.default_rng(seed).random(len(data.images)) < unseen
+    return _only_images(data, ~hidden), _only_images(data, hidden)
+
+
+def _only_images(data: GeneratedData, kept: NDArray[np.bool_]) -> GeneratedData:
+    row_of = np.cumsum(kept) - 1
+    rows = np.flatnonzero(kept)
+    pairs = kept[data.pair_images]
+    return replace(
+        data,
+        images=data.images[rows],
+        image_tags=[data.image_tags[row] for row in rows],
+        image_va=data.image_va[rows],
+        image_ids=[data.image_ids[row] for row in rows],
+        pair_clips=data.pair_clips[pairs],
+        pair_images=row_of[data.pair_images[pairs]],
+        fused_scores=data.fused_scores[pairs],
+        recipe=replace(data.recipe, candidates=max(1, round(data.recipe.candidates * kept.mean()))),
     )
 
 
@@ -167,7 +193,7 @@ def pair_data(data: GeneratedData, protocol: Literal["warm", "cold"], seed: int)
     recipe = data.recipe
     return PairData(
         clip_ids=[f"clip {row}" for row in range(len(data.music))],
-        image_ids=[f"image {row}" for row in range(len(data.images))],
+        image_ids=data.image_ids,
         source_ids=sources,
         music=data.music,
         images=data.images,
@@ -179,7 +205,13 @@ def pair_data(data: GeneratedData, protocol: Literal["warm", "cold"], seed: int)
         pair_parts=pair_parts,
         clip_parts=clip_parts,
         formula=Formula(
-            data.candidates, data.semantic.astype(np.float32), recipe.alpha, None, recipe.images_per_clip
+            scales=np.full(len(data.music), recipe.scale, dtype=np.float32),
+            images=data.images,
+            candidates=recipe.candidates,
+            images_per_clip=recipe.images_per_clip,
+            alpha=recipe.alpha,
+            rescaling="raw",
+            sigma=None,
         ),
     )
 

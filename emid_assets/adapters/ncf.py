@@ -14,6 +14,7 @@ from torch.nn.functional import relu
 
 from emid_assets.adapters.content import ContentTower
 from emid_assets.adapters.network import Batch, Items, Known, binary_cross_entropy, with_biases
+from emid_assets.adapters.products import Linear, product
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class NCF(nn.Module):
     """h · (p ∘ q) + MLP([p', q'])."""
 
     Config = NCFConfig
+    learns_from_formula = False
 
     def __init__(self, config: NCFConfig, known: Known) -> None:
         super().__init__()
@@ -58,8 +60,8 @@ class NCF(nn.Module):
         self.h = nn.Parameter(torch.full((known.learned,), config.scale))
         self.h_frozen = nn.Parameter(torch.tensor(config.scale))
         # The first layer over [p', q'] is a sum of two, so each item passes it once.
-        self.music_layer = nn.Linear(known.learned, config.mlp)
-        self.image_layer = nn.Linear(known.learned, config.mlp, bias=False)
+        self.music_layer = Linear(known.learned, config.mlp)
+        self.image_layer = Linear(known.learned, config.mlp, bias=False)
         self.mlp = nn.Sequential(
             nn.Linear(config.mlp, config.mlp // 2), nn.ReLU(),
             nn.Linear(config.mlp // 2, config.mlp // 4), nn.ReLU(),
@@ -76,7 +78,7 @@ class NCF(nn.Module):
         q, b_i, second = self._images(sampled.images)
         wanted, negatives = sampled.positives, sampled.negatives
         positive = (p[:, None, :] * q[wanted]).sum(-1) + b_i[wanted] + b_u[:, None]
-        negative = p @ q[negatives].T + b_i[negatives] + b_u[:, None]
+        negative = product(p, q[negatives]) + b_i[negatives] + b_u[:, None]
         gmf = binary_cross_entropy(batch.present, positive, sampled.own, negative, config.negative_weight)
         positive = positive + self._mlp(first[:, None, :] + second[wanted])
         negative = negative + self._mlp(first[:, None, :] + second[negatives])

@@ -96,6 +96,10 @@ class Teacher(NamedTuple):
     errors: Tensor
     generator: torch.Generator
 
+    def take(self, rows: Tensor) -> "Teacher":
+        """The teacher of the clips in these rows."""
+        return self._replace(candidates=self.candidates[rows], semantic=self.semantic[rows])
+
     def target(self, clip_va: Tensor, image_va: Tensor, draws: int) -> Tensor:
         """(B, K) share of each candidate in the pairs made at `draws` values of the clip's VA.
 

@@ -36,7 +36,7 @@ class Catalogue:
         va: (n, 2) float64 aligned VA.
     """
 
-    ids: list[str]
+    ids: pl.Series
     adapted: NDArray[np.float32]
     frozen: NDArray[np.float32]
     va: NDArray[np.float64]
@@ -77,7 +77,7 @@ class Catalogue:
             )
         unit = rows["embedding"].to_numpy()
         return cls(
-            ids=rows[key].to_list(),
+            ids=rows[key],
             adapted=np.ascontiguousarray(rows["new"].to_numpy()),
             frozen=np.ascontiguousarray(unit * rows["scale"].to_numpy()[:, None]),
             va=rows.select("valence", "arousal").to_numpy().astype(np.float64),
@@ -166,7 +166,7 @@ def _results(
     return pl.DataFrame(
         {
             "rank": np.arange(1, len(found) + 1, dtype=np.int32),
-            "item_id": [catalogue.ids[row] for row in found],
+            "item_id": catalogue.ids.gather(found),
             "score": scores[found].astype(np.float64),
             "semantic_similarity": S,
             "emotional_similarity": E,

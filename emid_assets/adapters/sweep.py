@@ -8,6 +8,7 @@ go in a circle.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -154,3 +155,12 @@ def sweep(
                 )
             )  # fmt: skip
     return pl.DataFrame(lines, schema=SWEEP_COLUMNS, orient="row")
+
+
+def selected_point(points: pl.DataFrame) -> dict[str, Any]:
+    """The point of SWEEP_COLUMNS whose picks' labels fit best, then that which uses most images.
+
+    Labels are those of MUSIC_TO_IMAGE_EMOTION, which T knows nothing of. Of equals the first.
+    """
+    order = points.sort("label_precision", "coverage", descending=True, maintain_order=True)
+    return order.row(0, named=True)

@@ -25,8 +25,10 @@ from torch import Tensor, nn
 
 from emid_assets.adapters import NETWORKS
 from emid_assets.adapters.content import Projection, fit_projection
+from emid_assets.adapters.formula import Formula
 from emid_assets.adapters.network import Batch, Items, Known, Network, PairScorer, Teacher
 from emid_assets.adapters.retrieval import Relevance, evaluate_ranking, inner_product_scores
+from emid_assets.adapters.row_adam import RowAdam, clip_gradients
 from emid_assets.adapters.splits import TRAIN, VALIDATION
 from emid_assets.adapters.va_reader import VaReader, fit_va_reader
 from emid_assets.store.schemas import EPOCH_TYPE, TRAINED_ADAPTER
@@ -54,25 +56,6 @@ class AdapterError(ValueError):
 
 class NonFiniteLossError(AdapterError):
     """The loss or its gradient is not finite: training stopped."""
-
-
-@dataclass(frozen=True)
-class Formula:
-    """What makes the pairs, for networks that learn from it (see `network.Teacher`).
-
-    Attributes:
-        candidates: (N, K) int64 rows of images with the largest S of each clip, -1 as filling.
-        rescaled: (N, K) float32 S̃.
-        alpha: weight of S̃ in T.
-        sigma: width of the gaussian kernel of E; None for the cosine.
-        images_per_clip: m.
-    """
-
-    candidates: Ids
-    rescaled: Floats
-    alpha: float
-    sigma: float | None
-    images_per_clip: int
 
 
 @dataclass(frozen=True)
@@ -115,6 +98,17 @@ class PairData:
                 row = int(np.argmin(finite))
                 ids = self.clip_ids if name == "music" else self.image_ids
                 raise AdapterError(f"the embedding of {name} {ids[row]!r} is not finite: encode it again")
+
+    def digest(self) -> str:
+        """Hex sha256 of all that is learnt from and measured on: the data's version."""
+        digest = hashlib.sha256(json.dumps([self.clip_ids, self.image_ids, self.source_ids]).encode())
+        of_pairs = (self.pair_clips, self.pair_images, self.fused_scores, self.pair_parts)
+        order = np.lexsort((self.pair_images, self.pair_clips))  # that of the rows means nothing
+        arrays: list[NDArray[Any]] = [self.music, self.images, self.music_va, self.image_va]
+        for array in arrays + [column[order] for column in of_pairs]:
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
     def relevance(self, part: str) -> Relevance:
         """The pairs of one part."""
@@ -166,6 +160,7 @@ class TrainedAdapter:
             filling: its history.
         clip_ids, image_ids: the items known in training; only they have free factors.
         clip_parts: (N,) part of each clip.
+        data_version: digest of the data that it was trained on.
         best_epoch: the epoch whose weights these are, counted from 1.
         history: one entry an epoch, fields of EPOCH_TYPE; metrics None without validation.
     """
@@ -182,6 +177,7 @@ class TrainedAdapter:
     clip_ids: list[str]
     image_ids: list[str]
     clip_parts: list[str]
+    data_version: str
     best_epoch: int
     history: list[Epoch] = field(default_factory=list)
 
@@ -195,6 +191,11 @@ class TrainedAdapter:
         """e, the length of the new embeddings."""
         return self.settings.dimension + EXTRA_CHANNELS
 
+    @property
+    def scores_pairs(self) -> bool:
+        """Whether the network's score of a pair is more than the inner product of its embeddings."""
+        return issubclass(network_class(self.network), PairScorer)
+
     def part_of(self) -> dict[str, str]:
         """Clip id → part."""
         return dict(zip(self.clip_ids, self.clip_parts, strict=True))
@@ -205,6 +206,24 @@ class TrainedAdapter:
         network = build_network(self.network, self.config, known)
         network.load_state_dict(self.state)
         return network.to(device).eval()
+
+    def without_known_items(self) -> "TrainedAdapter":
+        """The same adapter without what it knows of single items: small, and the same for unknown ones."""
+        nobody = _known(self.projection, self.settings, [], [])
+        shapes = build_network(self.network, self.config, nobody).state_dict()
+        return dataclasses.replace(
+            self,
+            # The first row of a table of free factors is that of unknown items.
+            state={
+                name: self.state[name] if not like.dim() else self.state[name][: len(like)].clone()
+                for name, like in shapes.items()
+            },
+            known_va=self.known_va[:0],
+            known_pairs=self.known_pairs[:0],
+            clip_ids=[],
+            image_ids=[],
+            clip_parts=[],
+        )
 
     def save(self, path: Path) -> str:
         """Write a safetensors file (config and ids in its metadata) and return its sha256.
@@ -219,6 +238,7 @@ class TrainedAdapter:
             "clip_ids": self.clip_ids,
             "image_ids": self.image_ids,
             "clip_parts": self.clip_parts,
+            "data_version": self.data_version,
             "best_epoch": self.best_epoch,
             "history": self.history,
         }
@@ -456,8 +476,8 @@ def train(
     training_clips = np.unique(data.pair_clips[data.pair_parts == TRAIN])
     if projection is None:
         projection = fit_projection(data.music[training_clips], data.images, settings.dimension)
-    inputs = _prepare(data, training_clips, projection, device)
-    clips, images = inputs.clips, inputs.images
+    inputs = _prepare(network, data, training_clips, projection, device)
+    clips, images, teacher = inputs.clips, inputs.images, inputs.teacher
     known = _known(projection, settings, data.clip_ids, data.image_ids)
 
     order = np.random.default_rng(settings.seed)
@@ -475,11 +495,9 @@ def train(
             for name in ("learning_rate", "weight_decay", "batch_clips")
         }
         batch_clips = int(own["batch_clips"])
-        optimizer = torch.optim.AdamW(
-            module.parameters(), lr=own["learning_rate"], weight_decay=own["weight_decay"], fused=True
-        )
-        batches = math.ceil(len(training_clips) / batch_clips)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs * batches)
+        optimizers = _optimizers(module, own["learning_rate"], own["weight_decay"])
+        steps = settings.epochs * math.ceil(len(training_clips) / batch_clips)
+        schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(one, steps) for one in optimizers]
         for epoch in range(1, settings.epochs + 1):
             module.train()
             shuffled = order.permutation(training_clips)
@@ -492,12 +510,13 @@ def train(
                     clips=taken,
                     images=images,
                     positives=taken.history - 1,
-                    teacher=None if inputs.teacher is None else inputs.teacher(chosen, generator),
+                    teacher=None if teacher is None else teacher(chosen, generator),
                     generator=generator,
                 )
                 where = f"network {network}, epoch {epoch}, batch {len(losses) + 1}"
-                losses.append(_step(module, optimizer, batch, settings.gradient_norm, where))
-                schedule.step()
+                losses.append(_step(module, optimizers, batch, settings.gradient_norm, where))
+                for schedule in schedules:
+                    schedule.step()
             module.eval()
             entry = {"epoch": epoch, "loss": float(np.mean(losses)), **validate(module, clips, images)}
             history.append(entry)
@@ -522,6 +541,7 @@ def train(
         clip_ids=list(data.clip_ids),
         image_ids=list(data.image_ids),
         clip_parts=list(data.clip_parts),
+        data_version=data.digest(),
         best_epoch=best_epoch,
         history=history,
     )
@@ -536,19 +556,41 @@ def resolve_device(device: str) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
+def _optimizers(module: nn.Module, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
+    """AdamW, and where a network reads few rows of its tables at a time, the same by rows for those."""
+    tables = {
+        id(table.weight): table.weight
+        for table in module.modules()
+        if isinstance(table, nn.Embedding) and table.sparse
+    }
+    others = [parameter for parameter in module.parameters() if id(parameter) not in tables]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(others, lr=lr, weight_decay=weight_decay, fused=True)
+    ]
+    if tables:
+        optimizers.append(RowAdam(tables.values(), lr, weight_decay))
+    return optimizers
+
+
 def _step(
-    module: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, gradient_norm: float, where: str
+    module: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    batch: Batch,
+    gradient_norm: float,
+    where: str,
 ) -> float:
     loss = cast(Network, module).loss(batch)
     value = float(loss.detach())
     if not math.isfinite(value):
         raise NonFiniteLossError(f"{where}: the loss is {value}; lower the learning rate or look at the data")
-    optimizer.zero_grad(set_to_none=True)
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    norm = float(nn.utils.clip_grad_norm_(module.parameters(), gradient_norm))
+    norm = clip_gradients(module.parameters(), gradient_norm)
     if not math.isfinite(norm):
         raise NonFiniteLossError(f"{where}: the gradient's norm is {norm}; lower the learning rate")
-    optimizer.step()
+    for optimizer in optimizers:
+        optimizer.step()
     return value
 
 
@@ -561,7 +603,9 @@ class _Inputs:
     teacher: Callable[[Ids, torch.Generator], Teacher] | None
 
 
-def _prepare(data: PairData, training_clips: Ids, projection: Projection, device: str) -> _Inputs:
+def _prepare(
+    network: str, data: PairData, training_clips: Ids, projection: Projection, device: str
+) -> _Inputs:
     music, images = projection.music(data.music), projection.images(data.images)
     sources = [data.source_ids[clip] for clip in training_clips]
     music_reader, cross_fitted = fit_va_reader(music[training_clips], data.music_va[training_clips], sources)
@@ -571,13 +615,43 @@ def _prepare(data: PairData, training_clips: Ids, projection: Projection, device
     errors = data.music_va[training_clips] - cross_fitted
     clip_numbers, image_numbers = np.arange(1, len(music) + 1), np.arange(1, len(images) + 1)
     nothing = np.zeros((len(images), 0), dtype=np.int64)
+    cls: Any = network_class(network)
+    teacher = None
+    if data.formula is not None and cls.learns_from_formula:
+        teacher = _teacher(data.formula, data.music, training_clips, errors, device)
     return _Inputs(
         clips=_items(music, clip_numbers, va, _histories(data), device),
         images=_items(images, image_numbers, data.image_va.astype(np.float32), nothing, device),
         music_reader=music_reader,
         image_reader=image_reader,
-        teacher=None if data.formula is None else _teacher(data.formula, errors, device),
+        teacher=teacher,
     )
+
+
+def _teacher(
+    formula: Formula, X: Floats, training_clips: Ids, errors: NDArray[np.float64], device: str
+) -> Callable[[Ids, torch.Generator], Teacher]:
+    """A function that gives the teacher of some training clips."""
+    candidates, semantic = (
+        torch.from_numpy(part).to(device)
+        for part in formula.semantic(X[training_clips] * formula.scales[training_clips, None])
+    )
+    whole = Teacher(
+        candidates=candidates,
+        semantic=semantic.masked_fill(candidates < 0, -math.inf),
+        emotional_weight=1 - formula.alpha,
+        sigma=formula.sigma,
+        pairs=formula.images_per_clip,
+        errors=torch.from_numpy(errors.astype(np.float32)).to(device),
+        generator=torch.Generator(),
+    )
+    row_of = np.zeros(len(X), dtype=np.int64)
+    row_of[training_clips] = np.arange(len(training_clips))
+
+    def of_clips(rows: Ids, generator: torch.Generator) -> Teacher:
+        return whole.take(torch.from_numpy(row_of[rows]).to(device))._replace(generator=generator)
+
+    return of_clips
 
 
 def _known(
@@ -585,28 +659,6 @@ def _known(
 ) -> Known:
     features = projection.basis.shape[1]
     return Known(features, min(features, settings.learned), len(clip_ids), len(image_ids))
-
-
-def _teacher(
-    formula: Formula, errors: NDArray[np.float64], device: str
-) -> Callable[[Ids, torch.Generator], Teacher]:
-    """A function that gives the teacher of some clips."""
-    pool = torch.from_numpy(errors.astype(np.float32)).to(device)
-
-    def of_clips(rows: Ids, generator: torch.Generator) -> Teacher:
-        candidates = torch.from_numpy(formula.candidates[rows]).to(device)
-        semantic = formula.alpha * torch.from_numpy(formula.rescaled[rows]).to(device)
-        return Teacher(
-            candidates=candidates,
-            semantic=semantic.masked_fill(candidates < 0, -math.inf),
-            emotional_weight=1 - formula.alpha,
-            sigma=formula.sigma,
-            pairs=formula.images_per_clip,
-            errors=pool,
-            generator=generator,
-        )
-
-    return of_clips
 
 
 def _items(features: Floats, numbers: Ids, va: Floats, history: Ids, device: str) -> Items:

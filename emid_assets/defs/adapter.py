@@ -10,6 +10,7 @@ from emid_assets.defs.partitions import NETWORK_PARTITIONS, every_partition
 from emid_assets.defs.resources import SettingsResource
 from emid_assets.media.expansion import all_clips, all_music_embeddings
 from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
+from emid_assets.settings import LOCAL_PATHS, Settings
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.duckdb_store import Lake
 
@@ -41,12 +42,15 @@ def trained_adapter(
     Clips are split by their source, so that no recording is both learnt from and tested on.
     """
     from emid_assets.adapters.frames import Pairing, train_on_frames
+    from emid_assets.adapters.run_files import save_run
     from emid_assets.adapters.training import TrainingSettings
     from emid_assets.report.figures import loss_figure, markdown_image, metrics_figure
+    from emid_assets.tuning import tuned_hyperparameters
 
     network = context.partition_key
     lake = Lake(settings.lake_folder)
     clips = all_clips(music_clips, expanded_clips)
+    tuned = tuned_hyperparameters(lake, network)
     adapter = train_on_frames(
         network,
         all_music_embeddings(music_embeddings, expanded_clips),
@@ -62,27 +66,18 @@ def trained_adapter(
             seed=settings.seed,
             device=settings.device,
         ),
+        tuned,
         on_epoch=lambda epoch: context.log.info(
             f"{network}: epoch {epoch['epoch']} of {settings.epochs}, loss {epoch['loss']:.4f}"
         ),
-        pairing=Pairing(
-            settings.alpha,
-            settings.candidates,
-            settings.images_per_clip,
-            settings.semantic_rescaling,
-            settings.emotion_kernel,
-            settings.gaussian_sigma,
-        ),
+        pairing=Pairing.of(settings),
     )
     previous = previous_version(lake, "trained_adapter", network)
-    unnamed = lake.root / WEIGHTS_FOLDER / f"{network}.safetensors"
-    sha256 = adapter.save(unnamed)
-    weights = unnamed.replace(unnamed.with_name(f"{network}-{sha256[:12]}.safetensors"))
+    keep = {lake.root / str(previous.metadata["weights_file"])} if previous else set()
+    names = [name for name in Settings.model_fields if name not in LOCAL_PATHS]
+    configuration = {name: getattr(settings, name) for name in names}
+    weights, sha256 = save_run(adapter, lake.root / WEIGHTS_FOLDER, configuration, keep)
     manifest = adapter.manifest_frame(weights.relative_to(lake.root).as_posix(), sha256)
-    keep = {weights} | ({lake.root / str(previous.metadata["weights_file"])} if previous else set())
-    for old in weights.parent.glob(f"{network}-*.safetensors"):
-        if old not in keep:
-            old.unlink()
     best = adapter.history[adapter.best_epoch - 1]
     history = pl.DataFrame(adapter.history)
     not_finite = [
@@ -96,6 +91,8 @@ def trained_adapter(
         metadata={
             "weights_file": manifest["weights_file"][0],
             "weights": dg.MetadataValue.path(weights),
+            "run_record": dg.MetadataValue.path(weights.with_suffix(".json")),
+            "hyperparameters": "of the study's best trial" if tuned else "the network's own",
             "parameters": adapter.parameters,
             "best_epoch": adapter.best_epoch,
             **{name: value for name, value in best.items() if name != "epoch" and value is not None},

@@ -4,8 +4,6 @@ Incremental by content: a row whose content hash and encoder fingerprint are unc
 only new content is encoded.
 """
 
-from functools import cache
-from pathlib import Path
 from typing import Literal
 
 import dagster as dg
@@ -17,7 +15,7 @@ from emid_assets.defs.io_manager import previous_rows, previous_version
 from emid_assets.defs.partitions import IMAGE_EMOTION_PARTITIONS, MUSIC_EMOTION_PARTITIONS
 from emid_assets.defs.progress import report_progress
 from emid_assets.defs.resources import SettingsResource
-from emid_assets.encoders.base import Encoder, EncoderName, MediaItem, Precision, load_encoder
+from emid_assets.encoders.base import MediaItem, encoder_of
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.duckdb_store import Lake
 
@@ -27,13 +25,6 @@ CHECKS = {
     "finite": "No embedding is missing or holds a number that is not finite.",
     "unit_norm": "Every embedding is a unit vector.",
 }
-
-
-@cache
-def encoder_of(name: EncoderName, device: str, precision: Precision, imagebind_checkpoint: str) -> Encoder:
-    """The encoder by its settings, loaded once in a process."""
-    checkpoint = Path(imagebind_checkpoint) if imagebind_checkpoint else None
-    return load_encoder(name, device=device, precision=precision, checkpoint=checkpoint)
 
 
 def embedding_failures(frame: pl.DataFrame, id_column: str) -> tuple[list[str], list[str]]:

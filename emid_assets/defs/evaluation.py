@@ -7,13 +7,14 @@ import polars as pl
 
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS
 from emid_assets.defs.checks import check_result, schema_result, table_asset
-from emid_assets.defs.embeddings import encoder_of
 from emid_assets.defs.partitions import every_partition
 from emid_assets.defs.resources import SettingsResource
+from emid_assets.encoders.base import encoder_of
 from emid_assets.media.expansion import all_clips, all_music_embeddings
 from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
-from emid_assets.settings import Settings
+from emid_assets.settings import LOCAL_PATHS, Settings
 from emid_assets.store.data_version import frame_digest
+from emid_assets.store.duckdb_store import Lake
 from emid_assets.store.files import put_in_place
 
 REPORT_FILE = "report.html"
@@ -21,8 +22,6 @@ PAIRS_FILE = "pairs.html"
 TEST_SECTION = "retrieval_test"
 RELEASED_TASKS = "released_tasks"
 PUBLIC_TASKS = "public_tasks"
-LOCAL_PATHS = ("media", "lake", "imagebind_checkpoint", "caption_model")
-"""Settings that a page to be handed on does not show."""
 
 
 @table_asset(
@@ -62,6 +61,8 @@ def evaluation_report(
     from emid_assets.report.page import EncoderFacts, render_page
     from emid_assets.report.pairs import SHOWN, render_pairs
     from emid_assets.report.predicted import predicted_clips
+    from emid_assets.sweep import sweep_around
+    from emid_assets.tuning import tuning_trials
 
     music = music_alignment(music_clips, settings.va_alignment)
     image = image_alignment(images, settings.va_alignment)
@@ -83,6 +84,10 @@ def evaluation_report(
         kernel=settings.emotion_kernel,
         sigma=settings.gaussian_sigma,
         predicted=predicted_clips(clips),
+        weights={
+            network: settings.lake_folder / file
+            for network, file in trained_adapter.select("network", "weights_file").iter_rows()
+        },
     )
     public_tasks = evaluate_public_tasks(
         adapted_embeddings, all_music, image_embeddings, fused_pairs, images, settings.seed
@@ -96,6 +101,17 @@ def evaluation_report(
             public_tasks.select(pl.lit(PUBLIC_TASKS).alias("section"), *columns),
         ]
     )
+    sweep = sweep_around(
+        similarity_matrix,
+        va_distances,
+        music_clips,
+        expanded_clips,
+        images,
+        settings.va_alignment,
+        settings.images_per_clip,
+        settings.semantic_rescaling,
+    )
+    metrics = pl.concat([metrics, tables.sweep_rows(sweep)])
     rows = tables.report_rows(
         clips, images, rejected_media, similarity_matrix, va_distances, fused_pairs, metrics
     )
@@ -129,6 +145,8 @@ def evaluation_report(
         pairs_page=PAIRS_FILE,
         agreement=agreement,
         image_emotion_head=image_emotion_head,
+        sweep=sweep,
+        tuning_trials=tuning_trials(Lake(settings.lake_folder)),
     )
     report = settings.lake_folder / REPORT_FILE
     pairs = settings.lake_folder / PAIRS_FILE

@@ -10,12 +10,12 @@ import dagster as dg
 import polars as pl
 
 from emid_assets.defs.checks import check_result, schema_result, table_asset
-from emid_assets.defs.embeddings import CHECKS, GPU_POOL, embedding_failures, encoder_of
+from emid_assets.defs.embeddings import CHECKS, GPU_POOL, embedding_failures
 from emid_assets.defs.io_manager import previous_rows, previous_version
 from emid_assets.defs.partitions import MUSIC_EMOTION_PARTITIONS, every_partition
 from emid_assets.defs.progress import report_progress
 from emid_assets.defs.resources import SettingsResource
-from emid_assets.encoders.base import MediaItem
+from emid_assets.encoders.base import MediaItem, encoder_of
 from emid_assets.media.expansion import (
     CHOICE_COLUMNS,
     choose_windows,

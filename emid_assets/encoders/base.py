@@ -6,6 +6,7 @@ and `load_encoder`. No network, no file reading, no torch: worker processes impo
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -147,3 +148,10 @@ def load_encoder(
 
         return load_imagebind(device, precision=precision, checkpoint=checkpoint)
     raise EncoderUnavailableError(f"unknown encoder {name!r}; allowed: {', '.join(ENCODER_NAMES)}")
+
+
+@cache
+def encoder_of(name: EncoderName, device: str, precision: Precision, imagebind_checkpoint: str) -> Encoder:
+    """The encoder by its settings (an empty checkpoint: the usual places), loaded once in a process."""
+    checkpoint = Path(imagebind_checkpoint) if imagebind_checkpoint else None
+    return load_encoder(name, device=device, precision=precision, checkpoint=checkpoint)

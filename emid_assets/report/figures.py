@@ -458,6 +458,77 @@ def times_figure(times: pl.DataFrame) -> Figure:
     return figure
 
 
+@_styled
+def sweep_figure(sweep: pl.DataFrame, alpha: float) -> Figure:
+    """How the picks' labels fit at every point of the grid: a panel for each m, a line for each K.
+
+    Args:
+        sweep: SWEEP_COLUMNS of one S̃, not empty.
+        alpha: the one in use, which is marked.
+    """
+    counts = sweep["images_per_clip"].unique().sort().to_list()
+    figure, panels = _panels(len(counts), 1.45)
+    for panel, m in zip(panels, counts, strict=True):
+        of_m = sweep.filter(pl.col("images_per_clip") == m)
+        _lines(panel, of_m, "label_precision", "accent", "")
+        panel.set(title=f"m = {m}", ylabel="label precision")
+        panel.axvline(alpha, color=_light("muted"), linewidth=0.8, linestyle=":")
+    panels[-1].set_xlabel("α")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+@_styled
+def sweep_overlap_figure(sweep: pl.DataFrame, alpha: float) -> Figure:
+    """The share of the picks that E alone, and S alone, would make too, as α goes from 0 to 1.
+
+    Args:
+        sweep: SWEEP_COLUMNS of one S̃ and one m, not empty.
+        alpha: the one in use, which is marked.
+    """
+    figure, axes = _figure(_WIDTH, 3.1)
+    _lines(axes, sweep, "same_as_semantic", "semantic", "S alone, ")
+    _lines(axes, sweep, "same_as_emotional", "emotional", "E alone, ")
+    axes.axvline(alpha, color=_light("muted"), linewidth=0.8, linestyle=":")
+    axes.set(xlabel="α", ylabel="share of picks in common", ylim=(0, 1.02))
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+@_styled
+def tuning_figure(network: str, trials: pl.DataFrame) -> Figure:
+    """What each trial of a study was worth, and the best so far.
+
+    Args:
+        network: its name, for the title.
+        trials: TUNING_TRIALS rows of one network.
+    """
+    figure, axes = _figure(_WIDTH, 3.1)
+    for state, marker, colour in (("complete", "o", "accent"), ("pruned", "x", "muted")):
+        of_state = trials.filter((pl.col("state") == state) & pl.col("ndcg_at_10").is_not_null())
+        if of_state.height:
+            axes.scatter(
+                of_state["trial"].to_numpy(),
+                of_state["ndcg_at_10"].to_numpy(),
+                s=22,
+                marker=marker,
+                color=_light(colour),
+                label="given up early" if state == "pruned" else "complete",
+            )
+    best = trials.filter(pl.col("state") == "complete").sort("trial")
+    axes.step(
+        best["trial"].to_numpy(),
+        np.maximum.accumulate(best["ndcg_at_10"].to_numpy()),
+        where="post",
+        color=_light("series-2"),
+        label="best so far",
+    )
+    axes.set(xlabel="trial (0: the network's own values)", ylabel="NDCG@10, validation", title=network)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
 def metric_title(name: str) -> str:
     """A metric's name as people write it: `ndcg_at_10` → `NDCG@10`."""
     words = name.replace("_at_", "@").replace("_", " ")
@@ -548,6 +619,25 @@ def _conditions_axis(axes: Axes, names: Sequence[str]) -> None:
     axes.tick_params(axis="y", length=0, labelcolor=_light("ink"))
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
+
+
+def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
+    """Panels one below the other over one x axis."""
+    figure = Figure(figsize=(_WIDTH, 0.9 + count * height), layout="constrained")
+    return figure, list(figure.subplots(count, sharex=True, squeeze=False)[:, 0])
+
+
+def _lines(axes: Axes, sweep: pl.DataFrame, column: str, colour: str, prefix: str) -> None:
+    """`column` against α, a line for each K."""
+    for place, (count, points) in enumerate(sorted(sweep.group_by("candidates"), key=lambda group: group[0])):
+        points = points.sort("alpha")
+        axes.plot(
+            points["alpha"].to_numpy(),
+            points[column].to_numpy(),
+            color=_light(colour),
+            linestyle=_DASHES[place % len(_DASHES)],
+            label=f"{prefix}K = {count[0]}",
+        )
 
 
 def _epochs(axes: Axes, best_epoch: int) -> None:

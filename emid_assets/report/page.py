@@ -8,6 +8,7 @@ anything, and equal inputs give equal bytes.
 
 import base64
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from emid_assets.adapters.sweep import selected_point
+from emid_assets.adapters.tuning import best_trial
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTIONS
 from emid_assets.affect.valence_arousal import VaAlignment
 from emid_assets.media.expansion import expansion_counts
@@ -28,12 +31,19 @@ from emid_assets.report.gallery import Copy, attributions, player, thumbnail
 from emid_assets.report.predicted import predicted_section, predicted_warning
 from emid_assets.store.schemas import IMAGE_EMOTION_HEAD
 
-_OWN_SECTIONS = (tables.SECTION_OF_COUNTS, tables.SECTION_OF_PAIRS, tables.SECTION_OF_OVERLAP)
+_OWN_SECTIONS = (
+    tables.SECTION_OF_COUNTS,
+    tables.SECTION_OF_PAIRS,
+    tables.SECTION_OF_OVERLAP,
+    tables.SECTION_OF_SWEEP,
+)
 _REFERENCES = ("random", "oracle", "ceiling")
 """Systems that no method competes with: never marked as the best."""
 _SYSTEMS = {
     "semantic": "the encoder alone, X·Y",
     "structured": "T with valence and arousal predicted from the clip's embedding: for clips without labels",
+    "ncf_reranked": "ncf's inner product retrieves 100 images, the whole NeuMF puts them in order: "
+    "what serving ncf by an index alone costs",
     "random": "images in random order",
     "oracle": "T with the clip's own valence and arousal, which made the pairs: a bound, no method",
     "ceiling": "the best value that any ranking could have on these pairs",
@@ -115,6 +125,8 @@ def render_page(
     image_alignment: VaAlignment,
     agreement: Agreement | None = None,
     image_emotion_head: pl.DataFrame | None = None,
+    sweep: pl.DataFrame | None = None,
+    tuning_trials: pl.DataFrame | None = None,
     clips_per_emotion: int = 3,
     clips_in_gallery: int = 39,
     gallery_bytes: int = 11_000_000,
@@ -144,6 +156,8 @@ def render_page(
         image_alignment: the same, image side.
         agreement: the published pairs beside ours; None where nothing is published.
         image_emotion_head: frame IMAGE_EMOTION_HEAD; None for no head.
+        sweep: points of one S̃ (`adapters.sweep.SWEEP_COLUMNS`), those of the pairs' m among them.
+        tuning_trials: the studies of the networks' hyperparameters.
         clips_per_emotion: clips of one emotion in the gallery, at most.
         clips_in_gallery: clips in the gallery, at most.
         gallery_bytes: bytes of embedded media, at most, give or take one clip with its images.
@@ -225,7 +239,9 @@ def render_page(
         agreement_figure=agreement
         and figures.agreement_figure(agreement.by_alpha, agreement.comparable, alpha),
         agreement_best=agreement.best_of_each() if agreement else [],
+        sweep=_sweep(sweep, alpha, m),
         networks=_networks(trained_adapters),
+        studies=_studies(tuning_trials),
         results=[_result(section, metrics) for section in _sections(metrics)],
         study=study.study_section(study_results),
         predicted=predicted_section(
@@ -380,6 +396,41 @@ def _networks(trained_adapters: pl.DataFrame) -> list[dict[str, object]]:
             }
         )
     return networks
+
+
+def _sweep(sweep: pl.DataFrame | None, alpha: float, m: int) -> dict[str, object] | None:
+    """The grid's figures, and the point that labels alone would choose."""
+    if sweep is None or sweep.is_empty():
+        return None
+    of_m = sweep.filter(pl.col("images_per_clip") == m)
+    return {
+        "selected": selected_point(sweep),
+        "figures": [
+            ("sweep-labels", figures.sweep_figure(sweep, alpha)),
+            *([("sweep-overlap", figures.sweep_overlap_figure(of_m, alpha))] if of_m.height else []),
+        ],
+    }
+
+
+def _studies(trials: pl.DataFrame | None) -> list[dict[str, object]]:
+    """One study for each tuned network."""
+    if trials is None:
+        return []
+    studies = []
+    for place, network in enumerate(trials["network"].unique().sort()):
+        rows = trials.filter(pl.col("network") == network)
+        if rows.filter(pl.col("state") == "complete").height:
+            best = best_trial(rows)
+            studies.append(
+                {
+                    "network": network,
+                    "trials": rows.height,
+                    "best": best,
+                    "hyperparameters": json.loads(best["hyperparameters"]),
+                    "figure": (f"study-{place}", figures.tuning_figure(network, rows)),
+                }
+            )
+    return studies
 
 
 def _sections(metrics: pl.DataFrame) -> list[str]:

@@ -18,6 +18,7 @@ from emid_assets.store.schemas import EVALUATION_REPORT
 SECTION_OF_COUNTS = "counts"
 SECTION_OF_PAIRS = "pairs_by_emotion"
 SECTION_OF_OVERLAP = "overlap"
+SECTION_OF_SWEEP = "sweep"
 
 RANKING_METRICS = (
     "precision_at_10",
@@ -219,6 +220,21 @@ def report_rows(
             EVALUATION_REPORT.check(metrics),
         ]
     )
+
+
+def sweep_rows(sweep: pl.DataFrame) -> pl.DataFrame:
+    """EVALUATION_REPORT rows of a sweep (SWEEP_COLUMNS): metrics as `alpha=0.6/m=3/K=100/coverage`."""
+    values = ("same_as_emotional", "same_as_semantic", "label_precision", "coverage")
+    rows = [
+        (
+            point["rescaling"],
+            f"alpha={point['alpha']:g}/m={point['images_per_clip']}/K={point['candidates']}/{value}",
+            point[value],
+        )
+        for point in sweep.iter_rows(named=True)
+        for value in values
+    ]
+    return _rows(SECTION_OF_SWEEP, rows)
 
 
 def rejections(rejected_media: pl.DataFrame) -> pl.DataFrame:

@@ -174,7 +174,13 @@ class Lake:
 
     def partitions(self, table: str) -> list[str]:
         """The partitions that have a current version, sorted."""
-        return list(self._current_files(table))
+        return list(self.current_files(table))
+
+    def current_files(self, table: str) -> dict[str, Path]:
+        """Partition → the file that counts, sorted by partition; no file is opened."""
+        folders = _folders(self._table_folder(table))
+        found = {path.name: _current_path(path) for path in folders if _PARTITION_NAME.fullmatch(path.name)}
+        return {partition: path for partition, path in sorted(found.items()) if path is not None}
 
     def current(self, table: str, partition: str) -> Version | None:
         """The version that counts, with its metadata; None where nothing is built (or it was removed)."""
@@ -333,7 +339,7 @@ class Lake:
         return self.catalogue_path
 
     def _rebuild_catalogue(self) -> None:
-        files = {table: list(self._current_files(table).values()) for table in self._tables()}
+        files = {table: list(self.current_files(table).values()) for table in self._tables()}
         unfinished = self.catalogue_path.with_name(self.catalogue_path.name + _UNFINISHED)
         for leftover in self.root.glob(unfinished.name + "*"):
             leftover.unlink()
@@ -464,12 +470,6 @@ class Lake:
         return sorted(
             path.name for path in _folders(self.root / "tables") if _TABLE_NAME.fullmatch(path.name)
         )
-
-    def _current_files(self, table: str) -> dict[str, Path]:
-        """Partition → current file, sorted by partition."""
-        folders = _folders(self._table_folder(table))
-        found = {path.name: _current_path(path) for path in folders if _PARTITION_NAME.fullmatch(path.name)}
-        return {partition: path for partition, path in sorted(found.items()) if path is not None}
 
     def _partition_lock(self, folder: Path, timeout: float = _LOCK_TIMEOUT_S) -> filelock.BaseFileLock:
         return filelock.FileLock(folder / ".lock", timeout=timeout)

@@ -366,6 +366,20 @@ TRAINED_ADAPTER = TableSchema(
     },
 )
 
+TUNING_TRIALS = TableSchema(
+    "tuning_trials",
+    "a trial of the study of a network's hyperparameters",
+    {
+        "network": (_S, "the network"),
+        "study": (_S, "its study: one for each data version and settings of training"),
+        "trial": (_I32, "number, from 0; 0 has the network's own values"),
+        "state": (_S, "complete, pruned (given up for being worse than the median) or fail"),
+        "ndcg_at_10": (_F64, "best on the validation part; null where no epoch was finished"),
+        "epochs": (_I32, "epochs that ran"),
+        "hyperparameters": (_S, "JSON object: name to value"),
+    },
+)
+
 ADAPTED_EMBEDDINGS = TableSchema(
     "adapted_embeddings",
     "a clip or an image in a network's new space",
@@ -514,6 +528,7 @@ TABLES: dict[str, TableSchema] = {
         PUBLISHED_PAIRS,
         EMID_RELEASE,
         TRAINED_ADAPTER,
+        TUNING_TRIALS,
         ADAPTED_EMBEDDINGS,
         EVALUATION_REPORT,
         LISTENING_STUDY,

@@ -190,3 +190,29 @@ def test_clips_whose_emotion_was_given_have_figures_of_their_own_where_others_we
     assert "test_given" not in evaluation["split"].to_list()
     everyone = evaluate(adapted, *lake.to_evaluate(), seed=0, **PAIRING, predicted=frozenset(test))
     assert everyone.equals(evaluation)
+
+
+def test_a_network_that_is_more_than_its_embeddings_stands_a_second_time_re_ranked_by_the_whole(
+    lake: SmallLake, tmp_path: Path
+) -> None:
+    weights = tmp_path / "ncf.safetensors"
+    train_on_frames("ncf", *lake.to_train(), replace(SETTINGS, epochs=8)).save(weights)
+    adapted = adapted_frame(weights, lake.music_embeddings, lake.image_embeddings, image_va=lake.image_va)
+    result = evaluate(adapted, *lake.to_evaluate(), seed=0, **PAIRING, weights={"ncf": weights})
+
+    adapter = TrainedAdapter.load(weights)
+    music, images = lake.music_embeddings.sort("clip_id"), lake.image_embeddings.sort("image_id")
+    clips = adapter.music_items(music["clip_id"].to_list(), music["embedding"].to_numpy())
+    pictures = adapter.image_items(images["image_id"].to_list(), images["embedding"].to_numpy())
+    parts = adapter.part_of()
+    rows = [row for row, clip in enumerate(music["clip_id"]) if parts[clip] == "test"]
+    # There are fewer images than are retrieved: the whole network ranks them all.
+    every = np.tile(np.arange(IMAGES), (len(rows), 1))
+    scores = adapter.pair_scores(clips, pictures)(np.asarray(rows), every)
+    found = []
+    for row, line in zip(rows, scores, strict=True):
+        best = {images["image_id"][int(image)] for image in np.argsort(-line)[:10]}
+        paired = set(lake.fused_pairs.filter(clip_id=music["clip_id"][row])["image_id"])
+        found.append(len(best & paired) / len(paired))
+    assert value(result, "ncf_reranked", "recall_at_10") == pytest.approx(np.mean(found))
+    assert "bmf_reranked" not in result["system"].to_list()

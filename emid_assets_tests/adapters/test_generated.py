@@ -12,6 +12,7 @@ from emid_assets.adapters.generated import (
     Recipe,
     generate,
     pair_data,
+    split_images,
 )
 from emid_assets.affect.emotions import MUSIC_EMOTIONS
 
@@ -85,3 +86,25 @@ def test_cold_pairs_keep_sources_together_and_warm_pairs_hold_out_one_of_each_cl
     assert not sources["validation"] & sources["test"]
     assert sources["validation"]
     assert sources["test"]
+
+
+def test_unseen_images_are_nowhere_in_what_is_learnt_from_and_all_that_is_ranked(
+    data: GeneratedData,
+) -> None:
+    known, unseen = split_images(data, seed=3)
+    assert sorted([*known.image_ids, *unseen.image_ids]) == sorted(data.image_ids)
+    assert not set(known.image_ids) & set(unseen.image_ids)
+    assert 0 < len(unseen.image_ids) < len(known.image_ids)
+    pairs = {
+        (clip, data.image_ids[image]) for clip, image in zip(data.pair_clips, data.pair_images, strict=True)
+    }
+    of_parts = [
+        {(clip, part.image_ids[image]) for clip, image in zip(part.pair_clips, part.pair_images, strict=True)}
+        for part in (known, unseen)
+    ]
+    assert of_parts[0] | of_parts[1] == pairs
+    assert not of_parts[0] & of_parts[1]
+    place = data.image_ids.index(unseen.image_ids[2])
+    np.testing.assert_array_equal(unseen.images[2], data.images[place])
+    np.testing.assert_array_equal(unseen.image_va[2], data.image_va[place])
+    assert unseen.image_tags[2] == data.image_tags[place]

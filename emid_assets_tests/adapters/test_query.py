@@ -71,7 +71,7 @@ def test_an_image_finds_clips_the_same_way(
     embedding = unit(1)
     found = search_music(adapter, embedding, 1.0, music, 5, MIXING)
     scores = music.adapted.astype(np.float64) @ adapter.embed_images(embedding[None])[0]
-    assert found["item_id"].to_list() == [music.ids[row] for row in np.argsort(-scores, kind="stable")[:5]]
+    assert found["item_id"].to_list() == music.ids.gather(np.argsort(-scores, kind="stable")[:5]).to_list()
     assert found["emotional_similarity"].is_between(0, 1).all()
 
 

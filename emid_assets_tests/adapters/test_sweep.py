@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from emid_assets.adapters.sweep import Candidates, same_picks, sweep
+from emid_assets.adapters.sweep import SWEEP_COLUMNS, Candidates, same_picks, selected_point, sweep
 from emid_assets.adapters.training import AdapterError
 from emid_assets.matching.alignment import fused_pairs_frame, similarity_frame, va_distance_frame
 from emid_assets_tests.adapters.conftest import SmallLake
@@ -69,3 +69,16 @@ def test_a_candidate_without_e_is_named(frames: tuple[pl.DataFrame, pl.DataFrame
     similarity, distances = frames
     with pytest.raises(AdapterError, match="has no row in va_distances"):
         Candidates.of_frames(similarity, distances.slice(1))
+
+
+def test_the_selected_point_fits_the_labels_best_and_of_equals_uses_most_images() -> None:
+    points = pl.DataFrame(
+        [
+            ("raw", 0.0, 3, 10, 1.0, 0.1, 0.50, 0.2),
+            ("raw", 0.4, 3, 10, 0.8, 0.2, 0.55, 0.3),
+            ("raw", 0.6, 3, 10, 0.7, 0.3, 0.55, 0.4),
+            ("raw", 1.0, 3, 10, 0.1, 1.0, 0.20, 0.9),
+        ],
+        schema=SWEEP_COLUMNS, orient="row",
+    )  # fmt: skip
+    assert selected_point(points)["alpha"] == 0.6

@@ -144,8 +144,8 @@ def test_the_best_validation_epoch_is_kept_and_the_earliest_of_equals(adapter: T
 
 
 def test_the_kept_weights_are_those_of_the_best_epoch(data: PairData) -> None:
-    adapter = train("bmf", data, replace(SETTINGS, epochs=30, learning_rate=0.03))
-    assert adapter.best_epoch < 30
+    adapter = train("bmf", data, replace(SETTINGS, epochs=20, learning_rate=0.03))
+    assert adapter.best_epoch < 20
     p, q = embed(adapter, data)
     relevance = data.relevance("validation")
     measured = evaluate_ranking(inner_product_scores(p, q), relevance.queries(), relevance).metrics
@@ -224,3 +224,18 @@ def test_another_encoders_embeddings_are_refused(adapter: TrainedAdapter) -> Non
 
 def test_defaults_of_the_frame_are_the_papers_fifty_epochs() -> None:
     assert TrainingSettings().epochs == 50
+
+
+def test_an_adapter_without_its_known_items_is_small_and_treats_all_items_as_unknown(
+    adapter: TrainedAdapter, data: PairData, tmp_path: Path
+) -> None:
+    stripped = adapter.without_known_items()
+    stripped.save(tmp_path / "stripped")
+    stripped = TrainedAdapter.load(tmp_path / "stripped")
+    assert stripped.parameters < adapter.parameters
+    assert stripped.clip_ids == stripped.image_ids == []
+    np.testing.assert_array_equal(stripped.embed_music(data.music), adapter.embed_music(data.music))
+    for va in (None, data.image_va):
+        np.testing.assert_array_equal(
+            stripped.embed_images(data.images, va), adapter.embed_images(data.images, va)
+        )

@@ -1,5 +1,6 @@
 """Frames of a small build on the sample media: real files and labels, made-up embeddings."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import soundfile
 from PIL import Image
 
+from emid_assets.adapters.sweep import SWEEP_COLUMNS
 from emid_assets.affect.emotions import IMAGE_EMOTIONS, MUSIC_EMOTIONS
 from emid_assets.affect.valence_arousal import emotional_similarity
 from emid_assets.media.va_plane import image_alignment, music_alignment
@@ -121,6 +123,27 @@ def trained(network: str, epochs: int = 20) -> pl.DataFrame:
     return frame("trained_adapter", [row])
 
 
+def swept() -> pl.DataFrame:
+    """A sweep whose labels fit best at alpha 0.4, m = 3, K = 12, which alone has .9."""
+    rows = [
+        ("candidate_minmax", alpha / 10, m, count, 1 - alpha / 10, alpha / 10,
+         0.9 if (alpha, m, count) == (4, 3, 12) else 0.5 - alpha / 100, 0.25)
+        for m in (1, 3) for count in (4, 12) for alpha in range(11)
+    ]  # fmt: skip
+    return pl.DataFrame(rows, schema=SWEEP_COLUMNS, orient="row")
+
+
+def studied(network: str) -> pl.DataFrame:
+    values = [0.3, 0.2, 0.45, None, 0.4]
+    states = ["complete", "pruned", "complete", "fail", "complete"]
+    rows = [
+        {"network": network, "study": "study", "trial": trial, "state": state, "ndcg_at_10": value,
+         "epochs": 4, "hyperparameters": json.dumps({"learning_rate": 0.001 * (trial + 1)})}
+        for trial, (state, value) in enumerate(zip(states, values, strict=True))
+    ]  # fmt: skip
+    return frame("tuning_trials", rows)
+
+
 def measured(**systems: float) -> pl.DataFrame:
     """Section `retrieval_test`: each system's metrics, spread about the given value."""
     rows = [
@@ -169,6 +192,8 @@ def make_inputs(sample_media: Path) -> Callable[..., dict[str, Any]]:
             "media": media,
             "music_alignment": music_alignment(clips, "standardize"),
             "image_alignment": image_alignment(images, "standardize"),
+            "sweep": swept(),
+            "tuning_trials": studied("bmf"),
             **replaced,
         }  # fmt: skip
 

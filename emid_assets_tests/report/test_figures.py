@@ -15,7 +15,7 @@ from PIL import Image
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTIONS
 from emid_assets.media.va_plane import image_alignment, music_alignment
 from emid_assets.report import figures, tables
-from emid_assets_tests.report.conftest import clips_of, images_of, measured, paired, trained
+from emid_assets_tests.report.conftest import clips_of, images_of, measured, paired, studied, swept, trained
 
 
 def history(network: str = "bmf") -> pl.DataFrame:
@@ -212,3 +212,24 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone() -> None:
     before = dict(matplotlib.rcParams)
     figures.png(figures.loss_figure("bmf", history(), 20))
     assert dict(matplotlib.rcParams) == before
+
+
+def test_the_sweep_has_a_panel_for_each_m_and_a_line_for_each_k() -> None:
+    figure = figures.sweep_figure(swept(), 0.6)
+    assert [panel.get_title() for panel in figure.axes] == ["m = 1", "m = 3"]
+    labels, marked = figure.axes[1].lines[:2], figure.axes[1].lines[2]
+    assert [line.get_label() for line in labels] == ["K = 4", "K = 12"]
+    assert max(labels[1].get_ydata()) == 0.9
+    assert list(marked.get_xdata()) == [0.6, 0.6]
+    overlap = figures.sweep_overlap_figure(swept().filter(images_per_clip=3), 0.6)
+    assert [line.get_label() for line in overlap.axes[0].lines[:4]] == [
+        "S alone, K = 4", "S alone, K = 12", "E alone, K = 4", "E alone, K = 12"
+    ]  # fmt: skip
+
+
+def test_a_study_shows_every_trial_that_has_a_value_and_the_best_so_far() -> None:
+    [axes] = figures.tuning_figure("bmf", studied("bmf")).axes
+    complete, pruned = axes.collections
+    assert complete.get_offsets().tolist() == [[0, 0.3], [2, 0.45], [4, 0.4]]
+    assert pruned.get_offsets().tolist() == [[1, 0.2]]
+    assert axes.lines[0].get_ydata().tolist() == [0.3, 0.45, 0.45]

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from emid_assets.report.page import EncoderFacts, render_page
-from emid_assets_tests.report.conftest import ALPHA, M, clips_of, frame, images_of, measured, trained
+from emid_assets_tests.report.conftest import ALPHA, M, clips_of, frame, images_of, measured, studied, trained
 from emid_assets_tests.report.reading import Page, read
 
 Inputs = Callable[..., dict[str, Any]]
@@ -46,6 +46,7 @@ def hostile(make_inputs: Inputs, sample_media: Path) -> tuple[str, Page]:
             "rejected_media", [{"kind": HOSTILE, "item_id": "i", "file": HOSTILE, "reason": HOSTILE}]
         ),
         trained_adapters=trained(HOSTILE, epochs=2),
+        tuning_trials=studied(HOSTILE),
         metrics=measured(**{HOSTILE: 0.5}).with_columns(pl.concat_str("section", words).alias("section")),
         settings={"alpha": ALPHA, HOSTILE: HOSTILE, "semantic_rescaling": HOSTILE, "va_alignment": HOSTILE},
         meanings={HOSTILE: HOSTILE},
@@ -187,7 +188,7 @@ def test_the_page_can_be_read_without_seeing_it(page: Page) -> None:
     assert all(player.attributes["aria-label"] for player in page.all("audio"))
     assert all("controls" in player.attributes for player in page.all("audio"))
     drawings = page.all("svg")
-    assert len(drawings) == 2 + 2 + 1 + 2 + 1 + 22
+    assert len(drawings) == 2 + 2 + 1 + 2 + 2 + 1 + 1 + 22
     assert all(drawing.attributes["aria-label"] for drawing in drawings)
     assert all("scope" in cell.attributes for cell in page.all("th"))
     for region in page.all("div", role="region"):
@@ -211,3 +212,16 @@ def test_names_from_outside_never_become_markup(hostile: tuple[str, Page], html:
 def test_the_setting_that_the_page_needs_is_asked_for_by_name(make_inputs: Inputs) -> None:
     with pytest.raises(ValueError, match="setting alpha as a number, got None"):
         render_page(**make_inputs(settings={"images_per_clip": 3}))
+
+
+def test_the_sweep_names_the_point_that_labels_choose_and_the_study_its_best_trial(
+    page: Page, html: str, make_inputs: Inputs
+) -> None:
+    body = " ".join(page.all("body")[0].text.split())
+    assert "They fit best at α = 0.4, m = 3, K = 12: 90 %, with 25 % of the candidates in use." in body
+    assert "5 trials; the best, number 2, reached NDCG@10 0.4500" in body
+    assert "with learning_rate 0.003." in body
+    without = render_page(**make_inputs(sweep=None, tuning_trials=None))
+    assert without.count("<svg") == html.count("<svg") - 3
+    assert "Other values of" not in without
+    assert "Study of" not in without

@@ -13,7 +13,7 @@ from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTION_KEYS
 from emid_assets.media.va_plane import image_alignment, music_alignment
 from emid_assets.report import tables
 from emid_assets.store.schemas import TABLES
-from emid_assets_tests.report.conftest import K, M, clips_of, frame, images_of, measured, paired
+from emid_assets_tests.report.conftest import K, M, clips_of, frame, images_of, measured, paired, swept
 
 
 @pytest.fixture(scope="module")
@@ -256,3 +256,11 @@ def test_the_gallery_shows_no_clip_without_pairs() -> None:
     every = clips([("a", "sad", "a", True), ("b", "sad", "b", True)])
     found = tables.gallery_clips(every, pairs_for(every.filter(clip_id="b")), per_emotion=3, limit=9)
     assert found["clip_id"].to_list() == ["b"]
+
+
+def test_every_value_of_every_point_of_a_sweep_is_a_row_of_the_table() -> None:
+    rows = tables.sweep_rows(swept())
+    assert rows.height == 4 * swept().height
+    [value] = rows.filter(metric="alpha=0.4/m=3/K=12/label_precision")["value"]
+    assert value == 0.9
+    assert not rows.select("section", "system", "metric").is_duplicated().any()

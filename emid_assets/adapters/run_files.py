@@ -1,0 +1,58 @@
+"""What a training leaves beside the tables: its weights, named by their content, and its record.
+
+Belongs here: both files and which older ones go. What is in the weights file is `training`'s matter.
+"""
+
+import json
+import platform
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from emid_assets.adapters.training import TrainedAdapter
+
+PACKAGES = ("emid-assets", "torch", "numpy")
+
+
+def save_run(
+    adapter: TrainedAdapter, folder: Path, configuration: Mapping[str, Any], keep: Iterable[Path] = ()
+) -> tuple[Path, str]:
+    """Write `{network}-{sha256[:12]}.safetensors` and, beside it, the record of the run as JSON.
+
+    Equal runs give equal files: the record holds no times.
+
+    Args:
+        adapter: what was trained.
+        folder: where the files go; files of the network's earlier runs are deleted there.
+        configuration: the settings of the build.
+        keep: weights of earlier runs that stay, with their records.
+
+    Returns:
+        The weights file and its sha256.
+    """
+    unnamed = folder / f"{adapter.network}.safetensors"
+    sha256 = adapter.save(unnamed)
+    weights = unnamed.replace(unnamed.with_name(f"{adapter.network}-{sha256[:12]}.safetensors"))
+    record = {
+        "network": adapter.network,
+        "weights_file": weights.name,
+        "weights_sha256": sha256,
+        "seed": adapter.settings.seed,
+        "data_version": adapter.data_version,
+        "hyperparameters": adapter.config,
+        "configuration": dict(configuration),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "parameters": adapter.parameters,
+        "best_epoch": adapter.best_epoch,
+        "history": adapter.history,
+    }
+    unfinished = weights.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    unfinished.replace(weights.with_suffix(".json"))
+    kept = {weights, *keep}
+    for old in folder.glob(f"{adapter.network}-*.safetensors"):
+        if old not in kept:
+            old.unlink()
+            old.with_suffix(".json").unlink(missing_ok=True)
+    return weights, sha256

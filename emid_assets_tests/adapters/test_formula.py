@@ -1,0 +1,26 @@
+"""The semantic half of the formula against brute force."""
+
+import numpy as np
+import pytest
+
+from emid_assets.adapters.formula import Formula
+
+
+def units(n: int, seed: int) -> np.ndarray:
+    rows = np.random.default_rng(seed).normal(size=(n, 16)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("rescaling", ["raw", "candidate_minmax"])
+def test_the_semantic_half_is_that_of_a_full_softmax(rescaling: str) -> None:
+    Y, X = units(40, 0), 20 * units(5, 1)
+    formula = Formula(np.full(5, 20.0, np.float32), Y, 7, 3, 0.6, rescaling, None)
+    candidates, semantic = formula.semantic(X)
+    scores = X.astype(np.float64) @ Y.T.astype(np.float64)
+    S = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    order = np.argsort(-scores, axis=1)[:, :7]
+    np.testing.assert_array_equal(candidates, order)
+    expected = np.take_along_axis(S, order, axis=1)
+    if rescaling == "candidate_minmax":
+        expected = (expected - expected[:, -1:]) / (expected[:, :1] - expected[:, -1:])
+    np.testing.assert_allclose(semantic, 0.6 * expected, rtol=1e-4, atol=1e-7)
