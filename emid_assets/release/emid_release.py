@@ -40,7 +40,7 @@ from emid_assets.store.schemas import EMID_RELEASE
 TABLE_FILE = "EMID_data"
 DATA_FOLDER = "data"
 SUMS_FILE = "SHA256SUMS"
-FORMAT = "1"
+FORMAT = "2"
 """Part of what an unchanged release is told by: another layout is written anew."""
 
 _DESCRIPTION = (
@@ -150,7 +150,10 @@ def _write_media_tables(
     image_files: Mapping[str, str],
     folder: Path,
 ) -> None:
-    """music.csv, images.csv and pairs.csv, as a media folder has them: ids, sources and terms of each."""
+    """music.csv, images.csv and pairs.csv, as a media folder has them: ids, sources and terms of each.
+
+    What is predicted, or written by a model, is marked as that.
+    """
 
     def below(top: str, id_column: str, files: Mapping[str, str]) -> pl.Expr:
         names = pl.col(id_column).replace_strict(files, return_dtype=pl.String)
@@ -163,7 +166,7 @@ def _write_media_tables(
         "genre",
         feeling_texts(clips),
         emotion_texts(clips),
-        "is_original_clip", "source_id", "licence", "author", "label_source",
+        "is_original_clip", "source_id", "licence", "author", "label_source", "va_source",
     )  # fmt: skip
     pictures = images.select(
         "image_id",
@@ -171,7 +174,7 @@ def _write_media_tables(
         "tag",
         pl.col("caption").alias("text"),
         *(pl.when(measured).then(pl.col(axis)).alias(axis) for axis in ("valence", "arousal")),
-        "licence", "author", "label_source",
+        "licence", "author", "label_source", "va_source", "caption_source",
     )  # fmt: skip
     music.write_csv(folder / "music.csv")
     pictures.write_csv(folder / "images.csv")

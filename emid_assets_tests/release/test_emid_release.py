@@ -137,6 +137,9 @@ def test_the_card_says_what_the_data_set_holds(release: Path) -> None:
     assert "| original | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 4 | 1 | 0 | 5 |" in text
     assert "| all | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 4 | 2 | 0 | 6 |" in text
     assert "18 pairs" in text
+    assert "- Clips, 1: labelled by table; valence and arousal by ratings." in text
+    assert "- Images, 1: labelled by table; valence and arousal by measured." in text
+    assert "- Captions, 6: by table." in text
     assert "none \\| &lt;made up>" in text
     assert str(release.parent) not in text
 
@@ -147,7 +150,11 @@ def test_each_row_keeps_its_licence_and_author(release: Path) -> None:
         "CC-BY-3.0",
         "O, Brien",
     )
-    assert set(pl.read_csv(release / "images.csv")["licence"]) == {"CC0-1.0"}
+    images = pl.read_csv(release / "images.csv")
+    assert set(images["licence"]) == {"CC0-1.0"}
+    assert set(images["caption_source"]) == {"table"}
+    assert set(images["va_source"]) == {"measured", "tag"}
+    assert set(clips["va_source"]) == {"ratings", "category_mean"}
 
 
 def test_croissant_is_valid_and_reads_the_rows(release: Path) -> None:
