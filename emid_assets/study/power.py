@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from scipy import optimize, special, stats
 
+MOST_TRIALS = 1_000_000
 SIMULATIONS = 2000
 MOST_PARTICIPANTS = 2000
 _CHUNK = 2_000_000
@@ -67,7 +68,8 @@ def independent_trials(question: Question) -> tuple[int, int]:
         short (.60 against .50, one-sided 5 %, power 80 %: 158 and 169).
 
     Raises:
-        ValueError: `share` is not on the side of `chance` that is tested.
+        ValueError: `share` is not on the side of `chance` that is tested, or so near to it that
+            `MOST_TRIALS` are not enough.
     """
     if question.share == question.chance or (question.share < question.chance and not question.two_sided):
         raise ValueError(f"the share {question.share} must lie above {question.chance}, to be told from it")
@@ -75,6 +77,8 @@ def independent_trials(question: Question) -> tuple[int, int]:
     tail = question.significance / (2 if question.two_sided else 1)
     reach = float(stats.norm.isf(tail) + stats.norm.isf(1 - question.power))
     enough = (reach * spread / abs(question.share - question.chance)) ** 2  # by the normal distribution
+    if enough > MOST_TRIALS:
+        raise ValueError(f"{question.share} is too near to {question.chance}: above {MOST_TRIALS:,} trials")
     trials = np.arange(1, int(3 * enough) + 200)
     critical = stats.binom.isf(tail, trials, question.chance) + 1
     power = stats.binom.sf(critical - 1, trials, question.share)

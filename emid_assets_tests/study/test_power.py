@@ -65,9 +65,11 @@ def test_a_two_sided_question_counts_both_tails() -> None:
     assert powers[0] < 0.8 <= powers[1]
 
 
-def test_a_share_on_the_wrong_side_is_refused() -> None:
+def test_a_share_on_the_wrong_side_or_too_near_is_refused() -> None:
     with pytest.raises(ValueError, match="must lie above"):
         independent_trials(Question(0.4, 0.5))
+    with pytest.raises(ValueError, match="too near to"):
+        independent_trials(Question(0.5001, 0.5))
 
 
 def test_two_conditions_are_told_apart_by_the_trials_that_chose_one_of_them() -> None:
