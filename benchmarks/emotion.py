@@ -70,10 +70,13 @@ def last_layer(items: list[MediaItem]) -> NDArray[np.float32]:
 def ridge(features: NDArray[np.float32], ratings: Floats, groups: list[str], seed: int) -> Floats:
     """Predictions of held-out groups; the penalty by the error on left-out groups of the rest."""
 
-    def fit(x: Floats, y: Floats, asked: Floats, penalty: float) -> Floats:
+    def fit(x: Floats, y: Floats, asked: Floats) -> list[Floats]:
+        """Predictions under each penalty."""
         centre, spread, level = x.mean(axis=0), x.std(axis=0) + 1e-6, y.mean(axis=0)
         x, asked = (x - centre) / spread, (asked - centre) / spread
-        return level + asked @ x.T @ np.linalg.solve(x @ x.T + penalty * np.eye(len(x)), y - level)
+        across, (values, vectors) = asked @ x.T, np.linalg.eigh(x @ x.T)
+        turned = vectors.T @ (y - level)
+        return [level + across @ (vectors @ (turned / (values + penalty)[:, None])) for penalty in PENALTIES]
 
     columns = features.astype(np.float64)
     fold = folds_of(groups, FOLDS, seed)
@@ -85,11 +88,11 @@ def ridge(features: NDArray[np.float32], ratings: Floats, groups: list[str], see
         errors = np.zeros((len(PENALTIES), 2))
         for part in range(5):
             out = inner == part
-            for place, penalty in enumerate(PENALTIES):
-                errors[place] += ((fit(x[~out], y[~out], x[out], penalty) - y[out]) ** 2).sum(axis=0)
+            for place, predicted in enumerate(fit(x[~out], y[~out], x[out])):
+                errors[place] += ((predicted - y[out]) ** 2).sum(axis=0)
+        under_each = fit(x, y, columns[test])
         for axis in range(2):
-            penalty = PENALTIES[errors[:, axis].argmin()]
-            found[test, axis] = fit(x, y, columns[test], penalty)[:, axis]
+            found[test, axis] = under_each[errors[:, axis].argmin()][:, axis]
     return found
 
 

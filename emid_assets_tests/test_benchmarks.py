@@ -40,14 +40,14 @@ def test_a_benchmark_writes_rows_with_names_of_ours(name: str, tmp_path: Path) -
 def test_the_benchmark_of_emotion_runs_on_rated_images(shared_data: Path, tmp_path: Path) -> None:
     target = tmp_path / "rows.json"
     subprocess.run(
-        [sys.executable, "benchmarks/emotion.py", "--ours", "--seeds", "1", "--shrink", "12",
+        [sys.executable, "benchmarks/emotion.py", "--ours", "--seeds", "1", "--shrink", "10",
          "--images", str(shared_data / "oasis_dev"), "--ratings", str(shared_data / "oasis_dev.csv"),
          "--json", str(target)],
         cwd=REPOSITORY, env=clean_environment(), check=True, capture_output=True, timeout=300,
     )  # fmt: skip
     (row,) = json.loads(target.read_text())["rows"]
     assert row["name"] == "ours"
-    assert row["valence_r"] > 0.1  # few images: that it learns at all
+    assert row["arousal_r"] > 0.2  # so few images show that it learns, and nothing of how well
 
 
 @pytest.mark.heavy
