@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from emid_assets.encoders.base import MediaItem, PreparationError
 from emid_assets.encoders.bundled import read_weights
 from emid_assets.media.audio import resample
-from emid_assets.prediction.music_rule import ALL_TAGS
+from emid_assets.prediction.music_rule import ALL_TAGS, REFERENCE_FILE
 from emid_assets.prediction.musicnn import CHECKPOINTS, MusicTagger, load_musicnn
 from emid_assets.prediction.musicnn_input import log_mel, mel_bank, prepare_tagging, tagging_input
 from emid_assets.prediction.tensorflow_checkpoint import read_checkpoint
@@ -146,6 +146,11 @@ def test_tags_of_the_samples_are_what_one_hears(sample_media: Path) -> None:
     for row, (name, expected) in zip(rows, heard.items(), strict=True):
         highest = [np.argsort(-row[:50])[:5], 50 + np.argsort(-row[50:])[:5]]
         assert expected <= {ALL_TAGS[place] for place in np.concatenate(highest)}, name
+
+
+def test_the_reference_of_the_rule_was_made_with_these_networks() -> None:
+    stored = json.loads(REFERENCE_FILE.read_text(encoding="utf-8"))
+    assert stored["tagger"] == MusicTagger("cpu").fingerprint
 
 
 def test_a_clip_has_the_same_tags_in_any_company() -> None:
