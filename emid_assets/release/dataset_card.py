@@ -69,6 +69,7 @@ def dataset_card(
     features: Mapping[str, str],
     made_with: Mapping[str, str],
     images_per_clip: int,
+    data: str,
 ) -> str:
     """The card as Markdown.
 
@@ -80,6 +81,7 @@ def dataset_card(
         features: column → feature of the Parquet files.
         made_with: settings and encoder, name → value.
         images_per_clip: m.
+        data: pattern of the Parquet files with the media inside.
     """
     licences = licence_counts(music_clips, images)
     hub, extra = _hub_licence(licences["licence"].to_list())
@@ -99,7 +101,7 @@ def dataset_card(
         "- config_name: default",
         "  data_files:",
         "  - split: train",
-        "    path: data/train-*",
+        f"    path: {data}",
         "---",
         "",
         f"# {PRETTY_NAME}",

@@ -25,7 +25,7 @@ from emid_assets.release.emid_format import (
     image_columns,
 )
 from emid_assets.release.emid_import import PAIRS_FILE
-from emid_assets.release.parquet_files import AUDIO, IMAGE, write_parquet
+from emid_assets.release.parquet_files import AUDIO, IMAGE, pattern_of, write_parquet
 from emid_assets.release.release_media import (
     Placed,
     ReleaseError,
@@ -40,7 +40,7 @@ from emid_assets.store.schemas import EMID_RELEASE
 TABLE_FILE = "EMID_data"
 DATA_FOLDER = "data"
 SUMS_FILE = "SHA256SUMS"
-FORMAT = "2"
+FORMAT = "3"
 """Part of what an unchanged release is told by: another layout is written anew."""
 
 _DESCRIPTION = (
@@ -93,18 +93,15 @@ def write_release(
     clip_paths = {one: placed.file for one, placed in clip_files.items()}
     image_paths = {one: placed.file for one, placed in image_files.items()}
 
-    def size_of(file: str) -> int:
-        return sums[file].size_bytes
-
     table = emid_table(clips, pictures, pairs, clip_paths, image_paths, images_per_clip)
     columns = emid_columns(images_per_clip)
     table.select(columns).write_csv(unfinished / f"{TABLE_FILE}.csv")
     features = release_features(images_per_clip)
     table.select(columns).write_parquet(unfinished / f"{TABLE_FILE}.parquet")
-    written = write_parquet(table, features, unfinished, unfinished / DATA_FOLDER, "train", size_of)
+    written = write_parquet(table, features, unfinished, unfinished / DATA_FOLDER, "train", sums)
     _write_media_tables(clips, pictures, pairs, clip_paths, image_paths, unfinished)
     captions = dict(pictures.select("image_id", pl.col("caption").fill_null("")).iter_rows())
-    write_tasks(pairs, clip_paths, image_paths, captions, unfinished, size_of)
+    write_tasks(pairs, clip_paths, image_paths, captions, unfinished, sums)
     licences = licence_counts(clips, pictures)["licence"].to_list()
     (unfinished / "croissant.json").write_text(
         croissant(
@@ -115,7 +112,8 @@ def write_release(
         ),
         encoding="utf-8",
     )  # fmt: skip
-    card = dataset_card(table, pairs, clips, pictures, features, made_with, images_per_clip)
+    data = f"{DATA_FOLDER}/{pattern_of(written)}"
+    card = dataset_card(table, pairs, clips, pictures, features, made_with, images_per_clip, data)
     (unfinished / "README.md").write_text(card, encoding="utf-8")
     files = _manifest(unfinished, sums)
     (unfinished / SUMS_FILE).write_text(_sums(files), encoding="utf-8")

@@ -3,14 +3,17 @@
 Belongs here: writing rows with their media in bounded memory, to the same bytes each time.
 """
 
+import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from emid_assets.release.release_media import Placed
 
 SHARD_BYTES = 400_000_000
 GROUP_BYTES = 64_000_000
@@ -29,9 +32,12 @@ def write_parquet(
     root: Path,
     folder: Path,
     split: str,
-    size_of: Callable[[str], int],
+    files: Mapping[str, Placed],
 ) -> list[Path]:
-    """Write a table as `split-00000-of-0000N.parquet`, with the bytes of every file that it names.
+    """Write a table as `split-00000-of-0000N-DIGEST.parquet`, with the bytes of every file that it names.
+
+    The digest is that of the contents. `datasets` knows what it has loaded by the patterns in the
+    card, not by the files: under one name for all, it would go on to give the release of before.
 
     Args:
         table: for each feature a column; that of a medium holds paths below `root`, or null.
@@ -39,7 +45,7 @@ def write_parquet(
         root: the folder that the paths are below.
         folder: where the Parquet files go.
         split: their name.
-        size_of: path below `root` → bytes, by which rows are divided into files.
+        files: path below `root` → its file, whose size says how rows are divided.
 
     Returns:
         The files written, in order.
@@ -50,13 +56,14 @@ def write_parquet(
         metadata={"huggingface": json.dumps({"info": {"features": _hugging_face(features)}})},
     )
     named = table.select(media).iter_rows() if media else ((),) * table.height
-    sizes = [sum(size_of(file) for file in files if file is not None) for files in named]
+    sizes = [sum(files[file].size_bytes for file in row if file is not None) for row in named]
+    digest = _digest(table.select(list(features)), media, files)
     shards = list(_divided(sizes, SHARD_BYTES, table.height))
     rows_of_a_group = GROUP_ROWS if media else table.height
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for place, (first, last) in enumerate(shards):
-        path = folder / f"{split}-{place:05}-of-{len(shards):05}.parquet"
+        path = folder / f"{split}-{place:05}-of-{len(shards):05}-{digest}.parquet"
         plain = [name for name in features if name not in media]
         with pq.ParquetWriter(path, schema, use_dictionary=plain, write_statistics=plain) as writer:
             for begin, end in _divided(sizes[first:last], GROUP_BYTES, rows_of_a_group):
@@ -68,6 +75,19 @@ def write_parquet(
                 writer.write_table(pa.Table.from_pylist(filled, schema=schema))
         written.append(path)
     return written
+
+
+def pattern_of(written: Sequence[Path]) -> str:
+    """The pattern that names the files that `write_parquet` has written, without their folder."""
+    split, _, _, _, digest = written[0].name.split("-")
+    return f"{split}-*-{digest}"
+
+
+def _digest(table: pl.DataFrame, media: Sequence[str], files: Mapping[str, Placed]) -> str:
+    digest = hashlib.sha256(table.write_csv().encode())
+    for file in sorted({file for name in media for file in table[name].drop_nulls()}):
+        digest.update(files[file].sha256.encode())
+    return digest.hexdigest()[:16]
 
 
 def yaml_features(features: Mapping[str, str]) -> list[str]:

@@ -10,13 +10,13 @@ published tasks there is one split, `test`, which holds every pair.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
 
-from emid_assets.release.parquet_files import AUDIO, IMAGE, write_parquet, yaml_features
-from emid_assets.release.release_media import link_or_copy
+from emid_assets.release.parquet_files import AUDIO, IMAGE, pattern_of, write_parquet, yaml_features
+from emid_assets.release.release_media import Placed, link_or_copy
 
 FOLDER = "retrieval"
 SPLIT = "test"
@@ -33,7 +33,7 @@ def write_tasks(
     image_files: Mapping[str, str],
     captions: Mapping[str, str],
     release: Path,
-    size_of: Callable[[str], int],
+    files: Mapping[str, Placed],
 ) -> None:
     """Write both tasks below `release/retrieval/`.
 
@@ -43,9 +43,9 @@ def write_tasks(
         image_files: image id → path below the release.
         captions: image id → caption, for BEIR's `text`.
         release: the folder of the release, which holds the media already.
-        size_of: path below the release → bytes.
+        files: path below the release → its file.
     """
-    files = {"music": clip_files, "image": image_files}
+    paths = {"music": clip_files, "image": image_files}
     ids = {
         "music": pairs["clip_id"].unique().sort().to_list(),
         "image": pairs["image_id"].unique().sort().to_list(),
@@ -53,6 +53,7 @@ def write_tasks(
     written: dict[str, list[Path]] = {}
     for task, (queries, corpus) in TASKS.items():
         folder = release / FOLDER / task
+        patterns: dict[str, str] = {}
         for part, kind in (("queries", queries), ("corpus", corpus)):
             if kind in written:
                 # The queries of one direction are the corpus of the other: one file under two names.
@@ -61,12 +62,13 @@ def write_tasks(
             else:
                 medium = "audio" if kind == "music" else "image"
                 table = pl.DataFrame(
-                    {"id": ids[kind], medium: [files[kind][one] for one in ids[kind]]},
+                    {"id": ids[kind], medium: [paths[kind][one] for one in ids[kind]]},
                     schema={"id": pl.String, medium: pl.String},
                 )
-                written[kind] = write_parquet(table, FEATURES[kind], release, folder / part, SPLIT, size_of)
+                written[kind] = write_parquet(table, FEATURES[kind], release, folder / part, SPLIT, files)
+            patterns[part] = pattern_of(written[kind])
             lines = [
-                {"_id": one, "title": "", "text": captions.get(one, ""), "file": f"../../{files[kind][one]}"}
+                {"_id": one, "title": "", "text": captions.get(one, ""), "file": f"../../{paths[kind][one]}"}
                 for one in ids[kind]
             ]
             (folder / f"{part}.jsonl").write_text(
@@ -78,12 +80,12 @@ def write_tasks(
             pl.col(columns[1]).alias("corpus-id"),
             pl.lit(1, pl.Int32).alias("score"),
         ).sort("query-id", "corpus-id")
-        write_parquet(qrels, QRELS, release, folder / "qrels", SPLIT, size_of)
+        patterns["qrels"] = pattern_of(write_parquet(qrels, QRELS, release, folder / "qrels", SPLIT, files))
         qrels.write_csv(folder / "qrels" / f"{SPLIT}.tsv", separator="\t")
-        (folder / "README.md").write_text(_card(task, queries, corpus), encoding="utf-8")
+        (folder / "README.md").write_text(_card(task, queries, corpus, patterns), encoding="utf-8")
 
 
-def _card(task: str, queries: str, corpus: str) -> str:
+def _card(task: str, queries: str, corpus: str, patterns: Mapping[str, str]) -> str:
     features = {"corpus": FEATURES[corpus], "queries": FEATURES[queries], "qrels": QRELS}
     lines = ["---", "dataset_info:"]
     for name, of_config in features.items():
@@ -94,7 +96,7 @@ def _card(task: str, queries: str, corpus: str) -> str:
             f"- config_name: {name}",
             "  data_files:",
             f"  - split: {SPLIT}",
-            f"    path: {name}/*.parquet",
+            f"    path: {name}/{patterns[name]}",
         ]
     lines += [
         "---",

@@ -117,17 +117,36 @@ def test_many_rows_become_several_files_that_load_as_one(
 ) -> None:
     monkeypatch.setattr(parquet_files, "SHARD_BYTES", 250_000)
     small_set.release(tmp_path / "release")
-    names = sorted(path.name for path in (tmp_path / "release" / "data").iterdir())
-    assert names == [f"train-{place:05}-of-{len(names):05}.parquet" for place in range(len(names))]
+    names = sorted(path.stem.rpartition("-")[0] for path in (tmp_path / "release" / "data").iterdir())
+    assert names == [f"train-{place:05}-of-{len(names):05}" for place in range(len(names))]
     assert len(names) >= 2
     whole = load(release, tmp_path / "a").to_dict()["genre"]
     assert load(tmp_path / "release", tmp_path / "b").to_dict()["genre"] == whole
 
 
+def test_another_release_in_the_same_place_is_not_taken_from_the_librarys_cache(
+    small_set: SmallSet, tmp_path: Path
+) -> None:
+    folder, cache = tmp_path / "release", tmp_path / "cache"
+    small_set.release(folder)
+    first = load(folder, cache)
+    qrels = load(folder / "retrieval" / "EMIDA2IRetrieval", cache, "qrels")
+    other = SmallSet(
+        small_set.media, small_set.music_clips, small_set.images, small_set.pairs.filter(pl.col("rank") < 3)
+    )
+    other.release(folder)
+    assert first["Image3_tag"][0] is not None
+    assert load(folder, cache)["Image3_tag"][:] == [None] * 6
+    assert qrels.num_rows == 18
+    assert load(folder / "retrieval" / "EMIDA2IRetrieval", cache, "qrels").num_rows == 12
+
+
 def test_the_card_says_what_the_data_set_holds(release: Path) -> None:
     _, front, text = (release / "README.md").read_text(encoding="utf-8").split("---\n", 2)
     matter = yaml.safe_load(front)
-    assert matter["configs"][0]["data_files"] == [{"split": "train", "path": "data/train-*"}]
+    [data] = matter["configs"][0]["data_files"]
+    assert data["split"] == "train"
+    assert list(release.glob(data["path"])) == list((release / "data").iterdir())
     assert [feature["name"] for feature in matter["dataset_info"]["features"]] == COLUMNS.split(",")
     assert matter["license"] == "other"
     assert matter["size_categories"] == ["n<1K"]
