@@ -8,7 +8,7 @@ import polars as pl
 from emid_assets.defs.checks import check_result, schema_result, table_asset
 from emid_assets.defs.resources import SettingsResource
 from emid_assets.store.data_version import frame_digest
-from emid_assets.store.schemas import STUDY_RESULTS
+from emid_assets.store.schemas import LISTENING_STUDY, STUDY_RESULTS
 
 CHOICES_FILE = "choices.csv"
 
@@ -36,7 +36,8 @@ def study_results(
         from emid_assets.study.statistics import analyse, lme4_rows
 
         folder = settings.lake_folder / STUDY_FOLDER
-        designs = pl.concat([design.frame() for design in DesignFiles(folder).values()])
+        made = [design.frame() for design in DesignFiles(folder).values()]
+        designs = pl.concat([LISTENING_STUDY.empty(), *made])
         results = analyse(study_answers, designs, settings.seed)
         lme4_rows(study_answers, designs).write_csv(folder / CHOICES_FILE)
         metadata = {"choices": dg.MetadataValue.path(folder / CHOICES_FILE), **_shown(results)}
