@@ -11,8 +11,10 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
+from emid_assets.defs.health import dead_runs_sensor
 from emid_assets.defs.jobs import STAGES
 from emid_assets_tests.failures.tiny import (
     ClockAt,
@@ -72,6 +74,11 @@ def test_a_build_killed_while_it_holds_the_device_keeps_no_later_build_waiting(
 ) -> None:
     pairs = pipeline.lake.read("fused_pairs")
     assert pipeline.run("embed_music", "sad", DieComputing("music_embeddings")) == KILLED
+    with pipeline.instance() as instance:  # beside a web UI, a sensor sees it
+        said = dead_runs_sensor(dg.build_sensor_context(instance))
+        assert f"ended {instance.get_runs(limit=1)[0].run_id}" in str(said)
+        said = dead_runs_sensor(dg.build_sensor_context(instance))
+        assert "every run under way has its process" in str(said)
     assert pipeline.run("embed_images", "awe", DieComputing("image_embeddings")) == KILLED
     assert pipeline.build() == ""
     assert pipeline.lake.read("fused_pairs").sort("clip_id", "rank").equals(pairs.sort("clip_id", "rank"))
