@@ -42,7 +42,7 @@ def test_what_a_killed_server_leaves_is_whole_and_the_next_start_goes_on(
 
         os.kill(daemon, signal.SIGKILL)
         waiting = servers.launch("inventory")
-        assert servers.process.wait(60) != 0
+        servers.process.wait(60)  # `dagster dev` ends, and does not say so in its exit code
         assert "dagster-daemon process shut down unexpectedly" in servers.log.read_text()
         assert not instance.get_run_by_id(waiting).is_finished  # type: ignore[union-attr]
     assert pipeline.rows() == rows
@@ -57,7 +57,7 @@ def test_what_a_killed_server_leaves_is_whole_and_the_next_start_goes_on(
         assert pipeline.rows() == rows
 
         os.kill(servers.part("dagster_webserver"), signal.SIGKILL)
-        assert servers.process.wait(60) != 0
+        servers.process.wait(60)  # `dagster dev` ends, and does not say so in its exit code
         assert "dagster-webserver process shut down unexpectedly" in servers.log.read_text()
     assert not daemons_of(home)
     assert pipeline.rows() == rows
