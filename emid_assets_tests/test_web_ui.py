@@ -24,6 +24,7 @@ from emid_assets_tests.conftest import REPOSITORY, Checkout
 CHROMIUM = "/usr/bin/chromium"
 BROWSER_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 DEADLINE_S = 300
+GROUPS = ("media", "embeddings", "alignment", "release", "adapter", "evaluation")
 ASSETS = sorted(asset for assets in STAGES.values() for asset in assets)
 
 
@@ -96,7 +97,7 @@ def page(ui: WebUI) -> Iterator[Any]:
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=BROWSER_ARGUMENTS)
-        page = browser.new_page(viewport={"width": 4000, "height": 3000})  # the whole lineage fits
+        page = browser.new_page(viewport={"width": 6400, "height": 4000})  # the whole lineage fits
         page.set_default_timeout(60_000)
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
@@ -124,7 +125,7 @@ def test_every_asset_is_there_with_group_kinds_owner_and_description(ui: WebUI) 
     )["assetNodes"]
     assert sorted(node["assetKey"]["path"][0] for node in nodes) == ASSETS
     for node in nodes:
-        assert node["groupName"] in {"media", "embeddings", "alignment", "adapter", "evaluation"}
+        assert node["groupName"] in GROUPS
         assert node["kinds"], node
         assert node["owners"], node
         assert node["description"], node
@@ -152,7 +153,7 @@ def test_the_lineage_shows_every_asset_in_its_group(ui: WebUI, page: Any) -> Non
     page.keyboard.press("Alt+e")  # expands all groups
     for name in ASSETS:
         page.get_by_text(name, exact=True).first.wait_for()
-    for group in ("media", "embeddings", "alignment", "adapter", "evaluation"):
+    for group in GROUPS:
         assert page.get_by_text(group, exact=True).count() >= 1
     assert page.get_by_text("failed to load").count() == 0
 
@@ -172,9 +173,10 @@ def test_an_asset_shows_its_query_its_table_and_a_few_pairs_as_pictures(ui: WebU
     page.get_by_text("Latest materialization").wait_for()
     for key in ("catalogue", "query", "preview", "pictures", "compute_seconds"):
         page.get_by_text(key, exact=True).first.wait_for()
-    page.locator("img[src^='data:image/jpeg']").first.wait_for()
-    inside = "[...document.querySelectorAll('img')].filter(image => image.src.startsWith('data:'))"
-    widths = page.evaluate(f"{inside}.map(image => image.naturalWidth)")
+    page.locator("img[src^='/logs/pictures/']").first.wait_for()
+    kept = "[...document.querySelectorAll('img')].filter(image => image.src.includes('/logs/pictures/'))"
+    page.wait_for_function(f"{kept}.every(image => image.complete)")
+    widths = page.evaluate(f"{kept}.map(image => image.naturalWidth)")
     assert widths
     assert all(width > 0 for width in widths)
     picture(page, "asset")
@@ -205,6 +207,10 @@ def test_a_backfill_of_all_music_partitions_succeeds(ui: WebUI, page: Any) -> No
     page.goto(f"{ui.url}/assets/music_clips?view=partitions")
     page.get_by_text("triumphant", exact=True).first.wait_for()
     page.get_by_role("button", name="Materialize").first.click()
+    page.get_by_test_id("all-partition-button").click()
+    missing_only = page.get_by_role("checkbox", name="Backfill only failed and missing")
+    if missing_only.is_checked():
+        missing_only.uncheck(force=True)
     page.get_by_role("button", name="Launch backfill").click()
     query = """{ partitionBackfillsOrError(limit: 1) { ... on PartitionBackfills { results {
         id status numPartitions } } } }"""

@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from emid_assets.defs.pictures import with_kept_pictures
 from emid_assets.health import COMPUTE_SECONDS, DATA_VERSION
 from emid_assets.store.schemas import TABLES
 
@@ -27,7 +28,7 @@ def table_asset(
     """An asset whose frame becomes the table of its name, with a blocking check of the table's schema.
 
     Its metadata tells the seconds that its own computing took and its data version, so that both are
-    stored with the frame.
+    stored with the frame; pictures in it are put where the web UI shows them.
 
     Args:
         checks: Further blocking checks, name to description.
@@ -45,28 +46,30 @@ def table_asset(
         ]
         # Dagster takes the annotation MaterializeResult beside checks for "no value" and refuses a frame.
         del compute.__annotations__["return"]
-        asset: dg.AssetsDefinition = dg.asset(name=name, check_specs=specs, **arguments)(_timed(compute))
+        asset: dg.AssetsDefinition = dg.asset(name=name, check_specs=specs, **arguments)(_told(compute))
         return asset
 
     return decorate
 
 
-def _timed(
+def _told(
     compute: Callable[..., dg.MaterializeResult[pl.DataFrame]],
 ) -> Callable[..., dg.MaterializeResult[pl.DataFrame]]:
     @wraps(compute)
-    def timed(*args: Any, **kwargs: Any) -> dg.MaterializeResult[pl.DataFrame]:
+    def told(*args: Any, **kwargs: Any) -> dg.MaterializeResult[pl.DataFrame]:
         start = time.monotonic()
         result = compute(*args, **kwargs)
-        facts: dict[str, Any] = {COMPUTE_SECONDS: time.monotonic() - start}
+        metadata: dict[str, Any] = {**(result.metadata or {}), COMPUTE_SECONDS: time.monotonic() - start}
         if result.data_version is not None:
-            facts[DATA_VERSION] = result.data_version.value
-        told: dg.MaterializeResult[pl.DataFrame] = result._replace(
-            metadata={**(result.metadata or {}), **facts}
-        )
-        return told
+            metadata[DATA_VERSION] = result.data_version.value
+        instance = dg.AssetExecutionContext.get().instance
+        for key, value in metadata.items():
+            if isinstance(value, dg.MarkdownMetadataValue):
+                metadata[key] = dg.MetadataValue.md(with_kept_pictures(value.value or "", instance))
+        changed: dg.MaterializeResult[pl.DataFrame] = result._replace(metadata=metadata)
+        return changed
 
-    return timed
+    return told
 
 
 def check_result(

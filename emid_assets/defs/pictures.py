@@ -1,0 +1,41 @@
+"""Pictures in Markdown metadata, where the web UI shows them.
+
+Dagster's web UI (1.13) drops `data:` URIs from Markdown, and asks its own server for anything else. Of that
+server's paths, only the one of the runs' captured logs gives out files, so pictures are kept there.
+"""
+
+import base64
+import hashlib
+import re
+from pathlib import Path
+
+from dagster import DagsterInstance
+from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
+
+from emid_assets.store.files import make_folder, put_in_place
+
+FOLDER = "pictures"
+_DATA_URI = re.compile(r"\(data:image/(png|jpeg);base64,([A-Za-z0-9+/=]+)\)")
+
+
+def with_kept_pictures(markdown: str, instance: DagsterInstance) -> str:
+    """The same Markdown with each picture as a file that the instance's web UI serves.
+
+    Unchanged where the instance keeps its captured logs elsewhere than in a local folder.
+    """
+    manager = instance.compute_log_manager
+    if not isinstance(manager, LocalComputeLogManager):
+        return markdown
+
+    def kept(found: re.Match[str]) -> str:
+        kind, content = found.group(1), base64.b64decode(found.group(2))
+        key = [FOLDER, hashlib.sha256(content).hexdigest()[:32]]
+        path = Path(str(manager.get_captured_local_path(key, kind)))
+        if not path.exists():
+            make_folder(path.parent)
+            unfinished = path.with_suffix(".unfinished")
+            unfinished.write_bytes(content)
+            put_in_place(unfinished, path)
+        return f"(/logs/{'/'.join(key)}/{kind})"
+
+    return _DATA_URI.sub(kept, markdown)
