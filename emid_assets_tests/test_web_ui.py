@@ -207,10 +207,7 @@ def test_a_backfill_of_all_music_partitions_succeeds(ui: WebUI, page: Any) -> No
     page.goto(f"{ui.url}/assets/music_clips?view=partitions")
     page.get_by_text("triumphant", exact=True).first.wait_for()
     page.get_by_role("button", name="Materialize").first.click()
-    page.get_by_test_id("all-partition-button").click()
-    missing_only = page.get_by_role("checkbox", name="Backfill only failed and missing")
-    if missing_only.is_checked():
-        missing_only.uncheck(force=True)
+    page.get_by_text("All", exact=True).click()
     page.get_by_role("button", name="Launch backfill").click()
     query = """{ partitionBackfillsOrError(limit: 1) { ... on PartitionBackfills { results {
         id status numPartitions } } } }"""
