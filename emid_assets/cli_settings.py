@@ -10,6 +10,7 @@ from emid_assets.settings import (
     Settings,
     SettingsError,
     allowed_range,
+    load_operations,
     load_settings,
 )
 
@@ -36,6 +37,7 @@ def settings_from(options: dict[str, Any]) -> Settings:
     """The settings that a command's options give, with an error of one line where one is wrong."""
     try:
         settings = load_settings(options)
+        load_operations()
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
     if not settings.media_folder.is_dir():

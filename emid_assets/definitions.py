@@ -23,6 +23,9 @@ from emid_assets.defs import (
     study,
     study_results,
 )
+from emid_assets.defs.alerts import alert_on_failure
+from emid_assets.defs.automation import changed_data, media_folder, nightly_rebuild, rebuild_job
+from emid_assets.defs.conditions import on_changed_data, retry_once
 from emid_assets.defs.io_manager import LakeIOManager
 from emid_assets.defs.jobs import jobs, stages
 from emid_assets.defs.partitions import (
@@ -33,7 +36,7 @@ from emid_assets.defs.partitions import (
     sharded,
 )
 from emid_assets.defs.resources import settings_resource
-from emid_assets.settings import load_settings
+from emid_assets.settings import load_operations, load_settings
 from emid_assets.store.schemas import TABLES
 
 OWNERS = ["team:emid"]
@@ -51,6 +54,7 @@ def build_definitions(**overrides: Any) -> dg.Definitions:
         SettingsError: names each setting that has a value it cannot have.
     """
     settings = load_settings(overrides)
+    operations = load_operations()
     days = timedelta(days=settings.fresh_days)
     fresh = dg.FreshnessPolicy.time_window(fail_window=days, warn_window=0.75 * days)
 
@@ -63,6 +67,7 @@ def build_definitions(**overrides: Any) -> dg.Definitions:
             "tags": {**spec.tags, "stage": stage_of[table.name]},
             "freshness_policy": fresh,
             "metadata": {**spec.metadata, "table": table.name, "row": table.row},
+            "automation_condition": on_changed_data(stage_of[table.name]) if spec.deps else retry_once(),
         }
         if spec.partitions_def == SHARD_PARTITIONS:
             music = sharded(MUSIC_EMOTION_PARTITIONS, settings.shards_per_emotion)
@@ -80,14 +85,22 @@ def build_definitions(**overrides: Any) -> dg.Definitions:
         asset.map_asset_specs(with_policies) for asset in loaded if isinstance(asset, dg.AssetsDefinition)
     ]
     resource = settings_resource(settings)
-    return dg.Definitions(
+    rebuild = rebuild_job(lambda: definitions)
+    definitions = dg.Definitions(
         assets=assets,
-        jobs=jobs(settings.image_shards),
-        schedules=[health.health_schedule],
-        sensors=[study.answers_arrived, health.dead_runs_sensor],
+        jobs=[*jobs(settings.image_shards), rebuild],
+        schedules=[nightly_rebuild(rebuild, operations), health.health_schedule],
+        sensors=[
+            media_folder,
+            changed_data(),
+            alert_on_failure,
+            study.answers_arrived,
+            health.dead_runs_sensor,
+        ],
         resources={"settings": resource, "io_manager": LakeIOManager(settings=resource)},
         executor=dg.in_process_executor,
     )
+    return definitions
 
 
 definitions = build_definitions()

@@ -9,8 +9,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
 
 ENVIRONMENT_PREFIX = "EMID_"
 SAMPLE_MEDIA = Path(__file__).parent / "sample"
@@ -202,6 +204,94 @@ class Settings(BaseModel):
         return Path(f".emid/{self.media_folder.name}-{digest}").resolve()
 
 
+class Operations(BaseModel):
+    """When the pipeline rebuilds by itself, and whom it tells of a failed run.
+
+    Read from `EMID_*` variables alone, where the definitions load: no run's configuration and no
+    command line holds them, since some are secrets.
+    """
+
+    rebuild_cron: str = Field(
+        default="0 3 * * *",
+        pattern=r"^\s*\S+(\s+\S+){4}\s*$",
+        description="When the schedule nightly_rebuild runs, once it is switched on: five fields, as cron's.",
+    )
+    rebuild_time_zone: str = Field(
+        default="UTC", description="Time zone of rebuild_cron, such as Europe/Berlin."
+    )
+    alert_file: str = Field(
+        default="", description="File that failed runs are written to. Empty: alerts.log in the lake."
+    )
+    alert_webhook: SecretStr = Field(
+        default=SecretStr(""), description="http(s) address that failed runs are posted to, as JSON."
+    )
+    alert_smtp: SecretStr = Field(
+        default=SecretStr(""),
+        description="Mail server: smtp://user:password@host:587, or smtps:// for TLS from the start.",
+    )
+    alert_mail_from: str = Field(
+        default="emid-assets@localhost", description="Sender of the mails.", pattern=r"^[^\s@]+@[^\s@]+$"
+    )
+    alert_mail_to: str = Field(
+        default="",
+        description="Receivers of the mails, divided by commas.",
+        pattern=r"^([^\s@,]+@[^\s@,]+(\s*,\s*[^\s@,]+@[^\s@,]+)*)?$",
+    )
+
+    @field_validator("rebuild_time_zone")
+    @classmethod
+    def _is_a_time_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (OSError, ValueError, LookupError):
+            raise ValueError("no such time zone") from None
+        return name
+
+    @field_validator("alert_webhook", "alert_smtp")
+    @classmethod
+    def _is_an_address(cls, address: SecretStr) -> SecretStr:
+        parts = urlsplit(address.get_secret_value())
+        _ = parts.port  # raises where it is no number
+        if address.get_secret_value() and not (
+            parts.scheme in ("http", "https", "smtp", "smtps") and parts.hostname
+        ):
+            raise ValueError("no such address")
+        return address
+
+
+WANTED_OF_OPERATIONS = {
+    "rebuild_cron": "five fields, such as 0 3 * * *",
+    "rebuild_time_zone": "a name of the time zone database, such as Europe/Berlin",
+    "alert_webhook": "http://… or https://…",
+    "alert_smtp": "smtp://user:password@host:port or smtps://…",
+    "alert_mail_from": "one address, such as emid@example.org",
+    "alert_mail_to": "addresses divided by commas",
+}
+
+
+def load_operations(environment: Mapping[str, str] | None = None) -> Operations:
+    """The operations' settings from `EMID_*` variables, the process's own by default.
+
+    Raises:
+        SettingsError: names each wrong variable and what it may be, and never its value.
+    """
+    environment = os.environ if environment is None else environment
+    given = {
+        name: environment[ENVIRONMENT_PREFIX + name.upper()]
+        for name in Operations.model_fields
+        if environment.get(ENVIRONMENT_PREFIX + name.upper())
+    }
+    try:
+        return Operations.model_validate(given)
+    except ValidationError as error:
+        wrong = sorted({str(problem["loc"][0]) for problem in error.errors(include_input=False)})
+    raise SettingsError(
+        "; ".join(
+            f"{ENVIRONMENT_PREFIX}{name.upper()}: must be {WANTED_OF_OPERATIONS[name]}" for name in wrong
+        )
+    )
+
+
 def allowed_range(name: str) -> str:
     """The values that setting `name` may have, in words, such as `0.0 to 1.0`."""
     field = Settings.model_json_schema()["properties"][name]
@@ -235,8 +325,9 @@ def load_settings(
     environment = os.environ if environment is None else environment
     given: dict[str, tuple[str, Any]] = {}  # setting -> (where it was given, value)
     for variable, value in environment.items():
-        if variable.startswith(ENVIRONMENT_PREFIX) and value:
-            given[variable.removeprefix(ENVIRONMENT_PREFIX).lower()] = (variable, value)
+        name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
+        if variable.startswith(ENVIRONMENT_PREFIX) and value and name not in Operations.model_fields:
+            given[name] = (variable, value)
     for name, value in (overrides or {}).items():
         if value is not None:
             given[name] = (name, value)

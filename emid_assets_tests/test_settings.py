@@ -6,7 +6,14 @@ import dagster as dg
 import pytest
 
 from emid_assets.defs.resources import SettingsResource, settings_resource
-from emid_assets.settings import SAMPLE_MEDIA, Settings, SettingsError, allowed_range, load_settings
+from emid_assets.settings import (
+    SAMPLE_MEDIA,
+    Operations,
+    Settings,
+    SettingsError,
+    allowed_range,
+    load_settings,
+)
 
 
 def test_defaults_are_the_methods() -> None:
@@ -109,3 +116,16 @@ def test_the_launchpad_refuses_to_reshape_the_graph() -> None:
     with pytest.raises(dg.DagsterError) as error:
         dg.materialize([probe], resources={"settings": settings_resource(Settings())}, run_config=config)
     assert "shapes the graph" in str(error.value.__cause__)
+
+
+def test_the_table_of_operations_is_that_of_their_settings() -> None:
+    table = (Path(__file__).parents[1] / "docs" / "operations.md").read_text(encoding="utf-8")
+    for name, field in Operations.model_fields.items():
+        default = f"`{field.default}`" if isinstance(field.default, str) and field.default else "empty"
+        assert f"| `EMID_{name.upper()}` | {default} | {field.description} |" in table
+
+
+def test_variables_of_the_operations_are_no_settings_of_a_run() -> None:
+    variables = {f"EMID_{name.upper()}": "x" for name in Operations.model_fields}
+    assert load_settings({}, variables) == Settings()
+    assert not set(Operations.model_fields) & set(Settings.model_fields)
