@@ -10,7 +10,7 @@ PORT ?= 3000
 PYTHON311 ?= python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser demo test lint ui acceptance bench-peers clean
+.PHONY: help install browser services demo test lint audit ui acceptance bench-peers clean
 
 help:  ## Show the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -43,7 +43,15 @@ browser:  ## Install Chromium for the browser tests, where apt-get may
 	  $$sudo apt-get update -qq && $$sudo apt-get install -y -qq chromium >/dev/null; \
 	} || echo "No Chromium: the browser tests will be skipped. Install it with: apt-get install chromium"
 
-test: install browser  ## Run the whole test suite
+# Installed without being started as services: the tests start their own.
+services:  ## Install PostgreSQL and nginx for the tests of deploy/, where apt-get may
+	@{ ls /usr/lib/postgresql/*/bin/initdb && { command -v nginx || ls /usr/sbin/nginx; }; } >/dev/null 2>&1 || { \
+	  sudo=""; [ "$$(id -u)" = 0 ] || sudo="sudo -n"; \
+	  $$sudo apt-get update -qq && $$sudo env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends postgresql nginx-light >/dev/null; \
+	} || echo "No PostgreSQL or no nginx: their tests will be skipped. Install postgresql and nginx-light"
+
+test: install browser services  ## Run the whole test suite
 	$(BIN)/pytest
 
 lint: install  ## Ruff and strict types
@@ -53,6 +61,11 @@ lint: install  ## Ruff and strict types
 
 acceptance: install  ## The whole graph on 170 real tracks and 1,000 images of Debian packages (downloads 1 GB)
 	$(BIN)/python acceptance/run.py
+
+audit: install  ## Look the installed packages up among known vulnerabilities, where the network answers
+	test -x .audit/bin/python || $(PYTHON) -m venv .audit
+	.audit/bin/pip install -q pip-audit && $(BIN)/python .ci/audit .audit/bin/pip-audit \
+	  || { test -x .audit/bin/pip-audit && exit 1; echo "Not audited: pip-audit cannot be installed from here"; }
 
 # The second environment is for peers that only run with packages of 2023, so with Python 3.11.
 bench-peers: install  ## Measure the adapters against other recommenders, which get environments of their own
@@ -66,4 +79,4 @@ bench-peers: install  ## Measure the adapters against other recommenders, which 
 	  --peers-python .peers/bin/python --pinned-python .peers-pinned/bin/python --json adapter.json
 
 clean:  ## Remove the virtual environment and what was built
-	rm -rf $(VENV) .peers .peers-pinned .emid
+	rm -rf $(VENV) .peers .peers-pinned .audit .emid
