@@ -24,6 +24,7 @@ from emid_assets.settings import Settings
 from emid_assets.store.duckdb_store import Lake, LakeError
 
 PACKAGE = Path(__file__).parent
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 STOPPED = 130
 """Exit status of a build that was told to stop, as a shell has it for Ctrl-C."""
 
@@ -32,6 +33,8 @@ STOPPED = 130
 @click.version_option(package_name="emid-assets")
 def main() -> None:
     """Build an emotionally aligned music-image dataset from your own media."""
+    # For this process and all that it starts: nobody else may write to what is built.
+    os.umask(os.umask(0o022) | 0o022)
 
 
 def _instance_of(settings: Settings) -> Path:
@@ -111,6 +114,12 @@ def ui(host: str, port: int, **options: Any) -> None:
     workspace = next(
         path for path in (PACKAGE.parent / "workspace.yaml", PACKAGE / "workspace.yaml") if path.exists()
     )
+    if host not in LOOPBACK:
+        click.echo(
+            f"Warning: whoever reaches {host}:{port} can start and delete runs, without a password; "
+            "docs/operations.md shows nginx before it",
+            err=True,
+        )
     click.echo(f"Media {settings.media_folder}\nLake  {settings.lake_folder}\nUI    http://{host}:{port}")
     # `dagster dev` asks for another command, which would add a package, at each start.
     quiet = ["-W", "ignore:Function `dev_command` is superseded"]

@@ -241,3 +241,27 @@ def test_a_click_materializes_one_partition(ui: WebUI, page: Any) -> None:
     assert {"key": "dagster/partition", "value": "sad"} in run["tags"]
     page.goto(f"{ui.url}/runs/{run['runId']}")
     page.get_by_text("Success").first.wait_for()
+
+
+def test_nothing_of_it_listens_beyond_this_machine(ui: WebUI) -> None:
+    """Webserver, daemon and code server are one session; what each listens on stands in /proc."""
+    if not Path("/proc/net/tcp").exists():
+        pytest.skip("needs /proc")
+    owners: dict[str, int] = {}  # inode of a socket -> session of a process that has it open
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            inode = str(link.readlink())
+            owners[inode] = os.getsid(int(link.parts[2]))
+        except OSError:  # ended, or another user's
+            continue
+    listening = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            _, local, _, state, *rest = line.split()
+            address, port = local.split(":")
+            if state == "0A":
+                listening.append((owners.get(f"socket:[{rest[5]}]"), address, int(port, 16)))
+    ours = {session for session, _, port in listening if port == int(ui.url.rpartition(":")[2])}
+    found = {address for session, address, _ in listening if session in ours}
+    assert len(ours) == 1
+    assert found <= {"0100007F", "0" * 24 + "01000000", "0000000000000000FFFF00000100007F"}

@@ -4,6 +4,7 @@ Incremental by content: a row whose content hash and encoder fingerprint are unc
 only new content is encoded.
 """
 
+from pathlib import Path
 from typing import Literal
 
 import dagster as dg
@@ -16,6 +17,8 @@ from emid_assets.defs.partitions import IMAGE_EMOTION_PARTITIONS, MUSIC_EMOTION_
 from emid_assets.defs.progress import report_progress
 from emid_assets.defs.resources import SettingsResource
 from emid_assets.encoders.base import MediaItem, encoder_of
+from emid_assets.media.errors import MediaError
+from emid_assets.media.folder import path_within
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.duckdb_store import Lake
 
@@ -44,6 +47,16 @@ def embedding_failures(frame: pl.DataFrame, id_column: str) -> tuple[list[str], 
     return not_finite, not_unit
 
 
+def _path_of(media: Path, file: str) -> Path:
+    try:
+        return path_within(media, file)
+    except MediaError as error:
+        raise dg.Failure(
+            f"{file} {error.reason} since the inventory was taken: materialize media_inventory again",
+            allow_retries=False,
+        ) from error
+
+
 def _embeddings(
     context: dg.AssetExecutionContext,
     settings: SettingsResource,
@@ -61,7 +74,7 @@ def _embeddings(
     items = [
         MediaItem(
             item_id=row[id_column],
-            path=settings.media_folder / row["file"],
+            path=_path_of(settings.media_folder, row["file"]),
             content_hash=row["content_hash"],
             start_s=row.get("start_s") or 0.0,
             duration_s=row.get("duration_s"),

@@ -4,6 +4,7 @@ Belongs here: names of tables and partitions taken from Dagster, the check again
 schema, and what the web UI shows of a version. How a version is stored is `store.duckdb_store`.
 """
 
+import shlex
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -148,8 +149,10 @@ def _shown_metadata(
         "file": dg.MetadataValue.path(version.path),
         "size_bytes": version.bytes,
         "catalogue": dg.MetadataValue.path(lake.catalogue_path),
+        # A line break in the folder's name would end the block, and what follows would be markup.
         "query": dg.MetadataValue.md(
-            f"```sh\nduckdb '{lake.catalogue_path}' 'SELECT * FROM {schema.name} LIMIT 10'\n```"
+            f"```sh\nduckdb {shlex.quote(' '.join(str(lake.catalogue_path).splitlines()))} "
+            f"'SELECT * FROM {schema.name} LIMIT 10'\n```"
         ),
         "preview": dg.MetadataValue.md(preview(frame)),
     }

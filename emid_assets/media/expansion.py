@@ -18,7 +18,7 @@ import polars as pl
 from emid_assets.affect.emotions import MUSIC_EMOTIONS
 from emid_assets.media.audio import audio_length
 from emid_assets.media.errors import MediaError
-from emid_assets.media.folder import SUBFOLDERS
+from emid_assets.media.folder import SUBFOLDERS, path_within
 from emid_assets.store.schemas import EXPANDED_CLIPS, EXPANSION_WINDOWS, MUSIC_CLIPS, MUSIC_EMBEDDINGS
 
 WINDOW_COLUMNS = ["clip_id", "file", "start_s", "duration_s", "content_hash"]
@@ -87,7 +87,7 @@ def cut_windows(
     unreadable: list[tuple[str, str]] = []
     for recording, file in sources.select("recording", "file").iter_rows():
         try:
-            length_s = audio_length(media / file)
+            length_s = audio_length(path_within(media, file))
         except MediaError as error:
             unreadable.append((file, error.reason))
             continue

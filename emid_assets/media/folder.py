@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emid_assets.media.audio import AUDIO_SUFFIXES
-from emid_assets.media.errors import MediaFolderError
+from emid_assets.media.errors import MediaError, MediaFolderError
 from emid_assets.media.image import IMAGE_SUFFIXES
 
 SUBFOLDERS = {"music": "music", "image": "images"}
@@ -66,6 +66,17 @@ def is_inside(path: Path, root: Path) -> bool:
         return Path(os.path.realpath(path)).is_relative_to(root)
     except (OSError, ValueError):
         return False
+
+
+def path_within(media: Path, file: str) -> Path:
+    """The path of a file that an inventory has found, for opening it.
+
+    Raises:
+        MediaError: it leads out of the media folder by now: a link has taken its place since.
+    """
+    if not is_inside(media / file, media.resolve()):
+        raise MediaError("is a link that leads out of the media folder")
+    return media / file
 
 
 def find_files(root: Path, kind: str) -> list[FoundFile]:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from emid_assets.media.audio import read_audio, resample
 from emid_assets.media.errors import MediaError
+from emid_assets.media.folder import path_within
 from emid_assets.media.image import read_rgb
 
 PLAYER_SECONDS = 8.0
@@ -61,10 +62,10 @@ def player(
         duration_s: length of the clip, seconds.
         seconds: of them that are kept, at most.
     """
-    path = media / file
-    if not path.is_file():
+    if not (media / file).is_file():
         return Copy("", f"{file} is no longer in the media folder")
     try:
+        path = path_within(media, file)
         samples, rate = read_audio(path, start_s, min(duration_s, seconds))
     except MediaError as error:
         return Copy("", f"{file}: {error.reason}")
@@ -93,11 +94,10 @@ def thumbnail(media: Path, file: str, most: int = THUMBNAIL_SIDE) -> Copy:
         file: path below it.
         most: pixels of a side, at most.
     """
-    path = media / file
-    if not path.is_file():
+    if not (media / file).is_file():
         return Copy("", f"{file} is no longer in the media folder")
     try:
-        image = read_rgb(path)
+        image = read_rgb(path_within(media, file))
     except MediaError as error:
         return Copy("", f"{file}: {error.reason}")
     side = min(image.size)
@@ -114,11 +114,10 @@ def picture(media: Path, file: str) -> Copy:
         media: the media folder.
         file: path below it.
     """
-    path = media / file
-    if not path.is_file():
+    if not (media / file).is_file():
         return Copy("", f"{file} is no longer in the media folder")
     try:
-        image = read_rgb(path)
+        image = read_rgb(path_within(media, file))
     except MediaError as error:
         return Copy("", f"{file}: {error.reason}")
     image.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BICUBIC)

@@ -50,7 +50,7 @@ def results_page(answer: Answer, media: Path) -> str:
     rows = answer.results.to_dicts()
 
     def asked() -> Copy:
-        folder, file = answer.file.parent, answer.file.name
+        folder, file = answer.file.resolve().parent, answer.file.resolve().name
         if answer.kind == "image":
             return thumbnail(folder, file)
         seconds = probe_audio(answer.file).duration_s if answer.file.is_file() else 0.0

@@ -429,9 +429,10 @@ class Lake:
 
     def _remember_catalogue(self, catalogue: Path, files: Iterable[Path]) -> None:
         """Give the catalogue a second name beside the list of its files: both outlive its replacement."""
-        self._catalogues.mkdir(exist_ok=True)
+        make_folder(self._catalogues)
         self._forget_closed_catalogues()
         listing = self._catalogues / f"{time.time_ns():020}.files"
+        listing.touch(mode=0o644)
         listing.write_text("\n".join(path.relative_to(self.root).as_posix() for path in files), "utf-8")
         # Where a file system has no hard links, only the grace period protects an older open catalogue.
         with contextlib.suppress(OSError):
@@ -472,10 +473,10 @@ class Lake:
         )
 
     def _partition_lock(self, folder: Path, timeout: float = _LOCK_TIMEOUT_S) -> filelock.BaseFileLock:
-        return filelock.FileLock(folder / ".lock", timeout=timeout)
+        return filelock.FileLock(folder / ".lock", timeout=timeout, mode=0o644)
 
     def _catalogue_lock(self) -> filelock.BaseFileLock:
-        return filelock.FileLock(self.root / "lake.duckdb.lock", timeout=_LOCK_TIMEOUT_S)
+        return filelock.FileLock(self.root / "lake.duckdb.lock", timeout=_LOCK_TIMEOUT_S, mode=0o644)
 
 
 def _write_version(path: Path, stored: pl.DataFrame, facts: Mapping[str, object]) -> None:

@@ -5,14 +5,16 @@ Belongs here: what the lake asks of the operating system. Nothing about tables o
 
 import fcntl
 import os
+import stat
 import struct
 from pathlib import Path
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, each entry on the disk when this returns."""
+    """Make a folder and those above it, on the disk when this returns; nobody else may write there."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    for path in reversed(missing):
+        path.mkdir(mode=0o755, exist_ok=True)
     for path in missing:
         sync(path.parent)
 
@@ -27,7 +29,11 @@ def sync(path: Path) -> None:
 
 
 def put_in_place(unfinished: Path, path: Path) -> None:
-    """Sync a finished file and rename it, over `path` if that exists: a reader sees the one or the other."""
+    """Sync a finished file and rename it, over `path` if that exists: a reader sees the one or the other.
+
+    Whatever the umask, nobody but the owner may write to it.
+    """
+    unfinished.chmod(stat.S_IMODE(unfinished.stat().st_mode) & ~0o022)
     sync(unfinished)
     unfinished.replace(path)
     sync(path.parent)

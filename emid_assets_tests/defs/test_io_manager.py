@@ -1,6 +1,7 @@
 """The IO manager in real runs: what reaches the lake, what the next asset and the web UI get."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -198,7 +199,8 @@ def test_the_web_ui_gets_file_size_rows_columns_with_meanings_and_a_query_that_r
     assert [column.name for column in schema.columns] == list(VA_DISTANCES.columns)
     assert all(column.description for column in schema.columns)
     query = str(shown["query"].value)
-    catalogue, sql = query.split("'")[1], query.split("'")[3]
+    program, catalogue, sql = shlex.split(query.splitlines()[1])
+    assert program == "duckdb"
     with duckdb.connect(catalogue, read_only=True) as connection:
         assert len(connection.sql(sql).fetchall()) == 2
     assert "clip of calm" in str(shown["preview"].value)
