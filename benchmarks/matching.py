@@ -43,7 +43,7 @@ from emid_assets.matching.stream import top_k_softmax
 DIMENSION = 1024
 K = 50
 CHECK_ROWS = 128
-BLOCKS = [(512, 4096), (1024, 4096), (2048, 4096)]
+BLOCKS = [(512, 2048), (512, 4096), (1024, 4096), (2048, 4096)]
 
 Found = np.ndarray | None
 Run = Callable[[np.ndarray, np.ndarray], Found]
