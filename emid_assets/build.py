@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def _run_stages(options: Mapping[str, Any]) -> dict[str, str]:
         end_dead_runs(instance)  # a killed build's place in a pool would keep this one waiting
         for stage in stages(settings.image_shards):
             job = definitions.resolve_job_def(stage).with_logger_defs(loggers)
-            keys = job.partitions_def.get_partition_keys() if job.partitions_def else [None]
+            keys = partitions_of(job)
             bar = progress.add_task("", total=len(keys), stage=stage)
             start = time.monotonic()
             failures: dict[str, list[str]] = {}  # message -> partitions
@@ -129,6 +129,11 @@ def _run_stages(options: Mapping[str, Any]) -> dict[str, str]:
         "report": str(settings.lake_folder / "report.html"),
         **({"study": f"{page}  (for participants)"} if page.exists() else {}),
     }
+
+
+def partitions_of(job: dg.JobDefinition) -> Sequence[str | None]:
+    """The partitions that a stage's runs are for; None alone where it has none."""
+    return job.partitions_def.get_partition_keys() if job.partitions_def else [None]
 
 
 def _require_media(lake: Lake, media: Path) -> None:
