@@ -16,6 +16,8 @@ import polars as pl
 import soundfile
 
 from emid_assets.media.audio import Samples, read_audio
+from emid_assets.media.errors import MediaError
+from emid_assets.media.folder import path_within
 
 WINDOW_MARK = "#t="
 """Stands in the content hash of a clip that is a window of its file."""
@@ -105,7 +107,9 @@ def _place_whole(file: str, content_hash: str, media: Path, target: Path) -> Pla
 
 def _check_unchanged(file: str, content_hash: str, media: Path) -> str:
     try:
-        digest = sha256_of(media / file)
+        digest = sha256_of(path_within(media, file))
+    except MediaError as error:
+        raise ReleaseError(f"{media / file} {error.reason}: put the file itself there") from None
     except OSError as error:
         raise ReleaseError(
             f"{media / file} cannot be read ({error.strerror}): put it back, or build from the start"

@@ -269,6 +269,9 @@ def test_media_that_have_changed_or_gone_stop_the_release_and_are_named(
     (media / "music" / "long.ogg").unlink()
     with pytest.raises(ReleaseError, match=r"long\.ogg cannot be read"):
         changed.release(tmp_path / "release")
+    (media / "music" / "long.ogg").symlink_to(small_set.media / "music" / "long.ogg")
+    with pytest.raises(ReleaseError, match=r"long\.ogg is a link that leads out of the media folder"):
+        changed.release(tmp_path / "release")
     assert (tmp_path / "release" / "SHA256SUMS").read_text() == before
 
 
