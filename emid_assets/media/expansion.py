@@ -24,6 +24,9 @@ from emid_assets.store.schemas import EXPANDED_CLIPS, EXPANSION_WINDOWS, MUSIC_C
 WINDOW_COLUMNS = ["clip_id", "file", "start_s", "duration_s", "content_hash"]
 CHOICE_COLUMNS = ["clip_id", "start_s", "duration_s", "content_hash", "source_clip_id", "cosine"]
 
+NOTHING_JOINS = 2.0
+"""A threshold above every cosine, for a target that the original clips reach by themselves."""
+
 _TOUCHING_S = 1e-3
 """Windows that overlap by less touch: lengths are rounded to whole samples."""
 
@@ -179,7 +182,7 @@ def choose_windows(
         wanted = target - clips.height
         cosines = eligible["cosine"]
         if wanted <= 0:
-            threshold = math.inf
+            threshold = NOTHING_JOINS
         elif eligible.height:
             threshold = cosines[min(wanted, eligible.height) - 1]
     chosen = eligible.filter(pl.col("cosine") >= threshold)

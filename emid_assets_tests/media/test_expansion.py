@@ -10,6 +10,7 @@ import soundfile
 
 from emid_assets.media.expansion import (
     CHOICE_COLUMNS,
+    NOTHING_JOINS,
     ExpansionError,
     all_clips,
     all_music_embeddings,
@@ -218,6 +219,7 @@ def test_a_target_below_the_originals_adds_nothing(population: tuple[pl.DataFram
     windows, manifest = population
     choice = choose_windows(windows, manifest, threshold=0.0, per_source=20, target=manifest.height)
     assert (choice.chosen.height, choice.reached) == (0, manifest.height)
+    assert choice.threshold == NOTHING_JOINS > 1
 
 
 def test_the_order_of_partitions_and_rows_changes_nothing(
