@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from emid_assets.settings import Operations
+from emid_assets.store.files import make_folder
 
 ATTEMPTS = 3
 BACK_OFF_S = (0.5, 1.5)
@@ -36,8 +37,15 @@ def one_line(text: str) -> str:
 
 def channels(operations: Operations, lake: Path) -> dict[str, Channel]:
     """The channels that are set up, by name; the file always is."""
-    file = Path(operations.alert_file).expanduser() if operations.alert_file else lake / "alerts.log"
-    found: dict[str, Channel] = {"file": lambda line: write_to_file(file, line)}
+
+    def to_the_lake(line: str) -> None:
+        make_folder(lake)  # the first run of all may fail before anything is stored
+        write_to_file(lake / "alerts.log", line)
+
+    file = Path(operations.alert_file).expanduser()
+    found: dict[str, Channel] = {
+        "file": (lambda line: write_to_file(file, line)) if operations.alert_file else to_the_lake
+    }
     if webhook := operations.alert_webhook.get_secret_value():
         found["webhook"] = lambda line: post(webhook, line)
     server, receivers = operations.alert_smtp.get_secret_value(), operations.alert_mail_to
