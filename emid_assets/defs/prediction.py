@@ -116,6 +116,7 @@ def image_features(
     group_name="prediction",
     kinds={"numpy", "duckdb"},
     checks={"finite": "The cross-validated figures are finite numbers."},
+    warnings={"explains": "On both axes the head explains part of the ratings that it has not seen."},
 )
 def image_emotion_head(
     context: dg.AssetExecutionContext,
@@ -147,6 +148,11 @@ def image_emotion_head(
         )
     row = frame.row(0, named=True) if frame.height else {}
     figures = {name: value for name, value in row.items() if isinstance(value, int | float)}
+    useless = [
+        (axis, figures[f"{axis}_r2"])
+        for axis in ("valence", "arousal")
+        if figures.get(f"{axis}_r2", 1.0) <= 0
+    ]
     return dg.MaterializeResult(
         value=frame,
         data_version=dg.DataVersion(frame_digest(frame)),
@@ -159,6 +165,14 @@ def image_emotion_head(
         check_results=[
             schema_result("image_emotion_head", frame),
             check_result("finite", [name for name, value in figures.items() if value != value], len(figures)),
+            dg.AssetCheckResult(
+                check_name="explains",
+                passed=not useless,
+                severity=dg.AssetCheckSeverity.WARN,
+                description="; ".join(
+                    f"{axis}: R² {r2:.2f}, no better than the mean" for axis, r2 in useless
+                ),
+            ),
         ],
     )
 
