@@ -148,11 +148,8 @@ def image_emotion_head(
         )
     row = frame.row(0, named=True) if frame.height else {}
     figures = {name: value for name, value in row.items() if isinstance(value, int | float)}
-    useless = [
-        (axis, figures[f"{axis}_r2"])
-        for axis in ("valence", "arousal")
-        if figures.get(f"{axis}_r2", 1.0) <= 0
-    ]
+    explained = {axis: figures.get(f"{axis}_r2", 1.0) for axis in ("valence", "arousal")}
+    useless = [f"{axis}: R² {r2:.2f}, no better than the mean" for axis, r2 in explained.items() if r2 <= 0]
     return dg.MaterializeResult(
         value=frame,
         data_version=dg.DataVersion(frame_digest(frame)),
@@ -169,9 +166,7 @@ def image_emotion_head(
                 check_name="explains",
                 passed=not useless,
                 severity=dg.AssetCheckSeverity.WARN,
-                description="; ".join(
-                    f"{axis}: R² {r2:.2f}, no better than the mean" for axis, r2 in useless
-                ),
+                description="; ".join(useless),
             ),
         ],
     )
