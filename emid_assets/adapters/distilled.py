@@ -109,7 +109,8 @@ class Distilled(nn.Module):
         p, q = self._learned(clips, batch.images)
         scores = product(p, q)
         if (frozen := self._frozen(clips)).shape[1]:
-            scores = scores + self.log_frozen_scale.exp() * (frozen @ self.image_tower.frozen(batch.images).T)
+            beside = product(frozen, self.image_tower.frozen(batch.images))
+            scores = scores + self.log_frozen_scale.exp() * beside
         # What a clip comes with is given, so it is neither target nor rival.
         rows = batch.positives.clamp(min=0)
         log_probabilities = log_softmax(scores.scatter_add_(1, rows, heard * -1e4), dim=1)
