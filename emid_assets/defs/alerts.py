@@ -14,51 +14,65 @@ from emid_assets.settings import load_operations
 SHOWN_ASSETS = 3
 _PARTITION = "dagster/partition"
 _WILL_RETRY = "dagster/will_retry"
+_FROM_OUTSIDE = "marked as failed from outside"
+"""In Dagster's message where whoever ended a run gave no reason, but told one just before."""
 
 
 def failure_line(instance: DagsterInstance, run: DagsterRun) -> str:
     """Such as `music_embeddings [sad] failed: MemoryError: … (job embed_music, run 1f2e3d4c)`.
 
     Where no step had the time to fail, since its process was killed, the asset is the one that was
-    being built, or else all that were to be built.
+    being built.
     """
     kinds = {
+        dg.DagsterEventType.STEP_START,
+        dg.DagsterEventType.STEP_SUCCESS,
         dg.DagsterEventType.STEP_FAILURE,
-        dg.DagsterEventType.ASSET_MATERIALIZATION,
-        dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
         dg.DagsterEventType.ENGINE_EVENT,
         dg.DagsterEventType.RUN_FAILURE,
     }
-    events = [
-        entry.dagster_event
-        for entry in instance.all_logs(run.run_id, of_type=kinds)
-        if entry.dagster_event is not None
-    ]
     failed: list[str] = []
-    unbuilt: dict[str, None] = {}
+    begun: dict[str, None] = {}
     reasons: list[str] = []
-    last_words = ""
-    for event in events:
-        asset = event.asset_key.to_user_string() if event.asset_key else ""
-        if event.is_step_failure:
-            failed.append(event.step_key or "")
+    seen_by_others = ""
+    for entry in instance.all_logs(run.run_id, of_type=kinds):
+        event = entry.dagster_event
+        if event is None:
+            continue
+        step = event.step_key or ""
+        if event.event_type == dg.DagsterEventType.STEP_START:
+            begun[step] = None
+        elif event.event_type == dg.DagsterEventType.STEP_SUCCESS:
+            begun.pop(step, None)
+        elif event.is_step_failure:
+            failed.append(step)
             reasons.append(message_of(first_error([event])))
-        elif event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED:
-            unbuilt[asset] = None
-        elif event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION:
-            unbuilt.pop(asset, None)
         elif event.event_type == dg.DagsterEventType.ENGINE_EVENT:
-            last_words = event.message or last_words
+            # What the run says of its own process is no reason; what a watcher says of it is.
+            seen_by_others = (
+                seen_by_others if "pid" in event.engine_event_data.metadata else event.message or ""
+            )
         else:
-            error = event.job_failure_data.error
-            last_words = message_of(error) if error else last_words or event.message or ""
-    names = failed or list(unbuilt)[:1] or [run.job_name]
+            reasons.append(_reason_of_the_run(event, seen_by_others))
+    names = failed or list(begun) or [run.job_name]
     more = f" and {len(names) - SHOWN_ASSETS} more" if len(names) > SHOWN_ASSETS else ""
     partition = run.tags.get(_PARTITION)
     where = ", ".join(names[:SHOWN_ASSETS]) + more + (f" [{partition}]" if partition else "")
-    again = "; it is tried again" if run.tags.get(_WILL_RETRY) == "true" else ""
-    why = one_line(reasons[0] if reasons else last_words or "the run failed")
+    # Only a run of a code server can be: one of a terminal has nobody to start it.
+    will_retry = run.tags.get(_WILL_RETRY) == "true" and run.remote_job_origin is not None
+    again = "; it is tried again" if will_retry else ""
+    why = one_line(reasons[0] if reasons else "the run failed")
     return f"{one_line(where)} failed: {why} (job {run.job_name}, run {run.run_id[:8]}{again})"
+
+
+def _reason_of_the_run(event: dg.DagsterEvent, seen_by_others: str) -> str:
+    """Why a run ended of which no step had the time to fail."""
+    # None where it was not the run itself that reported its end.
+    error = event.job_failure_data.error if event.event_specific_data else None
+    if error is not None:
+        return message_of(error)
+    message = event.message or ""
+    return seen_by_others or message if _FROM_OUTSIDE in message or not message else message
 
 
 @dg.run_failure_sensor(

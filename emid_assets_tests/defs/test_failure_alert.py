@@ -85,3 +85,14 @@ def test_an_alert_that_cannot_be_sent_is_no_error_and_tells_no_secret(
     assert "could not be sent by webhook" in printed
     assert "no alert could be made" in printed
     assert TOKEN not in printed
+
+
+def test_what_the_code_server_saw_of_a_process_that_died_is_the_reason(
+    definitions: dg.Definitions, instance: dg.DagsterInstance
+) -> None:
+    run = instance.create_run_for_job(definitions.resolve_job_def("inventory"))
+    died = f"Run execution process for {run.run_id} unexpectedly exited with exit code -9."
+    instance.report_engine_event(died, run)
+    instance.report_run_failed(run)
+    line = failure_line(instance, run)
+    assert line == f"inventory failed: {died} (job inventory, run {run.run_id[:8]})"
