@@ -11,6 +11,7 @@ import dagster as dg
 import numpy as np
 import polars as pl
 import pytest
+import soundfile
 from PIL import Image
 
 from emid_assets.defs.jobs import STAGES
@@ -128,6 +129,9 @@ def test_a_new_image_in_the_users_own_folder_is_the_only_file_encoded(
     shutil.copytree(sample_media, media)
     (media / "images" / "awe").mkdir()
     Image.effect_mandelbrot((320, 240), (-2, -1.2, 1, 1.2), 60).save(media / "images" / "awe" / "new one.png")
+    (media / "music" / "sad").mkdir()
+    wave = 0.1 * np.sin(np.arange(40_000) / 10)
+    soundfile.write(media / "music" / "sad" / "cancels out.wav", np.stack([wave, -wave], axis=1), 8000)
     lake_folder = demo.folder / "my-lake"
     shutil.copytree(
         demo.demo_lake, lake_folder, ignore=shutil.ignore_patterns("dagster", "lake.duckdb*", ".catalogues")
@@ -142,6 +146,9 @@ def test_a_new_image_in_the_users_own_folder_is_the_only_file_encoded(
     assert "awe/new one.png" in lake.read("similarity_matrix")["image_id"]
     assert lake.read("fused_pairs").height == 2 * (22 + EXPANDED)
     assert lake.read("trained_adapter")["history"].list.len().unique().to_list() == [3]
+    # Two channels that cancel out are silence to the encoder: rejected late, and told of on the report.
+    assert "sad/cancels out.wav" in lake.read("rejected_media")["item_id"]
+    assert "cancels out.wav" in (lake_folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_builds_runs_and_checks_are_on_the_instance_of_the_web_ui(demo: Checkout) -> None:

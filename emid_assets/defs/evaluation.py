@@ -66,7 +66,10 @@ def evaluation_report(
 
     music = music_alignment(music_clips, settings.va_alignment)
     image = image_alignment(images, settings.va_alignment)
-    clips = all_clips(music_clips, expanded_clips)
+    # With what failed while it was embedded, which stands in partitions of its own.
+    rejected_media = Lake(settings.lake_folder).read("rejected_media")
+    rejected_clips = rejected_media.filter(pl.col("kind") == "music").select(clip_id="item_id")
+    clips = all_clips(music_clips, expanded_clips).join(rejected_clips, on="clip_id", how="anti")
     all_music = all_music_embeddings(music_embeddings, expanded_clips)
     by_split = evaluate(
         adapted_embeddings,
