@@ -135,6 +135,8 @@ def main() -> None:
     lake = Lake(lake_folder)
     clips, expanded, images = lake.read("music_clips"), lake.read("expanded_clips"), lake.read("images")
     rejected, pairs = lake.read("rejected_media"), lake.read("fused_pairs")
+    # The encoder rejects too: a track whose channels are silent once mixed, say.
+    clips = clips.join(rejected, left_on="clip_id", right_on="item_id", how="anti")
     columns = ["emotion", "is_original_clip"]
     tracks = sum(1 for path in (media / "music").rglob("*") if path.is_file())
     print(f"\n{tracks} tracks, {clips.height} usable; {images.height} usable images")
