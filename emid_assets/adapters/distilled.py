@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, log_softmax
+from torch.nn.functional import gelu, log_softmax, normalize
 
 from emid_assets.adapters.content import ContentTower
 from emid_assets.adapters.network import Batch, Items, Known
@@ -39,7 +39,9 @@ class DistilledConfig:
         harmonics: of the angle in the valence-arousal plane.
         feeling: first weight of the first harmonic.
         scale: first factor on p · q.
+        sharpness: power of the teacher's shares, before they are brought to a sum of 1 again.
         draws: of a clip's valence and arousal, by the teacher, for each batch.
+        imagined: share of clips without history that are taught with the feeling of another clip.
         dropout: on the music features.
         learning_rate: first step of Adam.
         weight_decay: AdamW's.
@@ -53,8 +55,10 @@ class DistilledConfig:
     harmonics: int = 8
     feeling: float = 4.0
     scale: float = 20.0
+    sharpness: float = 2.0
     draws: int = 32
-    dropout: float = 0.0
+    imagined: float = 1.0
+    dropout: float = 0.1
     learning_rate: float = 0.006
     weight_decay: float = 0.3
     batch_clips: int = 512
@@ -105,7 +109,7 @@ class Distilled(nn.Module):
         """
         present = batch.present
         heard = self._heard(present)
-        clips = batch.clips._replace(history=batch.clips.history * heard)
+        clips = self._imagined(batch.clips._replace(history=batch.clips.history * heard))
         p, q = self._learned(clips, batch.images)
         scores = product(p, q)
         if (frozen := self._frozen(clips)).shape[1]:
@@ -118,6 +122,7 @@ class Distilled(nn.Module):
         loss = -(log_probabilities.gather(1, rows) * wanted).sum(1) / wanted.sum(1)
         if batch.teacher is not None:
             target = batch.teacher.target(clips.va, batch.images.va, self.config.draws)
+            target = normalize(target**self.config.sharpness, p=1.0)
             candidates = batch.teacher.candidates.clamp(min=0)
             taught = -(log_probabilities.gather(1, candidates) * target).sum(1)
             loss = torch.where(heard.any(1), loss, taught)
@@ -148,6 +153,13 @@ class Distilled(nn.Module):
 
     def _frozen(self, music: Items) -> Tensor:
         return music.features[:, self.learned :]
+
+    def _imagined(self, clips: Items) -> Items:
+        """Some clips without history with the feeling of another: the teacher knows their pairs too."""
+        n, device = len(clips.va), clips.va.device
+        others = torch.randperm(n, device=device)
+        swap = (torch.rand(n, device=device) < self.config.imagined) & ~(clips.history > 0).any(1)
+        return clips._replace(va=torch.where(swap[:, None], clips.va[others], clips.va))
 
     def _heard(self, present: Tensor) -> Tensor:
         """(B, m) bool: the images that a clip comes with; the others, at least one, are to be found."""
