@@ -18,13 +18,15 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from emid_assets.definitions import definitions
 from emid_assets.defs.jobs import STAGES
 from emid_assets_tests.conftest import REPOSITORY, Checkout
 
 CHROMIUM = "/usr/bin/chromium"
 BROWSER_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 DEADLINE_S = 300
-GROUPS = ("media", "embeddings", "alignment", "release", "adapter", "evaluation")
+GRAPH = definitions.resolve_asset_graph()
+GROUPS = sorted({str(GRAPH.get(key).group_name) for key in GRAPH.get_all_asset_keys()})
 ASSETS = sorted(asset for assets in STAGES.values() for asset in assets)
 
 
@@ -97,7 +99,7 @@ def page(ui: WebUI) -> Iterator[Any]:
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=BROWSER_ARGUMENTS)
-        page = browser.new_page(viewport={"width": 6400, "height": 4000})  # the whole lineage fits
+        page = browser.new_page(viewport={"width": 6400, "height": 8000})  # the whole lineage fits
         page.set_default_timeout(60_000)
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
