@@ -418,7 +418,7 @@ def _studies(trials: pl.DataFrame | None) -> list[dict[str, object]]:
         return []
     studies = []
     for place, network in enumerate(trials["network"].unique().sort()):
-        rows = trials.filter(pl.col("network") == network)
+        rows = trials.filter(pl.col("network") == network).sort("study", "trial")
         if rows.filter(pl.col("state") == "complete").height:
             best = best_trial(rows)
             studies.append(

@@ -64,7 +64,8 @@ def test_the_whole_graph_runs_and_a_second_time_without_encoding(
                     )
                     for event in result.get_asset_materialization_events():
                         metadata = event.materialization.metadata
-                        if "encoded" in metadata:
+                        # Without prediction, the assets that predict are empty and name no network.
+                        if "encoded" in metadata and metadata["fingerprint"].value:
                             count += int(metadata["encoded"].value)  # type: ignore[arg-type]
                             assert str(metadata["fingerprint"].value).startswith("imagebind-")
                             assert "CC-BY-NC-SA 4.0" in str(metadata["encoder_licence"].value)
