@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import signal
 import socket
 import sys
 import time
@@ -21,6 +20,7 @@ from emid_assets.cli_tune import tune_command
 from emid_assets.instance import environment_of, prepare_instance
 from emid_assets.processes import daemons_of
 from emid_assets.settings import Settings
+from emid_assets.signals import hear_signals
 from emid_assets.store.duckdb_store import Lake, LakeError
 
 PACKAGE = Path(__file__).parent
@@ -55,10 +55,7 @@ def build(**options: Any) -> None:
     os.environ.update(environment_of(settings, home))
     from emid_assets.build import BuildFailedError, BuildStoppedError, run_build
 
-    # Both stop a build, between its runs too, and where a shell made its background jobs deaf to Ctrl-C:
-    # Dagster gives SIGTERM the handler that it finds for SIGINT.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    hear_signals()
     start = time.monotonic()
     try:
         summary = run_build({name: value for name, value in options.items() if value is not None})

@@ -8,6 +8,7 @@ import click
 
 from emid_assets.cli_settings import settings_from, settings_options
 from emid_assets.cli_study_power import power_command
+from emid_assets.signals import hear_signals
 
 
 @click.group()
@@ -70,6 +71,7 @@ def serve_command(
         listener = socket.create_server((host, port), family=_family(host))
     except (StudyError, OSError) as error:
         raise click.ClickException(str(error)) from None
+    hear_signals()
     shown = f"[{host}]" if ":" in host else host
     click.echo(f"Link for participants  http://{shown}:{listener.getsockname()[1]}/#token={token}")
     click.echo(f"Answers                {folder / STORE}")

@@ -90,6 +90,7 @@ def expansion_windows(
             "unusable": sum(reasons.values()),
             "why_unusable": "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common()),
             "fingerprint": encoder.fingerprint,
+            "encoder_licence": encoder.licence,
         },
         check_results=[
             schema_result("expansion_windows", frame),

@@ -116,5 +116,5 @@ def test_the_demo_has_a_study_with_its_page_and_its_pairs_side_by_side(demo: Che
     ) as server:  # fmt: skip
         assert server.stdout is not None
         link = server.stdout.readline()
-        server.terminate()
+        server.kill()
     assert "#token=" in link
