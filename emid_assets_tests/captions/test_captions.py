@@ -11,8 +11,7 @@ from PIL import Image
 from emid_assets.captions.base import CaptionerUnavailableError, load_captioner
 from emid_assets.captions.fill import fill_captions
 from emid_assets.definitions import build_definitions
-from emid_assets.media.manifest import take_inventory
-from emid_assets.store.duckdb_store import WHOLE_TABLE, Lake
+from emid_assets.store.duckdb_store import Lake
 from emid_assets.store.schemas import IMAGES
 
 MARKS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]"]
@@ -157,11 +156,11 @@ def test_in_the_graph_captions_are_written_once_and_only_where_the_table_has_non
         pixels = np.random.default_rng(seed).integers(0, 255, (24, 24, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / "images" / "awe" / f"{name}.png")
     (folder / "images.csv").write_text("file,text\nawe/with.png,a wide sky\n")
-    lake.write("media_inventory", WHOLE_TABLE, take_inventory(folder, workers=0))
     definitions = build_definitions(media=str(folder), lake=str(lake.root), caption_model=str(tiny_blip))
     job = definitions.resolve_implicit_global_asset_job_def()
     counts = []
     with dg.DagsterInstance.ephemeral() as instance:
+        assert definitions.resolve_job_def("inventory").execute_in_process(instance=instance).success
         for _ in range(2):
             job.execute_in_process(
                 partition_key="awe", instance=instance, asset_selection=[dg.AssetKey("images")]
