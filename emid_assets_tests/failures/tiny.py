@@ -21,9 +21,9 @@ import numpy as np
 from emid_assets import build
 from emid_assets.build import BuildFailedError, run_build
 from emid_assets.definitions import build_definitions
-from emid_assets.defs import embeddings
 from emid_assets.defs.failures import first_error, one_line
 from emid_assets.defs.health import PROCESS_TAG, current_health, end_dead_runs
+from emid_assets.encoders import base
 from emid_assets.encoders.base import EncoderOutOfMemoryError, MediaItem
 from emid_assets.health import Health
 from emid_assets.instance import environment_of, prepare_instance
@@ -94,8 +94,8 @@ class HashEncoder:
 
 def use_hash_encoder(room_for: int = 1000) -> None:
     """From now on, this process embeds with a `HashEncoder`."""
-    embeddings.load_encoder = lambda *_, **__: HashEncoder(room_for)  # type: ignore[attr-defined]
-    embeddings.encoder_of.cache_clear()
+    base.load_encoder = lambda *_, **__: HashEncoder(room_for)  # type: ignore[assignment]
+    base.encoder_of.cache_clear()
 
 
 @dataclass(frozen=True)
