@@ -1,6 +1,6 @@
 """How well the image head predicts what people feel: cross-validated by series, on rated images.
 
-    python benchmarks/emotion.py --images ../shared/data/oasis_dev --ratings ../shared/data/oasis_dev.csv
+    python benchmarks/emotion.py --images OASIS_IMAGES --ratings OASIS.csv
     python benchmarks/emotion.py --ours --seeds 1 --shrink 10      # a quick check after a change
     python benchmarks/emotion.py --json emotion.json
 

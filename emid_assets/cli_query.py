@@ -10,12 +10,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from emid_assets.adapters import NETWORKS
-from emid_assets.cli_settings import settings_from, settings_options
+from emid_assets.cli_settings import output_path, settings_from, settings_options
 from emid_assets.query import DEFAULT_NETWORK, query
 from emid_assets.store.duckdb_store import Lake
 
 
-def _numbers(_: click.Context, option: click.Parameter, text: str) -> list[float]:
+def _numbers(_: click.Context, option: click.Parameter, text: str | None) -> list[float] | None:
+    if text is None:
+        return None
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
@@ -31,7 +33,10 @@ def _numbers(_: click.Context, option: click.Parameter, text: str) -> list[float
     help="Adapter whose new embeddings rank.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-@click.option("--html", type=click.Path(path_type=Path), help="Write a page with pictures and players here.")
+@click.option(
+    "--html", type=click.Path(path_type=Path), callback=output_path,
+    help="Write a page with pictures and players here.",
+)  # fmt: skip
 @settings_options
 def query_command(
     kind: Literal["music", "image"],
@@ -65,11 +70,17 @@ def query_command(
     "--alphas", default="0,0.2,0.4,0.6,0.8,1", show_default=True, callback=_numbers, help="Values of α."
 )
 @click.option("--pairs", default="1,3,5", show_default=True, callback=_numbers, help="Values of m.")
-@click.option("--counts", default="10,20", show_default=True, callback=_numbers, help="Values of K.")
-@click.option("--csv", type=click.Path(path_type=Path), help="Write the whole table here.")
+@click.option(
+    "--counts",
+    callback=_numbers,
+    help="Values of K. [default: all candidates that were stored, and half]",
+)
+@click.option(
+    "--csv", type=click.Path(path_type=Path), callback=output_path, help="Write the whole table here."
+)
 @settings_options
 def sweep_command(
-    alphas: list[float], pairs: list[float], counts: list[float], csv: Path | None, **options: Any
+    alphas: list[float], pairs: list[float], counts: list[float] | None, csv: Path | None, **options: Any
 ) -> None:
     """What α, m and K do to the pairs, over the S and E that a build has stored."""
     from emid_assets.adapters.sweep import selected_point
@@ -82,7 +93,7 @@ def sweep_command(
             settings.va_alignment,
             alphas=alphas,
             images_per_clip=[int(value) for value in pairs],
-            candidate_counts=[int(value) for value in counts],
+            candidate_counts=None if counts is None else [int(value) for value in counts],
         )
     except (ValueError, RuntimeError) as error:
         raise click.ClickException(str(error)) from None

@@ -1,6 +1,8 @@
 """Settings on the command line: one option for each, made from the settings' own definition."""
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import click
@@ -15,6 +17,13 @@ from emid_assets.settings import (
 )
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def output_path(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
+    """Callback of an option that names a file to write: an error before the work where it cannot be."""
+    if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+        raise click.BadParameter(f"{str(path)!r} cannot be written: name a file in a folder that is there")
+    return path
 
 
 def settings_options(command: Command) -> Command:

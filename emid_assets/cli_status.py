@@ -85,10 +85,11 @@ def _print(health: Health, console: Console) -> None:
             table.add_row(row["table"], row["partition"], row["column"], *numbers)
         console.print(table)
     if health.rejected.height:
-        table = _table("Rejected media", "kind", "reason", "items")
+        table = _table("Rejected media", "kind", "items", "reason")
         for row in health.rejected.head(SHOWN).iter_rows(named=True):
-            table.add_row(row["kind"], escape(row["reason"]), f"{row['items']:,}")
+            table.add_row(row["kind"], f"{row['items']:,}", escape(row["reason"]))
         console.print(table)
+        console.print("Their files stand in the table rejected_media.")
     parts = ", ".join(
         f"{row['part']} {readable_bytes(row['bytes'])}" for row in health.disk.head(4).iter_rows(named=True)
     )

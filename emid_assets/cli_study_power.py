@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from emid_assets.cli_settings import output_path
+
 SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 
@@ -63,7 +65,7 @@ def _counts(_: click.Context, option: click.Parameter, text: str) -> list[int]:
     "--most", type=click.IntRange(4, 100_000), default=2000, show_default=True, help="Participants to try."
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the simulation.")
-@click.option("--csv", type=click.Path(path_type=Path), help="Write the table here.")
+@click.option("--csv", type=click.Path(path_type=Path), callback=output_path, help="Write the table here.")
 def power_command(
     share: float,
     chance: float,

@@ -17,16 +17,27 @@ def sweep_lake(
     *,
     alphas: Sequence[float],
     images_per_clip: Sequence[int],
-    candidate_counts: Sequence[int],
+    candidate_counts: Sequence[int] | None = None,
 ) -> pl.DataFrame:
     """Every point of the grid as `adapters.sweep.sweep` gives it, from the lake's S and E.
+
+    Args:
+        lake: of a build.
+        va_alignment: as it was set for the build.
+        alphas: values of α.
+        images_per_clip: values of m.
+        candidate_counts: values of K; None: all candidates that were stored, and half of them.
 
     Raises:
         LakeError: the alignment has not been built.
         AdapterError: a K larger than the candidates that were stored.
     """
+    similarity = lake.read("similarity_matrix")
+    if candidate_counts is None:
+        most = int(similarity["rank"].max() or 1)  # type: ignore[arg-type]
+        candidate_counts = sorted({max(1, most // 2), most})
     return sweep_frames(
-        lake.read("similarity_matrix"),
+        similarity,
         lake.read("va_distances"),
         lake.read("music_clips"),
         lake.read("expanded_clips"),

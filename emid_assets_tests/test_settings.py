@@ -4,7 +4,9 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from click.testing import CliRunner
 
+from emid_assets.cli import main
 from emid_assets.defs.resources import SettingsResource, settings_resource
 from emid_assets.settings import (
     SAMPLE_MEDIA,
@@ -129,3 +131,16 @@ def test_variables_of_the_operations_are_no_settings_of_a_run() -> None:
     variables = {f"EMID_{name.upper()}": "x" for name in Operations.model_fields}
     assert load_settings({}, variables) == Settings()
     assert not set(Operations.model_fields) & set(Settings.model_fields)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["sweep", "--csv"], ["query", "image", str(SAMPLE_MEDIA / "images" / "awe_nasa0.jpg"), "--html"]],
+)
+def test_a_file_that_cannot_be_written_is_an_error_of_one_line_before_the_work(
+    command: list[str], tmp_path: Path
+) -> None:
+    result = CliRunner().invoke(main, [*command, str(tmp_path / "nowhere" / "out")])
+    assert result.exit_code == 2
+    assert "cannot be written" in result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)

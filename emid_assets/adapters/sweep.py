@@ -134,6 +134,8 @@ def sweep(
         AdapterError: a K larger than the candidates that were kept.
     """
     width = candidates.images.shape[1]
+    if min(candidate_counts) < 1:
+        raise AdapterError(f"K = {min(candidate_counts)}: at least one candidate is needed")
     too_many = [count for count in candidate_counts if count > width]
     if too_many:
         raise AdapterError(

@@ -453,6 +453,8 @@ def times_figure(times: pl.DataFrame) -> Figure:
             )  # fmt: skip
     axes.set_yticks(range(len(assets)), assets)
     axes.set(xscale="log", ylim=(len(assets) - 0.5, -0.5), xlabel="seconds of computing, all partitions")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_formatter(lambda value, _: "")
     axes.margins(x=0.15)
     axes.grid(axis="x")
     return figure

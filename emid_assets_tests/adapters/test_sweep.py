@@ -58,11 +58,15 @@ def test_the_ends_of_alpha_agree_with_themselves_and_every_point_stands_once(
 def test_more_candidates_than_were_kept_is_an_error_that_says_what_to_do(
     frames: tuple[pl.DataFrame, pl.DataFrame],
 ) -> None:
-    with pytest.raises(AdapterError, match="K = 21 asks for more candidates than the 20 that were kept"):
-        sweep(
-            Candidates.of_frames(*frames), [], np.zeros((0, 2)), [], np.zeros((0, 2)),
-            alphas=(0.5,), images_per_clip=(3,), candidate_counts=(21,),
-        )  # fmt: skip
+    for count, message in (
+        (21, "K = 21 asks for more candidates than the 20 that were kept"),
+        (0, "K = 0: at least one candidate"),
+    ):
+        with pytest.raises(AdapterError, match=message):
+            sweep(
+                Candidates.of_frames(*frames), [], np.zeros((0, 2)), [], np.zeros((0, 2)),
+                alphas=(0.5,), images_per_clip=(3,), candidate_counts=(count,),
+            )  # fmt: skip
 
 
 def test_a_candidate_without_e_is_named(frames: tuple[pl.DataFrame, pl.DataFrame]) -> None:
