@@ -85,12 +85,14 @@ def write_media(folder: Path, count: int) -> dict[str, list[MediaItem]]:
         soundfile.write(clip, np.stack([one, np.roll(one, 99 * (index + 1))], axis=1), CLIP_RATE)
         music.append(MediaItem(clip.name, clip, clip.name))
     # The same files under other names: each is read and encoded anew.
-    return {
-        kind: [
-            replace(items[i % len(items)], item_id=str(i), content_hash=f"{kind} {i}") for i in range(count)
-        ]
-        for kind, items in (("image", images), ("music", music))
-    }
+    linked: dict[str, list[MediaItem]] = {"image": [], "music": []}
+    for kind, items in (("image", images), ("music", music)):
+        for i in range(count):
+            item = items[i % len(items)]
+            path = folder / f"{kind} {i}{item.path.suffix}"
+            path.hardlink_to(item.path)
+            linked[kind].append(replace(item, item_id=str(i), path=path, content_hash=path.name))
+    return linked
 
 
 def sized_for(item_s: float, kind: str) -> ImageBindEncoder:
