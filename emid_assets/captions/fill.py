@@ -13,6 +13,7 @@ import polars as pl
 
 from emid_assets.captions.base import Captioner
 from emid_assets.media.errors import MediaError
+from emid_assets.media.folder import path_within
 from emid_assets.media.image import read_rgb
 from emid_assets.store.schemas import IMAGES
 
@@ -65,7 +66,7 @@ def fill_captions(
     written = 0
     for done, (content_hash, file) in enumerate(todo.items(), start=1):
         try:
-            known[content_hash] = captioner.caption(read_rgb(media / file))
+            known[content_hash] = captioner.caption(read_rgb(path_within(media, file)))
             written += 1
         except MediaError as error:
             _LOG.warning("no caption for %s: %s", file, error.reason)

@@ -5,7 +5,7 @@ only new content is encoded.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import dagster as dg
 import numpy as np
@@ -16,11 +16,14 @@ from emid_assets.defs.io_manager import previous_rows, previous_version
 from emid_assets.defs.partitions import IMAGE_EMOTION_PARTITIONS, MUSIC_EMOTION_PARTITIONS
 from emid_assets.defs.progress import report_progress
 from emid_assets.defs.resources import SettingsResource
-from emid_assets.encoders.base import MediaItem, encoder_of
+from emid_assets.encoders.base import Encoder, MediaItem, encoder_of
 from emid_assets.media.errors import MediaError
 from emid_assets.media.folder import path_within
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.duckdb_store import Lake
+
+if TYPE_CHECKING:
+    from emid_assets.encoders.embed import Embedded
 
 GPU_POOL = "gpu"
 UNIT_NORM_TOLERANCE = 1e-3
@@ -57,44 +60,68 @@ def _path_of(media: Path, file: str) -> Path:
         ) from error
 
 
+def media_items(media: Path, frame: pl.DataFrame, id_column: str) -> list[MediaItem]:
+    """What an encoder is given of the rows of a frame of media.
+
+    Args:
+        media: the media folder.
+        frame: with the id, `file`, `content_hash` and, of music, `start_s` and `duration_s`.
+        id_column: of the clip's or image's id.
+    """
+    return [
+        MediaItem(
+            item_id=row[id_column],
+            path=_path_of(media, row["file"]),
+            content_hash=row["content_hash"],
+            start_s=row.get("start_s") or 0.0,
+            duration_s=row.get("duration_s"),
+            file=row["file"],
+        )
+        for row in frame.iter_rows(named=True)
+    ]
+
+
+def embed_partition(
+    context: dg.AssetExecutionContext,
+    settings: SettingsResource,
+    encoder: Encoder,
+    kind: Literal["music", "image"],
+    items: list[MediaItem],
+    doing: str,
+) -> "Embedded":
+    """Embed the items of this partition; rows that its stored version has are kept."""
+    from emid_assets.encoders.embed import embed
+
+    table, partition = context.asset_key.path[-1], context.partition_key
+    lake = Lake(settings.lake_folder)
+    version = previous_version(lake, table, partition)
+    on_progress = report_progress(context, doing)
+    return embed(
+        items,
+        encoder,
+        kind,
+        previous=previous_rows(context, lake, version),
+        previous_fingerprint=str(version.metadata.get("fingerprint")) if version else None,
+        batch_size=settings.batch_size,
+        workers=settings.workers,
+        on_progress=lambda progress: on_progress(progress.done, progress.total),
+        journal=lake.root / "journal" / table / partition,
+    )
+
+
 def _embeddings(
     context: dg.AssetExecutionContext,
     settings: SettingsResource,
     kind: Literal["music", "image"],
     media: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
-    from emid_assets.encoders.embed import embed
-
     table = f"{kind}_embeddings"
     id_column = "clip_id" if kind == "music" else "image_id"
-    lake = Lake(settings.lake_folder)
-    version = previous_version(lake, table, context.partition_key)
-    previous = previous_rows(context, lake, version)
     encoder = encoder_of(settings.encoder, settings.device, settings.precision, settings.imagebind_checkpoint)
-    items = [
-        MediaItem(
-            item_id=row[id_column],
-            path=_path_of(settings.media_folder, row["file"]),
-            content_hash=row["content_hash"],
-            start_s=row.get("start_s") or 0.0,
-            duration_s=row.get("duration_s"),
-            file=row["file"],
-        )
-        for row in media.iter_rows(named=True)
-    ]
-    on_progress = report_progress(context, "encoded")
-    embedded = embed(
-        items,
-        encoder,
-        kind,
-        previous=previous,
-        previous_fingerprint=str(version.metadata.get("fingerprint")) if version else None,
-        batch_size=settings.batch_size,
-        workers=settings.workers,
-        on_progress=lambda progress: on_progress(progress.done, progress.total),
-        journal=lake.root / "journal" / table / context.partition_key,
-    )
-    lake.write("rejected_media", f"{table}-{context.partition_key}", embedded.rejected)
+    items = media_items(settings.media_folder, media, id_column)
+    embedded = embed_partition(context, settings, encoder, kind, items, "encoded")
+    rejected = f"{table}-{context.partition_key}"
+    Lake(settings.lake_folder).write("rejected_media", rejected, embedded.rejected)
     not_finite, not_unit = embedding_failures(embedded.frame, id_column)
     return dg.MaterializeResult(
         value=embedded.frame,

@@ -10,12 +10,10 @@ import dagster as dg
 import polars as pl
 
 from emid_assets.defs.checks import check_result, schema_result, table_asset
-from emid_assets.defs.embeddings import CHECKS, GPU_POOL, embedding_failures
-from emid_assets.defs.io_manager import previous_rows, previous_version
+from emid_assets.defs.embeddings import CHECKS, GPU_POOL, embed_partition, embedding_failures, media_items
 from emid_assets.defs.partitions import MUSIC_EMOTION_PARTITIONS, every_partition
-from emid_assets.defs.progress import report_progress
 from emid_assets.defs.resources import SettingsResource
-from emid_assets.encoders.base import MediaItem, encoder_of
+from emid_assets.encoders.base import encoder_of
 from emid_assets.media.expansion import (
     CHOICE_COLUMNS,
     choose_windows,
@@ -49,31 +47,13 @@ def expansion_windows(
 
     Each is decoded and encoded once: which of them join the data set is decided in `expanded_clips`.
     """
-    from emid_assets.encoders.embed import embed
-
-    lake, partition = Lake(settings.lake_folder), context.partition_key
-    version = previous_version(lake, "expansion_windows", partition)
     encoder = encoder_of(settings.encoder, settings.device, settings.precision, settings.imagebind_checkpoint)
     clips = music_clips if settings.expansion_per_source else music_clips.clear()
     windows, unreadable = cut_windows(
         clips, settings.media_folder, settings.expansion_window_s, settings.expansion_hop_s
     )
-    items = [
-        MediaItem(clip_id, settings.media_folder / file, content_hash, start_s, duration_s, file)
-        for clip_id, file, start_s, duration_s, content_hash in windows.iter_rows()
-    ]
-    on_progress = report_progress(context, "encoded windows")
-    embedded = embed(
-        items,
-        encoder,
-        "music",
-        previous=previous_rows(context, lake, version),
-        previous_fingerprint=str(version.metadata.get("fingerprint")) if version else None,
-        batch_size=settings.batch_size,
-        workers=settings.workers,
-        on_progress=lambda progress: on_progress(progress.done, progress.total),
-        journal=lake.root / "journal" / "expansion_windows" / partition,
-    )
+    items = media_items(settings.media_folder, windows, "clip_id")
+    embedded = embed_partition(context, settings, encoder, "music", items, "encoded windows")
     frame = with_nearest_source(windows, embedded.frame, music_clips, music_embeddings)
     reasons = Counter([*embedded.rejected["reason"], *(reason for _, reason in unreadable)])
     for reason, count in reasons.items():

@@ -12,11 +12,11 @@ import dagster as dg
 import polars as pl
 
 from emid_assets.defs.checks import check_result, schema_result, table_asset
-from emid_assets.defs.embeddings import GPU_POOL
+from emid_assets.defs.embeddings import GPU_POOL, media_items
 from emid_assets.defs.io_manager import previous_rows, previous_version
 from emid_assets.defs.progress import report_progress
 from emid_assets.defs.resources import SettingsResource
-from emid_assets.encoders.base import Encoder, MediaItem
+from emid_assets.encoders.base import Encoder
 from emid_assets.media.predictions import unlabelled
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.duckdb_store import WHOLE_TABLE, Lake
@@ -45,17 +45,7 @@ def _vectors(
         network = load_network()
         on_progress = report_progress(context, "read")
         frame, encoded = vectors_of(
-            [
-                MediaItem(
-                    item_id=row["item_id"],
-                    path=settings.media_folder / row["file"],
-                    content_hash=row["content_hash"],
-                    start_s=row["start_s"] or 0.0,
-                    duration_s=row["duration_s"],
-                    file=row["file"],
-                )
-                for row in media.iter_rows(named=True)
-            ],
+            media_items(settings.media_folder, media, "item_id"),
             network,
             kind,
             schema,
