@@ -66,10 +66,12 @@ def evaluation_report(
 
     music = music_alignment(music_clips, settings.va_alignment)
     image = image_alignment(images, settings.va_alignment)
+    image_va = on_plane(images, "image_id", image)
     # With what failed while it was embedded, which stands in partitions of its own.
     rejected_media = Lake(settings.lake_folder).read("rejected_media")
     rejected_clips = rejected_media.filter(pl.col("kind") == "music").select(clip_id="item_id")
     clips = all_clips(music_clips, expanded_clips).join(rejected_clips, on="clip_id", how="anti")
+    clip_va = on_plane(clips, "clip_id", music)
     all_music = all_music_embeddings(music_embeddings, expanded_clips)
     by_split = evaluate(
         adapted_embeddings,
@@ -78,8 +80,8 @@ def evaluation_report(
         fused_pairs,
         clips,
         images,
-        on_plane(clips, "clip_id", music),
-        on_plane(images, "image_id", image),
+        clip_va,
+        image_va,
         seed=settings.seed,
         alpha=settings.alpha,
         candidates=settings.candidates,
@@ -154,8 +156,8 @@ def evaluation_report(
     report = settings.lake_folder / REPORT_FILE
     pairs = settings.lake_folder / PAIRS_FILE
     network, choices = choices_of_systems(
-        settings, min(settings.images_per_clip, SHOWN), music_clips, expanded_clips, images, music_embeddings,
-        image_embeddings, similarity_matrix, va_distances, trained_adapter, adapted_embeddings,
+        settings, min(settings.images_per_clip, SHOWN), clip_va, image_va, all_music, image_embeddings,
+        similarity_matrix, va_distances, trained_adapter, adapted_embeddings,
     )  # fmt: skip
     side_by_side = render_pairs(
         choices,
@@ -195,9 +197,8 @@ def evaluation_report(
 def choices_of_systems(
     settings: Settings,
     top: int,
-    music_clips: pl.DataFrame,
-    expanded_clips: pl.DataFrame,
-    images: pl.DataFrame,
+    clip_va: pl.DataFrame,
+    image_va: pl.DataFrame,
     music_embeddings: pl.DataFrame,
     image_embeddings: pl.DataFrame,
     similarity_matrix: pl.DataFrame,
@@ -205,7 +206,10 @@ def choices_of_systems(
     trained_adapter: pl.DataFrame,
     adapted_embeddings: pl.DataFrame,
 ) -> tuple[str, pl.DataFrame]:
-    """The adapter's best network, and what it, S alone and T show first for every clip."""
+    """The adapter's best network, and what it, S alone and T show first for every clip.
+
+    The clips, on the plane and as embeddings, are originals and expanded ones together.
+    """
     from emid_assets.adapters.choices import best_network, first_choices
 
     network = best_network(trained_adapter)
@@ -213,14 +217,10 @@ def choices_of_systems(
         similarity_matrix,
         va_distances,
         adapted_embeddings.filter(pl.col("network") == network),
-        all_music_embeddings(music_embeddings, expanded_clips),
+        music_embeddings,
         image_embeddings,
-        on_plane(
-            all_clips(music_clips, expanded_clips),
-            "clip_id",
-            music_alignment(music_clips, settings.va_alignment),
-        ),
-        on_plane(images, "image_id", image_alignment(images, settings.va_alignment)),
+        clip_va,
+        image_va,
         top=top,
         alpha=settings.alpha,
         rescaling=settings.semantic_rescaling,

@@ -10,7 +10,8 @@ from emid_assets.defs.evaluation import choices_of_systems
 from emid_assets.defs.jobs import COLLECT_ANSWERS
 from emid_assets.defs.partitions import every_partition
 from emid_assets.defs.resources import SettingsResource
-from emid_assets.media.expansion import all_clips
+from emid_assets.media.expansion import all_clips, all_music_embeddings
+from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.files import make_folder
 from emid_assets.store.schemas import LISTENING_STUDY
@@ -51,9 +52,17 @@ def listening_study(
 
     clips = all_clips(music_clips, expanded_clips)
     network, choices = choices_of_systems(
-        settings, RANKS_NEEDED, music_clips, expanded_clips, images, music_embeddings, image_embeddings,
-        similarity_matrix, va_distances, trained_adapter, adapted_embeddings,
-    )  # fmt: skip
+        settings,
+        RANKS_NEEDED,
+        on_plane(clips, "clip_id", music_alignment(music_clips, settings.va_alignment)),
+        on_plane(images, "image_id", image_alignment(images, settings.va_alignment)),
+        all_music_embeddings(music_embeddings, expanded_clips),
+        image_embeddings,
+        similarity_matrix,
+        va_distances,
+        trained_adapter,
+        adapted_embeddings,
+    )
     adapted = adapted_embeddings.filter(pl.col("network") == network)
     try:
         design = draw_design(

@@ -52,13 +52,6 @@ def absorb(scores: NDArray[np.float32], first_column: int, state: RowState) -> N
     _absorb(scores, first_column, state.maximum, state.sum_exp, state.ids, state.scores)
 
 
-def norms(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(n,) float32 norms of the rows."""
-    result = np.empty(len(rows), dtype=np.float32)
-    _norms(rows, result)
-    return result
-
-
 def exact_scores(
     X: NDArray[np.float32], rows: NDArray[np.intp], Y: NDArray[np.float32], columns: NDArray[np.intp]
 ) -> NDArray[np.float64]:
@@ -223,16 +216,6 @@ def _absorb(
             total += np.float64(part)
         maximum[i] = np.float64(top)
         sum_exp[i] = total
-
-
-@_compiled
-def _norms(rows: NDArray[np.float32], result: NDArray[np.float32]) -> None:
-    for i in range(rows.shape[0]):
-        row = rows[i]
-        total = np.float32(0.0)
-        for j in range(row.shape[0]):
-            total += row[j] * row[j]
-        result[i] = math.sqrt(total)
 
 
 @_compiled

@@ -35,12 +35,6 @@ def absorb(scores: NDArray[np.float32], first_column: int, state: RowState) -> N
     _add_exponentials(scores, state)
 
 
-def norms(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(n,) float32 norms of the rows."""
-    result: NDArray[np.float32] = np.sqrt(np.vecdot(rows, rows))
-    return result
-
-
 def _seed_thresholds(scores: NDArray[np.float32], groups: int, width: int) -> NDArray[np.float32]:
     """(n, 1) thresholds that at least `width` columns of each row exceed.
 

@@ -9,7 +9,7 @@ a caller that wants ties broken by a name sorts the columns by it, or passes eac
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -369,7 +369,7 @@ class _Rows:
             del columns
 
     def _check_columns(self, worker: int, tile: NDArray[np.float32], first: int) -> None:
-        largest = float(checked_norms(tile, "Y", first, self._inner.norms).max(initial=0.0))
+        largest = float(checked_norms(tile, "Y", first).max(initial=0.0))
         if self._row_norm * largest > LARGEST_SCORE:
             raise MatchingError(
                 f"lengths of {self._row_norm:.3g} and {largest:.3g}: their product overflows float32"
@@ -417,19 +417,14 @@ def usable_processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def checked_norms(
-    rows: NDArray[np.float32],
-    side: str,
-    first: int = 0,
-    norms_of: Callable[[NDArray[np.float32]], NDArray[np.float32]] = plain.norms,
-) -> NDArray[np.float32]:
+def checked_norms(rows: NDArray[np.float32], side: str, first: int = 0) -> NDArray[np.float32]:
     """(n,) float32 norms of the rows of one side, slightly rounded up.
 
     Raises:
         MatchingError: a number is not finite; names the row, counted from `first`.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        norms = norms_of(rows)
+        norms: NDArray[np.float32] = np.sqrt(np.vecdot(rows, rows))
     if not np.isfinite(norms).all():
         for i in np.flatnonzero(~np.isfinite(norms)):
             if not np.isfinite(rows[i]).all():
