@@ -62,6 +62,8 @@ PLAIN_NETWORKS = ("bmf", "svdpp", "ncf")
 PLAIN_DIMENSION = 64
 PEERS = ("implicit", "cornac", "lightfm", "surprise")
 PINNED_PEERS = ("libreco", "recbole")
+SAME_MODEL = {"bmf": "libreco-svd", "svdpp": "libreco-svdpp", "ncf": "libreco-ncf"}
+"""LibRecommender's own of the networks that know ids only."""
 
 
 @dataclass(frozen=True)
@@ -274,11 +276,19 @@ def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             if {name, "structured"} <= names["cold"]:
                 what = f"cold {key} of {name} to structured"
                 wanted.append((what, "cold", name, "structured", key, least))
+    for network, peer in SAME_MODEL.items():
+        name = f"ours-{network}-plain"
+        if {name, peer} <= names["warm"]:
+            wanted.append((f"warm NDCG of {name} to {peer}", "warm", name, peer, "ndcg_at_10", 1.0))
+            what = f"epochs of {name} in the time of one of {peer}"
+            wanted.append((what, "warm", name, peer, "seconds_per_epoch", 1.0))
     result = []
     for what, split, left, right, key, least in wanted:
         ratios = np.array(
             [by_key[split, left, seed][key] / by_key[split, right, seed][key] for seed in seeds]
         )
+        if key == "seconds_per_epoch":
+            ratios = 1 / ratios
         result.append(
             {
                 "target": what, "ours": left, "theirs": right, "least": least, "ratio": float(ratios.mean()),

@@ -1,6 +1,6 @@
 """Our own network: a full softmax over all images, taught by the formula, with a channel for feeling.
 
-Three things set it apart from the paper's networks:
+Four things set it apart from the paper's networks:
 
 - It is trained by the softmax over **all** images, not by samples.
 - Beside the pairs it learns from the formula itself (distillation: Hinton et al. 2015, arXiv
@@ -8,6 +8,9 @@ Three things set it apart from the paper's networks:
   whose size is known; so the teacher draws them many times, makes the pairs of each draw by
   T = α S̃ + (1 - α) E, and the target is how often an image is among them. That uses no rating and
   no pair of the clip.
+- It reads, beside a clip's content, which images the formula expects for it over the catalogue at
+  hand, as one vector (`expectation`): as pseudo-relevance feedback does (Rocchio 1971), a query is
+  moved towards what a first look finds. So clips that come with no images have some after all.
 - Its score has a term for how the image's feeling fits the clip's. E by direction is an inner
   product, cos(a - b) = cos a cos b + sin a sin b, and so is any kernel of the angle by its
   harmonics cos k(a - b); so the whole score remains one.
@@ -41,7 +44,7 @@ class DistilledConfig:
         scale: first factor on p · q.
         sharpness: power of the teacher's shares, before they are brought to a sum of 1 again.
         draws: of a clip's valence and arousal, by the teacher, for each batch.
-        imagined: share of clips without history that are taught with the feeling of another clip.
+        expectation: first weight of the images that the formula expects.
         dropout: on the music features.
         learning_rate: first step of Adam.
         weight_decay: AdamW's.
@@ -56,10 +59,10 @@ class DistilledConfig:
     feeling: float = 4.0
     scale: float = 20.0
     sharpness: float = 2.0
-    draws: int = 32
-    imagined: float = 1.0
+    draws: int = 16
+    expectation: float = 20.0
     dropout: float = 0.1
-    learning_rate: float = 0.006
+    learning_rate: float = 0.003
     weight_decay: float = 0.3
     batch_clips: int = 512
 
@@ -82,6 +85,7 @@ class Distilled(nn.Module):
         self.image_tower = ContentTower(
             known.learned, config.image_hidden, known.images, config.id_dropout, all_at_once=True
         )
+        self.expectation = Linear(known.learned, known.learned + waves, bias=False)
         self.log_scale = nn.Parameter(torch.tensor(config.scale).log())
         self.log_frozen_scale = nn.Parameter(torch.tensor(config.scale).log())
         self.dropout = nn.Dropout(config.dropout)
@@ -98,6 +102,8 @@ class Distilled(nn.Module):
         for last in (self.music_residual, self.image_feeling_residual):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
+        with torch.no_grad():
+            nn.init.eye_(self.expectation.weight).mul_(config.expectation)
         nn.init.zeros_(self.history_content.weight)
         nn.init.zeros_(self.history_factors.weight)
 
@@ -109,7 +115,7 @@ class Distilled(nn.Module):
         """
         present = batch.present
         heard = self._heard(present)
-        clips = self._imagined(batch.clips._replace(history=batch.clips.history * heard))
+        clips = batch.clips._replace(history=batch.clips.history * heard)
         p, q = self._learned(clips, batch.images)
         scores = product(p, q)
         if (frozen := self._frozen(clips)).shape[1]:
@@ -142,6 +148,8 @@ class Distilled(nn.Module):
         p = torch.cat([features * scale, u[:, :-1] * self.wave_weights], dim=1)
         residual = torch.cat([residual[:, : self.learned] * scale, residual[:, self.learned :]], dim=1)
         p = p + residual + self._history(music, images, v)
+        if music.expected.shape[1]:
+            p = p + self.expectation(music.expected[:, : self.learned])
 
         q, b_i = self.image_tower(images)
         residual = self.image_feeling_residual(gelu(self.image_feeling(v)))
@@ -153,13 +161,6 @@ class Distilled(nn.Module):
 
     def _frozen(self, music: Items) -> Tensor:
         return music.features[:, self.learned :]
-
-    def _imagined(self, clips: Items) -> Items:
-        """Some clips without history with the feeling of another: the teacher knows their pairs too."""
-        n, device = len(clips.va), clips.va.device
-        others = torch.randperm(n, device=device)
-        swap = (torch.rand(n, device=device) < self.config.imagined) & ~(clips.history > 0).any(1)
-        return clips._replace(va=torch.where(swap[:, None], clips.va[others], clips.va))
 
     def _heard(self, present: Tensor) -> Tensor:
         """(B, m) bool: the images that a clip comes with; the others, at least one, are to be found."""

@@ -40,7 +40,6 @@ from emid_assets.adapters.training import (
     train,
 )
 from emid_assets.adapters.va_reader import fit_va_reader
-from emid_assets.matching.alignment import embedding_matrix
 from emid_assets.matching.fusion import Rescaling
 from emid_assets.settings import Settings
 from emid_assets.store.schemas import ADAPTED_EMBEDDINGS
@@ -423,8 +422,8 @@ def evaluate_released_tasks(
 
 def _formula(music: pl.DataFrame, images: pl.DataFrame, pairing: Pairing) -> Formula:
     return Formula(
-        scales=music["scale"].cast(pl.Float32).to_numpy(),
-        images=embedding_matrix(images),
+        # An encoder gives all clips one norm, and all images.
+        scale=float(np.median(music["scale"])) * float(np.median(images["scale"])),
         candidates=pairing.candidates,
         images_per_clip=pairing.images_per_clip,
         alpha=pairing.alpha,

@@ -205,8 +205,7 @@ def pair_data(data: GeneratedData, protocol: Literal["warm", "cold"], seed: int)
         pair_parts=pair_parts,
         clip_parts=clip_parts,
         formula=Formula(
-            scales=np.full(len(data.music), recipe.scale, dtype=np.float32),
-            images=data.images,
+            scale=recipe.scale,
             candidates=recipe.candidates,
             images_per_clip=recipe.images_per_clip,
             alpha=recipe.alpha,

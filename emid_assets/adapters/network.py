@@ -26,16 +26,19 @@ class Items(NamedTuple):
             from their embedding by a ridge that never saw their source.
         history: (n, m) int64 ids of the images that a clip is paired with in training, filled
             with 0; (n, 0) for images.
+        expected: (n, f) float32, what the formula expects of a clip (`expectation`); (n, 0) for
+            images and where nothing is expected.
     """
 
     features: Tensor
     ids: Tensor
     va: Tensor
     history: Tensor
+    expected: Tensor
 
     def take(self, rows: Tensor) -> "Items":
         """The items in these rows."""
-        return Items(self.features[rows], self.ids[rows], self.va[rows], self.history[rows])
+        return Items(*(part[rows] for part in self))
 
     def rows_of(self, ids: Tensor) -> Tensor:
         """The rows of these ids, of any shape; -1 where an id is 0 or not among the items."""
@@ -109,7 +112,10 @@ class Teacher(NamedTuple):
             draws: an error of reading is added anew for each.
         """
         drawn = torch.randint(len(self.errors), (len(clip_va), draws), generator=self.generator)
-        u = clip_va[:, None, :] + self.errors[drawn.to(clip_va.device)]
+        return self.shares(clip_va[:, None, :] + self.errors[drawn.to(clip_va.device)], image_va)
+
+    def shares(self, u: Tensor, image_va: Tensor) -> Tensor:
+        """(B, K) share of each candidate in the pairs made at each of (B, draws, 2) VA of the clips."""
         v = image_va[self.candidates.clamp(min=0)]
         if self.sigma is None:
             unit_u, unit_v = normalize(u, dim=-1), normalize(v, dim=-1)

@@ -123,10 +123,11 @@ def search_images(
     Raises:
         AdapterError: the embedding is of another encoder.
     """
-    query = adapter.embed_music(embedding[None])
+    frozen = scale * (images.frozen @ embedding)
+    query = adapter.embed_clip(embedding, frozen, images.frozen, images.va)
     if va is None:
         va = adapter.music_reader.read(adapter.projection.music(embedding[None]))[0].astype(np.float64)
-    return _results(images, images.adapted @ query[0], scale * (images.frozen @ embedding), top, mixing, va)
+    return _results(images, images.adapted @ query, frozen, top, mixing, va)
 
 
 def search_music(

@@ -25,11 +25,12 @@ from torch import Tensor, nn
 
 from emid_assets.adapters import NETWORKS
 from emid_assets.adapters.content import Projection, fit_projection
+from emid_assets.adapters.expectation import Expectation
 from emid_assets.adapters.formula import Formula
 from emid_assets.adapters.network import Batch, Items, Known, Network, PairScorer, Teacher
 from emid_assets.adapters.retrieval import Relevance, evaluate_ranking, inner_product_scores
 from emid_assets.adapters.row_adam import RowAdam, clip_gradients
-from emid_assets.adapters.splits import TRAIN, VALIDATION
+from emid_assets.adapters.splits import TEST, TRAIN, VALIDATION
 from emid_assets.adapters.va_reader import VaReader, fit_va_reader
 from emid_assets.store.schemas import EPOCH_TYPE, TRAINED_ADAPTER
 
@@ -156,6 +157,7 @@ class TrainedAdapter:
         state: the network's weights, on the CPU.
         music_reader, image_reader: VA from features, for items without.
         known_va: (N, 2) float32, VA of the known clips as read by a ridge that never saw their source.
+        expectation: what the network expects of a clip by the formula; None where it does not read it.
         known_pairs: (N, m) int64 ids of the images that each clip was paired with in training, 0 as
             filling: its history.
         clip_ids, image_ids: the items known in training; only they have free factors.
@@ -172,6 +174,7 @@ class TrainedAdapter:
     state: dict[str, Tensor]
     music_reader: VaReader
     image_reader: VaReader
+    expectation: Expectation | None
     known_va: Floats
     known_pairs: Ids
     clip_ids: list[str]
@@ -241,6 +244,7 @@ class TrainedAdapter:
             "data_version": self.data_version,
             "best_epoch": self.best_epoch,
             "history": self.history,
+            "formula": None if self.expectation is None else dataclasses.asdict(self.expectation.formula),
         }
         arrays = {
             "known.va": self.known_va,
@@ -249,6 +253,11 @@ class TrainedAdapter:
             **{f"music_reader.{name}": value for name, value in vars(self.music_reader).items()},
             **{f"image_reader.{name}": value for name, value in vars(self.image_reader).items()},
         }
+        if self.expectation is not None:
+            arrays |= {
+                "expectation.errors": self.expectation.errors,
+                "expectation.precision": self.expectation.precision,
+            }
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
         tensors |= {f"network.{name}": tensor.contiguous() for name, tensor in self.state.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -280,11 +289,15 @@ class TrainedAdapter:
             return {name: tensor.numpy() for name, tensor in part(prefix).items()}
 
         try:
+            formula = description.pop("formula")
             adapter = cls(
                 projection=Projection(**arrays("projection")),
                 state=part("network"),
                 music_reader=VaReader(**arrays("music_reader")),
                 image_reader=VaReader(**arrays("image_reader")),
+                expectation=None
+                if formula is None
+                else Expectation(Formula(**formula), **arrays("expectation")),
                 known_va=tensors["known.va"].numpy(),
                 known_pairs=tensors["known.pairs"].numpy(),
                 settings=TrainingSettings(**description.pop("settings")),
@@ -309,6 +322,8 @@ class TrainedAdapter:
     ) -> tuple[Floats, Floats]:
         """New embeddings (N, e) of any clips and (M, e) of any images, known or not.
 
+        A network that reads what the formula expects of a clip looks for it among these images.
+
         Args:
             clip_ids: names of the rows of `music`; those known in training get their free factors.
             music: (N, d) unit embeddings of the encoder that the adapter was trained on.
@@ -320,24 +335,51 @@ class TrainedAdapter:
         Raises:
             AdapterError: the encoder's dimension is another one.
         """
+        clips = self.music_items(clip_ids, music, device)
+        pictures = self.image_items(image_ids, images, image_va, device)
+        if self.expectation is not None:
+            teacher = self.expectation.teacher(*self.expectation.formula.semantic(music, images), device)
+            expected = self.expectation.vectors(teacher, clips.va, pictures.features, pictures.va)
+            clips = clips._replace(expected=expected)
+        return self._embed(clips, pictures, device)
+
+    def _embed(self, clips: Items, images: Items, device: str = "cpu") -> tuple[Floats, Floats]:
         network = cast(Network, self.module(device))
         with torch.inference_mode():
-            p, q = network.embeddings(
-                self.music_items(clip_ids, music, device),
-                self.image_items(image_ids, images, image_va, device),
-            )
+            p, q = network.embeddings(clips, images)
             fill = self.width - p.shape[1]
             p, q = nn.functional.pad(p, (0, fill)), nn.functional.pad(q, (0, fill))
         return p.cpu().numpy(), q.cpu().numpy()
 
-    def embed_music(self, music: Floats) -> Floats:
-        """New embeddings (n, e) of clips that are not known, from (n, d) unit embeddings."""
-        return self.embed([""] * len(music), music, [""], np.zeros((1, music.shape[1]), dtype=np.float32))[0]
+    def embed_clip(
+        self, embedding: Floats, scores: Floats, frozen: Floats, image_va: NDArray[np.float64]
+    ) -> Floats:
+        """New embedding (e,) of a clip that is not known, as `embed` gives it, where its scores are there.
+
+        Args:
+            embedding: (d,) unit embedding.
+            scores: (M,) its inner products with all images, with the scale that the encoder gave.
+            frozen: (M, d) embeddings of the images, of any norm; few rows are read.
+            image_va: (M, 2) aligned VA of the images.
+        """
+        clips = self.music_items([""], embedding[None])
+        if self.expectation is None:
+            images = self.image_items([""], frozen[:1], image_va[:1])
+        else:
+            rows, semantic = self.expectation.formula.semantic_of(scores)
+            unit = frozen[rows] / np.linalg.norm(frozen[rows], axis=1, keepdims=True)
+            images = self.image_items([""] * len(rows), unit, image_va[rows])
+            teacher = self.expectation.teacher(np.arange(len(rows))[None], semantic[None], "cpu")
+            expected = self.expectation.vectors(teacher, clips.va, images.features, images.va)
+            clips = clips._replace(expected=expected)
+        p, _ = self._embed(clips, images)
+        new: Floats = p[0]
+        return new
 
     def embed_images(self, images: Floats, image_va: NDArray[np.float64] | None = None) -> Floats:
         """New embeddings (n, e) of images that are not known; arguments as `embed` takes them."""
-        nothing = np.zeros((1, images.shape[1]), dtype=np.float32)
-        return self.embed([""], nothing, [""] * len(images), images, image_va)[1]
+        nobody = self.music_items([], images[:0])
+        return self._embed(nobody, self.image_items([""] * len(images), images, image_va))[1]
 
     def pair_scores(
         self, clips: Items, images: Items, device: str = "cpu"
@@ -536,6 +578,7 @@ def train(
         state=best_state,
         music_reader=inputs.music_reader,
         image_reader=inputs.image_reader,
+        expectation=inputs.expectation,
         known_va=clips.va.cpu().numpy(),
         known_pairs=clips.history.cpu().numpy(),
         clip_ids=list(data.clip_ids),
@@ -600,6 +643,7 @@ class _Inputs:
     images: Items
     music_reader: VaReader
     image_reader: VaReader
+    expectation: Expectation | None
     teacher: Callable[[Ids, torch.Generator], Teacher] | None
 
 
@@ -616,42 +660,25 @@ def _prepare(
     clip_numbers, image_numbers = np.arange(1, len(music) + 1), np.arange(1, len(images) + 1)
     nothing = np.zeros((len(images), 0), dtype=np.int64)
     cls: Any = network_class(network)
-    teacher = None
+    clips = _items(music, clip_numbers, va, _histories(data), device)
+    pictures = _items(images, image_numbers, data.image_va.astype(np.float32), nothing, device)
+    expectation, teacher = None, None
     if data.formula is not None and cls.learns_from_formula:
-        teacher = _teacher(data.formula, data.music, training_clips, errors, device)
-    return _Inputs(
-        clips=_items(music, clip_numbers, va, _histories(data), device),
-        images=_items(images, image_numbers, data.image_va.astype(np.float32), nothing, device),
-        music_reader=music_reader,
-        image_reader=image_reader,
-        teacher=teacher,
-    )
+        expectation = Expectation.of(data.formula, errors, images)
+        # The test part is not looked at.
+        seen = np.flatnonzero(np.asarray(data.clip_parts, dtype=np.str_) != TEST)
+        of_seen = expectation.teacher(*data.formula.semantic(data.music[seen], data.images), device)
+        rows = torch.from_numpy(seen).to(device)
+        expected = torch.zeros_like(clips.features)
+        expected[rows] = expectation.vectors(of_seen, clips.va[rows], pictures.features, pictures.va)
+        clips = clips._replace(expected=expected)
+        place = np.zeros(len(music), dtype=np.int64)
+        place[seen] = np.arange(len(seen))
 
+        def teacher(chosen: Ids, generator: torch.Generator) -> Teacher:
+            return of_seen.take(torch.from_numpy(place[chosen]).to(device))._replace(generator=generator)
 
-def _teacher(
-    formula: Formula, X: Floats, training_clips: Ids, errors: NDArray[np.float64], device: str
-) -> Callable[[Ids, torch.Generator], Teacher]:
-    """A function that gives the teacher of some training clips."""
-    candidates, semantic = (
-        torch.from_numpy(part).to(device)
-        for part in formula.semantic(X[training_clips] * formula.scales[training_clips, None])
-    )
-    whole = Teacher(
-        candidates=candidates,
-        semantic=semantic.masked_fill(candidates < 0, -math.inf),
-        emotional_weight=1 - formula.alpha,
-        sigma=formula.sigma,
-        pairs=formula.images_per_clip,
-        errors=torch.from_numpy(errors.astype(np.float32)).to(device),
-        generator=torch.Generator(),
-    )
-    row_of = np.zeros(len(X), dtype=np.int64)
-    row_of[training_clips] = np.arange(len(training_clips))
-
-    def of_clips(rows: Ids, generator: torch.Generator) -> Teacher:
-        return whole.take(torch.from_numpy(row_of[rows]).to(device))._replace(generator=generator)
-
-    return of_clips
+    return _Inputs(clips, pictures, music_reader, image_reader, expectation, teacher)
 
 
 def _known(
@@ -662,7 +689,7 @@ def _known(
 
 
 def _items(features: Floats, numbers: Ids, va: Floats, history: Ids, device: str) -> Items:
-    arrays = (features, numbers, va, history)
+    arrays = (features, numbers, va, history, np.zeros((len(features), 0), dtype=np.float32))
     return Items(*(torch.from_numpy(array).to(device) for array in arrays))
 
 

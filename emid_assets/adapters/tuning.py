@@ -53,7 +53,7 @@ RANGES: dict[str, Range] = {
     "feeling": Range(1.0, 12.0, log=True),
     "harmonics": Range(2, 8),
     "dropout": Range(0.0, 0.4),
-    "imagined": Range(0.0, 1.0),
+    "expectation": Range(5.0, 60.0, log=True),
     "sharpness": Range(1.0, 3.0),
 }
 """Hyperparameters that a study tries, for the networks that have them. The others stay as they are."""

@@ -13,10 +13,10 @@ def units(n: int, seed: int) -> np.ndarray:
 
 @pytest.mark.parametrize("rescaling", ["raw", "candidate_minmax"])
 def test_the_semantic_half_is_that_of_a_full_softmax(rescaling: str) -> None:
-    Y, X = units(40, 0), 20 * units(5, 1)
-    formula = Formula(np.full(5, 20.0, np.float32), Y, 7, 3, 0.6, rescaling, None)
-    candidates, semantic = formula.semantic(X)
-    scores = X.astype(np.float64) @ Y.T.astype(np.float64)
+    Y, X = units(40, 0), units(5, 1)
+    formula = Formula(20.0, 7, 3, 0.6, rescaling, None)
+    candidates, semantic = formula.semantic(X, Y)
+    scores = 20 * X.astype(np.float64) @ Y.T.astype(np.float64)
     S = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
     order = np.argsort(-scores, axis=1)[:, :7]
     np.testing.assert_array_equal(candidates, order)
@@ -24,3 +24,6 @@ def test_the_semantic_half_is_that_of_a_full_softmax(rescaling: str) -> None:
     if rescaling == "candidate_minmax":
         expected = (expected - expected[:, -1:]) / (expected[:, :1] - expected[:, -1:])
     np.testing.assert_allclose(semantic, 0.6 * expected, rtol=1e-4, atol=1e-7)
+    of_one = formula.semantic_of(scores[0].astype(np.float32))
+    np.testing.assert_array_equal(of_one[0], order[0])
+    np.testing.assert_allclose(of_one[1], 0.6 * expected[0], rtol=1e-4, atol=1e-7)

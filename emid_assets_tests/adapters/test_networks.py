@@ -30,6 +30,7 @@ def items(n: int, seed: int, history: torch.Tensor | None = None) -> Items:
         torch.arange(1, n + 1),
         torch.randn(n, 2, generator=generator),
         torch.zeros(n, 0, dtype=torch.int64) if history is None else history,
+        torch.zeros(n, 0),
     )
 
 

@@ -41,13 +41,19 @@ def test_results_are_those_of_a_full_sort_with_s_e_and_t_beside_them(
     found = search_images(adapter, embedding, 20.0, images, 10, MIXING, va)
     assert found["rank"].to_list() == list(range(1, 11))
 
-    query = adapter.embed_music(embedding[None])[0].astype(np.float64)
+    frozen = lake.image_embeddings.sort("image_id")
+    plane = frozen.join(lake.image_va, on="image_id", how="left", maintain_order="left")
+    p, _ = adapter.embed(
+        [""], embedding[None], frozen["image_id"].to_list(), frozen["embedding"].to_numpy(),
+        plane.select("valence", "arousal").to_numpy(),
+    )  # fmt: skip
+    query = p[0].astype(np.float64)
     by_id = dict(adapted.filter(kind="image").select("item_id", "embedding").iter_rows())
     score = {image: float(np.asarray(vector, dtype=np.float64) @ query) for image, vector in by_id.items()}
     best = sorted(score, key=lambda image: (-score[image], image))[:10]
     assert found["item_id"].to_list() == best
+    np.testing.assert_allclose(found["score"], [score[image] for image in best], rtol=1e-4)
 
-    frozen = lake.image_embeddings.sort("image_id")
     exponent = np.exp(20.0 * (frozen["embedding"].to_numpy().astype(np.float64) @ embedding))
     S = dict(zip(frozen["image_id"], exponent / exponent.sum(), strict=True))
     np.testing.assert_allclose(found["semantic_similarity"], [S[image] for image in best], rtol=1e-4)
