@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import ssl
 import stat
 import subprocess
@@ -19,6 +18,7 @@ from aiosmtpd.smtp import AuthResult
 
 from emid_assets.alerts import BACK_OFF_S, channels, deliver, one_line, secrets_of
 from emid_assets.settings import Operations, SettingsError, load_operations
+from emid_assets_tests.web import free_port
 
 LINE = "music_embeddings [sad] failed: MemoryError: no room (job embed_music, run 1f2e3d4c)"
 TOKEN = "T0KEN-9f8e7d"
@@ -56,12 +56,6 @@ def webhook() -> Iterator[Webhook]:
     yield receiver
     receiver.server.shutdown()
     receiver.server.server_close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Mailbox:

@@ -4,14 +4,10 @@ With `SCREENSHOTS=1` in the environment, what the browser shows is kept as pictu
 """
 
 import io
-import json
 import os
 import signal
-import socket
 import subprocess
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,63 +17,31 @@ from PIL import Image
 from emid_assets.definitions import definitions
 from emid_assets.defs.jobs import STAGES
 from emid_assets_tests.conftest import REPOSITORY, Checkout
+from emid_assets_tests.web import WebUI, free_port, wait_for
 
-CHROMIUM = "/usr/bin/chromium"
-BROWSER_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-DEADLINE_S = 300
 GRAPH = definitions.resolve_asset_graph()
 GROUPS = sorted({str(GRAPH.get(key).group_name) for key in GRAPH.get_all_asset_keys()})
 ASSETS = sorted(asset for assets in STAGES.values() for asset in assets)
 
 
-def wait_for(condition: Callable[[], Any], what: str) -> Any:
-    """Ask until `condition` holds; its value."""
-    end = time.monotonic() + DEADLINE_S
-    while time.monotonic() < end:
-        if value := condition():
-            return value
-        time.sleep(0.5)
-    raise AssertionError(f"waited {DEADLINE_S} s for {what}")
+class Served(WebUI):
+    """The web UI of `make ui`, and what it says."""
 
-
-class WebUI:
-    """A running web UI."""
-
-    def __init__(self, url: str, log: Path) -> None:
-        self.url = url
+    def __init__(self, port: int, log: Path) -> None:
+        super().__init__(port)
         self.log = log
-
-    def ask(self, query: str, **variables: Any) -> Any:
-        """The data that GraphQL answers."""
-        request = urllib.request.Request(
-            f"{self.url}/graphql",
-            json.dumps({"query": query, "variables": variables}).encode(),
-            {"content-type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=60) as response:
-            answer = json.load(response)
-        assert "errors" not in answer, answer
-        return answer["data"]
-
-    def is_up(self) -> bool:
-        try:
-            return bool(self.ask("{ version }"))
-        except OSError:
-            return False
 
 
 @pytest.fixture(scope="module")
-def ui(demo: Checkout) -> Iterator[WebUI]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def ui(demo: Checkout) -> Iterator[Served]:
+    port = free_port()
     log = demo.folder / "ui.log"
     with log.open("w") as output:
         process = subprocess.Popen(
             demo.as_run(f"make ui PORT={port}"), shell=True, cwd=demo.folder, env=demo.environment,
             stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
-    web = WebUI(f"http://127.0.0.1:{port}", log)
+    web = Served(port, log)
     try:
         wait_for(lambda: process.poll() is not None or web.is_up(), "the web UI")
         assert process.poll() is None, log.read_text()
@@ -91,24 +55,17 @@ def ui(demo: Checkout) -> Iterator[WebUI]:
 
 
 @pytest.fixture
-def page(ui: WebUI) -> Iterator[Any]:
-    if not Path(CHROMIUM).exists():
-        assert not os.environ.get("CI"), f"no {CHROMIUM}: `make browser` installs it"
-        pytest.skip(f"needs {CHROMIUM}: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=BROWSER_ARGUMENTS)
-        page = browser.new_page(viewport={"width": 6400, "height": 8000})  # the whole lineage fits
-        page.set_default_timeout(60_000)
-        errors: list[str] = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        yield page
-        browser.close()
-        assert not errors
+def page(browser: Any) -> Iterator[Any]:
+    page = browser.new_page(viewport={"width": 6400, "height": 8000})  # the whole lineage fits
+    page.set_default_timeout(60_000)
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield page
+    page.close()
+    assert not errors
 
 
-def test_the_location_loads_without_error_or_warning(ui: WebUI) -> None:
+def test_the_location_loads_without_error_or_warning(ui: Served) -> None:
     data = ui.ask(
         """{ workspaceOrError { ... on Workspace { locationEntries {
             name loadStatus locationOrLoadError { __typename ... on PythonError { message } } } } } }"""
@@ -120,7 +77,7 @@ def test_the_location_loads_without_error_or_warning(ui: WebUI) -> None:
     assert not warnings
 
 
-def test_every_asset_is_there_with_group_kinds_owner_and_description(ui: WebUI) -> None:
+def test_every_asset_is_there_with_group_kinds_owner_and_description(ui: Served) -> None:
     nodes = ui.ask(
         """{ assetNodes { assetKey { path } groupName kinds description
             owners { ... on TeamAssetOwner { team } } } }"""
@@ -133,7 +90,7 @@ def test_every_asset_is_there_with_group_kinds_owner_and_description(ui: WebUI) 
         assert node["description"], node
 
 
-def test_the_demos_materializations_and_checks_are_there(ui: WebUI) -> None:
+def test_the_demos_materializations_and_checks_are_there(ui: Served) -> None:
     data = ui.ask(
         """{ assetNodeOrError(assetKey: {path: ["fused_pairs"]}) { ... on AssetNode {
             assetMaterializations(limit: 1) { metadataEntries { label } }
@@ -148,7 +105,7 @@ def test_the_demos_materializations_and_checks_are_there(ui: WebUI) -> None:
 
 
 @pytest.mark.browser
-def test_the_lineage_shows_every_asset_in_its_group(ui: WebUI, page: Any) -> None:
+def test_the_lineage_shows_every_asset_in_its_group(ui: Served, page: Any) -> None:
     page.goto(f"{ui.url}/asset-groups")
     page.get_by_text("Global asset lineage").wait_for()
     page.get_by_text("evaluation", exact=True).first.wait_for()
@@ -169,7 +126,7 @@ def picture(page: Any, name: str) -> None:
 
 
 @pytest.mark.browser
-def test_an_asset_shows_its_query_its_table_and_a_few_pairs_as_pictures(ui: WebUI, page: Any) -> None:
+def test_an_asset_shows_its_query_its_table_and_a_few_pairs_as_pictures(ui: Served, page: Any) -> None:
     page.set_viewport_size({"width": 1500, "height": 1700})
     page.goto(f"{ui.url}/assets/fused_pairs")
     page.get_by_text("Latest materialization").wait_for()
@@ -185,7 +142,7 @@ def test_an_asset_shows_its_query_its_table_and_a_few_pairs_as_pictures(ui: WebU
 
 
 @pytest.mark.browser
-def test_numbers_of_an_asset_are_plotted_over_its_partitions(ui: WebUI, page: Any) -> None:
+def test_numbers_of_an_asset_are_plotted_over_its_partitions(ui: Served, page: Any) -> None:
     page.set_viewport_size({"width": 1500, "height": 1300})
     page.goto(f"{ui.url}/assets/fused_pairs")
     page.get_by_text("Latest materialization").wait_for()
@@ -196,7 +153,7 @@ def test_numbers_of_an_asset_are_plotted_over_its_partitions(ui: WebUI, page: An
 
 
 @pytest.mark.browser
-def test_the_checks_of_an_asset_are_listed_with_their_results(ui: WebUI, page: Any) -> None:
+def test_the_checks_of_an_asset_are_listed_with_their_results(ui: Served, page: Any) -> None:
     page.goto(f"{ui.url}/assets/fused_pairs?view=checks")
     for check in ("m_pairs_each", "images_exist", "schema"):
         page.get_by_text(check, exact=True).first.wait_for()
@@ -204,7 +161,7 @@ def test_the_checks_of_an_asset_are_listed_with_their_results(ui: WebUI, page: A
 
 
 @pytest.mark.browser
-def test_a_backfill_of_all_music_partitions_succeeds(ui: WebUI, page: Any) -> None:
+def test_a_backfill_of_all_music_partitions_succeeds(ui: Served, page: Any) -> None:
     page.set_viewport_size({"width": 1500, "height": 1000})
     page.goto(f"{ui.url}/assets/music_clips?view=partitions")
     page.get_by_text("triumphant", exact=True).first.wait_for()
@@ -227,7 +184,7 @@ def test_a_backfill_of_all_music_partitions_succeeds(ui: WebUI, page: Any) -> No
 
 
 @pytest.mark.browser
-def test_a_click_materializes_one_partition(ui: WebUI, page: Any) -> None:
+def test_a_click_materializes_one_partition(ui: Served, page: Any) -> None:
     latest = """{ runsOrError(limit: 1) { ... on Runs { results { runId status tags { key value } } } } }"""
     before = ui.ask(latest)["runsOrError"]["results"][0]["runId"]
     page.goto(f"{ui.url}/assets/music_embeddings?view=partitions&partition=sad")
@@ -245,7 +202,7 @@ def test_a_click_materializes_one_partition(ui: WebUI, page: Any) -> None:
     page.get_by_text("Success").first.wait_for()
 
 
-def test_nothing_of_it_listens_beyond_this_machine(ui: WebUI) -> None:
+def test_nothing_of_it_listens_beyond_this_machine(ui: Served) -> None:
     """Webserver, daemon and code server are one session; what each listens on stands in /proc."""
     if not Path("/proc/net/tcp").exists():
         pytest.skip("needs /proc")

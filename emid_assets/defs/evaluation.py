@@ -31,13 +31,14 @@ PUBLIC_TASKS = "public_tasks"
         "music_clips", "images", "music_embeddings", "expanded_clips", "image_embeddings",
         "similarity_matrix", "va_distances", "fused_pairs", "trained_adapter", "adapted_embeddings",
     ),
+    # Read as a whole: what failed while it was embedded stands in partitions of its own.
+    deps=["rejected_media"],
     checks={"every_clip_paired": "Every usable clip has pairs in the report."},
 )  # fmt: skip
 def evaluation_report(
     settings: SettingsResource,
     music_clips: pl.DataFrame,
     images: pl.DataFrame,
-    rejected_media: pl.DataFrame,
     music_embeddings: pl.DataFrame,
     expanded_clips: pl.DataFrame,
     image_embeddings: pl.DataFrame,
@@ -67,7 +68,6 @@ def evaluation_report(
     music = music_alignment(music_clips, settings.va_alignment)
     image = image_alignment(images, settings.va_alignment)
     image_va = on_plane(images, "image_id", image)
-    # With what failed while it was embedded, which stands in partitions of its own.
     rejected_media = Lake(settings.lake_folder).read("rejected_media")
     rejected_clips = rejected_media.filter(pl.col("kind") == "music").select(clip_id="item_id")
     clips = all_clips(music_clips, expanded_clips).join(rejected_clips, on="clip_id", how="anti")

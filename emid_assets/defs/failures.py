@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dagster import DagsterEvent
 from dagster_shared.error import SerializableErrorInfo
 
-LONGEST_MESSAGE = 500
+from emid_assets import alerts
 
 
 def first_error(events: Iterable[DagsterEvent]) -> SerializableErrorInfo:
@@ -35,5 +35,4 @@ def message_of(error: SerializableErrorInfo) -> str:
 
 def one_line(error: SerializableErrorInfo) -> str:
     """The message in one line of bounded length."""
-    line = " ".join(message_of(error).split())
-    return line if len(line) <= LONGEST_MESSAGE else line[: LONGEST_MESSAGE - 1] + "…"
+    return alerts.one_line(message_of(error))

@@ -5,10 +5,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import filelock
@@ -20,8 +18,8 @@ from emid_assets.instance import SHIPPED_INSTANCE
 from emid_assets_tests.conftest import REPOSITORY, clean_environment
 from emid_assets_tests.defs.tiny_media import write_media
 from emid_assets_tests.test_alerts import TOKEN, Webhook
+from emid_assets_tests.web import wait_for
 
-DEADLINE_S = 120
 BUILD = """
 from dagster import DagsterInstance
 from emid_assets.definitions import build_definitions
@@ -31,16 +29,6 @@ with DagsterInstance.get() as instance:
     job = build_definitions().resolve_job_def("inventory")
     job.execute_in_process(instance=instance, tags={PROCESS_TAG: name_of_this_process()})
 """
-
-
-def wait_for(condition: Callable[[], Any], what: str) -> Any:
-    """Ask until `condition` holds; its value."""
-    end = time.monotonic() + DEADLINE_S
-    while time.monotonic() < end:
-        if value := condition():
-            return value
-        time.sleep(0.2)
-    raise AssertionError(f"waited {DEADLINE_S} s for {what}")
 
 
 @pytest.fixture

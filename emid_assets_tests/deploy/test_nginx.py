@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from emid_assets_tests.web import free_port
+
 SHIPPED = Path(__file__).parents[2] / "deploy" / "nginx" / "emid-assets.conf"
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 PASSWORD = "open sesame"
@@ -81,12 +83,6 @@ class Front:
             return answer.status, {name.lower(): value for name, value in answer.getheaders()}, body.decode()
         finally:
             connection.close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

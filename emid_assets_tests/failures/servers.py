@@ -1,25 +1,19 @@
 """The real web UI, its daemon and its code server, to launch runs on and to kill parts of."""
 
 import contextlib
-import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 
 from emid_assets.instance import environment_of, prepare_instance
 from emid_assets_tests.conftest import REPOSITORY, clean_environment
 from emid_assets_tests.failures.tiny import Pipeline
-
-DEADLINE_S = 180
+from emid_assets_tests.web import WebUI, free_port, wait_for
 
 LAUNCH = """mutation($job: String!, $tags: [ExecutionTag!]!) {
   launchRun(executionParams: {
@@ -27,22 +21,6 @@ LAUNCH = """mutation($job: String!, $tags: [ExecutionTag!]!) {
     runConfigData: "{}", executionMetadata: {tags: $tags}
   }) { __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
        ... on RunConfigValidationInvalid { errors { message } } } }"""
-
-
-def wait_for(condition: Callable[[], Any], what: str) -> Any:
-    """Ask until `condition` holds; its value."""
-    end = time.monotonic() + DEADLINE_S
-    while time.monotonic() < end:
-        if value := condition():
-            return value
-        time.sleep(0.2)
-    raise AssertionError(f"waited {DEADLINE_S} s for {what}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def ui_command(port: int) -> list[str]:
@@ -56,30 +34,13 @@ def environment(pipeline: Pipeline) -> dict[str, str]:
     return clean_environment() | environment_of(pipeline.settings, home) | paths
 
 
-class Servers:
+class Servers(WebUI):
     """A running `dagster dev`: a webserver, a daemon and a code server below one process."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+        super().__init__(port)
         self.process = process
-        self.url = f"http://127.0.0.1:{port}"
         self.log = log
-
-    def ask(self, query: str, **variables: Any) -> Any:
-        request = urllib.request.Request(
-            f"{self.url}/graphql",
-            json.dumps({"query": query, "variables": variables}).encode(),
-            {"content-type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=60) as response:
-            answer = json.load(response)
-        assert "errors" not in answer, answer
-        return answer["data"]
-
-    def is_up(self) -> bool:
-        try:
-            return bool(self.ask("{ version }"))
-        except OSError:
-            return False
 
     def launch(self, job: str, partition: str | None = None) -> str:
         """Launch a run; its id."""

@@ -13,14 +13,13 @@ from emid_assets_tests.conftest import REPOSITORY
 from emid_assets_tests.failures.servers import (
     Servers,
     environment,
-    free_port,
     process_of,
     serving,
     status,
     ui_command,
-    wait_for,
 )
 from emid_assets_tests.failures.tiny import Pipeline
+from emid_assets_tests.web import free_port, wait_for
 
 
 def test_what_a_killed_server_leaves_is_whole_and_the_next_start_goes_on(

@@ -23,13 +23,12 @@ from dagster import DagsterRunStatus, RunsFilter
 from emid_assets.defs.health import UNDER_WAY
 from emid_assets_tests.failures.servers import (
     Servers,
-    free_port,
     process_of,
     resident_mb,
     serving,
-    wait_for,
 )
 from emid_assets_tests.failures.tiny import IMAGES, MUSIC, Pipeline
+from emid_assets_tests.web import free_port, wait_for
 
 pytestmark = pytest.mark.heavy
 

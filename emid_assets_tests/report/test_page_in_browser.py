@@ -11,9 +11,7 @@ from emid_assets.report.page import render_page
 from emid_assets_tests.report.conftest import M, clips_of
 
 pytestmark = pytest.mark.browser
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra `dev`")
 
-CHROMIUM = Path("/usr/bin/chromium")
 CLIPS = 8
 
 DECODE = """async (player) => {
@@ -34,19 +32,6 @@ def report(make_inputs: Callable[..., dict[str, Any]], sample_media: Path, tmp_p
     file = tmp_path_factory.mktemp("a folder") / "report #1 & more.html"
     file.write_text(render_page(**inputs), encoding="utf-8", newline="\n")
     return file.as_uri()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if not CHROMIUM.exists():
-        pytest.skip(f"needs Chromium at {CHROMIUM}: install Debian's package chromium")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=str(CHROMIUM),
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"],
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

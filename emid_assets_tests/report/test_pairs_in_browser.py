@@ -2,7 +2,6 @@
 
 import itertools
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +19,9 @@ from emid_assets_tests.report.conftest import clips_of, images_of
 from emid_assets_tests.study.conftest import rows
 
 pytestmark = pytest.mark.browser
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra `dev`")
 
-CHROMIUM = Path("/usr/bin/chromium")
 MANY = 10_000
 SYSTEMS = ("semantic", "fused", "adapter")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if not CHROMIUM.exists():
-        pytest.skip(f"needs Chromium at {CHROMIUM}: install Debian's package chromium")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=str(CHROMIUM),
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"],
-        )
-        yield browser
-        browser.close()
 
 
 def choices(clips: list[str], images: list[str], seed: int = 0) -> pl.DataFrame:

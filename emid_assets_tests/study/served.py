@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -12,17 +11,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from emid_assets_tests.conftest import clean_environment
+from emid_assets_tests.web import free_port
 
 if TYPE_CHECKING:
     from emid_assets_tests.study.conftest import Study
 
 DEADLINE_S = 120
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

@@ -21,10 +21,7 @@ from emid_assets_tests.study.served import Server
 from emid_assets_tests.study.test_server import PREFERENCE, wilson
 
 pytestmark = pytest.mark.browser
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra `dev`")
 
-CHROMIUM = Path("/usr/bin/chromium")
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 PHONE = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
 STEPS = 2 + TRIALS + 3
 NEAREST = """async (images, colour) => {
@@ -42,16 +39,6 @@ NEAREST = """async (images, colour) => {
 }"""
 SEEN_AS = {**COLOURS, "random": (85, 85, 85)}
 """What participants go by: they see colours, not conditions."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if not CHROMIUM.exists():
-        pytest.skip(f"needs Chromium at {CHROMIUM}: install Debian's package chromium")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
