@@ -28,7 +28,8 @@ STYLES = {"failed": "bold red", "damaged": "bold red", "overdue": "yellow", "mis
 def status_command(as_json: bool, **options: Any) -> None:
     """What is broken, stale or overdue now; exit code 1 where the pipeline is unhealthy."""
     settings = settings_from(options)
-    if not (settings.lake_folder / "tables").is_dir():
+    # A first build that failed left no table, but the record of its runs.
+    if not any((settings.lake_folder / part).is_dir() for part in ("tables", "dagster")):
         raise click.ClickException(f"nothing is built in {settings.lake_folder}: `emid build` builds it")
     try:
         os.environ.update(environment_of(settings, prepare_instance(settings)))

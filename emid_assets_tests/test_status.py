@@ -57,6 +57,20 @@ def test_a_lake_that_is_not_built_is_told_in_one_line(demo: Checkout, tmp_path: 
     assert printed.stderr.strip() == f"Error: nothing is built in {tmp_path}: `emid build` builds it"
 
 
+def test_a_first_build_that_failed_is_told_with_its_reason(demo: Checkout, tmp_path: Path) -> None:
+    (tmp_path / "media").mkdir()
+    options = f"--media {tmp_path}/media --lake {tmp_path}/lake"
+    build = subprocess.run(
+        demo.as_run(f".venv/bin/emid build {options}"), shell=True, cwd=demo.folder, env=demo.environment,
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert build.returncode == 1
+    told = json.loads(status(demo, f"{options} --json").stdout)
+    assert told["healthy"] is False
+    assert told["broken"][0]["asset"] == "media_inventory"
+    assert "holds neither music/ nor images/" in told["broken"][0]["message"]
+
+
 def test_the_page_stands_beside_the_report_and_asks_nothing_of_the_network(demo: Checkout) -> None:
     page = (demo.demo_lake / "health.html").read_text(encoding="utf-8")
     assert "What is broken now" in page
