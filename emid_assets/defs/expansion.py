@@ -4,8 +4,6 @@ Which windows join is chosen from all partitions together, since one threshold h
 Their cosines are stored, so the choice costs nothing and every partition comes to the same one.
 """
 
-from collections import Counter
-
 import dagster as dg
 import polars as pl
 
@@ -28,6 +26,8 @@ from emid_assets.store.data_version import frame_digest
 from emid_assets.store.duckdb_store import Lake
 
 ALL_WINDOWS = dg.AssetDep("expansion_windows", partition_mapping=dg.AllPartitionMapping())
+NAMED = 20
+"""Windows that are named for each reason why they cannot be used."""
 
 
 @table_asset(
@@ -55,9 +55,15 @@ def expansion_windows(
     items = media_items(settings.media_folder, windows, "clip_id")
     embedded = embed_partition(context, settings, encoder, "music", items, "encoded windows")
     frame = with_nearest_source(windows, embedded.frame, music_clips, music_embeddings)
-    reasons = Counter([*embedded.rejected["reason"], *(reason for _, reason in unreadable)])
-    for reason, count in reasons.items():
-        context.log.warning(f"{count} windows of recordings cannot be used: {reason}")
+    unusable: dict[str, list[str]] = {}
+    for window, reason in (*embedded.rejected.select("item_id", "reason").iter_rows(), *unreadable):
+        unusable.setdefault(reason, []).append(window)
+    why_unusable = [
+        f"{reason} ({len(those)}: {', '.join(those[:NAMED])}{', …' if len(those) > NAMED else ''})"
+        for reason, those in unusable.items()
+    ]
+    for why in why_unusable:
+        context.log.warning(f"windows that do not join the expansion: {why}")
     not_finite, not_unit = embedding_failures(frame, "clip_id")
     return dg.MaterializeResult(
         value=frame,
@@ -67,8 +73,8 @@ def expansion_windows(
             "recordings": windows["file"].n_unique(),
             "encoded": embedded.encoded,
             "reused": embedded.reused,
-            "unusable": sum(reasons.values()),
-            "why_unusable": "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common()),
+            "unusable": sum(map(len, unusable.values())),
+            "why_unusable": "; ".join(why_unusable),
             "fingerprint": encoder.fingerprint,
             "encoder_licence": encoder.licence,
         },

@@ -7,24 +7,18 @@ and style are in `health.html.j2` beside this file.
 from pathlib import Path
 
 import polars as pl
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from emid_assets.health import Health, assets_at_a_glance, iso_time, readable_bytes
 from emid_assets.report import figures
+from emid_assets.report.self_contained import templates
 
 MOST_SHIFTS = 20
 
 
 def health_page(health: Health) -> str:
     """The page as HTML, to be written as UTF-8."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates(Path(__file__).parent)
     environment.filters["bytes"] = readable_bytes
     times = builds_of_assets(health.times)
     figure = None

@@ -6,8 +6,6 @@ lines of script are in `page.html.j2` beside this file. Nothing on the page asks
 anything, and equal inputs give equal bytes.
 """
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -29,6 +26,7 @@ from emid_assets.release.published_pairs import Agreement
 from emid_assets.report import figures, study, tables
 from emid_assets.report.gallery import Copy, attributions, player, thumbnail
 from emid_assets.report.predicted import predicted_section, predicted_warning
+from emid_assets.report.self_contained import digest, templates
 from emid_assets.store.schemas import IMAGE_EMOTION_HEAD
 
 _OWN_SECTIONS = (
@@ -190,22 +188,15 @@ def render_page(
     )
     shown_images = {image.image_id for card in cards for image in card.images}
 
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates(Path(__file__).parent)
     environment.filters["svg"] = _svg
     environment.filters |= study.FILTERS
     environment.filters["compact"] = lambda value: f"{value:.3f}" if value >= 0.01 else f"{value:.3g}"
     script = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     return environment.get_template("page.html.j2").render(
         theme=figures.THEME,
         script=Markup(script),
-        script_digest=digest,
+        script_digest=digest(script),
         alpha=alpha,
         m=m,
         pairs_page=pairs_page,

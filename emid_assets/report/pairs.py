@@ -5,9 +5,6 @@ thousands of clips. It holds every clip as data, and the script in `pairs.js` bu
 are in view. Small sets have their media inside, larger ones read them from the media folder.
 """
 
-import base64
-import hashlib
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -16,13 +13,13 @@ from typing import Any
 from urllib.parse import quote
 
 import polars as pl
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from emid_assets.adapters.choices import ADAPTER, FUSED, SEMANTIC
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTIONS
 from emid_assets.report import figures
 from emid_assets.report.gallery import PLAYER_SECONDS, Copy, attributions, player, thumbnail
+from emid_assets.report.self_contained import data_for_script, digest, templates
 
 SHOWN = 3
 """Images of a clip and system, at most."""
@@ -125,18 +122,19 @@ def _picks(shown: pl.DataFrame, clip_ids: list[str], image_ids: list[str]) -> li
 
 def _html(data: Mapping[str, Any], clips: pl.DataFrame, **shown: Any) -> str:
     here = Path(__file__).parent
-    environment = Environment(
-        loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
     script = (here / "pairs.js").read_text(encoding="utf-8")
     counts = dict(clips.group_by("emotion").len().iter_rows())
-    return environment.get_template("pairs.html.j2").render(
-        theme=figures.THEME,
-        script=Markup(script),
-        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
-        data=Markup(json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")),
-        emotions=[(emotion, counts[emotion.key]) for emotion in MUSIC_EMOTIONS if emotion.key in counts],
-        tags=IMAGE_EMOTION_KEYS,
-        n_clips=clips.height,
-        **shown,
+    return (
+        templates(here)
+        .get_template("pairs.html.j2")
+        .render(
+            theme=figures.THEME,
+            script=Markup(script),
+            script_digest=digest(script),
+            data=data_for_script(data),
+            emotions=[(emotion, counts[emotion.key]) for emotion in MUSIC_EMOTIONS if emotion.key in counts],
+            tags=IMAGE_EMOTION_KEYS,
+            n_clips=clips.height,
+            **shown,
+        )
     )

@@ -7,7 +7,6 @@ and `study.js` beside this file, the words are `texts.csv`.
 
 import base64
 import hashlib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,10 +14,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import polars as pl
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from emid_assets.report.gallery import Copy, attributions, picture, player
+from emid_assets.report.self_contained import data_for_script, digest, templates
 from emid_assets.store.files import put_in_place
 from emid_assets.study.design import Design, StudyError
 from emid_assets.study.texts import load_texts
@@ -154,21 +153,17 @@ def _data_uri(file: Path) -> str:
 
 
 def _html(study: Mapping[str, object]) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
     style = (_HERE / "study.css").read_text(encoding="utf-8")
     script = (_HERE / "study.js").read_text(encoding="utf-8")
-    data = json.dumps(study, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    return environment.get_template("study.html.j2").render(
-        texts=load_texts(),
-        style=Markup(style),
-        style_digest=_digest(style),
-        script=Markup(script),
-        script_digest=_digest(script),
-        study=Markup(data),
+    return (
+        templates(_HERE)
+        .get_template("study.html.j2")
+        .render(
+            texts=load_texts(),
+            style=Markup(style),
+            style_digest=digest(style),
+            script=Markup(script),
+            script_digest=digest(script),
+            study=data_for_script(study),
+        )
     )
-
-
-def _digest(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")

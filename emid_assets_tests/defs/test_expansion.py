@@ -145,3 +145,16 @@ def test_other_hops_encode_only_the_windows_that_are_new(built: Lake, media: Pat
     assert set(before["content_hash"]) < set(after["content_hash"])
     assert sum(metadata(built, "expansion_windows", "reused")) == before.height
     assert sum(metadata(built, "expansion_windows", "encoded")) == after.height - before.height
+
+
+def test_windows_that_cannot_be_encoded_are_named_with_their_reason(tmp_path: Path) -> None:
+    media, lake = tmp_path / "media", Lake(tmp_path / "lake")
+    for name in ("music", "images"):
+        (media / name).mkdir(parents=True)
+    tone = np.sin(2 * np.pi * 220 * np.arange(15 * RATE) / RATE)
+    soundfile.write(media / "music" / "fades.wav", np.where(np.arange(15 * RATE) < 10 * RATE, tone, 0), RATE)
+    (media / "music.csv").write_text("file,clip_id,genre,start_s,duration_s\nfades.wav,a tone,K,0,5\n")
+    build(lake, media)
+    assert metadata(lake, "expansion_windows", "unusable") == [0, 1, 0]
+    (told,) = filter(None, metadata(lake, "expansion_windows", "why_unusable"))
+    assert told == "silent audio: no sample above 0.0001 of full scale (1: fades.wav#t=10.0+5.0)"
