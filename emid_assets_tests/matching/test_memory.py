@@ -40,7 +40,7 @@ def test_groups_of_rows_within_a_memory_give_the_ids_of_all_rows_at_once(tmp_pat
     rng = np.random.default_rng(1)
     X, Y = unit_rows(rng, 90, 16, 20.0), unit_rows(rng, 1000, 16)
     np.save(tmp_path / "X.npy", X)
-    memory = 17.04 + 2 * 0.05
+    memory = 4.26 + 2 * 0.05
     rows, columns = fit_memory(memory, 16, 20, threads=1)
     assert rows < 90
     assert columns < 1000
@@ -61,8 +61,8 @@ def test_many_threads_do_not_take_the_memory_from_the_rows(tmp_path: Path) -> No
 
 
 def test_a_memory_that_holds_no_tile_and_a_file_of_another_type_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(MatchingError, match="10 MB is too little"):
-        fit_memory(10, 1024, 50, threads=1)
+    with pytest.raises(MatchingError, match="8 MB is too little"):
+        fit_memory(8, 1024, 50, threads=1)
     np.save(tmp_path / "Y.npy", np.ones((3, 2)))
     with pytest.raises(MatchingError, match=r"Y.npy holds float64 of shape \(3, 2\)"):
         FileParts(tmp_path / "Y.npy", 10)
