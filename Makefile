@@ -10,7 +10,7 @@ PORT ?= 3000
 PYTHON311 ?= python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser services demo test lint audit ui acceptance bench-peers clean
+.PHONY: help install browser services demo test lint audit ui cluster-up cluster-down acceptance bench-peers clean
 
 help:  ## Show the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -36,6 +36,12 @@ demo: install  ## Build the whole graph on the sample media
 
 ui: install  ## Start the web UI and daemon; MEDIA=DIR for your own media, PORT=N for another port
 	$(BIN)/emid ui --port $(PORT) $(if $(MEDIA),--media "$(MEDIA)")
+
+cluster-up: install services  ## Start Ray and PostgreSQL of this machine's own, to try the profile ray
+	$(BIN)/python deploy/ray/cluster.py up
+
+cluster-down:  ## Stop them
+	$(BIN)/python deploy/ray/cluster.py down
 
 browser:  ## Install Chromium for the browser tests, where apt-get may
 	@command -v chromium >/dev/null || { \

@@ -1,9 +1,10 @@
 """`emid build`: the whole graph in one process, stage by stage, on the instance that the web UI shows."""
 
+import functools
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from emid_assets.defs.health import PROCESS_TAG, end_dead_runs
 from emid_assets.defs.jobs import stages
 from emid_assets.defs.release import RELEASE_FOLDER
 from emid_assets.encoders.base import EncoderUnavailableError, encoder_of
+from emid_assets.launched import ClusterError, Ended, end_left_runs, launched_runs
 from emid_assets.media.predictions import with_predictions
 from emid_assets.processes import name_of_this_process
-from emid_assets.settings import load_settings
+from emid_assets.settings import load_operations, load_settings
 from emid_assets.store.duckdb_store import Lake, LakeError
 
 
@@ -48,6 +50,8 @@ def run_build(options: Mapping[str, Any]) -> dict[str, str]:
     """
     try:
         return _run_stages(options)
+    except ClusterError as error:
+        raise BuildFailedError(str(error)) from error
     except (OperationalError, OSError, LakeError) as error:
         # Not from inside an asset: Dagster's own records, or the summary. A full disk ends here.
         why = " ".join(str(error.orig if isinstance(error, OperationalError) else error).split())
@@ -75,30 +79,30 @@ def _run_stages(options: Mapping[str, Any]) -> dict[str, str]:
         raise BuildFailedError(str(error)) from error
     definitions = build_definitions(**options)
     loggers = {"console": _terminal_logger(progress)}
-    # A job uses a logger of its own only where the run's configuration names it.
-    run_config = {"loggers": {"console": {}}, "resources": {"settings": {"config": given}}}
+    on_ray = load_operations().profile == "ray"
+    run_config: dict[str, Any] = {"resources": {"settings": {"config": given}}}
+    if not on_ray:  # a job uses a logger of its own only where the run's configuration names it
+        run_config["loggers"] = {"console": {}}
     with DagsterInstance.get() as instance, progress:
         end_dead_runs(instance)  # a killed build's place in a pool would keep this one waiting
+        if on_ray:
+            _require_ray(instance)
+            end_left_runs(instance)
         for stage in stages(settings.image_shards):
-            job = definitions.resolve_job_def(stage).with_logger_defs(loggers)
+            job = definitions.resolve_job_def(stage)
             keys = partitions_of(job)
             bar = progress.add_task("", total=len(keys), stage=stage)
             start = time.monotonic()
             failures: dict[str, list[str]] = {}  # message -> partitions
-            for key in keys:
-                progress.update(bar, description=key or "")
-                result = job.execute_in_process(
-                    instance=instance,
-                    partition_key=key,
-                    run_config=run_config,
-                    tags={PROCESS_TAG: name_of_this_process()},
-                    raise_on_error=False,
-                )
+            runs: Iterator[Ended]
+            if on_ray:
+                runs = launched_runs(instance, job, keys, run_config, console.print)
+            else:
+                show = functools.partial(progress.update, bar)
+                runs = _runs_here(instance, job.with_logger_defs(loggers), keys, run_config, show)
+            for key, failure in runs:
                 progress.advance(bar)
-                if not result.success:
-                    failure = first_error(result.all_events)
-                    if _is_interrupt(failure):
-                        raise BuildStoppedError(f"stopped in {stage} {key or ''}".rstrip())
+                if failure is not None:
                     failures.setdefault(message_of(failure), []).append(key or "all")
             progress.update(bar, description="failed" if failures else "")
             if not console.is_terminal:
@@ -129,6 +133,39 @@ def _run_stages(options: Mapping[str, Any]) -> dict[str, str]:
         "report": str(settings.lake_folder / "report.html"),
         **({"study": f"{page}  (for participants)"} if page.exists() else {}),
     }
+
+
+def _runs_here(
+    instance: DagsterInstance,
+    job: dg.JobDefinition,
+    keys: Sequence[str | None],
+    run_config: Mapping[str, Any],
+    show: Callable[..., None],
+) -> Iterator[Ended]:
+    """Run each partition in this process, one after the other: the partition, and its error or None."""
+    for key in keys:
+        show(description=key or "")
+        result = job.execute_in_process(
+            instance=instance,
+            partition_key=key,
+            run_config=run_config,
+            tags={PROCESS_TAG: name_of_this_process()},
+            raise_on_error=False,
+        )
+        failure = None if result.success else first_error(result.all_events)
+        if failure is not None and _is_interrupt(failure):
+            raise BuildStoppedError(f"stopped in {job.name} {key or ''}".rstrip())
+        yield key, failure
+
+
+def _require_ray(instance: DagsterInstance) -> None:
+    launcher = type(instance.run_launcher).__name__
+    if launcher != "RayRunLauncher":
+        raise BuildFailedError(
+            f"the profile ray needs a dagster.yaml with dagster-ray's RayRunLauncher, and the one in "
+            f"{os.environ.get('DAGSTER_HOME')} has {launcher}: copy deploy/ray/dagster.yaml there, or unset "
+            "DAGSTER_HOME"
+        )
 
 
 def partitions_of(job: dg.JobDefinition) -> Sequence[str | None]:

@@ -17,9 +17,9 @@ from emid_assets.cli_settings import settings_from, settings_options
 from emid_assets.cli_status import status_command
 from emid_assets.cli_study import study
 from emid_assets.cli_tune import tune_command
-from emid_assets.instance import environment_of, prepare_instance
+from emid_assets.instance import environment_of, prepare_instance, what_ray_lacks
 from emid_assets.processes import daemons_of
-from emid_assets.settings import Settings
+from emid_assets.settings import Settings, load_operations
 from emid_assets.signals import hear_signals
 from emid_assets.store.duckdb_store import Lake, LakeError
 
@@ -37,21 +37,34 @@ def main() -> None:
     os.umask(os.umask(0o022) | 0o022)
 
 
-def _instance_of(settings: Settings) -> Path:
+def _instance_of(settings: Settings, profile: str | None) -> Path:
     """Dagster's folder for these settings, with an error of one line where the lake cannot be."""
+    if profile is not None:
+        os.environ["EMID_PROFILE"] = profile  # for this process and all that it starts
     try:
         Lake(settings.lake_folder)
-        return prepare_instance(settings)
+        home = prepare_instance(settings)
     except (LakeError, OSError) as error:
         raise click.ClickException(f"lake = {str(settings.lake_folder)!r}: {error}") from None
+    if load_operations().profile == "ray" and (lack := what_ray_lacks(home)):
+        raise click.ClickException(lack)
+    return home
+
+
+profile_option = click.option(
+    "--profile",
+    type=click.Choice(["local", "ray"]),
+    help="Where runs are executed: here, or on a Ray cluster (docs/cluster.md). [EMID_PROFILE]",
+)
 
 
 @main.command()
+@profile_option
 @settings_options
-def build(**options: Any) -> None:
+def build(profile: str | None, **options: Any) -> None:
     """Build the whole graph, stage by stage: media, embeddings, pairs, adapter, report."""
     settings = settings_from(options)
-    home = _instance_of(settings)
+    home = _instance_of(settings, profile)
     os.environ.update(environment_of(settings, home))
     from emid_assets.build import BuildFailedError, BuildStoppedError, run_build
 
@@ -85,11 +98,12 @@ def build(**options: Any) -> None:
 @click.option(
     "--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Port to listen on."
 )
+@profile_option
 @settings_options
-def ui(host: str, port: int, **options: Any) -> None:
+def ui(host: str, port: int, profile: str | None, **options: Any) -> None:
     """Start Dagster's web UI and daemon on a build's instance."""
     settings = settings_from(options)
-    home = _instance_of(settings)
+    home = _instance_of(settings, profile)
     if running := daemons_of(home):
         raise click.ClickException(
             f"a daemon (process {running[0]}) already serves the instance in {home}: two would launch runs "

@@ -85,14 +85,14 @@ def build_definitions(**overrides: Any) -> dg.Definitions:
         asset.map_asset_specs(with_policies) for asset in loaded if isinstance(asset, dg.AssetsDefinition)
     ]
     resource = settings_resource(settings)
-    rebuild = rebuild_job(lambda: definitions)
+    rebuild = rebuild_job(lambda: definitions, operations)
     definitions = dg.Definitions(
         assets=assets,
-        jobs=[*jobs(settings.image_shards), rebuild],
+        jobs=[*jobs(settings, operations), rebuild],
         schedules=[nightly_rebuild(rebuild, operations), health.health_schedule],
         sensors=[
             media_folder,
-            changed_data(),
+            changed_data(operations),
             alert_on_failure,
             study.answers_arrived,
             health.dead_runs_sensor,

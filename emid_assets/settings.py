@@ -64,6 +64,12 @@ class Settings(BaseModel):
         le=256,
         description="Processes that read and prepare media; 0 works in the run itself.",
     )
+    embedding_actors: int = Field(
+        default=0,
+        ge=0,
+        le=10_000,
+        description="Ray actors that share the encoding of one partition; 0 encodes in the run itself.",
+    )
     expansion_window_s: float = Field(
         default=5.0, ge=0.5, le=600.0, description="Seconds of an expanded clip, cut from a recording."
     )
@@ -205,12 +211,22 @@ class Settings(BaseModel):
 
 
 class Operations(BaseModel):
-    """When the pipeline rebuilds by itself, and whom it tells of a failed run.
+    """Where runs are executed, when the pipeline rebuilds by itself, and whom it tells of a failed run.
 
     Read from `EMID_*` variables alone, where the definitions load: no run's configuration and no
     command line holds them, since some are secrets.
     """
 
+    profile: Literal["local", "ray"] = Field(
+        default="local",
+        description="Where runs are executed: on this machine, or on a Ray cluster (docs/cluster.md).",
+    )
+    run_gpus: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=1024.0,
+        description="GPUs that each run of embed_music, embed_images and train_adapter asks Ray for.",
+    )
     rebuild_cron: str = Field(
         default="0 3 * * *",
         pattern=r"^\s*\S+(\s+\S+){4}\s*$",
@@ -260,6 +276,8 @@ class Operations(BaseModel):
 
 
 WANTED_OF_OPERATIONS = {
+    "profile": "local or ray",
+    "run_gpus": "a number, such as 1 or 0.5",
     "rebuild_cron": "five fields, such as 0 3 * * *",
     "rebuild_time_zone": "a name of the time zone database, such as Europe/Berlin",
     "alert_webhook": "http://… or https://…",

@@ -16,6 +16,7 @@ from dagster._core.execution.backfill import (
     PartitionBackfill,
 )
 
+from emid_assets.defs.jobs import device_tags
 from emid_assets.defs.resources import SettingsResource
 from emid_assets.media.errors import MediaFolderError
 from emid_assets.media.watch import Watch, in_words, judge, look_at
@@ -74,7 +75,7 @@ def media_folder(
     return dg.SensorResult(run_requests=[request])
 
 
-def changed_data() -> dg.AutomationConditionSensorDefinition:
+def changed_data(operations: Operations) -> dg.AutomationConditionSensorDefinition:
     """The sensor that asks the conditions, in the code server, since one of them is our own."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)
@@ -84,13 +85,13 @@ def changed_data() -> dg.AutomationConditionSensorDefinition:
             use_user_code_server=True,
             emit_backfills=False,
             minimum_interval_seconds=LOOK_EVERY_S,
-            run_tags=NO_RUN_RETRY,
+            run_tags={**NO_RUN_RETRY, **device_tags(operations)},  # any of its runs may embed
             description="Builds what is missing and what was made from data that has changed since, stage by "
             "stage, and tries a failed partition once more.",
         )
 
 
-def rebuild_job(definitions: Callable[[], dg.Definitions]) -> dg.JobDefinition:
+def rebuild_job(definitions: Callable[[], dg.Definitions], operations: Operations) -> dg.JobDefinition:
     """A job that asks for everything in `definitions` to be built again: a backfill of all partitions."""
 
     @dg.op(name="request_backfill", description="Asks for a backfill of all assets, unless one is under way.")
@@ -103,7 +104,7 @@ def rebuild_job(definitions: Callable[[], dg.Definitions]) -> dg.JobDefinition:
         backfill = PartitionBackfill.from_asset_graph_subset(
             backfill_id=uuid.uuid4().hex[:8],
             backfill_timestamp=time.time(),
-            tags={REBUILD_TAG: context.run_id},
+            tags={REBUILD_TAG: context.run_id, **device_tags(operations)},
             dynamic_partitions_store=context.instance,
             asset_graph_subset=AssetGraphSubset.all(graph),
             title="Rebuild",

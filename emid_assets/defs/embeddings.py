@@ -4,6 +4,7 @@ Incremental by content: a row whose content hash and encoder fingerprint are unc
 only new content is encoded.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -19,6 +20,7 @@ from emid_assets.defs.resources import SettingsResource
 from emid_assets.encoders.base import Encoder, MediaItem, encoder_of
 from emid_assets.media.errors import MediaError
 from emid_assets.media.folder import path_within
+from emid_assets.settings import load_operations
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.duckdb_store import Lake
 
@@ -92,6 +94,20 @@ def embed_partition(
     """Embed the items of this partition; rows that its stored version has are kept."""
     from emid_assets.encoders.embed import embed
 
+    encode = None
+    if settings.embedding_actors:
+        from emid_assets.encoders.ray_actors import on_actors
+
+        names = (settings.encoder, settings.device, settings.precision, settings.imagebind_checkpoint)
+        encode = on_actors(
+            partial(encoder_of, *names),
+            encoder.fingerprint,
+            kind,
+            actors=settings.embedding_actors,
+            gpus=load_operations().run_gpus,
+            batch_size=settings.batch_size,
+            workers=settings.workers,
+        )
     table, partition = context.asset_key.path[-1], context.partition_key
     lake = Lake(settings.lake_folder)
     version = previous_version(lake, table, partition)
@@ -106,6 +122,7 @@ def embed_partition(
         workers=settings.workers,
         on_progress=lambda progress: on_progress(progress.done, progress.total),
         journal=lake.root / "journal" / table / partition,
+        encode=encode,
     )
 
 

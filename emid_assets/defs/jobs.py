@@ -3,9 +3,12 @@
 A stage holds assets that share their partitions, so that one run takes a partition through all of them.
 """
 
+import json
 from typing import Any
 
 import dagster as dg
+
+from emid_assets.settings import Operations, Settings
 
 STAGES: dict[str, tuple[str, ...]] = {
     "inventory": (
@@ -37,15 +40,35 @@ def stages(image_shards: int) -> dict[str, tuple[str, ...]]:
     return before | MATCHING_IN_SHARDS | STAGES | merging
 
 
-def jobs(image_shards: int) -> list[Any]:
+ON_THE_DEVICE = ("embed_music", "embed_images", "train_adapter")
+"""Stages whose runs use the device all the time: these ask a cluster for it."""
+
+
+def device_tags(operations: Operations) -> dict[str, str]:
+    """Run tags that ask a Ray cluster for the device; none where a run asks for no GPU."""
+    if not operations.run_gpus:
+        return {}
+    return {"dagster-ray/config": json.dumps({"num_gpus": operations.run_gpus})}
+
+
+def jobs(settings: Settings, operations: Operations) -> list[Any]:
     """One asset job (unresolved, as `dg.Definitions` takes it) for each stage, and that of the sensor."""
+    requests = dict.fromkeys(ON_THE_DEVICE, device_tags(operations))
+    if settings.embedding_actors:
+        # The actors have the devices and processors. Were those taken by the runs that feed them, no actor
+        # could start.
+        feeding = {"dagster-ray/config": json.dumps({"num_cpus": 0.01})}
+        requests |= {"embed_music": feeding, "embed_images": feeding}
     of_answers = [asset for asset in STAGES["study"] if asset != "listening_study"]
     return [
         *(
             dg.define_asset_job(
-                name, selection=list(assets), description=f"Stage of the build: {', '.join(assets)}."
+                name,
+                selection=list(assets),
+                description=f"Stage of the build: {', '.join(assets)}.",
+                tags=requests.get(name),
             )
-            for name, assets in stages(image_shards).items()
+            for name, assets in stages(settings.image_shards).items()
         ),
         dg.define_asset_job(
             COLLECT_ANSWERS, selection=of_answers, description="Read the listening study's answers again."

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +26,12 @@ from emid_assets.store.schemas import IMAGE_EMBEDDINGS, MUSIC_EMBEDDINGS, REJECT
 _LOG = logging.getLogger(__name__)
 
 Kind = Literal["music", "image"]
+
+EncodedBatch = tuple[list[str], Float32Array]
+"""Content hashes and their rows as an encoder gives them."""
+
+Encode = Callable[[Sequence[MediaItem], dict[str, str]], Iterator[EncodedBatch]]
+"""Takes items and a dictionary, and writes into that, by content hash, why an item has no row."""
 
 IN_PROCESS_BELOW = 32
 """Fewer items than this are prepared in the run itself: starting workers would take longer."""
@@ -72,6 +79,7 @@ def embed(
     workers: int = 2,
     on_progress: Callable[[Progress], None] | None = None,
     journal: Path | None = None,
+    encode: Encode | None = None,
 ) -> Embedded:
     """Embed items, encoding only contents that have no row yet.
 
@@ -92,6 +100,8 @@ def embed(
         journal: folder that keeps what is encoded until the caller has stored the result; a run that
             finds rows there goes on from them. It is emptied by the next run that finds its rows in
             `previous`. None keeps nothing.
+        encode: encodes the items that have no row so far, in any order; None is `encode_items` in this
+            process, and `ray_actors.on_actors` makes one that hands them to actors of a Ray cluster.
 
     Raises:
         EncoderOutOfMemoryError: not even one item fits; names it.
@@ -111,14 +121,10 @@ def embed(
     reused = sum(table.has(item.content_hash) for item in items)
 
     todo = [item for content_hash, item in contents.items() if not table.has(content_hash)]
-    prepare = encoder.prepare_music if kind == "music" else encoder.prepare_image
-    encode = encoder.encode_music if kind == "music" else encoder.encode_images
-    shared = shared_recordings(todo) if kind == "music" else frozenset()
-    if shared:
+    if kind == "music" and shared_recordings(todo):
         todo = by_recording(todo)
-        prepare = ClipReader(encoder.prepare_music, encoder.music_input, shared)
-    processes = workers if len(todo) >= IN_PROCESS_BELOW else 0
-    prepared = prepare_all(prepare, todo, processes, ahead=batch_size + 2 * processes)
+    if encode is None:
+        encode = partial(encode_items, encoder, kind, batch_size=batch_size, workers=workers)
     reasons: dict[str, str] = {}
     encoded, start = 0, time.monotonic()
 
@@ -127,7 +133,7 @@ def embed(
             rate = done / max(time.monotonic() - start, 1e-9)
             on_progress(Progress(done, len(todo), rate, (len(todo) - done) / rate))
 
-    for hashes, raw in _encode_batches(prepared, encode, batch_size, reasons):
+    for hashes, raw in encode(todo, reasons):
         encoded += len(hashes)
         embeddings, scales, usable = unit_rows(raw)
         for index in np.flatnonzero(~usable):
@@ -158,6 +164,38 @@ def embed(
     )
 
 
+def encode_items(
+    encoder: Encoder,
+    kind: Kind,
+    items: Sequence[MediaItem],
+    reasons: dict[str, str],
+    *,
+    batch_size: int,
+    workers: int,
+) -> Iterator[EncodedBatch]:
+    """Prepare and encode items in this process, with workers that prepare ahead.
+
+    Args:
+        encoder: as in `embed`.
+        kind: as in `embed`.
+        items: one for each content; clips of one file side by side, that it be decoded once.
+        reasons: takes, by content hash, why an item has no row.
+        batch_size: as in `embed`.
+        workers: as in `embed`.
+
+    Yields:
+        content hashes and their rows as the encoder gives them, batch by batch.
+    """
+    prepare = encoder.prepare_music if kind == "music" else encoder.prepare_image
+    encode = encoder.encode_music if kind == "music" else encoder.encode_images
+    shared = shared_recordings(items) if kind == "music" else frozenset()
+    if shared:
+        prepare = ClipReader(encoder.prepare_music, encoder.music_input, shared)
+    processes = workers if len(items) >= IN_PROCESS_BELOW else 0
+    prepared = prepare_all(prepare, items, processes, ahead=batch_size + 2 * processes)
+    yield from _encode_batches(prepared, encode, batch_size, reasons)
+
+
 def unit_rows(raw: Float32Array) -> tuple[Float32Array, Float32Array, NDArray[np.bool_]]:
     """Split rows into direction and length.
 
@@ -179,7 +217,7 @@ def _encode_batches(
     encode: Callable[[Sequence[Prepared]], Float32Array],
     batch_size: int,
     reasons: dict[str, str],
-) -> Iterator[tuple[list[str], Float32Array]]:
+) -> Iterator[EncodedBatch]:
     """Content hashes and raw rows, batch by batch; writes why an item failed into `reasons`.
 
     The first batches are small, so that the device does not wait for the first whole one.

@@ -6,6 +6,7 @@ Nothing about what a table means, and nothing about Dagster.
     lake.duckdb                                  the catalogue: one view for each table
     tables/<table>/<partition>/000007-1f9c.duckdb  a version: its tables `data` and `metadata`
     tables/<table>/<partition>/CURRENT           the name of the version that counts
+    .bundles/<table>/<name>.duckdb               copies of many small versions in one file, for the catalogue
 
 A version is written beside its place, synced, made read-only and renamed; then `CURRENT` is renamed
 over. Whatever kills a writer, `CURRENT` names a whole version. Readers take no lock of ours; writers
@@ -49,6 +50,8 @@ _VERSION_NAME = re.compile(r"(\d{6,})-[0-9a-f]{8}\.duckdb")
 _UNFINISHED = ".unfinished"
 _REMOVED = "removed after "
 _LOCK_TIMEOUT_S = 600.0
+_LOOSE_FILES = 256  # that a view opens beside the bundles; a bundle holds as many versions
+_SMALL_BYTES = 1 << 24  # opening a larger file costs less than what is read from it
 
 
 class LakeError(RuntimeError):
@@ -325,12 +328,19 @@ class Lake:
     def rebuild_catalogue(self) -> Path:
         """Write `lake.duckdb` anew, one view for each table over its current files, and rename it into place.
 
-        Whoever has the old one open keeps it, and the files that it shows, until they close it.
+        Whoever has the old one open keeps it, and the files that it shows, until they close it. Of many
+        who ask at once, one rebuilds for all: who comes to the lock and finds that a rebuild has begun
+        and ended since they asked, is done.
         """
         try:
-            make_folder(self.root)
+            make_folder(self._catalogues)
+            begun_before = self._rebuilds("begun")
             with self._catalogue_lock():
-                self._rebuild_catalogue()
+                if self._rebuilds("ended") <= begun_before or not self.catalogue_path.exists():
+                    number = self._rebuilds("begun") + 1
+                    self._count_rebuild("begun", number)
+                    self._rebuild_catalogue()
+                    self._count_rebuild("ended", number)
         except (OSError, duckdb.Error) as error:
             raise LakeError(
                 f"cannot write the catalogue {self.catalogue_path}: {error}. The tables are untouched; see "
@@ -338,8 +348,19 @@ class Lake:
             ) from error
         return self.catalogue_path
 
+    def _rebuilds(self, what: str) -> int:
+        try:
+            return int((self._catalogues / what).read_text("utf-8"))
+        except (FileNotFoundError, ValueError):  # never, or the machine stopped while it was written
+            return 0
+
+    def _count_rebuild(self, what: str, number: int) -> None:
+        unfinished = self._catalogues / (what + _UNFINISHED)
+        unfinished.write_text(str(number), "utf-8")
+        unfinished.replace(self._catalogues / what)
+
     def _rebuild_catalogue(self) -> None:
-        files = {table: list(self.current_files(table).values()) for table in self._tables()}
+        files = {table: self._bundled(table) for table in self._tables()}
         unfinished = self.catalogue_path.with_name(self.catalogue_path.name + _UNFINISHED)
         for leftover in self.root.glob(unfinished.name + "*"):
             leftover.unlink()
@@ -359,8 +380,7 @@ class Lake:
         """The SELECT of a table's view, checked by binding it."""
         if not files:
             return f"SELECT {self._declared_columns(connection, table)} WHERE false"
-        paths = ", ".join(_quoted(_glob_escaped(path)) for path in files)
-        select = f"SELECT * FROM read_duckdb([{paths}], table_name = 'data', hive_partitioning = false)"
+        select = _all_of(files)
         try:
             connection.execute(f"DESCRIBE {select}")
         except duckdb.Error as error:
@@ -379,6 +399,65 @@ class Lake:
         connection.register("declared", to_stored(self.declared[table].empty()).to_arrow())
         described = connection.execute("DESCRIBE declared").fetchall()
         return ", ".join(f"NULL::{row[1]} AS {_identifier(row[0])}" for row in described)
+
+    # Bundles
+
+    def _bundled(self, table: str) -> list[Path]:
+        """The files that show a table: bundles of versions that all still count, and loose versions.
+
+        DuckDB takes about a millisecond to open a file, so thousands of small ones are copied together,
+        each copy made once: a bundle with a version that no longer counts is left out, and what else it
+        held is loose until it is bundled anew.
+        """
+        loose = set(self.current_files(table).values())
+        if len(loose) <= _LOOSE_FILES:
+            return sorted(loose)
+        folder = self.root / ".bundles" / table
+        make_folder(folder)
+        bundles = []
+        for listing in sorted(folder.glob("*.files")):
+            members = {self.root / line for line in listing.read_text("utf-8").splitlines()}
+            if members <= loose:
+                bundles.append(listing.with_suffix(".duckdb"))
+                loose -= members
+        small = [path for path in sorted(loose) if _is_small(path)]
+        while len(small) > _LOOSE_FILES:
+            members, small = set(small[:_LOOSE_FILES]), small[_LOOSE_FILES:]
+            try:
+                bundles.append(self._bundle(folder, sorted(members)))
+            except duckdb.Error:  # a damaged version: the view names it
+                break
+            loose -= members
+        return [*bundles, *sorted(loose)]
+
+    def _bundle(self, folder: Path, members: Sequence[Path]) -> Path:
+        for leftover in folder.glob("*" + _UNFINISHED + "*"):
+            leftover.unlink()
+        path = folder / f"{time.time_ns():020}.duckdb"
+        unfinished = path.with_name(path.name + _UNFINISHED)
+        with duckdb.connect() as connection:
+            connection.execute(f"ATTACH {_quoted(unfinished)} AS bundle ({_FORMAT})")
+            connection.execute(f"CREATE TABLE bundle.data AS {_all_of(members)}")
+            connection.execute("CHECKPOINT bundle")
+            connection.execute("DETACH bundle")
+        unfinished.chmod(0o444)
+        put_in_place(unfinished, path)
+        # Last, since a bundle counts by its list.
+        listing = path.with_suffix(".files")
+        listing.with_name(listing.name + _UNFINISHED).write_text(
+            "\n".join(member.relative_to(self.root).as_posix() for member in members), "utf-8"
+        )
+        put_in_place(listing.with_name(listing.name + _UNFINISHED), listing)
+        return path
+
+    def _collect_bundles(self, shown: set[str]) -> list[Path]:
+        removed = []
+        for path in sorted((self.root / ".bundles").glob("*/*.duckdb")):
+            if path.relative_to(self.root).as_posix() not in shown and not is_open_somewhere(path):
+                path.with_suffix(".files").unlink(missing_ok=True)
+                path.unlink()
+                removed.append(path)
+        return removed
 
     # Clearing away
 
@@ -400,6 +479,7 @@ class Lake:
                 for listing in self._catalogues.glob("*.files")
                 for line in listing.read_text("utf-8").splitlines()
             }
+            removed += self._collect_bundles(shown)
             for table in self._tables():
                 for folder in _folders(self._table_folder(table)):
                     with contextlib.suppress(filelock.Timeout), self._partition_lock(folder, timeout=0):
@@ -579,6 +659,19 @@ def _clear_unfinished(folder: Path) -> int:
         if _number(path) > last:
             path.unlink()
     return last
+
+
+def _is_small(path: Path) -> bool:
+    try:
+        return path.stat().st_size <= _SMALL_BYTES
+    except FileNotFoundError:  # the view names it
+        return False
+
+
+def _all_of(files: Sequence[Path]) -> str:
+    """The query for all rows of versions or bundles."""
+    paths = ", ".join(_quoted(_glob_escaped(path)) for path in files)
+    return f"SELECT * FROM read_duckdb([{paths}], table_name = 'data', hive_partitioning = false)"
 
 
 def _identifier(name: str) -> str:

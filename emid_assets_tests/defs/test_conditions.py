@@ -14,6 +14,7 @@ from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from emid_assets.defs.automation import changed_data
 from emid_assets.defs.conditions import STAGE, on_changed_data, retry_once
 from emid_assets.defs.jobs import STAGES
+from emid_assets.settings import load_operations
 from emid_assets_tests.defs.ticking import Automation
 
 EMOTIONS = dg.StaticPartitionsDefinition(["calm", "sad"])
@@ -81,7 +82,7 @@ def small_graph(world: World) -> dg.Definitions:
             asset("fused_pairs", "similarity_matrix", whole("images"), partitions=EMOTIONS),
             asset("trained_adapter", whole("music_clips"), whole("images"), whole("fused_pairs")),
         ],
-        sensors=[changed_data()],
+        sensors=[changed_data(load_operations())],
         executor=dg.in_process_executor,
     )
 

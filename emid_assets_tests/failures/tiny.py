@@ -151,9 +151,9 @@ class Pipeline:
         """One run in a child: `""`, or its error in one line, or the signal that killed it as -9."""
         return in_a_child(_run, self, [(stage, partition)], before)
 
-    def run_places(self) -> str:
+    def run_places(self, places: Sequence[tuple[str, str | None]] = PLACES) -> str:
         """Every run that the media need, in one child; `""`, or the first error in one line."""
-        return in_a_child(_run, self, PLACES, None)
+        return in_a_child(_run, self, places, None)
 
     def build(self, before: Callable[[], None] | None = None) -> str:
         """`emid build` in a child, of the partitions that have media; as `run`."""

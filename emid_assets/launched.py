@@ -1,0 +1,213 @@
+"""The runs of a stage on a cluster: handed to the instance's run launcher, and waited for.
+
+Belongs here: creating the runs, how many are under way at once, and what becomes of a run whose
+process is gone. Where a run is placed, and on which device, is the launcher's affair and Ray's.
+"""
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunsFilter
+from dagster._core.code_pointer import ModuleCodePointer
+from dagster._core.launcher import WorkerStatus
+from dagster._core.origin import RepositoryPythonOrigin
+from dagster_shared.error import SerializableErrorInfo
+from sqlalchemy.exc import DBAPIError
+
+from emid_assets.defs.failures import first_error
+from emid_assets.defs.health import EXECUTING
+from emid_assets.processes import is_gone, name_of_this_process
+
+BUILD_TAG = "emid/build"
+"""Run tag with the name of the build process that waits for the run (see `emid_assets.processes`)."""
+
+CODE_LOCATION = "emid_assets.definitions"
+POLL_S = 0.5
+LOOK_AFTER_S = 5.0
+PATIENCE_S = 90.0
+"""How long PostgreSQL or Ray may be away before a build gives up."""
+
+ATTEMPTS = 2
+"""A run whose process is gone is launched once more, as `run_retries` does it for runs of the web UI."""
+
+Ended = tuple[str | None, SerializableErrorInfo | None]
+
+
+class ClusterError(RuntimeError):
+    """The cluster cannot be reached, or does not take a run; the message says what to do."""
+
+
+def launched_runs(
+    instance: DagsterInstance,
+    job: dg.JobDefinition,
+    keys: Sequence[str | None],
+    run_config: Mapping[str, Any],
+    say: Callable[[str], None],
+) -> Iterator[Ended]:
+    """Launch a run for each partition, and yield (partition, its error or None) as they end.
+
+    Runs that are still under way when the caller stops are terminated.
+
+    Args:
+        instance: has the run launcher, and says how many runs may be under way at once.
+        job: the stage.
+        keys: its partitions; None for a stage without.
+        run_config: of every run.
+        say: takes a line for whoever watches.
+
+    Raises:
+        ClusterError: Ray or PostgreSQL has been away for `PATIENCE_S`, or a run was not taken.
+    """
+    runs = _Runs(instance, job, run_config, say)
+    waiting = deque((key, 1) for key in keys)
+    try:
+        while waiting or runs.under_way:
+            while waiting and len(runs.under_way) < runs.at_once:
+                runs.launch(*waiting.popleft())
+            time.sleep(POLL_S)
+            for key, attempt, error in runs.ended():
+                if error is None or error.cls_name != _Gone or attempt == ATTEMPTS:
+                    yield key, error
+                else:
+                    say(f"{job.name} {key or ''}: {error.message} Launched once more.")
+                    waiting.appendleft((key, attempt + 1))
+    finally:
+        runs.terminate()
+
+
+def end_left_runs(instance: DagsterInstance) -> None:
+    """End what a killed build has left running on the cluster: the next build launches it anew."""
+    for run in instance.get_runs(RunsFilter(statuses=[*EXECUTING, DagsterRunStatus.NOT_STARTED])):
+        if BUILD_TAG in run.tags and is_gone(run.tags[BUILD_TAG]):
+            with suppress(OSError, RuntimeError):  # of a cluster that is gone too
+                instance.run_launcher.terminate(run.run_id)
+            instance.report_run_failed(run, "The build that waited for this run was killed.")
+
+
+_Gone = "ProcessIsGone"
+
+
+class _Runs:
+    """The runs of a stage that are under way: run id → (partition, attempt)."""
+
+    def __init__(
+        self,
+        instance: DagsterInstance,
+        job: dg.JobDefinition,
+        run_config: Mapping[str, Any],
+        say: Callable[[str], None],
+    ) -> None:
+        self.under_way: dict[str, tuple[str | None, int]] = {}
+        queue = instance.get_concurrency_config().run_queue_config
+        limit = queue.max_concurrent_runs if queue else 1
+        self.at_once = limit if limit > 0 else sys.maxsize
+        self._instance, self._job, self._run_config, self._say = instance, job, run_config, say
+        # As the code server of the web UI names it: this interpreter and this module, on every node.
+        self._origin = RepositoryPythonOrigin(
+            sys.executable,
+            ModuleCodePointer(CODE_LOCATION, "definitions", str(Path.cwd())),
+            entry_point=[sys.executable, "-m", "dagster"],
+        ).get_job_origin(job.name)
+        self._next_look: dict[str, float] = {}
+        self._started: str | None = None
+        self._patient_until = time.monotonic() + PATIENCE_S
+        self._away_since: float | None = None
+
+    def launch(self, key: str | None, attempt: int) -> None:
+        tags = {BUILD_TAG: name_of_this_process(), "dagster/max_retries": "0"}
+        if key is not None:
+            tags |= self._job.get_tags_for_partition_key(key, selected_asset_keys=None)
+        run = self._instance.create_run_for_job(
+            self._job, run_config=self._run_config, tags=tags, job_code_origin=self._origin
+        )
+        try:
+            self._instance.launch_run(run.run_id, workspace=None)  # type: ignore[arg-type]
+        except DBAPIError:
+            raise
+        except Exception as error:  # what a foreign server answers may be anything
+            raise ClusterError(
+                f"Ray did not take the run of {self._job.name} {key or ''}: {_line(error)}. See that the "
+                "cluster is up and its token is this one's, then run again; what is done is kept"
+            ) from error
+        self.under_way[run.run_id] = (key, attempt)
+        self._next_look[run.run_id] = time.monotonic() + LOOK_AFTER_S
+
+    def ended(self) -> list[tuple[str | None, int, SerializableErrorInfo | None]]:
+        """Partition, attempt and error of the runs that have ended since the last call."""
+        try:
+            found = self._ended()
+        except Exception as error:
+            if not _is_away(error):
+                raise
+            self._away_since = self._away_since or time.monotonic()
+            if time.monotonic() - self._away_since > PATIENCE_S:
+                raise ClusterError(
+                    f"no answer for {PATIENCE_S:.0f} s: {_line(error)}. See that Ray and PostgreSQL run, "
+                    "then run again; what is done is kept"
+                ) from error
+            return []
+        self._away_since = None
+        return found
+
+    def _ended(self) -> list[tuple[str | None, int, SerializableErrorInfo | None]]:
+        found = []
+        for run in self._instance.get_runs(RunsFilter(run_ids=list(self.under_way))):
+            error = self._error_of(run) if run.is_finished else self._look_after(run)
+            if run.is_finished or error is not None:
+                found.append((*self.under_way.pop(run.run_id), error))
+        return found
+
+    def _error_of(self, run: dg.DagsterRun) -> SerializableErrorInfo | None:
+        if run.status == DagsterRunStatus.SUCCESS:
+            return None
+        if run.status == DagsterRunStatus.CANCELED:
+            return SerializableErrorInfo("the run was stopped by hand", [], None)
+        of_type = {DagsterEventType.STEP_FAILURE, DagsterEventType.RUN_FAILURE}
+        events = [record.dagster_event for record in self._instance.all_logs(run.run_id, of_type=of_type)]
+        if any(event is not None and event.is_step_failure for event in events):
+            return first_error(event for event in events if event is not None)
+        # Dagster's own monitoring, beside a web UI, may have seen the process's end first.
+        said = " ".join(event.message or "" for event in events if event is not None)
+        return SerializableErrorInfo(said or "the run's process is gone.", [], _Gone)
+
+    def _look_after(self, run: dg.DagsterRun) -> SerializableErrorInfo | None:
+        """What Ray says of a run that is not finished: an error where its process is gone."""
+        if time.monotonic() < self._next_look[run.run_id]:
+            return None
+        self._next_look[run.run_id] = time.monotonic() + LOOK_AFTER_S
+        health = self._instance.run_launcher.check_run_worker_health(run)
+        if health.status in (WorkerStatus.RUNNING, WorkerStatus.UNKNOWN):
+            waits = run.status == DagsterRunStatus.STARTING and time.monotonic() > self._patient_until
+            if waits and self._started is None:
+                self._say(f"{self._job.name}: no node has had room for a run so far: see `ray status`")
+                self._patient_until = float("inf")
+            elif run.status == DagsterRunStatus.STARTED:
+                self._started = run.run_id
+            return None
+        latest = self._instance.get_run_by_id(run.run_id)
+        if latest is None or latest.is_finished:  # meanwhile; the next look tells how
+            return None
+        message = f"the run's process is gone ({' '.join((health.msg or '').split())[:300]})."
+        self._instance.report_run_failed(run, message)
+        self._instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+        return SerializableErrorInfo(message, [], _Gone)
+
+    def terminate(self) -> None:
+        for run_id in self.under_way:
+            with suppress(Exception):  # the build ends in any case, and says why
+                self._instance.run_launcher.terminate(run_id)
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether an error says that a server does not answer, be it PostgreSQL or Ray."""
+    return isinstance(error, DBAPIError | OSError) or type(error).__name__ == "DagsterPostgresException"
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error.orig if isinstance(error, DBAPIError) else error).split())[:300]
