@@ -30,7 +30,7 @@ def prepare_instance(settings: Settings) -> Path:
 
 
 def what_ray_lacks(home: Path) -> str:
-    """What keeps the profile `ray` from starting on the instance in `home`, and the way out; empty if nothing."""
+    """What keeps the profile `ray` from starting on the instance in `home`, and the way out; else empty."""
     packages = [name for name in ("ray", "dagster_ray", "dagster_postgres") if find_spec(name) is None]
     if packages:
         return f"the profile ray needs {', '.join(packages)}: pip install 'emid-assets[ray]'"

@@ -337,7 +337,8 @@ def test_without_a_cluster_the_command_says_in_one_line_what_it_needs(
     done = subprocess.run(
         [sys.executable, "-m", "emid_assets.cli", "build", "--profile", "ray", "--media", str(sample_media),
          "--lake", str(tmp_path / "lake")],
-        env=clean_environment() | {"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, check=False,
+        env=clean_environment() | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1
     (line,) = done.stderr.strip().splitlines()
