@@ -23,7 +23,7 @@ from emid_assets.defs.health import PROCESS_TAG, end_dead_runs
 from emid_assets.defs.jobs import stages
 from emid_assets.defs.release import RELEASE_FOLDER
 from emid_assets.encoders.base import EncoderUnavailableError, encoder_of
-from emid_assets.launched import ClusterError, Ended, end_left_runs, launched_runs
+from emid_assets.launched import ClusterError, Ended, end_left_runs, is_away, launched_runs
 from emid_assets.media.predictions import with_predictions
 from emid_assets.processes import name_of_this_process
 from emid_assets.settings import load_operations, load_settings
@@ -59,6 +59,13 @@ def run_build(options: Mapping[str, Any]) -> dict[str, str]:
         raise BuildFailedError(
             f"{why} (Dagster's records are in {home}): see that the disk has room and may be written to, "
             "then run again; what is done is kept"
+        ) from error
+    except Exception as error:
+        if not is_away(error):
+            raise
+        why = " ".join(str(error.__cause__ or error).split())
+        raise BuildFailedError(
+            f"PostgreSQL does not answer ({why}): see that it runs, then run again"
         ) from error
 
 
@@ -96,7 +103,8 @@ def _run_stages(options: Mapping[str, Any]) -> dict[str, str]:
             failures: dict[str, list[str]] = {}  # message -> partitions
             runs: Iterator[Ended]
             if on_ray:
-                runs = launched_runs(instance, job, keys, run_config, console.print)
+                say = functools.partial(console.print, markup=False)
+                runs = launched_runs(instance, job, keys, run_config, say)
             else:
                 show = functools.partial(progress.update, bar)
                 runs = _runs_here(instance, job.with_logger_defs(loggers), keys, run_config, show)

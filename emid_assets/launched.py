@@ -115,7 +115,8 @@ class _Runs:
             entry_point=[sys.executable, "-m", "dagster"],
         ).get_job_origin(job.name)
         self._next_look: dict[str, float] = {}
-        self._started: str | None = None
+        self._unknown_since: dict[str, float] = {}
+        self._ended: list[tuple[str | None, int, SerializableErrorInfo | None]] = []
         self._patient_until = time.monotonic() + PATIENCE_S
         self._away_since: float | None = None
 
@@ -123,17 +124,15 @@ class _Runs:
         tags = {BUILD_TAG: name_of_this_process(), "dagster/max_retries": "0"}
         if key is not None:
             tags |= self._job.get_tags_for_partition_key(key, selected_asset_keys=None)
-        run = self._instance.create_run_for_job(
-            self._job, run_config=self._run_config, tags=tags, job_code_origin=self._origin
-        )
         try:
+            run = self._instance.create_run_for_job(
+                self._job, run_config=self._run_config, tags=tags, job_code_origin=self._origin
+            )
             self._instance.launch_run(run.run_id, workspace=None)  # type: ignore[arg-type]
-        except DBAPIError:
-            raise
         except Exception as error:  # what a foreign server answers may be anything
             raise ClusterError(
-                f"Ray did not take the run of {self._job.name} {key or ''}: {_line(error)}. See that the "
-                "cluster is up and its token is this one's, then run again; what is done is kept"
+                f"the run of {self._job.name} {key or ''} could not be launched: {_line(error)}. See that "
+                "Ray and PostgreSQL run and that the token is theirs, then run again; what is done is kept"
             ) from error
         self.under_way[run.run_id] = (key, attempt)
         self._next_look[run.run_id] = time.monotonic() + LOOK_AFTER_S
@@ -141,26 +140,21 @@ class _Runs:
     def ended(self) -> list[tuple[str | None, int, SerializableErrorInfo | None]]:
         """Partition, attempt and error of the runs that have ended since the last call."""
         try:
-            found = self._ended()
-        except Exception as error:
-            if not _is_away(error):
+            for run in self._instance.get_runs(RunsFilter(run_ids=list(self.under_way))):
+                error = self._error_of(run) if run.is_finished else self._look_after(run)
+                if run.is_finished or error is not None:
+                    self._ended.append((*self.under_way.pop(run.run_id), error))
+            self._away_since = None
+        except Exception as problem:
+            if not is_away(problem):
                 raise
             self._away_since = self._away_since or time.monotonic()
             if time.monotonic() - self._away_since > PATIENCE_S:
                 raise ClusterError(
-                    f"no answer for {PATIENCE_S:.0f} s: {_line(error)}. See that Ray and PostgreSQL run, "
+                    f"no answer for {PATIENCE_S:.0f} s: {_line(problem)}. See that Ray and PostgreSQL run, "
                     "then run again; what is done is kept"
-                ) from error
-            return []
-        self._away_since = None
-        return found
-
-    def _ended(self) -> list[tuple[str | None, int, SerializableErrorInfo | None]]:
-        found = []
-        for run in self._instance.get_runs(RunsFilter(run_ids=list(self.under_way))):
-            error = self._error_of(run) if run.is_finished else self._look_after(run)
-            if run.is_finished or error is not None:
-                found.append((*self.under_way.pop(run.run_id), error))
+                ) from problem
+        found, self._ended = self._ended, []
         return found
 
     def _error_of(self, run: dg.DagsterRun) -> SerializableErrorInfo | None:
@@ -182,14 +176,14 @@ class _Runs:
             return None
         self._next_look[run.run_id] = time.monotonic() + LOOK_AFTER_S
         health = self._instance.run_launcher.check_run_worker_health(run)
-        if health.status in (WorkerStatus.RUNNING, WorkerStatus.UNKNOWN):
-            waits = run.status == DagsterRunStatus.STARTING and time.monotonic() > self._patient_until
-            if waits and self._started is None:
-                self._say(f"{self._job.name}: no node has had room for a run so far: see `ray status`")
-                self._patient_until = float("inf")
-            elif run.status == DagsterRunStatus.STARTED:
-                self._started = run.run_id
+        if health.status == WorkerStatus.RUNNING:
+            self._unknown_since.pop(run.run_id, None)
+            self._say_who_waits(run)
             return None
+        if health.status == WorkerStatus.UNKNOWN:  # such as to a Ray that was started anew
+            since = self._unknown_since.setdefault(run.run_id, time.monotonic())
+            if time.monotonic() - since < PATIENCE_S:
+                return None
         latest = self._instance.get_run_by_id(run.run_id)
         if latest is None or latest.is_finished:  # meanwhile; the next look tells how
             return None
@@ -198,13 +192,20 @@ class _Runs:
         self._instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
         return SerializableErrorInfo(message, [], _Gone)
 
+    def _say_who_waits(self, run: dg.DagsterRun) -> None:
+        if run.status == DagsterRunStatus.STARTED:
+            self._patient_until = float("inf")
+        elif time.monotonic() > self._patient_until:
+            self._say(f"{self._job.name}: no node has had room for a run so far: see `ray status`")
+            self._patient_until = float("inf")
+
     def terminate(self) -> None:
         for run_id in self.under_way:
             with suppress(Exception):  # the build ends in any case, and says why
                 self._instance.run_launcher.terminate(run_id)
 
 
-def _is_away(error: Exception) -> bool:
+def is_away(error: Exception) -> bool:
     """Whether an error says that a server does not answer, be it PostgreSQL or Ray."""
     return isinstance(error, DBAPIError | OSError) or type(error).__name__ == "DagsterPostgresException"
 
