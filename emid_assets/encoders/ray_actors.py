@@ -6,11 +6,12 @@ under way as the actors and its object store have room for, starts lost actors a
 items to others.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -59,7 +60,7 @@ def on_actors(
             return
         with _Ray():
             from ray.data import ActorPoolStrategy, from_arrow
-            from ray.data.exceptions import UserCodeException
+            from ray.exceptions import RayError
 
             at_once = BATCHES_AT_ONCE * batch_size
             pieces = [_table(items[start : start + at_once]) for start in range(0, len(items), at_once)]
@@ -75,11 +76,12 @@ def on_actors(
                 num_cpus=1,
                 num_gpus=gpus,
             )
+            logging.getLogger("ray.data").setLevel(logging.ERROR)  # Ray Data has set it up by now
             try:
                 for rows in encoded.iter_batches(batch_size=None, batch_format="pyarrow"):
                     yield _encoded(rows, reasons)
-            except UserCodeException as error:
-                raise ActorsError(_reason(error)) from error
+            except RayError as error:
+                raise ActorsError(f"Ray gave up the actors: {str(error).strip()[:300]}") from error
 
     return encode
 
@@ -90,37 +92,43 @@ class _Actor:
     def __init__(
         self, load: Callable[[], Encoder], fingerprint: str, kind: Kind, batch_size: int, workers: int
     ) -> None:
-        self._encoder = load()
-        if self._encoder.fingerprint != fingerprint:
-            raise ActorsError(
-                f"the actors' encoder is {self._encoder.fingerprint}, the run's is {fingerprint}: set device "
-                "and precision to the same on all nodes, such as --precision bf16, instead of auto"
-            )
+        self._encoder, self._fingerprint = load(), fingerprint
         self._kind, self._batch_size, self._workers = kind, batch_size, workers
 
     def __call__(self, piece: pa.Table) -> pa.Table:
+        try:
+            return self._encode(_items(piece))
+        except Exception as error:  # Ray would wrap it in pages of its own
+            return pa.table([[None], [None], [f"{type(error).__name__}: {error}"]], schema=_ENCODED)
+
+    def _encode(self, items: Sequence[MediaItem]) -> pa.Table:
+        if self._encoder.fingerprint != self._fingerprint:
+            raise ActorsError(
+                f"the actors' encoder is {self._encoder.fingerprint}, the run's is {self._fingerprint}: set "
+                "device and precision to the same on all nodes, such as --precision bf16, instead of auto"
+            )
         reasons: dict[str, str] = {}
         hashes: list[str] = []
-        rows: list[np.ndarray[Any, np.dtype[np.float32]]] = []
+        rows: list[bytes] = []
         batches = encode_items(
-            self._encoder, self._kind, _items(piece), reasons,
-            batch_size=self._batch_size, workers=self._workers,
-        )  # fmt: skip
+            self._encoder, self._kind, items, reasons, batch_size=self._batch_size, workers=self._workers
+        )
         for encoded, raw in batches:
             hashes += encoded
-            rows.append(raw)
-        empty = np.empty((0, self._encoder.dimension), np.float32)
-        return pa.table(
-            {
-                "content_hash": [*hashes, *reasons],
-                "row": [row.tobytes() for row in np.concatenate([empty, *rows])] + [None] * len(reasons),
-                "reason": [None] * len(hashes) + list(reasons.values()),
-            },
-            schema=pa.schema({"content_hash": pa.string(), "row": pa.binary(), "reason": pa.string()}),
-        )
+            rows += [row.tobytes() for row in raw]
+        columns = [
+            [*hashes, *reasons],
+            rows + [None] * len(reasons),
+            [None] * len(hashes) + list(reasons.values()),
+        ]
+        return pa.table(columns, schema=_ENCODED)
 
 
 def _encoded(rows: pa.Table, reasons: dict[str, str]) -> EncodedBatch:
+    """What an actor has sent; raises what it could not go on from."""
+    stopped = rows.filter(rows["content_hash"].is_null())["reason"].to_pylist()
+    if stopped:
+        raise ActorsError(stopped[0])
     failed = rows.filter(rows["row"].is_null())
     reasons.update(zip(failed["content_hash"].to_pylist(), failed["reason"].to_pylist(), strict=True))
     good = rows.filter(rows["row"].is_valid())
@@ -137,6 +145,7 @@ def _items(table: pa.Table) -> list[MediaItem]:
     return [MediaItem(**row | {"path": Path(row["path"])}) for row in table.to_pylist()]
 
 
+_ENCODED = pa.schema({"content_hash": pa.string(), "row": pa.binary(), "reason": pa.string()})
 _ITEMS = pa.schema(
     {
         "item_id": pa.string(),
@@ -147,13 +156,6 @@ _ITEMS = pa.schema(
         "file": pa.string(),
     }
 )
-
-
-def _reason(error: BaseException) -> str:
-    """The last cause, in one line: Ray wraps what an actor raises."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}"
 
 
 class _Ray:
@@ -170,7 +172,7 @@ class _Ray:
             ) from None
         self._is_ours = not ray.is_initialized()
         if self._is_ours:
-            ray.init(include_dashboard=None, log_to_driver=False, logging_level="ERROR")
+            ray.init(include_dashboard=None, log_to_driver=False, logging_level=logging.ERROR)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
 

@@ -356,6 +356,7 @@ class Lake:
 
     def _count_rebuild(self, what: str, number: int) -> None:
         unfinished = self._catalogues / (what + _UNFINISHED)
+        unfinished.touch(mode=0o644)
         unfinished.write_text(str(number), "utf-8")
         unfinished.replace(self._catalogues / what)
 
@@ -405,8 +406,8 @@ class Lake:
     def _bundled(self, table: str) -> list[Path]:
         """The files that show a table: bundles of versions that all still count, and loose versions.
 
-        DuckDB takes about a millisecond to open a file, so thousands of small ones are copied together,
-        each copy made once: a bundle with a version that no longer counts is left out, and what else it
+        Whoever asks a view opens all of its files, so thousands of small ones are copied together, each
+        copy made once: a bundle with a version that no longer counts is left out, and what else it
         held is loose until it is bundled anew.
         """
         loose = set(self.current_files(table).values())

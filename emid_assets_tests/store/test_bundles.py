@@ -32,8 +32,8 @@ def shown(lake: Lake) -> list[int]:
 
 def files_of_the_view(lake: Lake) -> list[str]:
     with duckdb.connect(str(lake.catalogue_path), read_only=True) as connection:
-        (text,) = connection.sql("SELECT sql FROM duckdb_views() WHERE view_name = 'many'").fetchone()  # type: ignore[misc]
-    return [part for part in str(text).split("'") if part.endswith(".duckdb")]
+        ((text,),) = connection.sql("SELECT sql FROM duckdb_views() WHERE view_name = 'many'").fetchall()
+    return [part for part in text.split("'") if part.endswith(".duckdb")]
 
 
 def test_few_partitions_are_shown_as_they_are(lake: Lake) -> None:
