@@ -36,10 +36,12 @@ from emid_assets.store.duckdb_store import Lake
 from emid_assets_tests.conftest import REPOSITORY, clean_environment
 from emid_assets_tests.encoders.fake_encoder import FakeEncoder, numbered, write_items
 from emid_assets_tests.failures import servers
-from emid_assets_tests.failures.servers import command_of, descendants, process_of, serving, status, wait_for
+from emid_assets_tests.failures.servers import command_of, descendants, process_of, serving, status
 from emid_assets_tests.failures.tiny import PLACES, Pipeline, in_a_child, use_hash_encoder
+from emid_assets_tests.web import wait_for
 
 SCRIPT = REPOSITORY / "deploy" / "ray" / "cluster.py"
+PATIENCE_S = 600
 SHARDS = 2
 SHARDED = [
     *PLACES[:5],
@@ -191,7 +193,7 @@ def test_a_build_over_two_nodes_gives_every_table_bit_for_bit(
 ) -> None:
     here, there = (ShardedPipeline(built.media, tmp_path / name) for name in ("here", "there"))
     assert here.run_places(SHARDED) == ""
-    assert in_a_child(build_on_ray, there, cluster.environment) == ""
+    assert in_a_child(build_on_ray, there, cluster.environment, within_s=PATIENCE_S) == ""
 
     ours, theirs = tables_of(here), tables_of(there)
     assert ours.keys() == theirs.keys() >= {"similarity_shards", "fused_pairs", "adapted_embeddings"}
@@ -272,7 +274,7 @@ def test_actors_give_the_same_rows_as_the_run_itself_and_name_what_stops_them(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     address = f"127.0.0.1:{cluster.state['ports']['ray']}"
-    assert in_a_child(embed_on_actors, tmp_path, address, cluster.environment) == ""
+    assert in_a_child(embed_on_actors, tmp_path, address, cluster.environment, within_s=PATIENCE_S) == ""
     (tmp_path / "alone").mkdir()
     alone = embed(write_items(tmp_path / "alone", [*numbered(60), "bad"]), FakeEncoder(), "image")
     assert pl.read_parquet(tmp_path / "frame.parquet").equals(alone.frame)
@@ -372,7 +374,7 @@ def test_a_build_ends_right_or_says_why_and_ends_right_when_started_again(
     with pipeline.instance() as instance, ThreadPoolExecutor(1) as pool:
         lock = filelock.FileLock(pipeline.root / "tables" / "image_embeddings" / "fear" / ".lock")
         with lock:
-            ended = pool.submit(in_a_child, build_on_ray, pipeline, cluster.environment)
+            ended = pool.submit(in_a_child, build_on_ray, pipeline, cluster.environment, within_s=PATIENCE_S)
             run = wait_for(lambda: ended.done() or embedding(instance, "fear"), "the run that wants to store")
             assert not ended.done(), ended.result()
             if trouble == "postgres":
@@ -389,7 +391,7 @@ def test_a_build_ends_right_or_says_why_and_ends_right_when_started_again(
     assert "Traceback" not in said
     assert (said == "-9") == (trouble == "build")
     if said:
-        assert in_a_child(build_on_ray, pipeline, cluster.environment) == ""
+        assert in_a_child(build_on_ray, pipeline, cluster.environment, within_s=PATIENCE_S) == ""
     assert pipeline.rows() == rows
     assert not pipeline.unfinished()
     with pipeline.instance() as instance:

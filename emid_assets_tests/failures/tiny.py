@@ -160,12 +160,18 @@ class Pipeline:
         return in_a_child(_build, self, before)
 
 
-def in_a_child(target: Callable[..., None], *arguments: Any) -> str:
+def in_a_child(target: Callable[..., None], *arguments: Any, within_s: float | None = None) -> str:
+    """What a function says in a process of its own: it gets the arguments, and a connection to say it by.
+
+    A process that says nothing for `within_s` seconds is killed.
+    """
     receive, send = processes.Pipe(duplex=False)
     process = processes.Process(target=target, args=(*arguments, send))
     process.start()
     send.close()
     try:
+        if not receive.poll(within_s):
+            process.kill()
         said = str(receive.recv())
     except EOFError:
         said = "the child said nothing"
