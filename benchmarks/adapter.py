@@ -58,8 +58,20 @@ from emid_assets.adapters.va_reader import fit_va_reader
 
 K = 10
 NETWORKS = ("bmf", "ncf", "svdpp", "distilled")
-PLAIN_NETWORKS = ("bmf", "svdpp", "ncf")
 PLAIN_DIMENSION = 64
+PLAIN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "bmf": (
+        {"learning_rate": 0.3, "batch_clips": 256},
+        {"hidden": 1, "id_dropout": 0.0, "scale": 1.0, "negative_weight": 16.0},
+    ),
+    "svdpp": ({"learning_rate": 0.1}, {"scale": 1.0}),
+    "ncf": (
+        {"learning_rate": 0.1, "batch_clips": 128},
+        {"hidden": 1, "id_dropout": 0.0, "scale": 3.0, "negative_weight": 16.0, "negatives": 256, "mlp": 8},
+    ),
+}
+"""Settings and hyperparameters of networks that know ids only, by the validation part: their factors
+start anywhere and must move far, and a tower has nothing to read."""
 PEERS = ("implicit", "cornac", "lightfm", "surprise")
 PINNED_PEERS = ("libreco", "recbole")
 SAME_MODEL = {"bmf": "libreco-svd", "svdpp": "libreco-svdpp", "ncf": "libreco-ncf"}
@@ -156,13 +168,14 @@ def our_rows(
     network: str,
     settings: TrainingSettings,
     expected: ScoreRows | None = None,
+    config: dict[str, Any] | None = None,
 ) -> Iterator[Row]:
     """Train on `learnt` and measure on the test part of `tested`: the same but for unseen images.
 
     `expected` puts what the distilled network retrieves in order, in a row of its own.
     """
     started = time.process_time()
-    adapter = train(network, learnt, settings)
+    adapter = train(network, learnt, settings, config)
     seconds = time.process_time() - started
     p, q = adapter.embed(tested.clip_ids, tested.music, tested.image_ids, tested.images, tested.image_va)
     evaluation = measured(tested, inner_product_scores(p, q))
@@ -332,9 +345,10 @@ def rows_of(
         for peer, python in peers:
             rows += peer_rows(learnt, split, seed, peer, python, arguments.epochs)
         plain = without_content(learnt, seed)
-        of_ids = replace(settings, dimension=PLAIN_DIMENSION)
-        for network in [name for name in PLAIN_NETWORKS if name in arguments.networks]:
-            found = our_rows(plain, plain, split, network, of_ids)
+        for network in [name for name in PLAIN if name in arguments.networks]:
+            own, config = PLAIN[network]
+            of_ids = replace(settings, dimension=PLAIN_DIMENSION, **own)
+            found = our_rows(plain, plain, split, network, of_ids, config=config)
             rows += [replace(row, name=f"{row.name}-plain") for row in found]
     for network in arguments.networks:
         rows += our_rows(learnt, tested, split, network, settings, expected)

@@ -195,8 +195,13 @@ def libreco_peers(task: Task) -> Iterator[Trained]:
 
 
 def _libreco_top(model: Any, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Its own top 10: the score is no inner product."""
-    found = model.recommend_user(user=rows.tolist(), n_rec=10)
+    """Its own top 10: the score is no inner product.
+
+    Few clips at a time, since it holds all their pairs with images at once.
+    """
+    found: dict[int, Any] = {}
+    for start in range(0, len(rows), 32):
+        found |= model.recommend_user(user=rows[start : start + 32].tolist(), n_rec=10)
     return np.asarray([found[row] for row in rows.tolist()], dtype=np.int64)
 
 
