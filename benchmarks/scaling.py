@@ -39,6 +39,7 @@ from cluster_model import Costs, Size, best_partitions, build
 
 from emid_assets.store import duckdb_store
 from emid_assets.store.duckdb_store import Lake
+from emid_assets.store.schemas import EXPANDED_CLIPS
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS_PER_FILE = 50
@@ -142,9 +143,7 @@ def write_lake(lake: Lake, clips: int, images: int) -> None:
     for place, tag in enumerate(("awe", "fear")):
         ids = [f"{tag}/{i}" for i in range(images // 2)]
         lake.write("image_embeddings", tag, embeddings("image_id", ids, 1024, 1.0, 1 + place), facts)
-    from emid_assets.store.schemas import EXPANDED_CLIPS
-
-    lake.write("expanded_clips", "sad", EXPANDED_CLIPS.empty(1024))
+    lake.write("expanded_clips", "sad", EXPANDED_CLIPS.empty(1024), facts)
 
 
 def write_images(folder: Path, each: int) -> None:

@@ -37,17 +37,20 @@ from emid_assets_tests.conftest import REPOSITORY, clean_environment
 from emid_assets_tests.encoders.fake_encoder import FakeEncoder, numbered, write_items
 from emid_assets_tests.failures import servers
 from emid_assets_tests.failures.servers import command_of, descendants, process_of, serving, status
-from emid_assets_tests.failures.tiny import PLACES, Pipeline, in_a_child, use_hash_encoder
+from emid_assets_tests.failures.tiny import Pipeline, in_a_child, use_hash_encoder
 from emid_assets_tests.web import wait_for
 
 SCRIPT = REPOSITORY / "deploy" / "ray" / "cluster.py"
 PATIENCE_S = 600
 SHARDS = 2
-SHARDED = [
-    *PLACES[:5],
-    *(("expand", emotion) for emotion in ("sad", "calm")),
-    *(("match_shards", f"{shard}|{emotion}") for emotion in ("sad", "calm") for shard in range(SHARDS)),
-    *(place for place in PLACES[5:] if place[0] in ("align", "train_adapter")),
+SHARDED: list[tuple[str, str | None]] = [
+    ("inventory", None),
+    ("embed_music", "sad"),
+    *(("embed_images", tag) for tag in ("awe", "fear")),
+    ("expand", "sad"),
+    *(("match_shards", f"{shard}|sad") for shard in range(SHARDS)),
+    ("align", "sad"),
+    ("train_adapter", "bmf"),
 ]
 """Runs from the media to the adapter's embeddings, where the matching is cut into shards of images."""
 
