@@ -21,21 +21,21 @@ GB = 1e9
 class Costs:
     """Seconds that things take; those marked (measured) come from `scaling.py`, the others are assumed."""
 
-    launch_s: float = 0.15
+    launch_s: float = 0.3
     """To create a run and hand it to Ray: one after the other (measured)."""
-    startup_s: float = 5.0
+    startup_s: float = 12.0
     """From a node's taking a run to its first work, and its end (measured)."""
     image_s: float = 1 / 1000
-    """An image on a GPU: ImageBind's image trunk is 0.34 TFLOP an image, 40 % of an H100's bf16."""
+    """An image on a GPU (assumed): ImageBind's image trunk is some .34 TFLOP an image, so 340 TFLOP/s."""
     clip_s: float = 1 / 300
-    """A clip on a GPU: bound by reading and decoding it on 8 processors, 27 ms each (measured 2026-11)."""
+    """A clip on a GPU (assumed): eight processors decode it in 27 ms each."""
     flops: float = 400e12
     """Of the product on a device, tf32, sustained; `cores_flops` on processors alone."""
     passes_s: float = 8e-12
     """For each score, on a device: 24 bytes at 3 TB/s."""
     cores_flops: float = 16 * 200e9
     """Of the product on the 16 processors of a node (200 GFLOP/s each, measured)."""
-    write_s: float = 0.02
+    write_s: float = 0.025
     """To write a version, whatever its size (measured)."""
     byte_write_s: float = 9e-9
     """For each byte of it, on one processor (measured: .38 s for 10,000 rows of 1,024 numbers)."""
@@ -45,7 +45,7 @@ class Costs:
     """A photograph as JPEG."""
     clip_bytes: float = 480e3
     """Thirty seconds as mp3."""
-    rebuild_s: Callable[[int], float] = lambda files: 0.02 + 2e-5 * files
+    rebuild_s: Callable[[int], float] = lambda files: 0.15 + 2.1e-5 * files
     """To rebuild the catalogue over so many partition files (measured)."""
 
 

@@ -267,7 +267,7 @@ def model_rows(costs: Costs) -> list[dict[str, Any]]:
     for gpus in (1, 8, 64):
         for on_device in (True, False):
             partitions = min(PARTITION_COUNTS, key=best_partitions(size, costs, gpus, PARTITION_COUNTS).get)  # type: ignore[arg-type]
-            outcomes = build(size, costs, gpus, partitions, 26, max(8, gpus // 4), on_device=on_device)
+            outcomes = build(size, costs, gpus, partitions, 13, gpus, on_device=on_device)
             hours = sum(outcome.seconds for outcome in outcomes.values()) / 3600
             row: dict[str, Any] = {
                 "name": f"ours-model-{gpus}-{'gpus' if on_device else 'gpus-matching-on-cpus'}",

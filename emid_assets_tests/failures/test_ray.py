@@ -191,6 +191,34 @@ def test_the_profile_passes_every_setting_on_and_no_secret() -> None:
     assert profile == shipped
 
 
+def test_the_file_of_an_autoscaling_cluster_passes_rays_own_check_and_has_the_secrets_from_a_file() -> None:
+    needs_ray()
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    written = yaml.safe_load((SCRIPT.parent / "cluster.yaml").read_text())
+    validate_config(prepare_config(written))
+    types = written["available_node_types"]
+    assert types[written["head_node_type"]]["resources"] == {"CPU": 0}
+    assert types["gpu"]["resources"]["GPU"] == 1
+    for commands in (written["head_start_ray_commands"], written["worker_start_ray_commands"]):
+        assert ". ~/emid.env" in commands[-1]
+        assert "RAY_AUTH_TOKEN" not in commands[-1]
+
+
+def test_the_kubernetes_cluster_asks_for_tokens_and_gives_every_pod_the_lake_and_the_database() -> None:
+    spec = yaml.safe_load((SCRIPT.parent / "kuberay.yaml").read_text())["spec"]
+    assert spec["authOptions"] == {"mode": "token"}
+    groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+    pods = [group["template"]["spec"] for group in groups]
+    for pod in pods:
+        (container,) = pod["containers"]
+        assert container["envFrom"] == [{"secretRef": {"name": "emid-postgres"}}]
+        assert container["volumeMounts"] == [{"name": "emid", "mountPath": "/emid"}]
+        assert pod["volumes"] == [{"name": "emid", "persistentVolumeClaim": {"claimName": "emid-lake"}}]
+    assert len({pod["containers"][0]["image"] for pod in pods}) == 1
+    assert pods[-1]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+
+
 def test_a_build_over_two_nodes_gives_every_table_bit_for_bit(
     cluster: Cluster, built: Pipeline, tmp_path: Path
 ) -> None:
