@@ -78,6 +78,7 @@ def up(folder: Path, workers: int, resources: list[str], of_the_head: list[str])
     }
     # Sockets need a short path.
     state = {"folder": str(folder), "ports": ports, "ray": tempfile.mkdtemp(prefix="emid-ray-")}
+    (folder / "state.json").touch(mode=0o600)
     (folder / "state.json").write_text(json.dumps(state | {"environment": environment}))
     try:
         start_postgres(folder, environment)

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -231,7 +232,11 @@ def test_a_build_over_two_nodes_gives_every_table_bit_for_bit(
     for table, frame in ours.items():
         assert frame.equals(theirs[table]), table
     assert not list(there.root.rglob("*.db"))  # Dagster's records are in PostgreSQL
-    assert listening_addresses(of_the_cluster(cluster)) <= LOOPBACK
+    addresses = listening_addresses(of_the_cluster(cluster))
+    assert addresses
+    assert addresses <= LOOPBACK
+    secrets = [cluster.folder / name for name in ("password", "token", "environment", "state.json")]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in secrets} == {0o600}
 
 
 def test_a_worker_node_and_a_run_are_killed_while_embedding_and_nothing_is_lost_or_twice(
