@@ -267,7 +267,7 @@ def test_a_worker_node_and_a_run_are_killed_while_embedding_and_nothing_is_lost_
             (on_head,) = by_node["head"]
             os.kill(on_head, signal.SIGKILL)
             lose(cluster.nodes()["worker"])
-        assert dict(ended.result(300)) == {"awe": None, "fear": None}
+        assert dict(ended.result(PATIENCE_S)) == {"awe": None, "fear": None}
         states = [run.status.value for run in instance.get_runs(dg.RunsFilter(job_name="embed_images"))]
     assert len([line for line in said if "process is gone" in line]) == 2
     assert sorted(states[:4]) == ["FAILURE", "FAILURE", "SUCCESS", "SUCCESS"]
@@ -423,7 +423,7 @@ def test_a_build_ends_right_or_says_why_and_ends_right_when_started_again(
                 away.rename(pipeline.root)
             else:
                 os.kill(int(run.tags[launched.BUILD_TAG].split(" ")[3]), signal.SIGKILL)
-        said = ended.result(600)
+        said = ended.result(2 * PATIENCE_S)
     assert "Traceback" not in said
     assert (said == "-9") == (trouble == "build")
     if said:
