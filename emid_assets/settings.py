@@ -105,9 +105,10 @@ class Settings(BaseModel):
         le=100_000,
         description="K: images with the largest S that stay in the choice for a clip.",
     )
-    matching_product: Literal["auto", "numpy", "torch", "onednn", "int8"] = Field(
+    matching_product: Literal["auto", "numpy", "torch", "onednn", "int8", "device"] = Field(
         default="auto",
-        description="Product of the matching: auto takes the fastest exact one; int8 is faster, not exact.",
+        description="Product of the matching: auto takes the processor's fastest exact one; device computes "
+        "in float32 on the setting `device`; int8 is faster, not exact.",
     )
     matching_threads: int = Field(
         default=0, ge=0, le=1024, description="Threads of the matching; 0 takes every processor."

@@ -82,6 +82,16 @@ def _plan(settings: Settings, music: pl.DataFrame) -> tuple[int, int, StoredImag
     return threads, clips, StoredImages(lake, versions, images)
 
 
+def _device(settings: Settings) -> str:
+    """Where the product `device` is computed: CUDA, or the processor (mps has no float64 for the sums)."""
+    if settings.matching_product != "device":
+        return "cpu"
+    from emid_assets.encoders.torch_device import choose_device
+
+    device = choose_device(settings.device)
+    return "cpu" if device.type == "mps" else str(device)
+
+
 def _result(
     settings: Settings, similarity: pl.DataFrame, music: pl.DataFrame, images: StoredImages
 ) -> dg.MaterializeResult[pl.DataFrame]:
@@ -131,9 +141,15 @@ def similarity_matrix(
 
     music = all_music_embeddings(music_embeddings, expanded_clips)
     threads, clips_at_once, images = _plan(settings, music)
+    device = _device(settings)
     parts = [
         similarity_frame(
-            clips, images, settings.candidates, threads=threads, product=settings.matching_product
+            clips,
+            images,
+            settings.candidates,
+            threads=threads,
+            product=settings.matching_product,
+            device=device,
         )
         for clips in music.iter_slices(clips_at_once)
     ]
@@ -163,7 +179,12 @@ def similarity_shards(
     found = SIMILARITY_SHARDS.empty()
     if mine.rows and music.height:
         found = similarity_shard_frame(
-            music, pl.concat(mine()), settings.candidates, threads=threads
+            music,
+            pl.concat(mine()),
+            settings.candidates,
+            threads=threads,
+            product="device" if settings.matching_product == "device" else "auto",
+            device=_device(settings),
         ).with_columns(shard=pl.lit(shard, pl.Int32))
     return dg.MaterializeResult(
         value=found,

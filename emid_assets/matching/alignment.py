@@ -19,16 +19,19 @@ from emid_assets.matching.product import ProductName
 from emid_assets.matching.quantised import FastModeError
 from emid_assets.matching.row_state import NO_COLUMN, RowState, empty_row_state, log_sum_exp
 from emid_assets.matching.stream import (
+    Columns,
     MatchingError,
     ShardState,
     merge_shards,
     settle_shards,
     shard_state,
-    top_k_softmax,
 )
 from emid_assets.store.schemas import FUSED_PAIRS, SIMILARITY_MATRIX, VA_DISTANCES
 
 _T = TypeVar("_T", bound=np.generic)
+
+Engine = ProductName | Literal["device"]
+"""How X·Yᵀ is computed: a product of the processor, or `device`: float32 on an accelerator (`device.py`)."""
 
 ImageFrames = pl.DataFrame | Callable[[], Iterable[pl.DataFrame]]
 """The image embeddings: one frame, or a function that opens a new stream of frames at each call."""
@@ -40,7 +43,8 @@ def similarity_frame(
     k: int,
     *,
     threads: int | None = None,
-    product: ProductName = "auto",
+    product: Engine = "auto",
+    device: str = "cuda",
 ) -> pl.DataFrame:
     """Semantic similarity: each clip's K best images and its softmax denominator over all images.
 
@@ -51,7 +55,8 @@ def similarity_frame(
             need not fit in memory. Its frames may come in any order.
         k: candidates per clip; all images where there are fewer.
         threads: as in `top_k_softmax`.
-        product: as in `top_k_softmax`; `int8` is the fast mode.
+        product: as in `top_k_softmax`; `int8` is the fast mode; `device` computes on `device`.
+        device: of the product `device`, as torch names it.
 
     Returns:
         SIMILARITY_MATRIX rows by (clip in the order given, rank). Ties break by image id.
@@ -63,8 +68,19 @@ def similarity_frame(
     if music_embeddings.is_empty():
         return SIMILARITY_MATRIX.empty()
     X = embedding_matrix(music_embeddings)
-    state = top_k_softmax(X, images, k, column_ids=images.ranks, threads=threads, product=product)
+    shard = _shard_state(X, images, k, threads, product, device)
+    state = settle_shards(shard, X, images, k, column_ids=images.ranks)
     return _similarity_rows(music_embeddings["clip_id"], images, state)
+
+
+def _shard_state(
+    X: NDArray[np.float32], Y: Columns, k: int, threads: int | None, product: Engine, device: str
+) -> ShardState:
+    if product != "device":
+        return shard_state(X, Y, k, threads=threads, product=product)
+    from emid_assets.matching.device import shard_state_on_device
+
+    return shard_state_on_device(X, Y, k, device=device, precision="float32")
 
 
 def measure_fast_mode(
@@ -95,7 +111,13 @@ def measure_fast_mode(
 
 
 def similarity_shard_frame(
-    music_embeddings: pl.DataFrame, image_shard: pl.DataFrame, k: int, *, threads: int | None = None
+    music_embeddings: pl.DataFrame,
+    image_shard: pl.DataFrame,
+    k: int,
+    *,
+    threads: int | None = None,
+    product: Engine = "auto",
+    device: str = "cuda",
 ) -> pl.DataFrame:
     """The state of clips over one shard of the images, for another process to merge.
 
@@ -104,13 +126,16 @@ def similarity_shard_frame(
         image_shard: columns of IMAGE_EMBEDDINGS of some of the images.
         k: candidates per clip of the whole matrix.
         threads: as in `top_k_softmax`.
+        product: as in `similarity_frame`.
+        device: as in `similarity_frame`.
 
     Returns:
         clip_id, image_id, score: the clip's best images of the shard, K and some spare; beside them
         maximum, sum_exp (of the clip), columns, column_norm, rounding (of the shard).
     """
-    shard = shard_state(embedding_matrix(music_embeddings), embedding_matrix(image_shard), k, threads=threads)
-    width = min(shard.state.width, shard.columns)
+    X, Y = embedding_matrix(music_embeddings), embedding_matrix(image_shard)
+    shard = _shard_state(X, Y, k, threads, product, device)
+    width = min(k + SPARE_SLOTS, shard.columns)  # a device keeps more, for its own rounding's sake
     return pl.DataFrame(
         {
             "clip_id": _repeated(music_embeddings["clip_id"], width),

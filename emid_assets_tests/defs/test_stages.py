@@ -109,6 +109,14 @@ def test_little_memory_and_one_thread_give_the_same_pairs(lake: Lake) -> None:
     assert streamed.select("clip_id", "image_id", "rank").equals(plain.select("clip_id", "image_id", "rank"))
 
 
+def test_the_devices_product_gives_the_same_pairs(lake: Lake) -> None:
+    assert align(lake, "calm").success
+    plain = lake.read("fused_pairs", ["calm"])
+    assert align(lake, "calm", matching_product="device").success
+    on_device = lake.read("fused_pairs", ["calm"])
+    assert on_device.select("clip_id", "image_id", "rank").equals(plain.select("clip_id", "image_id", "rank"))
+
+
 def test_the_fast_mode_keeps_its_measured_error_with_the_asset(lake: Lake) -> None:
     assert align(lake, "calm", matching_product="int8", candidates=10).success
     version = lake.current("similarity_matrix", "calm")

@@ -206,6 +206,19 @@ def test_four_by_three_shards_from_separate_processes_merge_to_the_frame_of_one(
     np.testing.assert_allclose(merged["score"], whole["score"], rtol=1e-5)
 
 
+def test_shards_computed_on_a_device_merge_to_the_same_ids() -> None:
+    world = _world(n=9, m=600, d=32)
+    shards = [
+        similarity_shard_frame(world["music"], part, 12, product="device", device="cpu")
+        for part in world["images"].iter_slices(200)
+    ]
+    merged = merge_similarity_shards(shards, world["music"], world["images"], 12)
+    whole = similarity_frame(world["music"], world["images"], 12)
+    keys = ["clip_id", "image_id", "rank"]
+    assert merged.select(keys).equals(whole.select(keys))
+    np.testing.assert_allclose(merged["log_sum_exp"], whole["log_sum_exp"], rtol=1e-6)
+
+
 def test_shards_of_other_clips_or_of_too_few_images_are_refused() -> None:
     world = _world()
     first, second = (
