@@ -1,5 +1,6 @@
 """`emid build`: the whole graph in one process, stage by stage, on the instance that the web UI shows."""
 
+import contextlib
 import functools
 import logging
 import os
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import filelock
 import polars as pl
 from dagster import DagsterInstance
 from dagster_shared.error import SerializableErrorInfo
@@ -90,7 +92,7 @@ def _run_stages(options: Mapping[str, Any]) -> dict[str, str]:
     run_config: dict[str, Any] = {"resources": {"settings": {"config": given}}}
     if not on_ray:  # a job uses a logger of its own only where the run's configuration names it
         run_config["loggers"] = {"console": {}}
-    with DagsterInstance.get() as instance, progress:
+    with _only_build_of(settings.lake_folder), DagsterInstance.get() as instance, progress:
         end_dead_runs(instance)  # a killed build's place in a pool would keep this one waiting
         if on_ray:
             _require_ray(instance)
@@ -141,6 +143,22 @@ def _run_stages(options: Mapping[str, Any]) -> dict[str, str]:
         "report": str(settings.lake_folder / "report.html"),
         **({"study": f"{page}  (for participants)"} if page.exists() else {}),
     }
+
+
+@contextlib.contextmanager
+def _only_build_of(lake: Path) -> Iterator[None]:
+    """Refuse a second build of a lake: with other settings the two would mix. A killed one leaves no lock."""
+    lock = filelock.FileLock(lake / ".build.lock", timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise BuildFailedError(
+            f"another build of {lake} is under way: wait for its end, or build into another --lake"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _runs_here(

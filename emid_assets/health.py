@@ -310,7 +310,7 @@ def _left_undone(asset: str, built: Mapping[str, Any] | None, run: RunFacts) -> 
 
 
 def _reason(run: RunFacts) -> str:
-    return next(iter(run.errors.values()), "the run failed")
+    return next(filter(None, run.errors.values()), "the run was stopped, or failed without a word")
 
 
 def _drift(versions: Mapping[tuple[str, str], Version]) -> pl.DataFrame:

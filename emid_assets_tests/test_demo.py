@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import dagster as dg
+import filelock
 import numpy as np
 import polars as pl
 import pytest
@@ -260,6 +261,17 @@ def test_a_signal_stops_the_build_at_once(demo: Checkout, tmp_path: Path, number
     assert process.wait(60) == 130, rest
     assert "the same command goes on from there" in rest
     assert "embed_images" not in rest
+
+
+def test_a_second_build_of_a_lake_is_refused_while_one_is_under_way(demo: Checkout, tmp_path: Path) -> None:
+    with filelock.FileLock(tmp_path / ".build.lock"):
+        finished = subprocess.run(
+            demo.as_run(f".venv/bin/emid build --lake {tmp_path}"),
+            shell=True, cwd=demo.folder, env=demo.environment, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+    assert finished.returncode == 1
+    assert "another build of" in finished.stderr
+    assert not Lake(tmp_path).partitions("media_inventory")
 
 
 @pytest.mark.parametrize(
