@@ -25,7 +25,6 @@ import pytest
 import yaml
 
 from emid_assets import build, launched
-from emid_assets.build import BuildFailedError, run_build
 from emid_assets.definitions import build_definitions
 from emid_assets.encoders.base import MediaItem
 from emid_assets.encoders.embed import Embedded, embed
@@ -38,7 +37,7 @@ from emid_assets_tests.conftest import REPOSITORY, clean_environment
 from emid_assets_tests.encoders.fake_encoder import FakeEncoder, numbered, write_items
 from emid_assets_tests.failures import servers
 from emid_assets_tests.failures.servers import command_of, descendants, process_of, serving, status
-from emid_assets_tests.failures.tiny import Pipeline, in_a_child, use_hash_encoder
+from emid_assets_tests.failures.tiny import Pipeline, in_a_child, tell_how_it_ends, use_hash_encoder
 from emid_assets_tests.web import wait_for
 
 SCRIPT = REPOSITORY / "deploy" / "ray" / "cluster.py"
@@ -132,12 +131,7 @@ def build_on_ray(pipeline: Pipeline, environment: dict[str, str], to: Any) -> No
     use_hash_encoder()
     launched.CODE_LOCATION = "emid_assets_tests.failures.location"
     build.partitions_of = lambda job: [key for stage, key in SHARDED if stage == job.name]
-    try:
-        run_build(pipeline.options)
-    except BuildFailedError as error:
-        to.send(str(error))
-    else:
-        to.send("")
+    tell_how_it_ends(pipeline, to)
 
 
 def tables_of(pipeline: Pipeline) -> dict[str, pl.DataFrame]:

@@ -213,6 +213,11 @@ def _build(pipeline: Pipeline, before: Callable[[], None] | None, to: Any) -> No
     build.partitions_of = lambda job: [key for stage, key in PLACES if stage == job.name]
     if before is not None:
         before()
+    tell_how_it_ends(pipeline, to)
+
+
+def tell_how_it_ends(pipeline: Pipeline, to: Any) -> None:
+    """Build, and send the error's message, or nothing of it."""
     try:
         run_build(pipeline.options)
     except BuildFailedError as error:
