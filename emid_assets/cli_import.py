@@ -1,6 +1,7 @@
 """`emid import`: published data sets as media folders that `emid build --media` takes."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -33,16 +34,39 @@ def import_group() -> None:
     "--to", "folder", type=click.Path(path_type=Path), default=Path("emid-media"), show_default=True,
     help="Media folder to make.",
 )  # fmt: skip
+@click.option(
+    "--licence",
+    help="Licence of items that no music.csv or images.csv beside the rows lists; else EMID's.",
+)
+@click.option("--author", help="Author of such items; else EMID's.")
+@click.option("--label-source", help="Where the labels of such items come from; else EMID's paper.")
+@click.option(
+    "--overwrite", is_flag=True,
+    help="Write tables anew that were changed since an import wrote them; the changes are lost.",
+)  # fmt: skip
 @click.argument("more", nargs=-1, metavar="")
 def import_emid_command(
-    table: Path | None, media: Path | None, patterns: tuple[str, ...], folder: Path, more: tuple[str, ...]
+    table: Path | None,
+    media: Path | None,
+    patterns: tuple[str, ...],
+    folder: Path,
+    licence: str | None,
+    author: str | None,
+    label_source: str | None,
+    overwrite: bool,
+    more: tuple[str, ...],
 ) -> None:
     """Make a media folder of the published EMID, with its pairs to compare yours with.
 
     Give either --csv and --media, or --parquet. A stopped import goes on where it was; nothing is read
-    twice. Every row that was mended or rejected is named in import.csv of the new folder.
+    twice. Every row with a fault is named in import.csv of the new folder, with what was done about it.
+
+    A music.csv and images.csv beside the rows, such as a release of this project has, tell the licence,
+    author and source of each item that they list. The others get EMID's licence and author, unless told
+    otherwise.
     """
-    from emid_assets.release.emid_import import ImportRefusedError, import_emid
+    from emid_assets.media.errors import TableError
+    from emid_assets.release.emid_import import EMID_TERMS, ImportRefusedError, import_emid
     from emid_assets.release.emid_source import SourceError, csv_pieces, parquet_pieces
 
     # A shell expands a pattern without quotes: its files then come as arguments.
@@ -55,6 +79,8 @@ def import_emid_command(
         TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TimeRemainingColumn(),
         console=console, disable=not console.is_terminal,
     )  # fmt: skip
+    given = {"licence": licence, "author": author, "label_source": label_source}
+    terms = replace(EMID_TERMS, **{name: value for name, value in given.items() if value is not None})
     try:
         if table is not None and media is not None:
             pieces = csv_pieces(table, media)
@@ -63,9 +89,13 @@ def import_emid_command(
         with progress:
             bar = progress.add_task("rows", total=sum(piece.rows for piece in pieces))
             summary = import_emid(
-                pieces, folder, lambda done, total: progress.update(bar, completed=done, total=total)
+                pieces,
+                folder,
+                lambda done, total: progress.update(bar, completed=done, total=total),
+                terms,
+                overwrite,
             )
-    except (SourceError, ImportRefusedError, OSError) as error:
+    except (SourceError, TableError, ImportRefusedError, OSError) as error:
         raise click.ClickException(str(error)) from None
     except KeyboardInterrupt:
         raise click.ClickException("stopped: what is read is kept; the same command goes on") from None
@@ -76,9 +106,11 @@ def import_emid_command(
         "clips": f"{summary.clips} ({summary.originals} original) of {summary.sources} sources; {rates}",
         "images": str(summary.images),
         "pairs": str(summary.pairs),
+        "terms": f"{summary.clips + summary.images - summary.listed_items} items: {terms.licence}, "
+        f"{terms.author}; {summary.listed_items} as the tables beside the rows say",
     }.items():
-        console.print(f"{name:<9} {value}")
-    for outcome in ("mended", "rejected"):
+        console.print(escape(f"{name:<9} {value}"))
+    for outcome in ("mended", "kept", "rejected"):
         found = [finding for finding in summary.findings if finding.outcome == outcome]
         console.print(f"{outcome:<9} {len(found)}")
         for kind, count in Counter(finding.kind for finding in found).most_common():

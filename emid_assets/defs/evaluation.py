@@ -69,10 +69,12 @@ def evaluation_report(
     image = image_alignment(images, settings.va_alignment)
     image_va = on_plane(images, "image_id", image)
     rejected_media = Lake(settings.lake_folder).read("rejected_media")
-    rejected_clips = rejected_media.filter(pl.col("kind") == "music").select(clip_id="item_id")
-    clips = all_clips(music_clips, expanded_clips).join(rejected_clips, on="clip_id", how="anti")
-    clip_va = on_plane(clips, "clip_id", music)
     all_music = all_music_embeddings(music_embeddings, expanded_clips)
+    # What was rejected as it was embedded; a row rejected for an id that is taken has a good clip's id.
+    failed = rejected_media.filter(kind="music").select(clip_id="item_id")
+    failed = failed.join(all_music, on="clip_id", how="anti")
+    clips = all_clips(music_clips, expanded_clips).join(failed, on="clip_id", how="anti")
+    clip_va = on_plane(clips, "clip_id", music)
     by_split = evaluate(
         adapted_embeddings,
         all_music,
@@ -133,6 +135,7 @@ def evaluation_report(
     encoder = encoder_of(settings.encoder, settings.device, settings.precision, settings.imagebind_checkpoint)
     page = render_page(
         music_clips=clips,
+        joined_windows=expanded_clips.height,
         images=images,
         rejected_media=rejected_media,
         similarity_matrix=similarity_matrix,

@@ -27,6 +27,7 @@ from emid_assets.affect.emotions import (
 from emid_assets.affect.ratings import BLANK_WORDS, RatingsError, parse_feelings, parse_ratings
 from emid_assets.media.contents import with_facts
 from emid_assets.media.folder import SUBFOLDERS, FoundFile, find_files, is_inside, open_media_folder
+from emid_assets.media.imported import rejected_at_import
 from emid_assets.media.limits import MediaLimits
 from emid_assets.media.predictions import with_predictions
 from emid_assets.media.sources import find_sources
@@ -76,7 +77,8 @@ def take_inventory(
 
     Returns:
         A frame with the columns of `MEDIA_INVENTORY`, sorted by kind and item id: one row for
-        each item, usable (`reason` null) or not.
+        each item, usable (`reason` null) or not. What an import of this folder has rejected stands
+        there too.
 
     Raises:
         MediaFolderError: the folder is not laid out as a media folder.
@@ -90,6 +92,7 @@ def take_inventory(
     items = items.with_columns(duration_s=pl.coalesce("clip_s", "duration_s"))
     items = _reject_repeated_ids(items)
     items = _reject_duplicates(items)
+    items = pl.concat([items, rejected_at_import(root)], how="diagonal")
     # Names and cells may hold line breaks, and megabytes; a reason is one line that can be read.
     items = items.with_columns(pl.col("reason").str.replace_all(r"\p{Cc}+", " ").str.head(500))
     inventory = items.sort("kind", "item_id", "file", "row").select(

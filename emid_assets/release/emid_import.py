@@ -5,7 +5,7 @@ published is `emid_source`'s, naming and placing files is `media_store`'s.
 
     music.csv, images.csv, music/, images/  what `emid build --media` takes
     pairs.csv                               the published pairs: clip_id, image_id, rank
-    import.csv                              every row that was mended or rejected, and why
+    import.csv                              every row that was mended, kept with a fault, or rejected, and why
     .import/                                a journal of what is read: a stopped import goes on there
 """
 
@@ -14,9 +14,9 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path, PurePosixPath
 
 from emid_assets.affect.emotions import (
     RATINGS,
@@ -32,22 +32,24 @@ from emid_assets.affect.ratings import (
     parse_feelings,
     parse_ratings,
 )
+from emid_assets.media.audio import AUDIO_SUFFIXES
 from emid_assets.media.folder import SUBFOLDERS
+from emid_assets.media.imported import FINDINGS_COLUMNS, FINDINGS_FILE, REJECTED
 from emid_assets.release.emid_format import EXPANDED_MARK, MISSING
 from emid_assets.release.emid_source import JOURNAL, Piece, PublishedRow
+from emid_assets.release.item_tables import CARRIED, Particulars
 from emid_assets.release.media_store import MediaStore, Stored
 from emid_assets.store.files import make_folder, put_in_place
 
 PAIRS_FILE = "pairs.csv"
-FINDINGS_FILE = "import.csv"
-JOURNAL_FORMAT = 1
+JOURNAL_FORMAT = 2
 """Part of each piece's name in the journal: another format is read anew."""
 
-LICENCE = "CC-BY-NC-SA-4.0"
-AUTHOR = "Zou et al. 2023 (EMID)"
-LABEL_SOURCE = "EMID (arXiv 2308.07622)"
+WRITTEN_FILE = "tables.sha256"
+"""In the journal's folder: the sum of every table that an import has written, to tell a changed one."""
 
 _EXPANDED_NAME = re.compile(rf"(?P<stem>.+){EXPANDED_MARK}\d+(?:\.\w+)?")
+_UNLABELLED = "a build leaves it out until {0} is mended; a blank {0} may be predicted (predict_emotion = on)"
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{2,4}$")
 
 
@@ -56,15 +58,33 @@ class ImportRefusedError(ValueError):
 
 
 @dataclass(frozen=True)
+class Terms:
+    """What is written for each item that no table beside the published rows lists: EMID's own terms."""
+
+    licence: str = "CC-BY-NC-SA-4.0"
+    author: str = "Zou et al. 2023 (EMID)"
+    label_source: str = "EMID (arXiv 2308.07622)"
+
+    def of(self, particulars: Particulars | None) -> list[str]:
+        """Licence, author and source of an item's labels: as its own table has them, if it is listed."""
+        own = asdict(self)
+        return [(own if particulars is None else particulars)[name] for name in own]
+
+
+EMID_TERMS = Terms()
+
+
+@dataclass(frozen=True)
 class Finding:
     """Something about a row that was not as it should be.
 
     Attributes:
-        outcome: `mended` or `rejected`.
+        outcome: `mended`; `kept` with its fault, for the user to mend; or `rejected`.
         kind: a few words that are the same for findings of one kind.
         where: file and row.
         item: the clip or image, by its published name or the column it should stand in.
         reason: what was wrong, and what was done.
+        medium: `music` or `image`.
     """
 
     outcome: str
@@ -72,11 +92,12 @@ class Finding:
     where: str
     item: str
     reason: str
+    medium: str = "music"
 
 
 @dataclass
 class ImportSummary:
-    """What an import has made; `findings` names every row that was mended or rejected."""
+    """What an import has made; `findings` names every row with a fault, and what was done about it."""
 
     folder: Path
     rows: int = 0
@@ -86,6 +107,7 @@ class ImportSummary:
     sources: int = 0
     images: int = 0
     pairs: int = 0
+    listed_items: int = 0
     sample_rates: Counter[int] = field(default_factory=Counter)
     findings: list[Finding] = field(default_factory=list)
 
@@ -97,6 +119,7 @@ class _Image:
     stored: Stored
     tag: str
     text: str
+    particulars: Particulars | None
 
 
 @dataclass
@@ -111,11 +134,16 @@ class _Row:
     feeling: str
     emotion: str
     is_original: bool | None
+    particulars: Particulars | None
     images: list[_Image]
 
 
 def import_emid(
-    pieces: Sequence[Piece], folder: Path, on_progress: Callable[[int, int], None] | None = None
+    pieces: Sequence[Piece],
+    folder: Path,
+    on_progress: Callable[[int, int], None] | None = None,
+    terms: Terms = EMID_TERMS,
+    overwrite: bool = False,
 ) -> ImportSummary:
     """Make a media folder of what was published.
 
@@ -126,12 +154,15 @@ def import_emid(
         pieces: from `emid_source`.
         folder: the media folder; made where it is not there.
         on_progress: called with (rows read, all rows).
+        terms: of the items that no table beside the rows lists.
+        overwrite: write tables anew that somebody has changed since an import wrote them.
 
     Raises:
-        ImportRefusedError: the folder holds media that no import has put there.
+        ImportRefusedError: the folder holds media that no import has put there, or a table has been
+            changed since.
     """
     folder = folder.resolve()
-    _open_folder(folder)
+    _open_folder(folder, overwrite)
     stores = {kind: MediaStore(folder, kind) for kind in SUBFOLDERS}
     journal = {place: _read_journal(folder, piece, stores) for place, piece in enumerate(pieces)}
     summary = ImportSummary(folder)
@@ -153,22 +184,42 @@ def import_emid(
             on_progress(done, total)
         rows += of_piece
     summary.rows = len(rows)
-    _write_tables(rows, summary)
+    _write_tables(rows, summary, terms)
     return summary
 
 
 # ---------------------------------------------------------------------------- the folder and its journal
 
 
-def _open_folder(folder: Path) -> None:
+def _open_folder(folder: Path, overwrite: bool) -> None:
     taken = [name for name in ("music", "images", "music.csv", "images.csv") if (folder / name).exists()]
     if taken and not (folder / JOURNAL).is_dir():
         raise ImportRefusedError(
             f"{folder} holds {', '.join(taken)}, which no import has put there: give another folder"
         )
+    written = _written_sums(folder)
+    changed = [
+        name
+        for name in ("music.csv", "images.csv", PAIRS_FILE)
+        if (folder / name).exists() and _sum_line(folder / name, name) not in written
+    ]
+    if changed and not overwrite:
+        raise ImportRefusedError(
+            f"{folder}: {' and '.join(changed)} not as an import left them, and would be written anew: "
+            "give another folder (--to), or --overwrite to lose the changes"
+        )
     make_folder(folder / JOURNAL)
     for name in SUBFOLDERS.values():
         make_folder(folder / name)
+
+
+def _written_sums(folder: Path) -> list[str]:
+    path = folder / JOURNAL / WRITTEN_FILE
+    return path.read_text("utf-8").splitlines() if path.exists() else []
+
+
+def _sum_line(path: Path, name: str) -> str:
+    return f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {name}"
 
 
 def _journal_path(folder: Path, piece: Piece) -> Path:
@@ -218,22 +269,25 @@ def _stored(written: object) -> Stored:
 def _placed(row: PublishedRow, stores: dict[str, MediaStore]) -> _Row:
     audio = Stored(problem=row.problem) if row.problem else stores["music"].put(row.audio)
     images = [
-        _Image(image.slot, image.medium.name, stores["image"].put(image.medium), image.tag, image.text)
+        _Image(
+            image.slot, image.medium.name, stores["image"].put(image.medium), image.tag, image.text,
+            image.medium.particulars,
+        )
         for image in row.images
-    ]
+    ]  # fmt: skip
     return _Row(
         row.where, row.problem, row.audio.name or audio.name, audio, row.genre, row.feeling, row.emotion,
-        row.is_original, images,
+        row.is_original, row.audio.particulars, images,
     )  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------- rows to tables
 
 
-def _write_tables(rows: Sequence[_Row], summary: ImportSummary) -> None:
+def _write_tables(rows: Sequence[_Row], summary: ImportSummary, terms: Terms) -> None:
     """music.csv, images.csv, pairs.csv and import.csv; fills the summary."""
     findings = summary.findings
-    tags = _image_tags(rows, findings)
+    images = _usable_images(rows, findings)
     clips = _usable_clips(rows, findings)
     sources = _sources(clips, findings)
     music: list[list[str]] = []
@@ -241,79 +295,96 @@ def _write_tables(rows: Sequence[_Row], summary: ImportSummary) -> None:
     for row in clips:
         music.append(
             [
-                row.audio.name, find_music_emotion(row.genre).letter, _feeling(row, findings),
-                _emotion(row, findings), str(bool(row.is_original)).lower(), sources[row.audio.name],
-                LICENCE, AUTHOR, LABEL_SOURCE, row.where,
+                row.audio.name, _genre(row, findings), _feeling(row, findings), _emotion(row, findings),
+                str(bool(row.is_original)).lower(), sources[row.audio.name], *terms.of(row.particulars),
+                row.where,
             ]
         )  # fmt: skip
         summary.sample_rates[row.audio.sample_rate] += 1
-        pairs += _pairs(row, tags, findings)
-    images = [[name, tag, text, LICENCE, AUTHOR, LABEL_SOURCE] for name, (tag, text) in sorted(tags.items())]
+        pairs += _pairs(row, images, findings)
     music.sort()
-    summary.clips, summary.images, summary.pairs = len(music), len(images), len(pairs)
+    pictures: list[list[str]] = []
+    for name, image in sorted(images.items()):
+        own = image.particulars or dict.fromkeys(CARRIED["image"], "")
+        measured = [own[column] for column in ("valence", "arousal", "source_id")]
+        pictures.append([name, image.tag, image.text, *measured, *terms.of(image.particulars)])
+    summary.clips, summary.images, summary.pairs = len(music), len(pictures), len(pairs)
     summary.originals = sum(bool(row.is_original) for row in clips)
     summary.sources = len(set(sources.values()))
-    terms = ["licence", "author", "label_source"]
-    columns = ["file", "genre", "feeling", "emotion", "is_original_clip", "source_id", *terms, "published_as"]
+    particulars = [row.particulars for row in clips] + [image.particulars for image in images.values()]
+    summary.listed_items = sum(listed is not None for listed in particulars)
+    of_terms = ["licence", "author", "label_source"]
+    of_music = ["file", "genre", "feeling", "emotion", "is_original_clip", "source_id", *of_terms]
     folder = summary.folder
-    _write_csv(folder / "music.csv", columns, music)
-    _write_csv(folder / "images.csv", ["file", "tag", "text", *terms], images)
-    _write_csv(folder / PAIRS_FILE, ["clip_id", "image_id", "rank"], sorted(pairs))
+    _write_csv(folder, "music.csv", [*of_music, "published_as"], music)
     _write_csv(
-        folder / FINDINGS_FILE,
-        ["outcome", "kind", "row", "item", "reason"],
-        [[found.outcome, found.kind, found.where, found.item, found.reason] for found in findings],
+        folder, "images.csv", ["file", "tag", "text", "valence", "arousal", "source_id", *of_terms], pictures
+    )
+    _write_csv(folder, PAIRS_FILE, ["clip_id", "image_id", "rank"], sorted(pairs))
+    _write_csv(
+        folder,
+        FINDINGS_FILE,
+        FINDINGS_COLUMNS,
+        [
+            [found.outcome, found.kind, found.medium, found.where, found.item, found.reason]
+            for found in findings
+        ],
     )
 
 
-def _image_tags(rows: Sequence[_Row], findings: list[Finding]) -> dict[str, tuple[str, str]]:
-    """Tag and caption of each usable image, by its name: those of the first row that has them."""
-    tags: dict[str, tuple[str, str]] = {}
-    told: set[str] = set()
+def _usable_images(rows: Sequence[_Row], findings: list[Finding]) -> dict[str, _Image]:
+    """Each usable image by its file name, with the first known tag and the first caption of its rows."""
+
+    def told(outcome: str, kind: str, row: _Row, image: _Image, reason: str) -> None:
+        item = f"image {image.slot} {image.published}".rstrip()
+        findings.append(Finding(outcome, kind, row.where, item, reason, "image"))
+
+    found: dict[str, list[tuple[_Row, _Image]]] = {}
     for row in rows:
         for image in row.images:
-            item, name = f"image {image.slot} {image.published}".rstrip(), image.stored.name
-            if not name:
-                findings.append(
-                    Finding("rejected", "image without content", row.where, item, image.stored.problem)
-                )
+            if not image.stored.name:
+                told(REJECTED, "image without content", row, image, image.stored.problem)
                 continue
-            if name not in told:
-                told.add(name)
-                findings += [Finding("mended", kind, row.where, item, n) for kind, n in image.stored.notes]
-            try:
-                tag = find_image_emotion(image.tag).key
-            except UnknownLabelError as error:
-                findings.append(Finding("rejected", "image without a known tag", row.where, item, str(error)))
-                continue
-            first, text = tags.setdefault(name, (tag, image.text))
+            places = found.setdefault(image.stored.name, [])
+            if not places:
+                for kind, note in image.stored.notes:
+                    told("mended", kind, row, image, note)
+            places.append((row, image))
+    usable: dict[str, _Image] = {}
+    for name, places in found.items():
+        tags = [_known_tag(image.tag) for _, image in places]
+        first = next((tag for tag in tags if tag), "")
+        for (row, image), tag in zip(places, tags, strict=True):
+            said = f"is tagged {image.tag}" if image.tag else "has no tag"
+            if not first:
+                told("kept", "image without a known tag", row, image, f"{said}: {_UNLABELLED.format('tag')}")
+                break
             if tag != first:
-                findings.append(
-                    Finding(
-                        "mended", "image of two tags", row.where, item,
-                        f"is tagged {tag}, and {first} in an earlier row: {first} stands",
-                    )
-                )  # fmt: skip
-            if image.text and not text:
-                tags[name] = (first, image.text)
-    return tags
+                reason = f"{said}, and {first} in another row: {first} stands"
+                told("mended", "image of two tags", row, image, reason)
+        image = places[0][1]
+        captions = [image.text for _, image in places if image.text]
+        usable[name] = replace(image, tag=first or image.tag, text=(captions or [""])[0])
+    return usable
+
+
+def _known_tag(tag: str) -> str:
+    try:
+        return find_image_emotion(tag).key
+    except UnknownLabelError:
+        return ""
 
 
 def _usable_clips(rows: Sequence[_Row], findings: list[Finding]) -> list[_Row]:
-    """The rows whose audio and genre can be used, each content once, with `is_original` known."""
+    """The rows whose audio can be used, each content once, with `is_original` known."""
     usable: list[_Row] = []
     for row in rows:
         item = row.published or "audio"
         if row.problem:
-            findings.append(Finding("rejected", "row of another shape", row.where, item, row.problem))
+            findings.append(Finding(REJECTED, "row of another shape", row.where, item, row.problem))
             continue
         if not row.audio.name:
-            findings.append(Finding("rejected", "audio without content", row.where, item, row.audio.problem))
-            continue
-        try:
-            find_music_emotion(row.genre)
-        except UnknownLabelError as error:
-            findings.append(Finding("rejected", "clip without a known genre", row.where, item, str(error)))
+            findings.append(Finding(REJECTED, "audio without content", row.where, item, row.audio.problem))
             continue
         if row.is_original is None:
             row.is_original = _EXPANDED_NAME.fullmatch(row.published) is None
@@ -332,7 +403,7 @@ def _usable_clips(rows: Sequence[_Row], findings: list[Finding]) -> list[_Row]:
         if first is not row:
             findings.append(
                 Finding(
-                    "rejected", "clip that stands there already", row.where, row.published,
+                    REJECTED, "clip that stands there already", row.where, row.published,
                     f"has the same content as {first.published} of {first.where}",
                 )
             )  # fmt: skip
@@ -343,48 +414,108 @@ def _usable_clips(rows: Sequence[_Row], findings: list[Finding]) -> list[_Row]:
 
 
 def _sources(clips: Sequence[_Row], findings: list[Finding]) -> dict[str, str]:
-    """The source of each clip, both by file name.
+    """The source of each clip, both by file name; or the source that a table beside the rows tells.
 
     Clips of equal (feeling, emotion) are of one source: expanded clips copy the labels of theirs,
     and their own names are mangled. Only a clip without ratings is grouped by its name.
     """
+    sources: dict[str, str] = {}
     groups: dict[tuple[str, ...], list[_Row]] = {}
     for row in clips:
+        told = (row.particulars or {}).get("source_id")
+        if told:
+            sources[row.audio.name] = told
+            continue
         is_rated = row.emotion.casefold() not in BLANK_WORDS
-        key = (row.feeling, row.emotion) if is_rated else (_stem(row.published),)
+        key = (row.feeling, row.emotion) if is_rated else (_bare_name(row.published),)
         groups.setdefault(key, []).append(row)
-    sources: dict[str, str] = {}
     for rows in groups.values():
-        originals = [row for row in rows if row.is_original]
-        source = min(originals or rows, key=lambda row: row.audio.name)
-        names = {name for row in originals for name in (row.published, _SUFFIX.sub("", row.published))}
-        for row in rows:
-            sources[row.audio.name] = source.audio.name
-            if row.is_original:
-                continue
-            if not originals:
-                findings.append(
-                    Finding(
-                        "mended", "source is not among the rows", row.where, row.published,
-                        f"kept together with the {len(rows)} clips of equal feeling and emotion, "
-                        f"as source {source.audio.name}",
-                    )
-                )  # fmt: skip
-            elif _stem(row.published) not in names:
-                findings.append(
-                    Finding(
-                        "mended", "mangled name", row.where, row.published,
-                        f"names {_stem(row.published)}, which is none: its source is {source.published}, "
-                        "by equal feeling and emotion",
-                    )
-                )  # fmt: skip
+        sources |= _sources_of_group(rows, findings)
     return sources
+
+
+def _sources_of_group(rows: Sequence[_Row], findings: list[Finding]) -> dict[str, str]:
+    """The sources of clips of equal labels: each original, but for those that one clip may be cut from."""
+    originals = [row for row in rows if row.is_original]
+    expanded = [row for row in rows if not row.is_original]
+    if not originals:
+        source = min(row.audio.name for row in rows)
+        for row in rows:
+            findings.append(
+                Finding(
+                    "mended", "source is not among the rows", row.where, row.published,
+                    f"kept together with the {len(rows)} clips of equal feeling and emotion, "
+                    f"as source {source}",
+                )
+            )  # fmt: skip
+        return {row.audio.name: source for row in rows}
+    sources = {row.audio.name: row.audio.name for row in originals}
+    origins = {}
+    for row in expanded:
+        origins[row.audio.name] = origin = _possible_originals(row, originals)
+        joined = {sources[one.audio.name] for one in origin}
+        sources = {name: min(joined) if source in joined else source for name, source in sources.items()}
+    for row in originals:
+        if sources[row.audio.name] != row.audio.name:
+            findings.append(
+                Finding(
+                    "mended", "originals of equal ratings", row.where, row.published,
+                    f"an expanded clip of equal feeling and emotion could be cut from it or from "
+                    f"{sources[row.audio.name]}: kept together as one source",
+                )
+            )  # fmt: skip
+    for row in expanded:
+        origin = origins[row.audio.name]
+        sources[row.audio.name] = source = sources[origin[0].audio.name]
+        if not any(_is_named_by(row, one) for one in origin):
+            findings.append(
+                Finding(
+                    "mended", "mangled name", row.where, row.published,
+                    f"names {_stem(row.published)}, which is none: its source is {source}, "
+                    "by equal feeling and emotion",
+                )
+            )  # fmt: skip
+    return sources
+
+
+def _possible_originals(expanded: _Row, originals: Sequence[_Row]) -> list[_Row]:
+    """What a clip of equal labels may be cut from: what its name says, else those of its genre."""
+    named = [row for row in originals if _is_named_by(expanded, row)]
+    of_genre = [row for row in originals if row.genre == expanded.genre]
+    return named if len(named) == 1 else of_genre or list(originals)
+
+
+def _is_named_by(expanded: _Row, original: _Row) -> bool:
+    return _stem(expanded.published) in (original.published, _SUFFIX.sub("", original.published))
 
 
 def _stem(published: str) -> str:
     """What an expanded clip's name says that its source is called: `143.m4a` of `143.m4a___58.mp3`."""
     match = _EXPANDED_NAME.fullmatch(published)
     return match["stem"] if match else _SUFFIX.sub("", published)
+
+
+def _bare_name(published: str) -> str:
+    """`143` of `143.m4a.mp3` and of `143.m4a___58.mp3`."""
+    name = _stem(published)
+    while PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES:
+        name = PurePosixPath(name).stem
+    return name
+
+
+def _genre(row: _Row, findings: list[Finding]) -> str:
+    """The letter of a known genre; one that is none stands as it is, for the build to tell."""
+    try:
+        return find_music_emotion(row.genre).letter
+    except UnknownLabelError:
+        said = f"genre is {row.genre!r}" if row.genre else "has no genre"
+        findings.append(
+            Finding(
+                "kept", "clip without a known genre", row.where, row.published,
+                f"{said}: {_UNLABELLED.format('genre')}",
+            )
+        )  # fmt: skip
+        return row.genre
 
 
 def _feeling(row: _Row, findings: list[Finding]) -> str:
@@ -429,19 +560,19 @@ def _emotion(row: _Row, findings: list[Finding]) -> str:
 
 
 def _pairs(
-    row: _Row, tags: dict[str, tuple[str, str]], findings: list[Finding]
+    row: _Row, images: Mapping[str, _Image], findings: list[Finding]
 ) -> Iterable[tuple[str, str, int]]:
     """The published pairs of a clip: file names, and the slot as rank."""
     seen: set[str] = set()
     for image in row.images:
         name = image.stored.name
-        if name not in tags:
+        if name not in images:
             continue  # its rejection names the row already
         if name in seen:
             findings.append(
                 Finding(
                     "mended", "image twice in a row", row.where, f"image {image.slot} {image.published}",
-                    "stands in an earlier slot of the same row: that one stands",
+                    "stands in an earlier slot of the same row: that one stands", "image",
                 )
             )  # fmt: skip
             continue
@@ -449,10 +580,15 @@ def _pairs(
         yield row.audio.name, name, image.slot
 
 
-def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    unfinished = path.with_name(f".{path.name}.unfinished")
+def _write_csv(folder: Path, name: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table beside its place, note its sum, and put it in place."""
+    unfinished = folder / f".{name}.unfinished"
     with unfinished.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
-    put_in_place(unfinished, path)
+    sums = _written_sums(folder)
+    line = _sum_line(unfinished, name)
+    if line not in sums:
+        (folder / JOURNAL / WRITTEN_FILE).write_text("\n".join([*sums, line, ""]), "utf-8")
+    put_in_place(unfinished, folder / name)

@@ -11,7 +11,7 @@ import csv
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from emid_assets.media.audio import AUDIO_SUFFIXES
 from emid_assets.media.image import IMAGE_SUFFIXES
 from emid_assets.release.emid_format import AUDIO_COLUMN, LABEL_COLUMNS, ORIGINAL_COLUMN, image_columns
+from emid_assets.release.item_tables import ItemTables, Particulars
 
 CSV_ROWS_OF_A_PIECE = 200
 PARQUET_ROWS_AT_ONCE = 4
@@ -43,12 +44,14 @@ class Medium:
         content: its bytes, where the row holds them.
         path: the file that holds them, where the row only names it.
         problem: why there is neither; empty where there is one.
+        particulars: what a table beside the rows says of it; None where none does.
     """
 
     name: str
     content: bytes | None = None
     path: Path | None = None
     problem: str = ""
+    particulars: Particulars | None = None
 
 
 @dataclass(frozen=True)
@@ -165,10 +168,14 @@ class MediaIndex:
 def csv_pieces(table: Path, media: Path) -> list[Piece]:
     """The pieces of EMID's CSV, whose media lie anywhere below the folder `media`.
 
+    A music.csv and images.csv beside it, or in `media`, tell more of the items.
+
     Raises:
         SourceError: no CSV in UTF-8, no column of file names, or `media` is no folder.
+        TableError: a music.csv or images.csv that cannot be read.
     """
     index = MediaIndex.of_folder(media)
+    tables = ItemTables.of_folders([table.parent, media])
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
@@ -179,13 +186,18 @@ def csv_pieces(table: Path, media: Path) -> list[Piece]:
     columns = _check_columns(table, header)
     digest = hashlib.sha256(table.read_bytes()).hexdigest()
     return [
-        _CsvPiece(f"{digest}:{index.identity}:{first}", table, header, columns, batch, index)
+        _CsvPiece(
+            f"{digest}:{index.identity}:{tables.identity}:{first}",
+            table, header, batch, _Media(columns, index, tables),
+        )
         for first, batch in _batches(records, CSV_ROWS_OF_A_PIECE)
-    ]
+    ]  # fmt: skip
 
 
 def parquet_pieces(patterns: Sequence[str], media: Path | None = None) -> list[Piece]:
     """The row groups of Parquet files in the layout of Hugging Face: structs of `bytes` and `path`.
+
+    A music.csv and images.csv beside a file, in the folder above it, or in `media`, tell more of the items.
 
     Args:
         patterns: files, folders that hold `*.parquet`, or patterns such as `data/train-*.parquet`.
@@ -193,6 +205,7 @@ def parquet_pieces(patterns: Sequence[str], media: Path | None = None) -> list[P
 
     Raises:
         SourceError: nothing matches, a file is no Parquet, or it has no column of audio.
+        TableError: a music.csv or images.csv that cannot be read.
     """
     files: set[Path] = set()
     for pattern in patterns:
@@ -206,6 +219,7 @@ def parquet_pieces(patterns: Sequence[str], media: Path | None = None) -> list[P
         files.update(file for file in found if file.is_file())
     index = MediaIndex.of_folder(media) if media is not None else None
     pieces: list[Piece] = []
+    beside: dict[Path, ItemTables] = {}
     for path in sorted(files):
         try:
             with pq.ParquetFile(path) as file:
@@ -217,13 +231,45 @@ def parquet_pieces(patterns: Sequence[str], media: Path | None = None) -> list[P
             if isinstance(error, SourceError):
                 raise
             raise SourceError(f"{path} cannot be read as Parquet: {error}") from None
-        status = path.stat()
+        folder = path.resolve().parent
+        if folder not in beside:
+            beside[folder] = ItemTables.of_folders([folder, folder.parent, *([media] if media else [])])
+        tables, status = beside[folder], path.stat()
         identity = f"{path.name}:{status.st_size}:{status.st_mtime_ns}:{index.identity if index else ''}"
+        identity += f":{tables.identity}"
         first = 1
         for group, rows in enumerate(sizes):
-            pieces.append(_ParquetPiece(f"{identity}:{group}", path, group, first, rows, columns, index))
+            of_group = _Media(columns, index, tables)
+            pieces.append(_ParquetPiece(f"{identity}:{group}", path, group, first, rows, of_group))
             first += rows
     return pieces
+
+
+@dataclass(frozen=True)
+class _Media:
+    """Where the media of rows are, and what else is known of them."""
+
+    slots: int
+    index: MediaIndex | None
+    tables: ItemTables
+
+    def medium(self, kind: str, cell: Any, hint: str = "") -> Medium:
+        """A cell that is a struct of bytes and path, or the name alone."""
+        is_struct = isinstance(cell, Mapping)
+        written = _text(cell.get("path")) if is_struct else _text(cell)
+        found = self._find(kind, written, cell.get("bytes") if is_struct else None, hint)
+        return replace(found, particulars=self.tables.find(kind, found.name, written))
+
+    def _find(self, kind: str, written: str, content: bytes | None, hint: str) -> Medium:
+        name = PurePosixPath(written.replace("\\", "/")).name
+        if content is not None:
+            return Medium(name, content=bytes(content))
+        if self.index is not None:
+            suffixes = AUDIO_SUFFIXES if kind == "music" else IMAGE_SUFFIXES
+            return self.index.find(written, suffixes, hint)
+        if name:
+            return Medium(name, problem="the row holds no bytes, only a name: give the folder of the files")
+        return Medium("", problem="the row holds nothing")
 
 
 @dataclass(frozen=True)
@@ -231,9 +277,8 @@ class _CsvPiece:
     identity: str
     table: Path
     header: list[str]
-    columns: int
     records: Sequence[tuple[int, list[str]]]
-    index: MediaIndex
+    media: _Media
 
     @property
     def rows(self) -> int:
@@ -247,7 +292,7 @@ class _CsvPiece:
                 yield PublishedRow(where, problem)
                 continue
             cells = dict(zip(self.header, record, strict=True))
-            yield _row(where, cells, self.columns, self.index)
+            yield _row(where, cells, self.media)
 
 
 @dataclass(frozen=True)
@@ -257,12 +302,11 @@ class _ParquetPiece:
     group: int
     first: int
     rows: int
-    columns: int
-    index: MediaIndex | None
+    media: _Media
 
     def read(self) -> Iterator[PublishedRow]:
         wanted = [AUDIO_COLUMN, *LABEL_COLUMNS, ORIGINAL_COLUMN]
-        wanted += [name for slot in range(1, self.columns + 1) for name in image_columns(slot)]
+        wanted += [name for slot in range(1, self.media.slots + 1) for name in image_columns(slot)]
         number = self.first
         try:
             # Buffered and unthreaded, pages are read as they are needed and never a whole column chunk.
@@ -272,7 +316,7 @@ class _ParquetPiece:
                     PARQUET_ROWS_AT_ONCE, row_groups=[self.group], columns=known, use_threads=False
                 ):
                     for cells in batch.to_pylist():
-                        yield _row(f"{self.path.name} row {number}", cells, self.columns, self.index)
+                        yield _row(f"{self.path.name} row {number}", cells, self.media)
                         number += 1
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())
@@ -300,11 +344,11 @@ def _batches(
         yield start, records[start : start + size]
 
 
-def _row(where: str, cells: Mapping[str, Any], slots: int, index: MediaIndex | None) -> PublishedRow:
+def _row(where: str, cells: Mapping[str, Any], media: _Media) -> PublishedRow:
     images = []
-    for slot in range(1, slots + 1):
+    for slot in range(1, media.slots + 1):
         filename, tag, text = image_columns(slot)
-        medium = _medium(cells[filename], index, IMAGE_SUFFIXES, _text(cells.get(tag)))
+        medium = media.medium("image", cells[filename], hint=_text(cells.get(tag)))
         # A data set of fewer images leaves slots empty: those are no rows to speak of.
         if medium.name or medium.content is not None or _text(cells.get(tag)):
             images.append(PublishedImage(slot, medium, _text(cells.get(tag)), _text(cells.get(text))))
@@ -312,29 +356,13 @@ def _row(where: str, cells: Mapping[str, Any], slots: int, index: MediaIndex | N
     return PublishedRow(
         where,
         "",
-        _medium(cells[AUDIO_COLUMN], index, AUDIO_SUFFIXES),
+        media.medium("music", cells[AUDIO_COLUMN]),
         genre,
         feeling,
         emotion,
         _flag(cells.get(ORIGINAL_COLUMN)),
         tuple(images),
     )
-
-
-def _medium(cell: Any, index: MediaIndex | None, suffixes: Sequence[str], hint: str = "") -> Medium:
-    """A cell that is a struct of bytes and path, or the name alone."""
-    if isinstance(cell, Mapping):
-        name = PurePosixPath(str(cell.get("path") or "").replace("\\", "/")).name
-        content = cell.get("bytes")
-        if content is not None:
-            return Medium(name, content=bytes(content))
-    else:
-        name = _text(cell)
-    if index is not None:
-        return index.find(name, suffixes, hint)
-    if name:
-        return Medium(name, problem="the row holds no bytes, only a name: give the folder of the files")
-    return Medium("", problem="the row holds nothing")
 
 
 def _text(cell: Any) -> str:

@@ -107,6 +107,7 @@ class _ClipCard:
 def render_page(
     *,
     music_clips: pl.DataFrame,
+    joined_windows: int,
     images: pl.DataFrame,
     rejected_media: pl.DataFrame,
     similarity_matrix: pl.DataFrame,
@@ -137,6 +138,8 @@ def render_page(
 
     Args:
         music_clips: every usable clip.
+        joined_windows: how many of them are windows that joined as expanded clips; other expanded
+            clips are the table's.
         images: every usable image.
         rejected_media: what could not be used.
         similarity_matrix: the candidates of every clip.
@@ -213,6 +216,7 @@ def render_page(
         tags=IMAGE_EMOTION_KEYS,
         clips_of=dict(music_clips.group_by("emotion").len().iter_rows()),
         expansion=expansion_counts(music_clips),
+        joined_windows=joined_windows,
         images_of=dict(images.group_by("tag").len().iter_rows()),
         rejections=tables.rejections(rejected_media).rows(named=True),
         rejected=rejected_media.sort("kind", "file", "item_id").head(200).rows(named=True),

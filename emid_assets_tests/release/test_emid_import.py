@@ -101,7 +101,7 @@ def test_every_trap_of_the_published_rows_is_named_and_mended_or_rejected(tmp_pa
             ("mended", "unreadable emotion", "row 8", "eleven.wav"),
             ("mended", "unreadable rating", "row 9", "ten.wav"),
             ("mended", "unreadable feeling", "row 10", "feeling.wav"),
-            ("rejected", "clip without a known genre", "row 11", "genre.wav"),
+            ("kept", "clip without a known genre", "row 11", "genre.wav"),
             ("rejected", "clip that stands there already", "row 12", "again.wav"),
             ("mended", "name of two contents", "row 13", "3143.m4a.wav"),
             ("mended", "name of two contents", "row 13", "image 1 a.png"),
@@ -114,15 +114,15 @@ def test_every_trap_of_the_published_rows_is_named_and_mended_or_rejected(tmp_pa
             ("rejected", "image without content", "row 16", "image 1 b.png"),
             ("mended", "is_original_clip is missing", "row 17", "tags.wav"),
             ("mended", "image of two tags", "row 17", "image 1 a.png"),
-            ("rejected", "image without a known tag", "row 17", "image 2 c.png"),
+            ("kept", "image without a known tag", "row 17", "image 2 c.png"),
         ]
     )
     assert [(line["outcome"], line["kind"]) for line in table(tmp_path / "to" / "import.csv")] == [
         (finding.outcome, finding.kind) for finding in summary.findings
     ]
     music = {line["file"]: line for line in table(tmp_path / "to" / "music.csv")}
-    assert summary.clips == len(music) == 12
-    assert summary.sample_rates == {44_100: 11, 48_000: 1}
+    assert summary.clips == len(music) == 13
+    assert summary.sample_rates == {44_100: 12, 48_000: 1}
     assert music["143.m4a___58.wav"]["source_id"] == "3143.m4a.wav"
     assert music["143.m4a___58.wav"]["is_original_clip"] == "false"
     assert music["nan.wav"]["emotion"].startswith("nan,5.2,")
@@ -132,11 +132,17 @@ def test_every_trap_of_the_published_rows_is_named_and_mended_or_rejected(tmp_pa
     assert music["lost___7.wav"]["is_original_clip"] == "false"
     images = {line["file"]: line["tag"] for line in table(tmp_path / "to" / "images.csv")}
     assert images["a.png"] == "awe"
-    assert images["only here.png"] == "fear"  # of a row whose clip was rejected
-    assert "c.png" not in images
+    assert (music["genre.wav"]["genre"], images["c.png"]) == ("Z", "joy")
+    # A build names what the import rejected, and what it kept for somebody to mend.
     inventory = take_inventory(tmp_path / "to", workers=0).filter(pl.col("reason").is_not_null())
-    # What came without a known tag or genre lies there still, and the build says so too.
-    assert inventory["item_id"].to_list() == ["c.png", "genre.wav"]
+    left_out = {row["item_id"]: row["reason"] for row in inventory.iter_rows(named=True)}
+    assert set(left_out) == {
+        "c.png", "genre.wav", "train.parquet row 16: image 1 b.png",
+        *(f"train.parquet row {item}" for item in ("3: empty.wav", "4: nothing.wav", "5: header.wav")),
+        "train.parquet row 12: again.wav",
+    }  # fmt: skip
+    assert left_out["train.parquet row 3: empty.wav"] == "not imported: empty (0 bytes)"
+    assert ": unknown music emotion 'Z'" in left_out["genre.wav"]
 
 
 def test_the_layout_is_the_one_that_the_library_writes(tmp_path: Path) -> None:
@@ -271,6 +277,78 @@ def test_a_csv_finds_its_files_in_any_folder_and_says_which_it_does_not(tmp_path
     # What was missing may come: the same command then reads it.
     (media / "gone.wav").write_bytes(tone(203))
     assert import_emid(csv_pieces(tmp_path / "EMID_data.csv", media), tmp_path / "to").clips == 3
+
+
+def test_tables_that_somebody_has_changed_are_not_written_over_unless_told(tmp_path: Path) -> None:
+    source, folder = write_rows(tmp_path / "train.parquet", good_rows(2)), tmp_path / "to"
+    import_emid(parquet_pieces([str(source)]), folder)
+    written = (folder / "music.csv").read_text()
+    edited = written.replace(",K,", ",A,", 1)
+    (folder / "music.csv").write_text(edited)
+    write_rows(source, good_rows(3))
+    with pytest.raises(ImportRefusedError, match=r"to: music\.csv not as an import left .*--overwrite"):
+        import_emid(parquet_pieces([str(source)]), folder)
+    assert (folder / "music.csv").read_text() == edited
+    import_emid(parquet_pieces([str(source)]), folder, overwrite=True)
+    assert (folder / "music.csv").read_text().startswith(written)
+    # What an import has written at any time is nobody's change.
+    (folder / "music.csv").write_text(written)
+    assert import_emid(parquet_pieces([str(source)]), folder).clips == 3
+
+
+def test_originals_of_equal_ratings_are_sources_of_their_own_unless_a_clip_may_be_of_either(
+    tmp_path: Path,
+) -> None:
+    other = "7" + RATINGS[1:]
+    rows = [
+        row("a.wav", tone(200), genre="K"),
+        row("b.wav", tone(201), genre="A"),
+        row("c.wav", tone(202), genre="K"),
+        row("c.wav___1.wav", tone(203), genre="K", original=False),
+        row("mangled___2.wav", tone(204), genre="A", original=False),
+        row("d.wav", tone(205), emotion=other),
+        row("e.wav", tone(206), emotion=other),
+        row("f.wav", tone(207), emotion=other, genre="A"),
+        row("mangled___3.wav", tone(208), emotion=other, original=False),
+        row("song.m4a.wav", tone(209), emotion=None),
+        row("song___4.wav", tone(210), emotion=None, original=False),
+    ]
+    source = write_rows(tmp_path / "train.parquet", rows)
+    summary = import_emid(parquet_pieces([str(source)]), tmp_path / "to")
+    sources = {line["file"]: line["source_id"] for line in table(tmp_path / "to" / "music.csv")}
+    assert sources == {
+        "a.wav": "a.wav", "b.wav": "b.wav", "c.wav": "c.wav", "c.wav___1.wav": "c.wav",
+        "mangled___2.wav": "b.wav", "d.wav": "d.wav", "e.wav": "d.wav", "f.wav": "f.wav",
+        "mangled___3.wav": "d.wav", "song.m4a.wav": "song.m4a.wav", "song___4.wav": "song.m4a.wav",
+    }  # fmt: skip
+    named = [
+        (kind, item) for _, kind, _, item in found(summary) if kind not in ("no ratings", "mangled name")
+    ]
+    assert named == [("originals of equal ratings", "e.wav")]
+
+
+def test_terms_are_those_of_the_tables_beside_the_rows_else_those_that_are_given(tmp_path: Path) -> None:
+    write_rows(tmp_path / "data" / "train.parquet", good_rows(2))
+    (tmp_path / "music.csv").write_text(
+        "file,source_id,licence,author\nmusic/song0.wav,tape 1,CC0-1.0,\nelse.wav,x,CC-BY-4.0,Nobody\n"
+    )
+    (tmp_path / "images.csv").write_text("file,valence,arousal,licence\np0.png,0.25,0.75,CC-BY-4.0\n")
+    arguments = ["--parquet", str(tmp_path / "data"), "--to", str(tmp_path / "to"), "--licence", "Ours"]
+    result = CliRunner().invoke(main, ["import", "emid", *arguments])
+    assert result.exit_code == 0, result.output
+    assert "4 items: Ours, Zou et al. 2023 (EMID); 2 as the tables beside the rows say" in result.output
+    music, images = (table(tmp_path / "to" / f"{kind}.csv") for kind in ("music", "images"))
+    assert [(line["source_id"], line["licence"], line["author"]) for line in music] == [
+        ("tape 1", "CC0-1.0", ""),
+        ("song1.wav", "Ours", "Zou et al. 2023 (EMID)"),
+    ]
+    assert [(line["valence"], line["arousal"], line["licence"]) for line in images] == [
+        ("0.25", "0.75", "CC-BY-4.0"), *[("", "", "Ours")] * 3,
+    ]  # fmt: skip
+    (tmp_path / "music.csv").write_text("no table")
+    result = CliRunner().invoke(main, ["import", "emid", *arguments])
+    assert result.exit_code == 1
+    assert f"{tmp_path / 'music.csv'} has no column named file" in result.output
 
 
 def test_media_of_ones_own_are_never_written_over(tmp_path: Path) -> None:

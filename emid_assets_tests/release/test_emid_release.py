@@ -249,6 +249,17 @@ def test_what_is_released_can_be_imported_again(release: Path, tmp_path: Path, f
     summary = import_emid(pieces, tmp_path / "to")
     assert (summary.clips, summary.pairs) == (6, 18)
     assert {finding.outcome for finding in summary.findings} <= {"mended"}
+    # Terms, sources and measured values are those of the release's own tables.
+    own = ["feeling", "source_id", "licence", "author", "label_source"]
+    for kind, columns in (("music", own), ("images", ["text", "valence", "arousal", "licence", "author"])):
+        released, imported = (
+            sorted(
+                [row[column] for column in columns]
+                for row in csv.DictReader((folder / f"{kind}.csv").open(encoding="utf-8", newline=""))
+            )
+            for folder in (release, tmp_path / "to")
+        )
+        assert imported == released
 
 
 def test_media_that_have_changed_or_gone_stop_the_release_and_are_named(

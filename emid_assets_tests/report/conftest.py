@@ -172,6 +172,7 @@ def make_inputs(sample_media: Path) -> Callable[..., dict[str, Any]]:
         images = replaced.get("images", images_of(sample_media))
         return {
             "music_clips": clips,
+            "joined_windows": 0,
             "images": images,
             "rejected_media": frame(
                 "rejected_media",

@@ -88,6 +88,22 @@ def test_the_tables_by_emotion_are_the_figures_numbers(page: Page, make_inputs: 
     assert len(captions) == len(page.all("table"))
 
 
+def test_expanded_clips_are_told_apart_by_where_they_come_from(
+    make_inputs: Inputs, sample_media: Path
+) -> None:
+    clips = clips_of(sample_media).with_row_index("place")
+    clips = clips.with_columns(is_original_clip=pl.col("place") >= 5).drop("place")
+    section = [
+        " ".join(part.text.split())
+        for part in read(render_page(**make_inputs(music_clips=clips, joined_windows=1))).all("section")
+        if part.text.strip().startswith("Original and expanded clips")
+    ]
+    assert "1 window of the source recordings joined as expanded clips" in section[0]
+    assert (
+        "4 expanded clips are from the table of the media folder. 17 original clips, 22 in all." in section[0]
+    )
+
+
 def test_rejected_media_are_counted_by_reason_and_listed(page: Page) -> None:
     rows = [" ".join(row.text.split()) for row in page.all("tr")]
     for expected in (
