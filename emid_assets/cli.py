@@ -44,8 +44,12 @@ def _instance_of(settings: Settings, profile: str | None) -> Path:
     try:
         Lake(settings.lake_folder)
         home = prepare_instance(settings)
-    except (LakeError, OSError) as error:
+    except LakeError as error:
         raise click.ClickException(f"lake = {str(settings.lake_folder)!r}: {error}") from None
+    except OSError as error:
+        raise click.ClickException(
+            f"lake = {str(settings.lake_folder)!r}: cannot be made or written to ({error.strerror})"
+        ) from None
     if load_operations().profile == "ray" and (lack := what_ray_lacks(home)):
         raise click.ClickException(lack)
     return home

@@ -95,8 +95,10 @@ def import_emid_command(
                 terms,
                 overwrite,
             )
-    except (SourceError, TableError, ImportRefusedError, OSError) as error:
+    except (SourceError, TableError, ImportRefusedError) as error:
         raise click.ClickException(str(error)) from None
+    except OSError as error:
+        raise click.ClickException(f"{error.filename}: {error.strerror}; what is read is kept") from None
     except KeyboardInterrupt:
         raise click.ClickException("stopped: what is read is kept; the same command goes on") from None
     rates = ", ".join(f"{count} at {rate:,} Hz" for rate, count in sorted(summary.sample_rates.items()))

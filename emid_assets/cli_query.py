@@ -24,6 +24,17 @@ def _numbers(_: click.Context, option: click.Parameter, text: str | None) -> lis
         raise click.BadParameter(f"{text!r} is not a list of numbers such as 0,0.5,1", param=option) from None
 
 
+def _counts(_: click.Context, option: click.Parameter, text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is not a list of whole numbers such as 1,3", param=option
+        ) from None
+
+
 @click.command("query")
 @click.argument("kind", type=click.Choice(["music", "image"]))
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -69,10 +80,10 @@ def query_command(
 @click.option(
     "--alphas", default="0,0.2,0.4,0.6,0.8,1", show_default=True, callback=_numbers, help="Values of α."
 )
-@click.option("--pairs", default="1,3,5", show_default=True, callback=_numbers, help="Values of m.")
+@click.option("--pairs", default="1,3,5", show_default=True, callback=_counts, help="Values of m.")
 @click.option(
     "--counts",
-    callback=_numbers,
+    callback=_counts,
     help="Values of K. [default: all candidates that were stored, and half]",
 )
 @click.option(
@@ -80,7 +91,7 @@ def query_command(
 )
 @settings_options
 def sweep_command(
-    alphas: list[float], pairs: list[float], counts: list[float] | None, csv: Path | None, **options: Any
+    alphas: list[float], pairs: list[int], counts: list[int] | None, csv: Path | None, **options: Any
 ) -> None:
     """What α, m and K do to the pairs, over the S and E that a build has stored."""
     from emid_assets.adapters.sweep import selected_point
@@ -92,8 +103,8 @@ def sweep_command(
             Lake(settings.lake_folder),
             settings.va_alignment,
             alphas=alphas,
-            images_per_clip=[int(value) for value in pairs],
-            candidate_counts=None if counts is None else [int(value) for value in counts],
+            images_per_clip=pairs,
+            candidate_counts=counts,
         )
     except (ValueError, RuntimeError) as error:
         raise click.ClickException(str(error)) from None

@@ -30,7 +30,7 @@ def settings_options(command: Command) -> Command:
     """Give a command one option for each setting; an option that is not given comes as None."""
     for name, field in reversed(Settings.model_fields.items()):
         choices = get_args(field.annotation)
-        default = field.default if field.default != "" else None
+        default = field.default if field.default != "" else "empty"
         command = click.option(
             "--" + name.replace("_", "-"),
             name,

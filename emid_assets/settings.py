@@ -362,5 +362,6 @@ def load_settings(
         for problem in error.errors():
             name = str(problem["loc"][0])
             where, value = given[name]
-            lines.append(f"{where} = {value!r}: must be {allowed_range(name)}")
+            whole = "a whole number, " if Settings.model_fields[name].annotation is int else ""
+            lines.append(f"{where} = {value!r}: must be {whole}{allowed_range(name)}")
         raise SettingsError("; ".join(lines)) from None

@@ -416,8 +416,8 @@ def _usable_clips(rows: Sequence[_Row], findings: list[Finding]) -> list[_Row]:
 def _sources(clips: Sequence[_Row], findings: list[Finding]) -> dict[str, str]:
     """The source of each clip, both by file name; or the source that a table beside the rows tells.
 
-    Clips of equal (feeling, emotion) are of one source: expanded clips copy the labels of theirs,
-    and their own names are mangled. Only a clip without ratings is grouped by its name.
+    An expanded clip is of an original of equal (feeling, emotion): it has copied the labels, and its
+    own name is mangled. Only clips without ratings are grouped by their names.
     """
     sources: dict[str, str] = {}
     groups: dict[tuple[str, ...], list[_Row]] = {}

@@ -227,6 +227,7 @@ def render_page(
                 ("semantic", "Semantic only (α = 1)", semantic_only),
             )
         ],
+        alignment_fell_back=bool(music_alignment.fixed_axes or image_alignment.fixed_axes),
         planes=[(name, figures.va_plane_figure(plane, name == "aligned")) for name in ("raw", "aligned")],
         overlap={(system, metric): value for _, system, metric, value in overlap.iter_rows()},
         overlap_figure=figures.overlap_figure(overlap, alpha) if overlap.height else None,

@@ -255,7 +255,7 @@ class Lake:
         if versions is None:
             versions = self.versions(table)
         if not versions:
-            raise LakeError(f"table {table} in {self.root} has no partition to read; build it first")
+            raise LakeError(f"{self.root} holds no table {table} yet: build it first (emid build)")
         first = None
         with duckdb.connect() as connection:
             for wanted in versions:
@@ -271,7 +271,7 @@ class Lake:
     def _wanted(self, table: str, partitions: Sequence[str] | None) -> list[str]:
         wanted = self.partitions(table) if partitions is None else list(partitions)
         if not wanted:
-            raise LakeError(f"table {table} in {self.root} has no partition to read; build it first")
+            raise LakeError(f"{self.root} holds no table {table} yet: build it first (emid build)")
         return wanted
 
     @contextlib.contextmanager
