@@ -38,7 +38,7 @@ class Items(NamedTuple):
 
     def take(self, rows: Tensor) -> "Items":
         """The items in these rows."""
-        return Items(*(part[rows] for part in self))
+        return Items(*(part.index_select(0, rows) for part in self))
 
     def rows_of(self, ids: Tensor) -> Tensor:
         """The rows of these ids, of any shape; -1 where an id is 0 or not among the items."""

@@ -36,11 +36,12 @@ class RowAdam(Optimizer):
             state["mean"], state["square"] = torch.zeros_like(table), torch.zeros_like(table)
         rows, values = gradient.indices()[0], gradient.values()
         steps = state["steps"][rows] + 1
-        mean = state["mean"][rows].lerp_(values, 1 - BETAS[0])
-        square = state["square"][rows].mul_(BETAS[1]).addcmul_(values, values, value=1 - BETAS[1])
+        mean = state["mean"].index_select(0, rows).lerp_(values, 1 - BETAS[0])
+        square = state["square"].index_select(0, rows).mul_(BETAS[1])
+        square.addcmul_(values, values, value=1 - BETAS[1])
         state["steps"][rows], state["mean"][rows], state["square"][rows] = steps, mean, square
         scale = (square / (1 - BETAS[1] ** steps)).sqrt_().add_(EPSILON)
-        moved = table[rows] * (1 - lr * weight_decay)
+        moved = table.index_select(0, rows).mul_(1 - lr * weight_decay)
         table[rows] = moved.addcdiv_(mean / (1 - BETAS[0] ** steps), scale, value=-lr)
 
 
