@@ -10,13 +10,15 @@
   `adapter_peers.py` states, in interpreters of their own (`--peers-python`, and
   `--pinned-python` for those that need old packages), since they are no dependency. Peers that know
   ids only have no cold row.
-- Seconds are CPU seconds of the process on one thread, evaluation each epoch included for ours.
+- Seconds are CPU seconds of the process on one thread; for ours over content they include the
+  evaluation each epoch.
 - `structured` takes the valence and arousal that a ridge reads from the music; `expected-formula`
   averages the same formula over the ridge's errors: it is what the distilled network is taught.
 - `ours-NETWORK` is what the project serves: inner products of the new embeddings, nothing after.
   `ours-NETWORK-reranked`: they retrieve 100 images, which the whole NeuMF (ncf) or the expected formula
   (distilled, cold) puts in order. That is no inner product, and an index cannot serve it.
-- `ours-NETWORK-plain` knows ids only, as the peers do: random vectors stand for the content.
+- `ours-NETWORK-plain` knows ids only, as the peers do: random vectors stand for the content. It is
+  measured as they are: no validation part, the last epoch, seconds of training and nothing else.
 - JSON: `rows`, one for each system, split and seed; `means`, with the spread over the seeds; `targets`.
 """
 # ruff: noqa: E402
@@ -52,26 +54,20 @@ from emid_assets.adapters.retrieval import (
     inner_product_scores,
     rerank,
 )
-from emid_assets.adapters.splits import TEST, TRAIN
+from emid_assets.adapters.splits import TEST, TRAIN, VALIDATION
 from emid_assets.adapters.training import PairData, TrainingSettings, train
 from emid_assets.adapters.va_reader import fit_va_reader
 
 K = 10
 NETWORKS = ("bmf", "ncf", "svdpp", "distilled")
 PLAIN_DIMENSION = 64
-PLAIN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "bmf": (
-        {"learning_rate": 0.3, "batch_clips": 256},
-        {"hidden": 1, "id_dropout": 0.0, "scale": 1.0, "negative_weight": 16.0},
-    ),
-    "svdpp": ({"learning_rate": 0.1}, {"scale": 1.0}),
-    "ncf": (
-        {"learning_rate": 0.1, "batch_clips": 128},
-        {"hidden": 1, "id_dropout": 0.0, "scale": 3.0, "negative_weight": 16.0, "negatives": 256, "mlp": 8},
-    ),
-}
-"""Settings and hyperparameters of networks that know ids only, by the validation part: their factors
-start anywhere and must move far, and a tower has nothing to read."""
+PLAIN_NORM = 0.1
+"""Of an id's first factor: small, or what training finds stays hidden among what was drawn."""
+PLAIN: dict[str, dict[str, Any]] = {"bmf": {}, "svdpp": {}, "ncf": {"mlp": 16}}
+PLAIN_CONFIG = {"hidden": 1, "id_dropout": 0.0, "scale": 1.0, "negative_weight": 64.0}
+PLAIN_LEARNING_RATE = 0.1
+"""Hyperparameters of networks that know ids only, by the validation part: their factors must move far,
+and a tower has nothing to read."""
 PEERS = ("implicit", "cornac", "lightfm", "surprise")
 PINNED_PEERS = ("libreco", "recbole")
 SAME_MODEL = {"bmf": "libreco-svd", "svdpp": "libreco-svdpp", "ncf": "libreco-ncf"}
@@ -196,14 +192,23 @@ def of_pairs(score_rows: ScoreRows) -> Callable[[Ids, Ids], Floats]:
 
 
 def without_content(pairs: PairData, seed: int) -> PairData:
-    """The same pairs of items that are ids and nothing else: a random vector is an id's first factor."""
+    """The same pairs of items that are ids and nothing else: a random vector is an id's first factor.
+
+    There is no validation part, so that what is timed is training alone.
+    """
     rng = np.random.default_rng(seed)
 
     def factors(count: int) -> Floats:
         rows = rng.normal(size=(count, PLAIN_DIMENSION))
-        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+        return (PLAIN_NORM * rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
-    return replace(pairs, music=factors(len(pairs.music)), images=factors(len(pairs.images)), formula=None)
+    return replace(
+        pairs,
+        music=factors(len(pairs.music)),
+        images=factors(len(pairs.images)),
+        pair_parts=np.where(pairs.pair_parts == VALIDATION, "unused", pairs.pair_parts),
+        formula=None,
+    )
 
 
 def reordered(pairs: PairData, p: Floats, q: Floats, pair_scores: Callable[[Ids, Ids], Floats]) -> Evaluation:
@@ -345,9 +350,9 @@ def rows_of(
         for peer, python in peers:
             rows += peer_rows(learnt, split, seed, peer, python, arguments.epochs)
         plain = without_content(learnt, seed)
+        of_ids = replace(settings, dimension=PLAIN_DIMENSION, learning_rate=PLAIN_LEARNING_RATE)
         for network in [name for name in PLAIN if name in arguments.networks]:
-            own, config = PLAIN[network]
-            of_ids = replace(settings, dimension=PLAIN_DIMENSION, **own)
+            config = PLAIN_CONFIG | PLAIN[network]
             found = our_rows(plain, plain, split, network, of_ids, config=config)
             rows += [replace(row, name=f"{row.name}-plain") for row in found]
     for network in arguments.networks:
