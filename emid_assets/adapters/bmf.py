@@ -5,10 +5,12 @@ r(u, i) = μ + b_u + b_i + p_u · q_i, here with p, q, b from content (see `cont
 and, for known items, free factors beside it.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 
 from emid_assets.adapters.content import ContentTower
 from emid_assets.adapters.network import Batch, Items, Known, binary_cross_entropy, with_biases
@@ -26,7 +28,7 @@ class BMFConfig:
         negative_weight: weight of an average negative against one positive.
         scale: first factor on p · q, since inner products of centred unit vectors are small.
         learning_rate: first step of Adam.
-        weight_decay: AdamW's.
+        weight_decay: AdamW's: it keeps free factors from learning the pairs by heart.
         batch_clips: clips in a batch.
     """
 
@@ -36,7 +38,7 @@ class BMFConfig:
     negative_weight: float = 32.0
     scale: float = 10.0
     learning_rate: float = 0.01
-    weight_decay: float = 1e-4
+    weight_decay: float = 1.0
     batch_clips: int = 512
 
 
@@ -51,7 +53,10 @@ class BMF(nn.Module):
         self.config = config
         self.music_tower = ContentTower(known.learned, config.hidden, known.clips, config.id_dropout)
         self.image_tower = ContentTower(known.learned, config.hidden, known.images, config.id_dropout)
-        self.log_scale = nn.Parameter(torch.tensor(config.scale).log())
+        # Both start at zero, so that weight decay draws them to the first scale and to the prior: the
+        # logit of a pair of which nothing is known, by what the negatives weigh against a positive.
+        self.log_scale = nn.Parameter(torch.tensor(0.0))
+        self.prior = -math.log(config.negative_weight)
         self.mu = nn.Parameter(torch.tensor(0.0))
 
     def loss(self, batch: Batch) -> Tensor:
@@ -59,8 +64,9 @@ class BMF(nn.Module):
         p, b_u = self._music(batch.clips)
         sampled = batch.sample(self.config.negatives)
         q, b_i = self._images(sampled.images)
-        positive = (p[:, None, :] * q[sampled.positives]).sum(-1) + b_i[sampled.positives] + b_u[:, None]
-        negative = product(p, q[sampled.negatives]) + b_i[sampled.negatives] + b_u[:, None]
+        wanted, negatives = sampled.positives, sampled.negatives
+        positive = (p[:, None, :] * embedding(wanted, q)).sum(-1) + b_i[wanted] + b_u[:, None]
+        negative = product(p, embedding(negatives, q)) + b_i[negatives] + b_u[:, None]
         return binary_cross_entropy(
             batch.present, positive, sampled.own, negative, self.config.negative_weight
         )
@@ -74,7 +80,8 @@ class BMF(nn.Module):
     def _music(self, clips: Items) -> tuple[Tensor, Tensor]:
         """P with the features that stay frozen, and μ + b_u."""
         p, b_u = self.music_tower(clips)
-        return torch.cat([p, self.music_tower.frozen(clips)], dim=1) * self.log_scale.exp(), self.mu + b_u
+        scale = self.config.scale * self.log_scale.exp()
+        return torch.cat([p, self.music_tower.frozen(clips)], dim=1) * scale, self.prior + self.mu + b_u
 
     def _images(self, images: Items) -> tuple[Tensor, Tensor]:
         q, b_i = self.image_tower(images)

@@ -6,11 +6,12 @@ product, so an index cannot serve it: the GMF part is trained to rank on its own
 new embeddings, and `pair_logits` re-ranks what it retrieved.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch.nn.functional import embedding, relu
 
 from emid_assets.adapters.content import ContentTower
 from emid_assets.adapters.network import Batch, Items, Known, binary_cross_entropy, with_biases
@@ -26,6 +27,7 @@ class NCFConfig:
         id_dropout: share of known items that a batch treats as unseen.
         mlp: width of the MLP's first layer; it halves twice.
         negatives: images sampled for a batch, shared by its clips.
+        mlp_negatives: as many of them pass the MLP, where a pair costs far more than in GMF.
         negative_weight: weight of an average negative against one positive.
         gmf_weight: weight of the GMF part's own loss against the whole network's.
         scale: first value of h, since products of centred unit vectors are small.
@@ -37,12 +39,13 @@ class NCFConfig:
     hidden: int = 64
     id_dropout: float = 0.2
     mlp: int = 32
-    negatives: int = 64
+    negatives: int = 512
+    mlp_negatives: int = 64
     negative_weight: float = 32.0
     gmf_weight: float = 1.0
     scale: float = 10.0
     learning_rate: float = 0.01
-    weight_decay: float = 1e-4
+    weight_decay: float = 1.0
     batch_clips: int = 512
 
 
@@ -57,8 +60,9 @@ class NCF(nn.Module):
         self.config = config
         self.music_tower = ContentTower(known.learned, config.hidden, known.clips, config.id_dropout)
         self.image_tower = ContentTower(known.learned, config.hidden, known.images, config.id_dropout)
-        self.h = nn.Parameter(torch.full((known.learned,), config.scale))
-        self.h_frozen = nn.Parameter(torch.tensor(config.scale))
+        # Beside `scale`, and μ beside a prior (as in BMF): weight decay draws them to where they began.
+        self.h = nn.Parameter(torch.zeros(known.learned))
+        self.h_frozen = nn.Parameter(torch.tensor(0.0))
         # The first layer over [p', q'] is a sum of two, so each item passes it once.
         self.music_layer = Linear(known.learned, config.mlp)
         self.image_layer = Linear(known.learned, config.mlp, bias=False)
@@ -68,6 +72,7 @@ class NCF(nn.Module):
         )  # fmt: skip
         self.mlp_logit = nn.Linear(config.mlp // 4, 1, bias=False)
         nn.init.zeros_(self.mlp_logit.weight)
+        self.prior = -math.log(config.negative_weight)
         self.mu = nn.Parameter(torch.tensor(0.0))
 
     def loss(self, batch: Batch) -> Tensor:
@@ -77,12 +82,14 @@ class NCF(nn.Module):
         p, b_u, first = self._music(batch.clips)
         q, b_i, second = self._images(sampled.images)
         wanted, negatives = sampled.positives, sampled.negatives
-        positive = (p[:, None, :] * q[wanted]).sum(-1) + b_i[wanted] + b_u[:, None]
-        negative = product(p, q[negatives]) + b_i[negatives] + b_u[:, None]
+        positive = (p[:, None, :] * embedding(wanted, q)).sum(-1) + b_i[wanted] + b_u[:, None]
+        negative = product(p, embedding(negatives, q)) + b_i[negatives] + b_u[:, None]
         gmf = binary_cross_entropy(batch.present, positive, sampled.own, negative, config.negative_weight)
         positive = positive + self._mlp(first[:, None, :] + second[wanted])
-        negative = negative + self._mlp(first[:, None, :] + second[negatives])
-        whole = binary_cross_entropy(batch.present, positive, sampled.own, negative, config.negative_weight)
+        few = config.mlp_negatives
+        negative = negative[:, :few] + self._mlp(first[:, None, :] + second[negatives[:few]])
+        own = sampled.own[:, :few]
+        whole = binary_cross_entropy(batch.present, positive, own, negative, config.negative_weight)
         return whole + config.gmf_weight * gmf
 
     def embeddings(self, music: Items, images: Items) -> tuple[Tensor, Tensor]:
@@ -102,8 +109,9 @@ class NCF(nn.Module):
         """Weighted h ∘ p, μ + b_u, and the clips' half of the MLP's first layer."""
         p, b_u = self.music_tower(clips)
         # The frozen features have no weight of their own in h: one number serves them all.
-        rest = self.music_tower.frozen(clips) * self.h_frozen
-        return torch.cat([self.h * p, rest], dim=1), self.mu + b_u, self.music_layer(p)
+        scale = self.config.scale
+        rest = self.music_tower.frozen(clips) * (scale + self.h_frozen)
+        return torch.cat([(scale + self.h) * p, rest], dim=1), self.prior + self.mu + b_u, self.music_layer(p)
 
     def _images(self, images: Items) -> tuple[Tensor, Tensor, Tensor]:
         """q, b_i, and the images' half of the MLP's first layer."""

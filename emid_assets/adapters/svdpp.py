@@ -6,11 +6,11 @@ content and free factors alike. While a pair is learnt it is left out of its own
 and some histories are dropped, so that the same network serves clips that have none.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import embedding, pad
 
 from emid_assets.adapters.bmf import BMF, BMFConfig
 from emid_assets.adapters.network import Batch, Items, Known, binary_cross_entropy, with_biases
@@ -19,15 +19,18 @@ from emid_assets.adapters.products import Linear, product
 
 @dataclass(frozen=True)
 class SVDPPConfig(BMFConfig):
-    """Hyperparameters of SVD++: those of BMF with its own defaults, and one more.
+    """Hyperparameters of SVD++: those of BMF with its own defaults, and two more.
 
     Attributes:
+        learned: leading features that it changes at most: a clip's images say the rest.
         history_dropout: share of clips that a batch treats as without history.
     """
 
     hidden: int = 64
     id_dropout: float = 0.0
     negative_weight: float = 64.0
+    batch_clips: int = 1024
+    learned: int = 128
     history_dropout: float = 0.1
 
 
@@ -38,6 +41,7 @@ class SVDPP(BMF):
     config: SVDPPConfig
 
     def __init__(self, config: SVDPPConfig, known: Known) -> None:
+        known = replace(known, learned=min(known.learned, config.learned))
         super().__init__(config, known)
         self.history_content = Linear(known.learned, known.learned, bias=False)
         self.history_factors = nn.Embedding(known.images + 1, known.learned, padding_idx=0, sparse=True)
@@ -50,16 +54,16 @@ class SVDPP(BMF):
         p, b_u = self._music(batch.clips)
         q, b_i = self._images(sampled.images)
         present = batch.present
-        y = self._y(sampled.images)[sampled.positives] * present[:, :, None]
+        y = embedding(sampled.positives, self._y(sampled.images)) * present[:, :, None]
         others = (present.sum(1, keepdim=True) - 1).clamp(min=1)
         heard = torch.rand(len(p), 1, 1, device=p.device) >= self.config.history_dropout
         # One user vector for each pair, since its own image is no part of its history.
         history = heard * (y.sum(1, keepdim=True) - y) * others[:, :, None] ** -0.5
         clips, slots = present.nonzero(as_tuple=True)
-        users = p[clips] + self._beside_frozen(history[clips, slots], p)
+        users = embedding(clips, p) + self._beside_frozen(history[clips, slots], p)
         wanted, bias = sampled.positives[clips, slots], b_u[clips]
-        positive = (users * q[wanted]).sum(1) + b_i[wanted] + bias
-        negative = product(users, q[sampled.negatives]) + b_i[sampled.negatives] + bias[:, None]
+        positive = (users * embedding(wanted, q)).sum(1) + b_i[wanted] + bias
+        negative = product(users, embedding(sampled.negatives, q)) + b_i[sampled.negatives] + bias[:, None]
         every = torch.ones_like(positive, dtype=torch.bool)[:, None]
         return binary_cross_entropy(
             every, positive[:, None], sampled.own[clips], negative, self.config.negative_weight
@@ -71,7 +75,8 @@ class SVDPP(BMF):
         q, b_i = self._images(images)
         rows = images.rows_of(music.history)
         present = rows >= 0
-        y = self._y(images)[rows.clamp(min=0)] * present[:, :, None]
+        distinct, places = torch.unique(rows.clamp(min=0), return_inverse=True)
+        y = embedding(places, self._y(images.take(distinct))) * present[:, :, None]
         history = y.sum(1) * present.sum(1, keepdim=True).clamp(min=1) ** -0.5
         return with_biases(p + self._beside_frozen(history, p), b_u, q, b_i)
 

@@ -41,7 +41,7 @@ class Range(NamedTuple):
 
 RANGES: dict[str, Range] = {
     "learning_rate": Range(1e-3, 3e-2, log=True),
-    "weight_decay": Range(1e-5, 1.0, log=True),
+    "weight_decay": Range(1e-5, 10.0, log=True),
     "hidden": Range(32, 512, log=True),
     "scale": Range(3.0, 40.0, log=True),
     "id_dropout": Range(0.0, 0.6),

@@ -58,7 +58,9 @@ def test_bmf_is_mu_plus_both_biases_plus_the_product_of_the_factors() -> None:
     p, q = network.embeddings(music, images)
     (p_u, b_u), (q_i, b_i) = network.music_tower(music), network.image_tower(images)
     learned = p_u @ q_i.T + music.features[:, 4:] @ images.features[:, 4:].T
-    expected = network.mu + b_u[:, None] + b_i[None] + network.log_scale.exp() * learned
+    factor = network.config.scale * network.log_scale.exp()
+    mu = network.mu - math.log(network.config.negative_weight)
+    expected = mu + b_u[:, None] + b_i[None] + factor * learned
     torch.testing.assert_close(p @ q.T, expected)
 
 
@@ -72,6 +74,16 @@ def test_svdpp_adds_the_clips_images_divided_by_the_root_of_their_number() -> No
     torch.testing.assert_close((p - alone)[0, :4], (y[2] + y[4]) / math.sqrt(2))
     torch.testing.assert_close((p - alone)[1, :4], y[1])
     torch.testing.assert_close(p[2], alone[2])
+
+
+def test_svdpp_changes_no_more_leading_features_than_its_own_number() -> None:
+    network = shaken(SVDPP(SVDPPConfig(hidden=5, learned=2), KNOWN))
+    music, images = items(CLIPS, 0, torch.tensor([[1, 2]] * CLIPS)), items(IMAGES, 1)
+    p, q = network.embeddings(music, images)
+    scale = network.config.scale * network.log_scale.exp()
+    torch.testing.assert_close(p[:, 2:FEATURES], music.features[:, 2:] * scale)
+    torch.testing.assert_close(q[:, 2:FEATURES], images.features[:, 2:])
+    assert not torch.isclose(p[:, :2], music.features[:, :2] * scale).any()
 
 
 def test_svdpp_leaves_the_learnt_image_out_of_its_own_clips_history() -> None:
@@ -104,6 +116,26 @@ def test_ncf_is_its_gmf_part_plus_the_mlp_over_both_factors() -> None:
     mlp = network.mlp_logit(network.mlp(torch.relu(joined))).squeeze(-1)
     expected = (p @ q.T).gather(1, candidates) + mlp
     torch.testing.assert_close(network.pair_logits(music, images, candidates), expected)
+
+
+def test_ncf_learns_the_gmf_part_from_all_sampled_images_and_the_whole_from_few() -> None:
+    config = NCFConfig(hidden=5, mlp=8, negatives=20, mlp_negatives=6, negative_weight=3.0, gmf_weight=0.5)
+    network = shaken(NCF(config, KNOWN))
+    pairs = batch([[clip, clip + 1] for clip in range(CLIPS)])
+    sampled = pairs.sample(config.negatives)
+    rows = torch.cat([pairs.positives, (sampled.images.ids[sampled.negatives] - 1).expand(CLIPS, -1)], dim=1)
+    p, q = network.embeddings(pairs.clips, pairs.images)
+    own = (rows[:, :2, None] == rows[:, None, 2:]).any(1)
+
+    def cross_entropy(logits: torch.Tensor) -> torch.Tensor:
+        right, wrong = torch.sigmoid(logits[:, :2]).log(), torch.sigmoid(-logits[:, 2:]).log()
+        others = ~own[:, : wrong.shape[1]]
+        return -(right.mean() + 3.0 * ((wrong * others).sum(1) / others.sum(1)).mean())
+
+    whole = network.pair_logits(pairs.clips, pairs.images, rows)[:, :8]
+    gmf = (p @ q.T).gather(1, rows)
+    again = replace(pairs, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(network.loss(again), cross_entropy(whole) + 0.5 * cross_entropy(gmf))
 
 
 def test_a_sampled_image_that_is_the_clips_own_is_no_negative() -> None:

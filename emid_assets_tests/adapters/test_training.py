@@ -144,7 +144,7 @@ def test_the_best_validation_epoch_is_kept_and_the_earliest_of_equals(adapter: T
 
 
 def test_the_kept_weights_are_those_of_the_best_epoch(data: PairData) -> None:
-    adapter = train("bmf", data, replace(SETTINGS, epochs=20, learning_rate=0.03))
+    adapter = train("bmf", data, replace(SETTINGS, epochs=20, learning_rate=0.03, weight_decay=0.0))
     assert adapter.best_epoch < 20
     p, q = embed(adapter, data)
     relevance = data.relevance("validation")
