@@ -31,6 +31,9 @@ from emid_assets.processes import name_of_this_process
 from emid_assets.settings import load_operations, load_settings
 from emid_assets.store.duckdb_store import Lake, LakeError
 
+FEEDING_AT_ONCE = 2
+"""Runs that feed actors: one has them all while the next starts up. More would only hold memory."""
+
 
 class BuildStoppedError(RuntimeError):
     """The build was told to stop (Ctrl-C, or a signal); what it had done is kept."""
@@ -106,7 +109,9 @@ def _run_stages(options: Mapping[str, Any]) -> dict[str, str]:
             runs: Iterator[Ended]
             if on_ray:
                 say = functools.partial(console.print, markup=False)
-                runs = launched_runs(instance, job, keys, run_config, say)
+                fed = settings.embedding_actors and stage in ("embed_music", "embed_images")
+                at_most = FEEDING_AT_ONCE if fed else None
+                runs = launched_runs(instance, job, keys, run_config, say, at_most)
             else:
                 show = functools.partial(progress.update, bar)
                 runs = _runs_here(instance, job.with_logger_defs(loggers), keys, run_config, show)

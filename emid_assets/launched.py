@@ -33,6 +33,9 @@ LOOK_AFTER_S = 5.0
 PATIENCE_S = 90.0
 """How long PostgreSQL or Ray may be away before a build gives up."""
 
+NO_AGENT = "No available agent to submit job"
+"""What Ray answers while its head is still starting up, or short of processor time."""
+
 ATTEMPTS = 2
 """A run whose process is gone is launched once more, as `run_retries` does it for runs of the web UI."""
 
@@ -49,6 +52,7 @@ def launched_runs(
     keys: Sequence[str | None],
     run_config: Mapping[str, Any],
     say: Callable[[str], None],
+    at_most: int | None = None,
 ) -> Iterator[Ended]:
     """Launch a run for each partition, and yield (partition, its error or None) as they end.
 
@@ -60,16 +64,18 @@ def launched_runs(
         keys: its partitions; None for a stage without.
         run_config: of every run.
         say: takes a line for whoever watches.
+        at_most: so many runs at once, where the instance would allow more.
 
     Raises:
         ClusterError: Ray or PostgreSQL has been away for `PATIENCE_S`, or a run was not taken.
     """
     runs = _Runs(instance, job, run_config, say)
     waiting = deque((key, 1) for key in keys)
+    at_once = min(runs.at_once, at_most or runs.at_once)
     try:
         while waiting or runs.under_way:
-            while waiting and len(runs.under_way) < runs.at_once:
-                runs.launch(*waiting.popleft())
+            while waiting and len(runs.under_way) < at_once and runs.launch(*waiting[0]):
+                waiting.popleft()
             time.sleep(POLL_S)
             for key, attempt, error in runs.ended():
                 if error is None or error.cls_name != _Gone or attempt == ATTEMPTS:
@@ -114,48 +120,67 @@ class _Runs:
             ModuleCodePointer(CODE_LOCATION, "definitions", str(Path.cwd())),
             entry_point=[sys.executable, "-m", "dagster"],
         ).get_job_origin(job.name)
+        self._next_launch = 0.0
         self._next_look: dict[str, float] = {}
         self._unknown_since: dict[str, float] = {}
         self._ended: list[tuple[str | None, int, SerializableErrorInfo | None]] = []
         self._patient_until = time.monotonic() + PATIENCE_S
-        self._away_since: float | None = None
+        self._away_since: dict[str, float] = {}
 
-    def launch(self, key: str | None, attempt: int) -> None:
-        tags = {BUILD_TAG: name_of_this_process(), "dagster/max_retries": "0"}
+    def launch(self, key: str | None, attempt: int) -> bool:
+        """Hand a run to the launcher; False where a server does not answer just now."""
+        # Those of the job say what the run asks Ray for: creating a run adds none of them by itself.
+        tags = {**self._job.run_tags, BUILD_TAG: name_of_this_process(), "dagster/max_retries": "0"}
         if key is not None:
             tags |= self._job.get_tags_for_partition_key(key, selected_asset_keys=None)
+        if time.monotonic() < self._next_launch:
+            return False
         try:
             run = self._instance.create_run_for_job(
                 self._job, run_config=self._run_config, tags=tags, job_code_origin=self._origin
             )
             self._instance.launch_run(run.run_id, workspace=None)  # type: ignore[arg-type]
         except Exception as error:  # what a foreign server answers may be anything
+            if is_away(error) or NO_AGENT in str(error):
+                # Each attempt leaves a failed run in the records: few of them.
+                self._next_launch = time.monotonic() + PATIENCE_S / 4
+                self._be_patient("the launcher", error)
+                return False
             raise ClusterError(
                 f"the run of {self._job.name} {key or ''} could not be launched: {_line(error)}. See that "
                 "Ray and PostgreSQL run and that the token is theirs, then run again; what is done is kept"
             ) from error
         self.under_way[run.run_id] = (key, attempt)
         self._next_look[run.run_id] = time.monotonic() + LOOK_AFTER_S
+        self._away_since.pop("the launcher", None)
+        return True
 
     def ended(self) -> list[tuple[str | None, int, SerializableErrorInfo | None]]:
         """Partition, attempt and error of the runs that have ended since the last call."""
         try:
-            for run in self._instance.get_runs(RunsFilter(run_ids=list(self.under_way))):
+            of_ours = list(self.under_way)
+            for run in self._instance.get_runs(RunsFilter(run_ids=of_ours)) if of_ours else ():
                 error = self._error_of(run) if run.is_finished else self._look_after(run)
                 if run.is_finished or error is not None:
                     self._ended.append((*self.under_way.pop(run.run_id), error))
-            self._away_since = None
+            self._away_since.pop("PostgreSQL", None)
         except Exception as problem:
             if not is_away(problem):
                 raise
-            self._away_since = self._away_since or time.monotonic()
-            if time.monotonic() - self._away_since > PATIENCE_S:
-                raise ClusterError(
-                    f"no answer for {PATIENCE_S:.0f} s: {_line(problem)}. See that Ray and PostgreSQL run, "
-                    "then run again; what is done is kept"
-                ) from problem
+            self._be_patient("PostgreSQL", problem)
         found, self._ended = self._ended, []
         return found
+
+    def _be_patient(self, who: str, problem: Exception) -> None:
+        """Take it that a server does not answer, for `PATIENCE_S` in one go: each has a clock of its own."""
+        if who not in self._away_since:
+            self._say(f"{self._job.name}: no answer ({_line(problem)}); asking again for {PATIENCE_S:.0f} s")
+        since = self._away_since.setdefault(who, time.monotonic())
+        if time.monotonic() - since > PATIENCE_S:
+            raise ClusterError(
+                f"no answer for {PATIENCE_S:.0f} s: {_line(problem)}. See that Ray and PostgreSQL run, "
+                "then run again; what is done is kept"
+            ) from problem
 
     def _error_of(self, run: dg.DagsterRun) -> SerializableErrorInfo | None:
         if run.status == DagsterRunStatus.SUCCESS:
@@ -175,7 +200,14 @@ class _Runs:
         if time.monotonic() < self._next_look[run.run_id]:
             return None
         self._next_look[run.run_id] = time.monotonic() + LOOK_AFTER_S
-        health = self._instance.run_launcher.check_run_worker_health(run)
+        try:
+            health = self._instance.run_launcher.check_run_worker_health(run)
+        except Exception as problem:
+            if not is_away(problem):
+                raise
+            self._be_patient("Ray", problem)
+            return None
+        self._away_since.pop("Ray", None)
         if health.status == WorkerStatus.RUNNING:
             self._unknown_since.pop(run.run_id, None)
             self._say_who_waits(run)
