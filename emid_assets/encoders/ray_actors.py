@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 BATCHES_AT_ONCE = 4
 """Batches of the encoder that an actor takes in one piece: its workers prepare ahead within it."""
 
+CPUS = 0.9
+"""Processors that an actor asks for: the runs that feed actors have some of the rest, a hundredth each."""
+
 IN_FLIGHT = 2
 """Pieces that wait at an actor, the one in work included."""
 
@@ -59,13 +62,14 @@ def on_actors(
         if not items:
             return
         with _Ray():
-            from ray.data import ActorPoolStrategy, from_arrow
+            from ray.data import ActorPoolStrategy, from_blocks
             from ray.exceptions import RayError
 
             at_once = BATCHES_AT_ONCE * batch_size
             pieces = [_table(items[start : start + at_once]) for start in range(0, len(items), at_once)]
             most = min(actors, len(pieces))
-            encoded: Dataset = from_arrow(pieces).map_batches(
+            # (`from_arrow` would ask for a whole processor, which actors may have taken.)
+            encoded: Dataset = from_blocks(pieces).map_batches(
                 _Actor,
                 fn_constructor_args=(load, fingerprint, kind, batch_size, workers),
                 batch_size=at_once,
@@ -73,7 +77,7 @@ def on_actors(
                 compute=ActorPoolStrategy(
                     min_size=1, max_size=most, initial_size=most, max_tasks_in_flight_per_actor=IN_FLIGHT
                 ),
-                num_cpus=1,
+                num_cpus=CPUS,
                 num_gpus=gpus,
             )
             logging.getLogger("ray.data").setLevel(logging.ERROR)  # Ray Data has set it up by now
