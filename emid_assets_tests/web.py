@@ -16,14 +16,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(condition: Callable[[], Any], what: str) -> Any:
+def wait_for(condition: Callable[[], Any], what: str, within_s: float = DEADLINE_S) -> Any:
     """Ask until `condition` holds; its value."""
-    end = time.monotonic() + DEADLINE_S
+    end = time.monotonic() + within_s
     while time.monotonic() < end:
         if value := condition():
             return value
         time.sleep(0.2)
-    raise AssertionError(f"waited {DEADLINE_S} s for {what}")
+    raise AssertionError(f"waited {within_s:.0f} s for {what}")
 
 
 class WebUI:

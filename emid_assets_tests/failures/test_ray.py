@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -87,6 +88,17 @@ class Cluster:
             and with_head in (entry / "cmdline").read_bytes()
         ]
         return {"head" if "--head" in command_of(pid) else "worker": pid for pid in raylets}
+
+    def of_the_head(self) -> list[int]:
+        """The processes that are the head: its node, the cluster's records and the server of the jobs."""
+        servers = ("/gcs_server", "/dashboard/dashboard.py")
+        of_this = Path(self.state["ray"]).name
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            words = command_of(int(entry.name)).split(" ")
+            if any(of_this in word for word in words) and any(word.endswith(servers) for word in words[:4]):
+                found.append(int(entry.name))
+        return [self.nodes()["head"], *found]
 
 
 def script(command: str, folder: Path, *options: str) -> None:
@@ -257,7 +269,10 @@ def test_a_worker_node_and_a_run_are_killed_while_embedding_and_nothing_is_lost_
                 held.enter_context(filelock.FileLock(folder / ".lock"))
             runs = launched.launched_runs(instance, job, ["awe", "fear"], {}, said.append)
             ended = pool.submit(list, runs)
-            first = wait_for(lambda: begun(instance), "the process of each run")
+            first = wait_for(lambda: ended.done() or begun(instance), "the process of each run", PATIENCE_S)
+            assert not ended.done(), (ended.exception() or ended.result(), said)
+            for pid in first:  # which device Ray has given it
+                assert b"\0CUDA_VISIBLE_DEVICES=0\0" in Path(f"/proc/{pid}/environ").read_bytes()
             by_node = {node: below(pid) & set(first) for node, pid in cluster.nodes().items()}
             assert all(len(pids) == 1 for pids in by_node.values()), by_node
             (on_head,) = by_node["head"]
@@ -440,6 +455,125 @@ def embedding(instance: dg.DagsterInstance, tag: str) -> dg.DagsterRun | None:
         if process_of(instance, run.run_id):
             return run
     return None
+
+
+@contextlib.contextmanager
+def disk(folder: Path) -> Iterator[Path]:
+    """A file system of its own, as a shared folder is, that `freeze` can hold up."""
+    image, where = folder / "disk", folder / "mounted"
+    where.mkdir()
+    with image.open("wb") as file:
+        file.truncate(500_000_000)
+    for command in (["mkfs.ext4", "-q", str(image)], ["mount", "-o", "loop", str(image), str(where)]):
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except FileNotFoundError as error:
+            pytest.skip(f"needs {error.filename}")
+        if done.returncode:
+            pytest.skip(f"needs root and loop devices: {done.stderr.strip()}")
+    try:
+        yield where
+    finally:
+        subprocess.run(["umount", "--lazy", str(where)], check=True)
+
+
+@contextlib.contextmanager
+def frozen(where: Path) -> Iterator[None]:
+    """Whoever writes to the file system waits meanwhile, as for a file server that does not answer."""
+    subprocess.run(["fsfreeze", "--freeze", str(where)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["fsfreeze", "--unfreeze", str(where)], check=True)
+
+
+def waits_for_the_disk(pid: int) -> bool:
+    """Whether a thread of the process is in a sleep that nothing but its device can end."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            if (task / "stat").read_text().rpartition(")")[2].split()[0] == "D":
+                return True
+    return False
+
+
+@pytest.mark.heavy
+def test_runs_wait_for_a_shared_folder_that_does_not_answer_for_a_minute(
+    cluster: Cluster, built: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    with disk(tmp_path) as mounted:
+        pipeline = built.copy(mounted)
+        rows = pipeline.rows()
+        lock = filelock.FileLock(pipeline.root / "tables" / "image_embeddings" / "fear" / ".lock")
+        with contextlib.ExitStack() as away, pipeline.instance() as instance, ThreadPoolExecutor(1) as pool:
+            with lock:
+                ended = pool.submit(
+                    in_a_child, build_on_ray, pipeline, cluster.environment, within_s=PATIENCE_S
+                )
+                run = wait_for(lambda: ended.done() or embedding(instance, "fear"), "the run that stores")
+                assert not ended.done(), ended.result()
+                away.enter_context(frozen(mounted))
+            process = process_of(instance, run.run_id)
+            assert process is not None
+            wait_for(lambda: waits_for_the_disk(process), "the run that waits for the folder")
+            since = time.monotonic()
+            wait_for(lambda: ended.done() or time.monotonic() - since > 60, "a minute")
+            assert not ended.done()
+            assert waits_for_the_disk(process)
+            away.close()
+            assert ended.result(2 * PATIENCE_S) == ""
+            states = [run.status.value for run in instance.get_runs(dg.RunsFilter(job_name="embed_images"))]
+        assert states == ["SUCCESS", "SUCCESS"]  # no run was given up, none was launched twice
+        assert pipeline.rows() == rows
+        assert not pipeline.unfinished()
+
+
+@pytest.mark.heavy
+def test_a_build_on_a_slow_shared_folder_ends_right(
+    cluster: Cluster, built: Pipeline, tmp_path: Path
+) -> None:
+    with disk(tmp_path) as mounted:
+        pipeline = built.copy(mounted)
+        rows = pipeline.rows()
+        with ThreadPoolExecutor(1) as pool:
+            ended = pool.submit(in_a_child, build_on_ray, pipeline, cluster.environment, within_s=PATIENCE_S)
+            while not ended.done():
+                with frozen(mounted):
+                    time.sleep(2)
+                with contextlib.suppress(TimeoutError):
+                    ended.result(0.2)
+        assert ended.result() == ""
+        assert pipeline.rows() == rows
+        assert not pipeline.unfinished()
+
+
+@pytest.mark.heavy
+def test_the_head_dies_and_the_build_says_so_and_ends_right_on_a_cluster_that_is_started_anew(
+    cluster: Cluster, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = pipeline.rows()
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    lock = filelock.FileLock(pipeline.root / "tables" / "image_embeddings" / "fear" / ".lock")
+    with pipeline.instance() as instance, ThreadPoolExecutor(1) as pool, lock:
+        ended = pool.submit(in_a_child, build_on_ray, pipeline, cluster.environment, within_s=PATIENCE_S)
+        wait_for(lambda: ended.done() or embedding(instance, "fear"), "the run that wants to store")
+        assert not ended.done(), ended.result()
+        for pid in cluster.of_the_head():
+            lose(pid)
+        said = ended.result(PATIENCE_S)
+    (line,) = said.splitlines()
+    assert "See that Ray and PostgreSQL run" in line
+    script("down", cluster.folder)
+    script("up", cluster.folder, "--cpus", "1", "--gpus", "1")
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    assert in_a_child(build_on_ray, pipeline, cluster.environment, within_s=PATIENCE_S) == ""
+    assert pipeline.rows() == rows
+    assert not pipeline.unfinished()
+    with pipeline.instance() as instance:
+        assert all(run.is_finished for run in instance.get_runs())
 
 
 def restart_postgres(cluster: Cluster) -> None:
