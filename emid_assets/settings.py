@@ -226,7 +226,7 @@ class Operations(BaseModel):
         default=0.0,
         ge=0.0,
         le=1024.0,
-        description="GPUs that each run of embed_music, embed_images and train_adapter asks Ray for.",
+        description="GPUs that each run which computes on the device asks Ray for (docs/cluster.md).",
     )
     rebuild_cron: str = Field(
         default="0 3 * * *",

@@ -43,6 +43,9 @@ def stages(image_shards: int) -> dict[str, tuple[str, ...]]:
 ON_THE_DEVICE = ("embed_music", "embed_images", "train_adapter")
 """Stages whose runs use the device all the time: these ask a cluster for it."""
 
+MATCHING = ("match_shards", "align")
+"""Stages that do so where `matching_product` says so."""
+
 
 def device_tags(operations: Operations) -> dict[str, str]:
     """Run tags that ask a Ray cluster for the device; none where a run asks for no GPU."""
@@ -53,7 +56,8 @@ def device_tags(operations: Operations) -> dict[str, str]:
 
 def jobs(settings: Settings, operations: Operations) -> list[Any]:
     """One asset job (unresolved, as `dg.Definitions` takes it) for each stage, and that of the sensor."""
-    requests = dict.fromkeys(ON_THE_DEVICE, device_tags(operations))
+    on_the_device = ON_THE_DEVICE + (MATCHING if settings.matching_product == "device" else ())
+    requests = dict.fromkeys(on_the_device, device_tags(operations))
     if settings.embedding_actors:
         # The actors have the devices and processors. Were those taken by the runs that feed them, no actor
         # could start.

@@ -1,5 +1,6 @@
 """The embedding and alignment assets on a lake of made-up frames: their checks, and what stops them."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -191,3 +192,22 @@ def test_shards_of_the_images_give_the_same_candidates_as_one_piece(lake: Lake) 
     assert merged.select(same).equals(whole.select(same))
     assert np.allclose(merged["log_sum_exp"], whole["log_sum_exp"], atol=1e-6)
     assert lake.partitions("similarity_shards") == ["0--sad", "1--sad", "2--sad"]
+
+
+def test_stages_that_compute_on_the_device_ask_a_cluster_for_it_and_those_that_feed_actors_do_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("EMID_RUN_GPUS", "1")
+
+    def asked(**options: Any) -> dict[str, dict[str, float]]:
+        definitions = build_definitions(image_shards=2, **options)
+        tags = {job.name: job.run_tags for job in definitions.resolve_all_job_defs()}
+        key = "dagster-ray/config"
+        return {name: json.loads(tags[name][key]) for name in tags if key in tags[name]}
+
+    gpu, sliver = {"num_gpus": 1.0}, {"num_cpus": 0.01}
+    embedding, others = ["embed_music", "embed_images"], ["train_adapter"]
+    matching = ["match_shards", "align"]
+    assert asked() == dict.fromkeys(embedding + others, gpu)
+    assert asked(matching_product="device") == dict.fromkeys(embedding + others + matching, gpu)
+    assert asked(embedding_actors=2) == dict.fromkeys(embedding, sliver) | dict.fromkeys(others, gpu)
