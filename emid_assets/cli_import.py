@@ -1,12 +1,12 @@
 """`emid import`: published data sets as media folders that `emid build --media` takes."""
 
+import shlex
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 SHOWN_EXAMPLES = 2
@@ -42,7 +42,7 @@ def import_group() -> None:
 @click.option("--label-source", help="Where the labels of such items come from; else EMID's paper.")
 @click.option(
     "--overwrite", is_flag=True,
-    help="Write tables anew that were changed since an import wrote them; the changes are lost.",
+    help="Replace files and tables that were changed since an import wrote them; the changes are lost.",
 )  # fmt: skip
 @click.argument("more", nargs=-1, metavar="")
 def import_emid_command(
@@ -66,14 +66,18 @@ def import_emid_command(
     otherwise.
     """
     from emid_assets.media.errors import TableError
-    from emid_assets.release.emid_import import EMID_TERMS, ImportRefusedError, import_emid
-    from emid_assets.release.emid_source import SourceError, csv_pieces, parquet_pieces
+    from emid_assets.release.emid_import import EMID_TERMS, import_emid
+    from emid_assets.release.emid_source import SourceError, csv_pieces, parquet_pieces, places_beside
+    from emid_assets.release.import_folder import ImportRefusedError
+    from emid_assets.release.item_tables import ItemTables
 
     # A shell expands a pattern without quotes: its files then come as arguments.
     if more and not patterns:
         raise click.UsageError(f"unknown argument {more[0]!r}")
     if (table is None) == (not patterns) or (table is not None and media is None):
         raise click.UsageError("give either --csv and --media, or --parquet")
+    if media is not None and media.resolve().is_relative_to(folder.resolve()):
+        raise click.UsageError(f"--to {folder} holds what is to be imported: give another folder")
     console = Console(stderr=True)
     progress = Progress(
         TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TimeRemainingColumn(),
@@ -92,32 +96,37 @@ def import_emid_command(
                 pieces,
                 folder,
                 lambda done, total: progress.update(bar, completed=done, total=total),
+                ItemTables.of_folders(places_beside(pieces, media)),
                 terms,
                 overwrite,
             )
     except (SourceError, TableError, ImportRefusedError) as error:
         raise click.ClickException(str(error)) from None
     except OSError as error:
-        raise click.ClickException(f"{error.filename}: {error.strerror}; what is read is kept") from None
+        place = error.filename or folder
+        raise click.ClickException(f"{place}: {error.strerror or error}; what is read is kept") from None
     except KeyboardInterrupt:
         raise click.ClickException("stopped: what is read is kept; the same command goes on") from None
+    removed = f"; {summary.removed_files} files of an earlier import removed" if summary.removed_files else ""
     rates = ", ".join(f"{count} at {rate:,} Hz" for rate, count in sorted(summary.sample_rates.items()))
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
     for name, value in {
-        "rows": f"{summary.rows}, of which {summary.reused_rows} were read before",
+        "rows": f"{summary.rows}, of which {summary.reused_rows} were read before{removed}",
         "clips": f"{summary.clips} ({summary.originals} original) of {summary.sources} sources; {rates}",
         "images": str(summary.images),
         "pairs": str(summary.pairs),
         "terms": f"{summary.clips + summary.images - summary.listed_items} items: {terms.licence}, "
         f"{terms.author}; {summary.listed_items} as the tables beside the rows say",
     }.items():
-        console.print(escape(f"{name:<9} {value}"))
+        console.print(f"{name:<9} {value}")
     for outcome in ("mended", "kept", "rejected"):
         found = [finding for finding in summary.findings if finding.outcome == outcome]
         console.print(f"{outcome:<9} {len(found)}")
         for kind, count in Counter(finding.kind for finding in found).most_common():
             console.print(f"  {count:>7}  {kind}")
             for finding in [finding for finding in found if finding.kind == kind][:SHOWN_EXAMPLES]:
-                console.print(escape(f"           {finding.where}, {finding.item}: {finding.reason}"))
+                console.print(f"           {finding.where}, {finding.item}: {finding.reason}")
     console.print(f"all of them: {summary.folder / 'import.csv'}")
-    console.print(f"next:        emid build --media {folder}")
+    if not summary.clips:
+        raise click.ClickException("no clip could be used: see the reasons above")
+    console.print(f"next:        emid build --media {shlex.quote(str(folder))}")

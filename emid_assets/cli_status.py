@@ -90,6 +90,8 @@ def _print(health: Health, console: Console) -> None:
         for row in health.rejected.head(SHOWN).iter_rows(named=True):
             table.add_row(row["kind"], f"{row['items']:,}", escape(row["reason"]))
         console.print(table)
+        if health.rejected.height > SHOWN:
+            console.print(f"… and {health.rejected.height - SHOWN} more reasons: --json has all")
         console.print("Their files stand in the table rejected_media.")
     parts = ", ".join(
         f"{row['part']} {readable_bytes(row['bytes'])}" for row in health.disk.head(4).iter_rows(named=True)

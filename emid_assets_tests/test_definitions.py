@@ -33,7 +33,7 @@ similarity_matrix[13] <- expanded_clips image_embeddings music_embeddings
 va_distances[13] <- expanded_clips images music_clips similarity_matrix
 fused_pairs[13] <- images similarity_matrix va_distances
 published_pairs <- media_inventory
-emid_release <- expanded_clips fused_pairs images music_clips
+emid_release <- expanded_clips fused_pairs images media_inventory music_clips
 trained_adapter[4] <- expanded_clips fused_pairs image_embeddings images music_clips music_embeddings
 adapted_embeddings[4] <- expanded_clips image_embeddings images music_embeddings trained_adapter
 listening_study <- adapted_embeddings expanded_clips image_embeddings images music_clips music_embeddings \

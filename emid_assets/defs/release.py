@@ -65,18 +65,20 @@ def emid_release(
     expanded_clips: pl.DataFrame,
     images: pl.DataFrame,
     fused_pairs: pl.DataFrame,
+    media_inventory: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """The data set in EMID's own columns, as a folder: CSV, Parquet, media, a card, Croissant and checksums.
 
     `release/` in the lake folder. `datasets.load_dataset` reads it with audio and images, and
     `emid build --media` takes it too. Nothing is written where nothing has changed.
     """
-    from emid_assets.release.emid_release import FORMAT, write_release
+    from emid_assets.release.emid_release import FORMAT, with_series, write_release
     from emid_assets.release.published_pairs import read_published_pairs
 
     lake = Lake(settings.lake_folder)
     folder = lake.root / RELEASE_FOLDER
     clips = all_clips(music_clips, expanded_clips)
+    images = with_series(images, media_inventory)
     made_with = {name: str(getattr(settings, name)) for name in MADE_WITH} | _encoder(lake)
     inputs = frame_digest(
         fused_pairs, frame_digest(clips), frame_digest(images), str(sorted(made_with.items())), FORMAT

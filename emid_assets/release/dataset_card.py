@@ -222,7 +222,7 @@ def _label_sources(clips: pl.DataFrame, images: pl.DataFrame) -> list[str]:
         )
         for source, va, number in counts.group_by(pl.all()).len().sort(pl.all()).iter_rows():
             place = f"valence and arousal by {va.replace('_', ' ')}"
-            lines.append(f"- {name}, {number:,}: labelled by {_cell(source)}; {place}.")
+            lines.append(f"- {name}, {number:,}: labels: {_cell(source)}; {place}.")
     captions = images.group_by("caption_source").len().drop_nulls().sort("caption_source")
     lines += [f"- Captions, {number:,}: by {_cell(source)}." for source, number in captions.iter_rows()]
     return lines

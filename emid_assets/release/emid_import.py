@@ -1,7 +1,8 @@
 """The published data set as a media folder of ours: tables, files, and the published pairs.
 
 Belongs here: what of a published row is kept, mended or rejected, and why. Reading what was
-published is `emid_source`'s, naming and placing files is `media_store`'s.
+published is `emid_source`'s, naming and placing files is `media_store`'s, the folder is
+`import_folder`'s.
 
     music.csv, images.csv, music/, images/  what `emid build --media` takes
     pairs.csv                               the published pairs: clip_id, image_id, rank
@@ -9,9 +10,6 @@ published is `emid_source`'s, naming and placing files is `media_store`'s.
     .import/                                a journal of what is read: a stopped import goes on there
 """
 
-import csv
-import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,28 +31,17 @@ from emid_assets.affect.ratings import (
     parse_ratings,
 )
 from emid_assets.media.audio import AUDIO_SUFFIXES
-from emid_assets.media.folder import SUBFOLDERS
 from emid_assets.media.imported import FINDINGS_COLUMNS, FINDINGS_FILE, REJECTED
 from emid_assets.release.emid_format import EXPANDED_MARK, MISSING
-from emid_assets.release.emid_source import JOURNAL, Piece, PublishedRow
-from emid_assets.release.item_tables import CARRIED, Particulars
+from emid_assets.release.emid_source import Piece, PublishedRow
+from emid_assets.release.import_folder import ImportedImage, ImportedRow, ImportFolder
+from emid_assets.release.item_tables import CARRIED, ItemTables, Listed
 from emid_assets.release.media_store import MediaStore, Stored
-from emid_assets.store.files import make_folder, put_in_place
 
 PAIRS_FILE = "pairs.csv"
-JOURNAL_FORMAT = 2
-"""Part of each piece's name in the journal: another format is read anew."""
-
-WRITTEN_FILE = "tables.sha256"
-"""In the journal's folder: the sum of every table that an import has written, to tell a changed one."""
-
 _EXPANDED_NAME = re.compile(rf"(?P<stem>.+){EXPANDED_MARK}\d+(?:\.\w+)?")
 _UNLABELLED = "a build leaves it out until {0} is mended; a blank {0} may be predicted (predict_emotion = on)"
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{2,4}$")
-
-
-class ImportRefusedError(ValueError):
-    """The import cannot be made where it was asked for; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +52,14 @@ class Terms:
     author: str = "Zou et al. 2023 (EMID)"
     label_source: str = "EMID (arXiv 2308.07622)"
 
-    def of(self, particulars: Particulars | None) -> list[str]:
+    def of(self, listed: Listed | None) -> list[str]:
         """Licence, author and source of an item's labels: as its own table has them, if it is listed."""
         own = asdict(self)
-        return [(own if particulars is None else particulars)[name] for name in own]
+        return [own[name] if listed is None else listed.cells[name] for name in own]
 
 
 EMID_TERMS = Terms()
+NO_TABLES = ItemTables()
 
 
 @dataclass(frozen=True)
@@ -108,195 +96,96 @@ class ImportSummary:
     images: int = 0
     pairs: int = 0
     listed_items: int = 0
+    removed_files: int = 0
     sample_rates: Counter[int] = field(default_factory=Counter)
     findings: list[Finding] = field(default_factory=list)
-
-
-@dataclass
-class _Image:
-    slot: int
-    published: str
-    stored: Stored
-    tag: str
-    text: str
-    particulars: Particulars | None
-
-
-@dataclass
-class _Row:
-    """A row once its media are in their places."""
-
-    where: str
-    problem: str
-    published: str
-    audio: Stored
-    genre: str
-    feeling: str
-    emotion: str
-    is_original: bool | None
-    particulars: Particulars | None
-    images: list[_Image]
 
 
 def import_emid(
     pieces: Sequence[Piece],
     folder: Path,
     on_progress: Callable[[int, int], None] | None = None,
+    tables: ItemTables = NO_TABLES,
     terms: Terms = EMID_TERMS,
     overwrite: bool = False,
 ) -> ImportSummary:
     """Make a media folder of what was published.
 
-    What an earlier import into the same folder has read is not read again, as long as its source and
-    its files are the same. The same pieces give the same folder.
+    What an earlier import of the same pieces into the same folder has read is not read again, as long as
+    its files are the same. The same pieces give the same folder: files of other pieces are removed.
 
     Args:
         pieces: from `emid_source`.
         folder: the media folder; made where it is not there.
         on_progress: called with (rows read, all rows).
-        terms: of the items that no table beside the rows lists.
-        overwrite: write tables anew that somebody has changed since an import wrote them.
+        tables: what is known of single items, such as their licences.
+        terms: of the items that `tables` does not list.
+        overwrite: let files and tables go that somebody has changed since an import wrote them.
 
     Raises:
-        ImportRefusedError: the folder holds media that no import has put there, or a table has been
-            changed since.
+        ImportRefusedError: the folder holds media that no import has put there, something has been
+            changed since, or another import is under way.
     """
     folder = folder.resolve()
-    _open_folder(folder, overwrite)
-    stores = {kind: MediaStore(folder, kind) for kind in SUBFOLDERS}
-    journal = {place: _read_journal(folder, piece, stores) for place, piece in enumerate(pieces)}
     summary = ImportSummary(folder)
     total, done = sum(piece.rows for piece in pieces), 0
-    rows: list[_Row] = []
-    for place, piece in enumerate(pieces):
-        of_piece = journal[place]
-        if of_piece is None:
-            of_piece = []
-            for row in piece.read():
-                of_piece.append(_placed(row, stores))
-                if on_progress is not None:
-                    on_progress(done + len(of_piece), total)
-            _write_journal(folder, piece, of_piece)
-        else:
-            summary.reused_rows += len(of_piece)
-        done += piece.rows
-        if on_progress is not None:
-            on_progress(done, total)
-        rows += of_piece
-    summary.rows = len(rows)
-    _write_tables(rows, summary, terms)
+    rows: list[ImportedRow] = []
+    with ImportFolder.open(folder, pieces, overwrite) as place:
+        known = [place.rows_of(piece) for piece in pieces]
+        for piece, of_piece in zip(pieces, known, strict=True):
+            if of_piece is None:
+                of_piece = []
+                for row in piece.read():
+                    of_piece.append(_placed(row, place.stores))
+                    if on_progress is not None:
+                        on_progress(done + len(of_piece), total)
+                place.keep(piece, of_piece)
+            else:
+                summary.reused_rows += len(of_piece)
+            done += piece.rows
+            if on_progress is not None:
+                on_progress(done, total)
+            rows += of_piece
+        summary.rows, summary.removed_files = len(rows), place.removed
+        _write_tables(rows, place, tables, terms, summary)
     return summary
 
 
-# ---------------------------------------------------------------------------- the folder and its journal
-
-
-def _open_folder(folder: Path, overwrite: bool) -> None:
-    taken = [name for name in ("music", "images", "music.csv", "images.csv") if (folder / name).exists()]
-    if taken and not (folder / JOURNAL).is_dir():
-        raise ImportRefusedError(
-            f"{folder} holds {', '.join(taken)}, which no import has put there: give another folder"
-        )
-    written = _written_sums(folder)
-    changed = [
-        name
-        for name in ("music.csv", "images.csv", PAIRS_FILE)
-        if (folder / name).exists() and _sum_line(folder / name, name) not in written
-    ]
-    if changed and not overwrite:
-        raise ImportRefusedError(
-            f"{folder}: {' and '.join(changed)} not as an import left them, and would be written anew: "
-            "give another folder (--to), or --overwrite to lose the changes"
-        )
-    make_folder(folder / JOURNAL)
-    for name in SUBFOLDERS.values():
-        make_folder(folder / name)
-
-
-def _written_sums(folder: Path) -> list[str]:
-    path = folder / JOURNAL / WRITTEN_FILE
-    return path.read_text("utf-8").splitlines() if path.exists() else []
-
-
-def _sum_line(path: Path, name: str) -> str:
-    return f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {name}"
-
-
-def _journal_path(folder: Path, piece: Piece) -> Path:
-    digest = hashlib.sha256(f"{JOURNAL_FORMAT}:{piece.identity}".encode()).hexdigest()
-    return folder / JOURNAL / f"{digest[:32]}.json"
-
-
-def _read_journal(folder: Path, piece: Piece, stores: dict[str, MediaStore]) -> list[_Row] | None:
-    """The rows of a piece that was read before and whose files are all there; else None."""
-    try:
-        written = json.loads(_journal_path(folder, piece).read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    rows = [_row_of_json(row) for row in written]
-    for row in rows:
-        media = [("music", row.audio), *(("image", image.stored) for image in row.images)]
-        if not all(stores[kind].is_there(stored) for kind, stored in media if stored.name):
-            return None
-    for row in rows:
-        stores["music"].remember(row.audio)
-        for image in row.images:
-            stores["image"].remember(image.stored)
-    return rows
-
-
-def _write_journal(folder: Path, piece: Piece, rows: Sequence[_Row]) -> None:
-    path = _journal_path(folder, piece)
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps([asdict(row) for row in rows], ensure_ascii=False), "utf-8")
-    put_in_place(unfinished, path)
-
-
-def _row_of_json(written: dict[str, object]) -> _Row:
-    row = _Row(**written)  # type: ignore[arg-type]
-    row.audio = _stored(row.audio)
-    row.images = [_Image(**image) for image in row.images]  # type: ignore[arg-type]
-    for image in row.images:
-        image.stored = _stored(image.stored)
-    return row
-
-
-def _stored(written: object) -> Stored:
-    assert isinstance(written, dict), "the journal's own form"
-    return Stored(**{**written, "notes": tuple((kind, note) for kind, note in written["notes"])})
-
-
-def _placed(row: PublishedRow, stores: dict[str, MediaStore]) -> _Row:
+def _placed(row: PublishedRow, stores: dict[str, MediaStore]) -> ImportedRow:
     audio = Stored(problem=row.problem) if row.problem else stores["music"].put(row.audio)
     images = [
-        _Image(
-            image.slot, image.medium.name, stores["image"].put(image.medium), image.tag, image.text,
-            image.medium.particulars,
+        ImportedImage(
+            image.slot, image.medium.name, image.medium.written, stores["image"].put(image.medium),
+            image.tag, image.text,
         )
         for image in row.images
     ]  # fmt: skip
-    return _Row(
-        row.where, row.problem, row.audio.name or audio.name, audio, row.genre, row.feeling, row.emotion,
-        row.is_original, row.audio.particulars, images,
+    return ImportedRow(
+        row.where, row.problem, row.audio.name or audio.name, row.audio.written, audio, row.genre,
+        row.feeling, row.emotion, row.is_original, images,
     )  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------- rows to tables
 
 
-def _write_tables(rows: Sequence[_Row], summary: ImportSummary, terms: Terms) -> None:
+def _write_tables(
+    rows: Sequence[ImportedRow], place: ImportFolder, tables: ItemTables, terms: Terms, summary: ImportSummary
+) -> None:
     """music.csv, images.csv, pairs.csv and import.csv; fills the summary."""
     findings = summary.findings
+    listed = _listed(rows, tables, findings)
     images = _usable_images(rows, findings)
     clips = _usable_clips(rows, findings)
-    sources = _sources(clips, findings)
+    sources = _sources(clips, listed["music"], findings)
     music: list[list[str]] = []
     pairs: list[tuple[str, str, int]] = []
     for row in clips:
+        name = row.audio.name
         music.append(
             [
-                row.audio.name, _genre(row, findings), _feeling(row, findings), _emotion(row, findings),
-                str(bool(row.is_original)).lower(), sources[row.audio.name], *terms.of(row.particulars),
+                name, _genre(row, findings), _feeling(row, findings), _emotion(row, findings),
+                str(bool(row.is_original)).lower(), sources[name], *terms.of(listed["music"].get(name)),
                 row.where,
             ]
         )  # fmt: skip
@@ -305,41 +194,62 @@ def _write_tables(rows: Sequence[_Row], summary: ImportSummary, terms: Terms) ->
     music.sort()
     pictures: list[list[str]] = []
     for name, image in sorted(images.items()):
-        own = image.particulars or dict.fromkeys(CARRIED["image"], "")
-        measured = [own[column] for column in ("valence", "arousal", "source_id")]
-        pictures.append([name, image.tag, image.text, *measured, *terms.of(image.particulars)])
+        own = listed["image"].get(name)
+        measured = [
+            "" if own is None else own.cells[column] for column in ("valence", "arousal", "source_id")
+        ]
+        pictures.append([name, image.tag, image.text, *measured, *terms.of(own)])
     summary.clips, summary.images, summary.pairs = len(music), len(pictures), len(pairs)
     summary.originals = sum(bool(row.is_original) for row in clips)
     summary.sources = len(set(sources.values()))
-    particulars = [row.particulars for row in clips] + [image.particulars for image in images.values()]
-    summary.listed_items = sum(listed is not None for listed in particulars)
+    summary.listed_items = sum(name in listed["music"] for name in sources)
+    summary.listed_items += sum(name in listed["image"] for name in images)
     of_terms = ["licence", "author", "label_source"]
     of_music = ["file", "genre", "feeling", "emotion", "is_original_clip", "source_id", *of_terms]
-    folder = summary.folder
-    _write_csv(folder, "music.csv", [*of_music, "published_as"], music)
-    _write_csv(
-        folder, "images.csv", ["file", "tag", "text", "valence", "arousal", "source_id", *of_terms], pictures
-    )
-    _write_csv(folder, PAIRS_FILE, ["clip_id", "image_id", "rank"], sorted(pairs))
-    _write_csv(
-        folder,
-        FINDINGS_FILE,
-        FINDINGS_COLUMNS,
-        [
-            [found.outcome, found.kind, found.medium, found.where, found.item, found.reason]
-            for found in findings
-        ],
-    )
+    of_images = ["file", "tag", "text", "valence", "arousal", "source_id", *of_terms]
+    place.write_table("music.csv", [*of_music, "published_as"], music)
+    place.write_table("images.csv", of_images, pictures)
+    place.write_table(PAIRS_FILE, ["clip_id", "image_id", "rank"], sorted(pairs))
+    lines = [
+        (found.outcome, found.kind, found.medium, found.where, found.item, found.reason) for found in findings
+    ]
+    place.write_table(FINDINGS_FILE, FINDINGS_COLUMNS, lines)
 
 
-def _usable_images(rows: Sequence[_Row], findings: list[Finding]) -> dict[str, _Image]:
+def _listed(
+    rows: Sequence[ImportedRow], tables: ItemTables, findings: list[Finding]
+) -> dict[str, dict[str, Listed]]:
+    """What the tables beside the rows tell: kind → file name → the item. Equal contents share it."""
+    listed: dict[str, dict[str, Listed]] = {kind: {} for kind in CARRIED}
+    for row in rows:
+        media = [("music", row.written, row.audio)]
+        media += [("image", image.written, image.stored) for image in row.images]
+        for kind, written, stored in media:
+            found = tables.find(kind, written)
+            if stored.name and found is not None:
+                listed[kind].setdefault(stored.name, found)
+    for kind in CARRIED:
+        told = {found.where for found in listed[kind].values()}
+        unused = [item for of_kind, item in tables.all() if of_kind == kind and item.where not in told]
+        if unused:
+            shown = ", ".join(item.file for item in unused[:3])
+            findings.append(
+                Finding(
+                    "kept", "listed, but in no row", unused[0].where, unused[0].file,
+                    f"{len(unused)} files of the table are in no published row: {shown}", kind,
+                )
+            )  # fmt: skip
+    return listed
+
+
+def _usable_images(rows: Sequence[ImportedRow], findings: list[Finding]) -> dict[str, ImportedImage]:
     """Each usable image by its file name, with the first known tag and the first caption of its rows."""
 
-    def told(outcome: str, kind: str, row: _Row, image: _Image, reason: str) -> None:
+    def told(outcome: str, kind: str, row: ImportedRow, image: ImportedImage, reason: str) -> None:
         item = f"image {image.slot} {image.published}".rstrip()
         findings.append(Finding(outcome, kind, row.where, item, reason, "image"))
 
-    found: dict[str, list[tuple[_Row, _Image]]] = {}
+    found: dict[str, list[tuple[ImportedRow, ImportedImage]]] = {}
     for row in rows:
         for image in row.images:
             if not image.stored.name:
@@ -350,7 +260,7 @@ def _usable_images(rows: Sequence[_Row], findings: list[Finding]) -> dict[str, _
                 for kind, note in image.stored.notes:
                     told("mended", kind, row, image, note)
             places.append((row, image))
-    usable: dict[str, _Image] = {}
+    usable: dict[str, ImportedImage] = {}
     for name, places in found.items():
         tags = [_known_tag(image.tag) for _, image in places]
         first = next((tag for tag in tags if tag), "")
@@ -375,9 +285,9 @@ def _known_tag(tag: str) -> str:
         return ""
 
 
-def _usable_clips(rows: Sequence[_Row], findings: list[Finding]) -> list[_Row]:
+def _usable_clips(rows: Sequence[ImportedRow], findings: list[Finding]) -> list[ImportedRow]:
     """The rows whose audio can be used, each content once, with `is_original` known."""
-    usable: list[_Row] = []
+    usable: list[ImportedRow] = []
     for row in rows:
         item = row.published or "audio"
         if row.problem:
@@ -396,7 +306,7 @@ def _usable_clips(rows: Sequence[_Row], findings: list[Finding]) -> list[_Row]:
                 )
             )  # fmt: skip
         usable.append(row)
-    kept: dict[str, _Row] = {}
+    kept: dict[str, ImportedRow] = {}
     # Originals first: where an expanded clip has the same bytes, it is the one to go.
     for row in sorted(usable, key=lambda row: not row.is_original):
         first = kept.setdefault(row.audio.content_hash, row)
@@ -413,79 +323,82 @@ def _usable_clips(rows: Sequence[_Row], findings: list[Finding]) -> list[_Row]:
     return list(kept.values())
 
 
-def _sources(clips: Sequence[_Row], findings: list[Finding]) -> dict[str, str]:
-    """The source of each clip, both by file name; or the source that a table beside the rows tells.
+def _sources(
+    clips: Sequence[ImportedRow], listed: Mapping[str, Listed], findings: list[Finding]
+) -> dict[str, str]:
+    """The source of each clip, by its file name: the name of an original, or what a table tells.
 
     An expanded clip is of an original of equal (feeling, emotion): it has copied the labels, and its
     own name is mangled. Only clips without ratings are grouped by their names.
     """
-    sources: dict[str, str] = {}
-    groups: dict[tuple[str, ...], list[_Row]] = {}
+    groups: dict[tuple[str, ...], list[ImportedRow]] = {}
     for row in clips:
-        told = (row.particulars or {}).get("source_id")
-        if told:
-            sources[row.audio.name] = told
-            continue
         is_rated = row.emotion.casefold() not in BLANK_WORDS
         key = (row.feeling, row.emotion) if is_rated else (_bare_name(row.published),)
         groups.setdefault(key, []).append(row)
+    told = {name: found.cells["source_id"] for name, found in listed.items() if found.cells["source_id"]}
+    sources: dict[str, str] = {}
     for rows in groups.values():
-        sources |= _sources_of_group(rows, findings)
+        sources |= _sources_of_group(rows, told, findings)
     return sources
 
 
-def _sources_of_group(rows: Sequence[_Row], findings: list[Finding]) -> dict[str, str]:
+def _sources_of_group(
+    rows: Sequence[ImportedRow], told: Mapping[str, str], findings: list[Finding]
+) -> dict[str, str]:
     """The sources of clips of equal labels: each original, but for those that one clip may be cut from."""
+
+    def mended(kind: str, row: ImportedRow, reason: str) -> None:
+        findings.append(Finding("mended", kind, row.where, row.published, reason))
+
+    names = sorted(row.audio.name for row in rows)
     originals = [row for row in rows if row.is_original]
     expanded = [row for row in rows if not row.is_original]
     if not originals:
-        source = min(row.audio.name for row in rows)
+        source = next((told[name] for name in names if name in told), names[0])
         for row in rows:
-            findings.append(
-                Finding(
-                    "mended", "source is not among the rows", row.where, row.published,
-                    f"kept together with the {len(rows)} clips of equal feeling and emotion, "
-                    f"as source {source}",
-                )
-            )  # fmt: skip
-        return {row.audio.name: source for row in rows}
-    sources = {row.audio.name: row.audio.name for row in originals}
-    origins = {}
-    for row in expanded:
-        origins[row.audio.name] = origin = _possible_originals(row, originals)
+            if row.audio.name not in told:
+                reason = f"kept together with the {len(rows)} clips of equal feeling and emotion"
+                mended("source is not among the rows", row, f"{reason}, as source {source}")
+        return {name: told.get(name, source) for name in names}
+    sources = {row.audio.name: told.get(row.audio.name, row.audio.name) for row in originals}
+    origins = {row.audio.name: _possible_originals(row, originals) for row in expanded}
+    for name, origin in origins.items():
         joined = {sources[one.audio.name] for one in origin}
-        sources = {name: min(joined) if source in joined else source for name, source in sources.items()}
+        # Where a table names an expanded clip's source, and none its original's, it is the original's too.
+        is_new = name in told and not any(one.audio.name in told for one in origin)
+        source = told[name] if is_new else min(joined & set(told.values()) or joined)
+        if name not in told or is_new:
+            moved = [other for other, own in sources.items() if own in joined and other not in told]
+            sources |= dict.fromkeys(moved, source)
     for row in originals:
-        if sources[row.audio.name] != row.audio.name:
-            findings.append(
-                Finding(
-                    "mended", "originals of equal ratings", row.where, row.published,
-                    f"an expanded clip of equal feeling and emotion could be cut from it or from "
-                    f"{sources[row.audio.name]}: kept together as one source",
-                )
+        alike = [one for one in originals if sources[one.audio.name] == sources[row.audio.name]]
+        if row is not alike[0] and row.audio.name not in told:
+            mended(
+                "originals of equal ratings", row,
+                "an expanded clip of equal feeling and emotion could be cut from it or from "
+                f"{alike[0].audio.name}: kept together as one source",
             )  # fmt: skip
     for row in expanded:
         origin = origins[row.audio.name]
-        sources[row.audio.name] = source = sources[origin[0].audio.name]
-        if not any(_is_named_by(row, one) for one in origin):
-            findings.append(
-                Finding(
-                    "mended", "mangled name", row.where, row.published,
-                    f"names {_stem(row.published)}, which is none: its source is {source}, "
-                    "by equal feeling and emotion",
-                )
+        sources[row.audio.name] = told.get(row.audio.name, sources[origin[0].audio.name])
+        if row.audio.name not in told and not any(_is_named_by(row, one) for one in origin):
+            mended(
+                "mangled name", row,
+                f"names {_stem(row.published)}, which is none: its source is {origin[0].published}, "
+                "by equal feeling and emotion",
             )  # fmt: skip
     return sources
 
 
-def _possible_originals(expanded: _Row, originals: Sequence[_Row]) -> list[_Row]:
+def _possible_originals(expanded: ImportedRow, originals: Sequence[ImportedRow]) -> list[ImportedRow]:
     """What a clip of equal labels may be cut from: what its name says, else those of its genre."""
     named = [row for row in originals if _is_named_by(expanded, row)]
     of_genre = [row for row in originals if row.genre == expanded.genre]
     return named if len(named) == 1 else of_genre or list(originals)
 
 
-def _is_named_by(expanded: _Row, original: _Row) -> bool:
+def _is_named_by(expanded: ImportedRow, original: ImportedRow) -> bool:
     return _stem(expanded.published) in (original.published, _SUFFIX.sub("", original.published))
 
 
@@ -503,7 +416,7 @@ def _bare_name(published: str) -> str:
     return name
 
 
-def _genre(row: _Row, findings: list[Finding]) -> str:
+def _genre(row: ImportedRow, findings: list[Finding]) -> str:
     """The letter of a known genre; one that is none stands as it is, for the build to tell."""
     try:
         return find_music_emotion(row.genre).letter
@@ -518,7 +431,7 @@ def _genre(row: _Row, findings: list[Finding]) -> str:
         return row.genre
 
 
-def _feeling(row: _Row, findings: list[Finding]) -> str:
+def _feeling(row: ImportedRow, findings: list[Finding]) -> str:
     try:
         parse_feelings(row.feeling)
     except RatingsError as error:
@@ -529,7 +442,7 @@ def _feeling(row: _Row, findings: list[Finding]) -> str:
     return "" if row.feeling.casefold() in BLANK_WORDS else row.feeling
 
 
-def _emotion(row: _Row, findings: list[Finding]) -> str:
+def _emotion(row: ImportedRow, findings: list[Finding]) -> str:
     """The ratings as they are published, `nan` for those that are none."""
 
     def mended(kind: str, reason: str) -> None:
@@ -560,7 +473,7 @@ def _emotion(row: _Row, findings: list[Finding]) -> str:
 
 
 def _pairs(
-    row: _Row, images: Mapping[str, _Image], findings: list[Finding]
+    row: ImportedRow, images: Mapping[str, ImportedImage], findings: list[Finding]
 ) -> Iterable[tuple[str, str, int]]:
     """The published pairs of a clip: file names, and the slot as rank."""
     seen: set[str] = set()
@@ -578,17 +491,3 @@ def _pairs(
             continue
         seen.add(name)
         yield row.audio.name, name, image.slot
-
-
-def _write_csv(folder: Path, name: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a table beside its place, note its sum, and put it in place."""
-    unfinished = folder / f".{name}.unfinished"
-    with unfinished.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
-    sums = _written_sums(folder)
-    line = _sum_line(unfinished, name)
-    if line not in sums:
-        (folder / JOURNAL / WRITTEN_FILE).write_text("\n".join([*sums, line, ""]), "utf-8")
-    put_in_place(unfinished, folder / name)

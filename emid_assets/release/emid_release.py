@@ -40,7 +40,7 @@ from emid_assets.store.schemas import EMID_RELEASE
 TABLE_FILE = "EMID_data"
 DATA_FOLDER = "data"
 SUMS_FILE = "SHA256SUMS"
-FORMAT = "3"
+FORMAT = "4"
 """Part of what an unchanged release is told by: another layout is written anew."""
 
 _DESCRIPTION = (
@@ -63,7 +63,7 @@ def write_release(
 
     Args:
         music_clips: frame MUSIC_CLIPS; clips without a pair are left out.
-        images: frame IMAGES; images without a pair are left out.
+        images: frame IMAGES with `source_id`; images without a pair are left out.
         pairs: frame FUSED_PAIRS.
         media: the folder below which the frames' `file` columns are.
         folder: the release.
@@ -121,6 +121,13 @@ def write_release(
     return files
 
 
+def with_series(images: pl.DataFrame, media_inventory: pl.DataFrame) -> pl.DataFrame:
+    """IMAGES with `source_id`, the series or theme that each is one of."""
+    usable = media_inventory.filter(pl.col("reason").is_null(), kind="image")
+    series = usable.select("source_id", image_id="item_id")
+    return images.join(series, on="image_id", how="left", maintain_order="left")
+
+
 def release_features(images_per_clip: int) -> dict[str, str]:
     """Column → feature of the Parquet files whose rows hold the media."""
     media = {image_columns(slot)[0]: IMAGE for slot in range(1, images_per_clip + 1)} | {AUDIO_COLUMN: AUDIO}
@@ -172,7 +179,7 @@ def _write_media_tables(
         "tag",
         pl.col("caption").alias("text"),
         *(pl.when(measured).then(pl.col(axis)).alias(axis) for axis in ("valence", "arousal")),
-        "licence", "author", "label_source", "va_source", "caption_source",
+        "source_id", "licence", "author", "label_source", "va_source", "caption_source",
     )  # fmt: skip
     music.write_csv(folder / "music.csv")
     pictures.write_csv(folder / "images.csv")

@@ -8,19 +8,25 @@ a Parquet file, or some hundred rows of a CSV. Of a piece, a few rows at a time 
 """
 
 import csv
+import difflib
 import hashlib
 import os
+import re
+import stat
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Protocol
 
 import pyarrow.parquet as pq
 
+from emid_assets.affect.ratings import BLANK_WORDS
 from emid_assets.media.audio import AUDIO_SUFFIXES
 from emid_assets.media.image import IMAGE_SUFFIXES
 from emid_assets.release.emid_format import AUDIO_COLUMN, LABEL_COLUMNS, ORIGINAL_COLUMN, image_columns
-from emid_assets.release.item_tables import ItemTables, Particulars
+from emid_assets.release.item_tables import ends_alike
 
 CSV_ROWS_OF_A_PIECE = 200
 PARQUET_ROWS_AT_ONCE = 4
@@ -40,18 +46,18 @@ class Medium:
     """An audio or image cell.
 
     Attributes:
-        name: the name it was published under; empty where it has none.
+        name: the name it was published under, without folders; empty where it has none.
         content: its bytes, where the row holds them.
         path: the file that holds them, where the row only names it.
         problem: why there is neither; empty where there is one.
-        particulars: what a table beside the rows says of it; None where none does.
+        written: what the row has, with folders.
     """
 
     name: str
     content: bytes | None = None
     path: Path | None = None
     problem: str = ""
-    particulars: Particulars | None = None
+    written: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,8 +99,12 @@ class Piece(Protocol):
     """A part of a source that is read as one."""
 
     @property
+    def path(self) -> Path:
+        """The file that it is part of."""
+
+    @property
     def identity(self) -> str:
-        """Changes with the contents of the file that it is part of."""
+        """Changes with the contents of that file."""
 
     @property
     def rows(self) -> int:
@@ -106,7 +116,7 @@ class Piece(Protocol):
 
 @dataclass(frozen=True)
 class MediaIndex:
-    """The files below a folder, by the last part of their path.
+    """The files below a folder, by the last part of their path, accents composed.
 
     Attributes:
         root: the folder.
@@ -128,7 +138,7 @@ class MediaIndex:
         if not root.is_dir():
             raise SourceError(f"{root} is not a folder that can be read")
         found: dict[str, list[PurePosixPath]] = {}
-        digest = hashlib.sha256(str(root.resolve()).encode())
+        digest = hashlib.sha256(os.fsencode(root.resolve()))
         for top, folders, names in os.walk(root):
             folder = Path(top)
             folders[:] = sorted(
@@ -136,46 +146,62 @@ class MediaIndex:
             )
             below = PurePosixPath(folder.relative_to(root).as_posix())
             for name in sorted(name for name in names if name[0] != "."):
-                found.setdefault(name, []).append(below / name)
-                status = (folder / name).lstat()
-                digest.update(f"{below / name}:{status.st_size}:{status.st_mtime_ns}\n".encode())
+                try:
+                    status = (folder / name).stat()
+                except OSError:  # a link to nothing: reading it says so
+                    status = (folder / name).lstat()
+                if not (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)):
+                    continue
+                found.setdefault(_composed(name), []).append(below / name)
+                digest.update(os.fsencode(below / name))
+                digest.update(f":{status.st_size}:{status.st_mtime_ns}\n".encode())
         return cls(root, {name: tuple(paths) for name, paths in found.items()}, digest.hexdigest())
 
-    def find(self, name: str, suffixes: Sequence[str], hint: str = "") -> Medium:
+    def find(self, written: str, suffixes: Sequence[str], hint: str = "") -> Medium:
         """The file that a cell names: the path itself, or the one file of that name below the folder.
 
-        A name may lack the suffix that it has on the disk. Where several files have the name, the one
-        in a folder called `hint` (an image's tag) is meant.
+        A name may lack the suffix that it has on the disk. Where it has folders, a file's own must not
+        be others. Where several files fit, the one in a folder called `hint` (an image's tag) is meant.
         """
-        if not name:
+        if not written:
             return Medium("", problem="the row names no file")
         # A backslash divides folders where the table was made on Windows, and is part of a name elsewhere.
-        given = PurePosixPath(name)
-        wanted = given if given.name in self.by_name else PurePosixPath(name.replace("\\", "/"))
-        for written in (wanted.name, *(wanted.name + suffix for suffix in suffixes)):
-            paths = self.by_name.get(written, ())
-            exact = [path for path in paths if path == wanted.with_name(written)]
-            hinted = [path for path in paths if hint and path.parent.name.casefold() == hint.casefold()]
-            for chosen in (exact, list(paths), hinted):
+        wanted = PurePosixPath(_composed(written))
+        if wanted.name not in self.by_name:
+            wanted = PurePosixPath(_composed(written).replace("\\", "/"))
+        elsewhere: list[PurePosixPath] = []
+        for names in ([wanted.name], [wanted.name + suffix for suffix in suffixes]):
+            paths = [path for name in names for path in self.by_name.get(name, ())]
+            fitting = [
+                path
+                for path in paths
+                if ends_alike(_composed(str(path)), str(wanted.with_name(_composed(path.name))))
+            ]
+            exact = [path for path in fitting if path.parent == wanted.parent]
+            hinted = [path for path in fitting if hint and path.parent.name.casefold() == hint.casefold()]
+            for chosen in (exact, fitting, hinted):
                 if len(chosen) == 1:
-                    return Medium(written, path=self.root / chosen[0])
-            if paths:
-                shown = ", ".join(str(path) for path in paths[:3])
-                return Medium(name, problem=f"{len(paths)} files below {self.root} have this name: {shown}")
-        return Medium(name, problem=f"there is no file of this name below {self.root}")
+                    return Medium(chosen[0].name, path=self.root / chosen[0], written=written)
+            if fitting:
+                shown = ", ".join(str(path) for path in fitting[:3])
+                return self._missing(
+                    written, f"{len(fitting)} files below {self.root} fit this name: {shown}"
+                )
+            elsewhere += paths
+        cure = f" (but {elsewhere[0]}, in another folder)" if elsewhere else ""
+        return self._missing(written, f"there is no file of this name below {self.root}{cure}")
+
+    def _missing(self, written: str, problem: str) -> Medium:
+        return Medium(PurePosixPath(written).name, problem=problem, written=written)
 
 
 def csv_pieces(table: Path, media: Path) -> list[Piece]:
     """The pieces of EMID's CSV, whose media lie anywhere below the folder `media`.
 
-    A music.csv and images.csv beside it, or in `media`, tell more of the items.
-
     Raises:
-        SourceError: no CSV in UTF-8, no column of file names, or `media` is no folder.
-        TableError: a music.csv or images.csv that cannot be read.
+        SourceError: no CSV in UTF-8, columns that are not EMID's, or `media` is no folder.
     """
     index = MediaIndex.of_folder(media)
-    tables = ItemTables.of_folders([table.parent, media])
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
@@ -183,47 +209,34 @@ def csv_pieces(table: Path, media: Path) -> list[Piece]:
             records = [(number, record) for number, record in enumerate(reader, start=2) if any(record)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SourceError(f"{table} cannot be read as CSV in UTF-8: {error}") from None
-    columns = _check_columns(table, header)
+    reading = _Media(_check_columns(table, header), index)
     digest = hashlib.sha256(table.read_bytes()).hexdigest()
     return [
-        _CsvPiece(
-            f"{digest}:{index.identity}:{tables.identity}:{first}",
-            table, header, batch, _Media(columns, index, tables),
-        )
+        _CsvPiece(f"{digest}:{index.identity}:{first}", table, header, batch, reading)
         for first, batch in _batches(records, CSV_ROWS_OF_A_PIECE)
-    ]  # fmt: skip
+    ]
 
 
 def parquet_pieces(patterns: Sequence[str], media: Path | None = None) -> list[Piece]:
     """The row groups of Parquet files in the layout of Hugging Face: structs of `bytes` and `path`.
 
-    A music.csv and images.csv beside a file, in the folder above it, or in `media`, tell more of the items.
-
     Args:
-        patterns: files, folders that hold `*.parquet`, or patterns such as `data/train-*.parquet`.
+        patterns: files, folders that hold `data/*.parquet` or `*.parquet`, or patterns such as
+            `data/train-*.parquet`.
         media: folder to look in for what a struct names and does not hold.
 
     Raises:
-        SourceError: nothing matches, a file is no Parquet, or it has no column of audio.
-        TableError: a music.csv or images.csv that cannot be read.
+        SourceError: nothing matches, a file is no Parquet, or its columns are not EMID's.
     """
-    files: set[Path] = set()
-    for pattern in patterns:
-        path = Path(pattern).expanduser()
-        if path.is_dir():
-            found = list(path.rglob("*.parquet"))
-        else:
-            found = list(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
-        if not found:
-            raise SourceError(f"no file matches {pattern!r}")
-        files.update(file for file in found if file.is_file())
+    files = {file.absolute() for pattern in patterns for file in _matching(pattern)}
     index = MediaIndex.of_folder(media) if media is not None else None
+    names = Counter(path.name for path in files)
+    top = os.path.commonpath([path.parent for path in files]) if files else ""
     pieces: list[Piece] = []
-    beside: dict[Path, ItemTables] = {}
     for path in sorted(files):
         try:
             with pq.ParquetFile(path) as file:
-                columns = _check_columns(path, file.schema_arrow.names)
+                reading = _Media(_check_columns(path, file.schema_arrow.names), index)
                 sizes = [
                     file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)
                 ]
@@ -231,51 +244,71 @@ def parquet_pieces(patterns: Sequence[str], media: Path | None = None) -> list[P
             if isinstance(error, SourceError):
                 raise
             raise SourceError(f"{path} cannot be read as Parquet: {error}") from None
-        folder = path.resolve().parent
-        if folder not in beside:
-            beside[folder] = ItemTables.of_folders([folder, folder.parent, *([media] if media else [])])
-        tables, status = beside[folder], path.stat()
-        identity = f"{path.name}:{status.st_size}:{status.st_mtime_ns}:{index.identity if index else ''}"
-        identity += f":{tables.identity}"
+        status = path.stat()
+        identity = f"{path}:{status.st_size}:{status.st_mtime_ns}:{index.identity if index else ''}"
+        shown = path.name if names[path.name] == 1 else path.relative_to(top).as_posix()
         first = 1
         for group, rows in enumerate(sizes):
-            of_group = _Media(columns, index, tables)
-            pieces.append(_ParquetPiece(f"{identity}:{group}", path, group, first, rows, of_group))
+            pieces.append(_ParquetPiece(f"{identity}:{group}", path, shown, group, first, rows, reading))
             first += rows
     return pieces
 
 
+def places_beside(pieces: Sequence[Piece], media: Path | None) -> list[Path]:
+    """Folders where a music.csv or images.csv about the rows may lie, nearest first.
+
+    That of a file; of Parquet files, which often are in `data/`, the one above it too; and `media`.
+    What an import has made is no such place.
+    """
+    folders = [piece.path.absolute().parent for piece in pieces]
+    folders += [piece.path.absolute().parent.parent for piece in pieces if isinstance(piece, _ParquetPiece)]
+    folders += [media] if media is not None else []
+    return [folder for folder in dict.fromkeys(folders) if not (folder / JOURNAL).is_dir()]
+
+
+def _matching(pattern: str) -> list[Path]:
+    path = Path(pattern).expanduser()
+    if path.is_dir():
+        found = list((path / "data").glob("*.parquet")) or list(path.rglob("*.parquet"))
+    elif path.exists():
+        found = [path]
+    else:
+        found = list(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
+    found = [file for file in found if file.is_file()]
+    if not found:
+        raise SourceError(f"no file matches {pattern!r}")
+    return found
+
+
 @dataclass(frozen=True)
 class _Media:
-    """Where the media of rows are, and what else is known of them."""
+    """How many images a row has, and where media are that it only names."""
 
     slots: int
     index: MediaIndex | None
-    tables: ItemTables
 
-    def medium(self, kind: str, cell: Any, hint: str = "") -> Medium:
-        """A cell that is a struct of bytes and path, or the name alone."""
+    def medium(self, cell: Any, suffixes: Sequence[str], hint: str = "") -> Medium:
+        """A cell that is a struct of bytes and path, bytes, or the name alone."""
         is_struct = isinstance(cell, Mapping)
-        written = _text(cell.get("path")) if is_struct else _text(cell)
-        found = self._find(kind, written, cell.get("bytes") if is_struct else None, hint)
-        return replace(found, particulars=self.tables.find(kind, found.name, written))
-
-    def _find(self, kind: str, written: str, content: bytes | None, hint: str) -> Medium:
-        name = PurePosixPath(written.replace("\\", "/")).name
+        content = cell.get("bytes") if is_struct else cell if isinstance(cell, bytes) else None
+        written = _text(cell.get("path") if is_struct else None if content is not None else cell)
         if content is not None:
-            return Medium(name, content=bytes(content))
+            # A path of Windows has a drive; else a backslash is part of a name.
+            of_windows = re.match(r"[A-Za-z]:\\", written) is not None
+            name = PureWindowsPath(written).name if of_windows else PurePosixPath(written).name
+            return Medium(name, content=bytes(content), written=written)
         if self.index is not None:
-            suffixes = AUDIO_SUFFIXES if kind == "music" else IMAGE_SUFFIXES
             return self.index.find(written, suffixes, hint)
-        if name:
-            return Medium(name, problem="the row holds no bytes, only a name: give the folder of the files")
+        if written:
+            problem = "the row holds no bytes, only a name: give the folder of the files"
+            return Medium(PurePosixPath(written).name, problem=problem, written=written)
         return Medium("", problem="the row holds nothing")
 
 
 @dataclass(frozen=True)
 class _CsvPiece:
     identity: str
-    table: Path
+    path: Path
     header: list[str]
     records: Sequence[tuple[int, list[str]]]
     media: _Media
@@ -286,10 +319,11 @@ class _CsvPiece:
 
     def read(self) -> Iterator[PublishedRow]:
         for number, record in self.records:
-            where = f"{self.table.name} row {number}"
+            where = f"{self.path.name} row {number}"
             if len(record) != len(self.header):
                 problem = f"{len(record)} cells, where the header has {len(self.header)}"
-                yield PublishedRow(where, problem)
+                audio = [*record, *[""] * len(self.header)][self.header.index(AUDIO_COLUMN)].strip()
+                yield PublishedRow(where, problem, Medium(audio))
                 continue
             cells = dict(zip(self.header, record, strict=True))
             yield _row(where, cells, self.media)
@@ -299,6 +333,7 @@ class _CsvPiece:
 class _ParquetPiece:
     identity: str
     path: Path
+    shown: str
     group: int
     first: int
     rows: int
@@ -316,7 +351,7 @@ class _ParquetPiece:
                     PARQUET_ROWS_AT_ONCE, row_groups=[self.group], columns=known, use_threads=False
                 ):
                     for cells in batch.to_pylist():
-                        yield _row(f"{self.path.name} row {number}", cells, self.media)
+                        yield _row(f"{self.shown} row {number}", cells, self.media)
                         number += 1
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())
@@ -326,14 +361,30 @@ class _ParquetPiece:
 
 
 def _check_columns(path: Path, names: Sequence[str]) -> int:
-    """The number of image slots; raises where the table has no audio."""
-    if AUDIO_COLUMN not in names:
+    """The number of image slots; raises where the columns cannot be EMID's.
+
+    Columns of other names are left alone, but for those that look like a misspelling.
+    """
+    if AUDIO_COLUMN not in names and AUDIO_COLUMN.casefold() not in map(str.casefold, names):
+        cure = ""
+        if len(names) == 1 and (";" in names[0] or "\t" in names[0]):
+            cure = "; its cells are divided by semicolons or tabs: save it with commas"
         raise SourceError(
-            f"{path} has no column {AUDIO_COLUMN}; its columns are: {', '.join(names) or 'none'}"
+            f"{path} has no column {AUDIO_COLUMN}; its columns are: {', '.join(names) or 'none'}{cure}"
         )
+    for twice in (name for name, count in Counter(names).items() if count > 1 and name):
+        raise SourceError(f"{path} has two columns named {twice}: leave one of them")
     slots = 0
     while image_columns(slots + 1)[0] in names:
         slots += 1
+    known = [AUDIO_COLUMN, *LABEL_COLUMNS, ORIGINAL_COLUMN]
+    known += [name for slot in range(1, slots + 2) for name in image_columns(slot)]
+    for name in (name for name in names if re.fullmatch(r"Image\d+_filename", name) and name not in known):
+        raise SourceError(f"{path} has a column {name} and none named {image_columns(slots + 1)[0]}")
+    absent = {name.casefold(): name for name in known if name not in names}
+    for name in names:
+        if name not in known and (near := difflib.get_close_matches(name.casefold(), absent, 1, cutoff=0.84)):
+            raise SourceError(f"{path} has a column {name!r}: rename it to {absent[near[0]]!r}, or otherwise")
     return slots
 
 
@@ -348,7 +399,7 @@ def _row(where: str, cells: Mapping[str, Any], media: _Media) -> PublishedRow:
     images = []
     for slot in range(1, media.slots + 1):
         filename, tag, text = image_columns(slot)
-        medium = media.medium("image", cells[filename], hint=_text(cells.get(tag)))
+        medium = media.medium(cells[filename], IMAGE_SUFFIXES, hint=_text(cells.get(tag)))
         # A data set of fewer images leaves slots empty: those are no rows to speak of.
         if medium.name or medium.content is not None or _text(cells.get(tag)):
             images.append(PublishedImage(slot, medium, _text(cells.get(tag)), _text(cells.get(text))))
@@ -356,7 +407,7 @@ def _row(where: str, cells: Mapping[str, Any], media: _Media) -> PublishedRow:
     return PublishedRow(
         where,
         "",
-        media.medium("music", cells[AUDIO_COLUMN]),
+        media.medium(cells[AUDIO_COLUMN], AUDIO_SUFFIXES),
         genre,
         feeling,
         emotion,
@@ -366,7 +417,13 @@ def _row(where: str, cells: Mapping[str, Any], media: _Media) -> PublishedRow:
 
 
 def _text(cell: Any) -> str:
-    return "" if cell is None else str(cell).strip()
+    text = "" if cell is None else str(cell).strip()
+    return "" if text.casefold() in BLANK_WORDS else text
+
+
+def _composed(path: str) -> str:
+    """Accents may be composed on the disk and decomposed in the table, or the reverse."""
+    return unicodedata.normalize("NFC", path)
 
 
 def _flag(cell: Any) -> bool | None:

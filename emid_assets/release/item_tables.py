@@ -4,11 +4,11 @@ EMID's columns have no place for licences, authors, sources and measured values.
 them in tables beside its rows, and so may any other data set in EMID's form.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from emid_assets.media.errors import TableError
 from emid_assets.media.folder import SUBFOLDERS
 from emid_assets.media.tables import read_table
 
@@ -18,52 +18,83 @@ CARRIED = {
 }
 """What is taken from them, by kind."""
 
-Particulars = dict[str, str]
-"""Column of `CARRIED` → cell, empty where blank."""
+
+@dataclass(frozen=True)
+class Listed:
+    """An item of such a table.
+
+    Attributes:
+        where: table and row, for people.
+        file: its path as the table has it.
+        cells: column of `CARRIED` → text, empty where blank.
+    """
+
+    where: str
+    file: str
+    cells: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class ItemTables:
-    """The rows of such tables.
+    """The items of such tables: kind → file name without folders → those of that name."""
 
-    Attributes:
-        identity: digest of the tables.
-        rows: kind → file name without folders → each row of that name, as its path and its cells.
-    """
-
-    identity: str = ""
-    rows: Mapping[str, Mapping[str, list[tuple[str, Particulars]]]] = field(default_factory=dict)
+    rows: Mapping[str, Mapping[str, list[Listed]]] = field(default_factory=dict)
 
     @classmethod
     def of_folders(cls, folders: Iterable[Path]) -> "ItemTables":
         """Of each table, the one in the first of the folders that holds it.
 
         Raises:
-            TableError: a table cannot be read.
+            TableError: a table cannot be read, or tells two things of one file.
         """
         folders = list(folders)
-        rows: dict[str, dict[str, list[tuple[str, Particulars]]]] = {}
-        digest = hashlib.sha256()
-        for kind, columns in CARRIED.items():
+        rows: dict[str, dict[str, list[Listed]]] = {}
+        for kind in CARRIED:
             name = f"{SUBFOLDERS[kind]}.csv"
             for path in [folder / name for folder in folders if (folder / name).is_file()][:1]:
-                digest.update(path.read_bytes())
-                of_kind = rows.setdefault(kind, {})
-                for file, *cells in read_table(path, kind).select("file", *columns).fill_null("").iter_rows():
-                    particulars = dict(zip(columns, cells, strict=True))
-                    of_kind.setdefault(PurePosixPath(file).name, []).append((file, particulars))
-        return cls(digest.hexdigest() if rows else "", rows)
+                rows[kind] = _read(path, kind)
+        return cls(rows)
 
-    def find(self, kind: str, name: str, written: str) -> Particulars | None:
-        """What is said of an item; None where no row is about it, or several are and none for certain.
+    def find(self, kind: str, written: str) -> Listed | None:
+        """The row about an item, by the path that the published row has; None where none is for certain.
 
-        Args:
-            kind: `music` or `image`.
-            name: its file's name, without folders.
-            written: the path that the published row has.
+        One path may have more folders than the other: where both have folders, they must be the same.
         """
-        of_kind = self.rows.get(kind, {})
-        found = of_kind.get(PurePosixPath(written).name) or of_kind.get(name, [])
-        exact = [cells for file, cells in found if f"/{written}".endswith(f"/{file}")]
-        cells = exact or [cells for _, cells in found]
-        return cells[0] if len(cells) == 1 else None
+        found = self.rows.get(kind, {}).get(PurePosixPath(written).name, [])
+        same = [listed for listed in found if ends_alike(_below(listed.file, kind), _below(written, kind))]
+        return same[0] if len(same) == 1 else None
+
+    def all(self) -> list[tuple[str, Listed]]:
+        """Every item with its kind, in the tables' order."""
+        return [
+            (kind, listed) for kind, names in self.rows.items() for same in names.values() for listed in same
+        ]
+
+
+def ends_alike(one: str, other: str) -> bool:
+    """Whether the shorter of two paths is the end of the longer one."""
+    parts, others = PurePosixPath(one).parts, PurePosixPath(other).parts
+    shared = min(len(parts), len(others))
+    return shared > 0 and parts[-shared:] == others[-shared:]
+
+
+def _read(path: Path, kind: str) -> dict[str, list[Listed]]:
+    columns = CARRIED[kind]
+    items: dict[str, Listed] = {}
+    for number, file, *cells in (
+        read_table(path, kind).select("row", "file", *columns).fill_null("").iter_rows()
+    ):
+        listed = Listed(f"{path.name} row {number}", file, dict(zip(columns, cells, strict=True)))
+        first = items.setdefault(file, listed)
+        if first.cells != listed.cells:
+            raise TableError(
+                f"{path} row {number} and {first.where} tell two things of {file}: leave one of them"
+            )
+    by_name: dict[str, list[Listed]] = {}
+    for listed in items.values():
+        by_name.setdefault(PurePosixPath(listed.file).name, []).append(listed)
+    return by_name
+
+
+def _below(path: str, kind: str) -> str:
+    return path.removeprefix("/").removeprefix(f"{SUBFOLDERS[kind]}/")

@@ -40,6 +40,7 @@ class Stored:
         name: file name below music/ or images/; empty where it could not be used.
         content_hash: sha256 of its bytes.
         size_bytes: their number.
+        modified_ns: the file's modification time, nanoseconds.
         sample_rate: of music, where its header could be read.
         notes: what was mended.
         problem: why it cannot be used; empty where it can.
@@ -48,6 +49,7 @@ class Stored:
     name: str = ""
     content_hash: str = ""
     size_bytes: int = 0
+    modified_ns: int = 0
     sample_rate: int = 0
     notes: tuple[tuple[str, str], ...] = ()
     problem: str = ""
@@ -69,11 +71,12 @@ class MediaStore:
         return self.root / SUBFOLDERS[self.kind]
 
     def is_there(self, stored: Stored) -> bool:
-        """Whether the file of an earlier import still lies there with the same size."""
+        """Whether the file of an earlier import still lies there as it was."""
         try:
-            return (self.folder / stored.name).stat().st_size == stored.size_bytes
+            status = (self.folder / stored.name).stat()
         except OSError:
             return False
+        return (status.st_size, status.st_mtime_ns) == (stored.size_bytes, stored.modified_ns)
 
     def remember(self, stored: Stored) -> None:
         """Take over what an earlier import has put in place."""
@@ -102,7 +105,8 @@ class MediaStore:
             sample_rate = self._place(name, medium, content)
         except MediaError as error:
             return Stored(problem=error.reason)
-        stored = Stored(name, content_hash, len(content), sample_rate, tuple(notes))
+        modified_ns = (self.folder / name).stat().st_mtime_ns
+        stored = Stored(name, content_hash, len(content), modified_ns, sample_rate, tuple(notes))
         self.remember(stored)
         return stored
 
@@ -113,13 +117,15 @@ class MediaStore:
             name = f"{self.kind}-{content_hash[:16]}{suffix}"
             notes.append(("without a name", f"has no name: called {name}"))
         own = PurePosixPath(name).suffix.lower()
-        if own != suffix and not any({own, suffix} <= same for same in _SAME_KIND):
-            notes.append(("name of another type", f"is {suffix[1:]} by its contents: called {name}{suffix}"))
-            name, own = name + suffix, suffix
         stem = name[: len(name) - len(own)]
         while len(stem.encode()) > MOST_NAME_BYTES:
             stem = stem[:-1]
         name = stem + name[len(name) - len(own) :]
+        if published.strip() and name != published.strip():
+            notes.append(("name that no file may have", f"called {name}"))
+        if own != suffix and not any({own, suffix} <= same for same in _SAME_KIND):
+            notes.append(("name of another type", f"is {suffix[1:]} by its contents: called {name}{suffix}"))
+            stem, name, own = name, name + suffix, suffix
         if self.owner.get(name.casefold(), content_hash) != content_hash:
             other = f"{stem}-{content_hash[:8]}{own}"
             notes.append(("name of two contents", f"{name} is another file already: called {other}"))

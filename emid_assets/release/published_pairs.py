@@ -26,7 +26,7 @@ def read_published_pairs(media: Path) -> pl.DataFrame:
     """`pairs.csv` of a media folder as PUBLISHED_PAIRS, by clip and rank; no rows where there is none.
 
     Raises:
-        PairsFileError: no CSV with the columns clip_id, image_id and rank, or a pair twice.
+        PairsFileError: no CSV with the columns clip_id, image_id and rank, a rank below 1, or a pair twice.
     """
     path = media / PAIRS_FILE
     if not path.exists():
@@ -42,6 +42,8 @@ def read_published_pairs(media: Path) -> pl.DataFrame:
     pairs = (
         PUBLISHED_PAIRS.check(pairs).drop_nulls(["clip_id", "image_id"]).sort("clip_id", "rank", "image_id")
     )
+    for clip in pairs.filter(pl.col("rank").fill_null(0) < 1)["clip_id"].head(1):
+        raise PairsFileError(f"{path}: a rank of clip {clip} is blank or below 1")
     twice = pairs.filter(pairs.select("clip_id", "image_id").is_duplicated())
     if twice.height:
         raise PairsFileError(f"{path}: clip {twice['clip_id'][0]} has image {twice['image_id'][0]} twice")

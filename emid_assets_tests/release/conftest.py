@@ -9,7 +9,7 @@ import pytest
 
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTION_KEYS
 from emid_assets.media.manifest import image_manifest, music_manifest, take_inventory
-from emid_assets.release.emid_release import write_release
+from emid_assets.release.emid_release import with_series, write_release
 from emid_assets.store.schemas import FUSED_PAIRS
 from emid_assets_tests.release.published import FEELINGS, RATINGS, picture, tone
 
@@ -45,17 +45,18 @@ def small_set(tmp_path_factory: pytest.TempPathFactory) -> SmallSet:
         "long.ogg,scary,,,false,3.25,1.5,long,CC-BY-3.0,Somebody",
     ]
     (media / "music.csv").write_text("\n".join(music) + "\n")
-    images = ["file,tag,text,valence,arousal,licence,author"]
+    images = ["file,tag,text,valence,arousal,source_id,licence,author"]
     for number in range(8):
         name = "1\\2.png" if number == 1 else f"{number}.png"
         (media / "images" / name).write_bytes(picture(20 * number))
-        own = "0.25,0.75" if number == 0 else ","
+        own = "0.25,0.75,series 1" if number == 0 else ",,"
         images.append(f'{name},{("awe", "fear")[number % 2]},"no. {number}, ""grey""",{own},CC0-1.0,')
     (media / "images.csv").write_text("\n".join(images) + "\n")
     inventory = take_inventory(media, workers=0)
     assert inventory["reason"].null_count() == inventory.height
     clips = pl.concat([music_manifest(inventory, key) for key in MUSIC_EMOTION_KEYS])
     pictures = pl.concat([image_manifest(inventory, key) for key in IMAGE_EMOTION_KEYS])
+    pictures = with_series(pictures, inventory)
     rng = np.random.default_rng(0)
     rows = [
         {"clip_id": clip, "image_id": pictures["image_id"][int(image)], "rank": rank,

@@ -2,9 +2,11 @@
 
 import csv
 import json
+import os
 import re
 import subprocess
 import sys
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -16,8 +18,10 @@ from click.testing import CliRunner
 
 from emid_assets.cli import main
 from emid_assets.media.manifest import image_manifest, music_manifest, take_inventory
-from emid_assets.release.emid_import import ImportRefusedError, ImportSummary, import_emid
-from emid_assets.release.emid_source import SourceError, csv_pieces, parquet_pieces
+from emid_assets.release.emid_import import ImportSummary, import_emid
+from emid_assets.release.emid_source import SourceError, csv_pieces, parquet_pieces, places_beside
+from emid_assets.release.import_folder import ImportRefusedError
+from emid_assets.release.item_tables import ItemTables
 from emid_assets.release.published_pairs import read_published_pairs
 from emid_assets_tests.release.published import FEELINGS, RATINGS, good_rows, picture, row, tone, write_rows
 
@@ -286,7 +290,7 @@ def test_tables_that_somebody_has_changed_are_not_written_over_unless_told(tmp_p
     edited = written.replace(",K,", ",A,", 1)
     (folder / "music.csv").write_text(edited)
     write_rows(source, good_rows(3))
-    with pytest.raises(ImportRefusedError, match=r"to: music\.csv not as an import left .*--overwrite"):
+    with pytest.raises(ImportRefusedError, match=r"to: music\.csv: not as an import left .*--overwrite"):
         import_emid(parquet_pieces([str(source)]), folder)
     assert (folder / "music.csv").read_text() == edited
     import_emid(parquet_pieces([str(source)]), folder, overwrite=True)
@@ -294,6 +298,51 @@ def test_tables_that_somebody_has_changed_are_not_written_over_unless_told(tmp_p
     # What an import has written at any time is nobody's change.
     (folder / "music.csv").write_text(written)
     assert import_emid(parquet_pieces([str(source)]), folder).clips == 3
+
+
+def test_one_folder_holds_what_the_last_import_gave_and_nothing_of_others(tmp_path: Path) -> None:
+    pieces = {}
+    for one in (1, 2):
+        media = tmp_path / f"media{one}"
+        media.mkdir()
+        lines = ["Audio_Filename,genre,feeling,emotion,is_original_clip"]
+        for number in range(one, one + 3):
+            (media / f"{number}.wav").write_bytes(tone(200 + 10 * one + number))
+            os.utime(media / f"{number}.wav", (0, 0))  # names, sizes and times are no help
+            lines.append(f'{number}.wav,K,"{FEELINGS}","{RATINGS}",True')
+        (tmp_path / f"{one}.csv").write_text("\n".join(lines))
+        pieces[one] = csv_pieces(tmp_path / f"{one}.csv", media)
+    for one in (1, 2, 1):
+        summary = import_emid(pieces[one], tmp_path / "to")
+        names = sorted(path.name for path in (tmp_path / "to" / "music").iterdir())
+        assert names == [f"{number}.wav" for number in range(one, one + 3)]
+        for name in names:
+            content = (tmp_path / "to" / "music" / name).read_bytes()
+            assert content == (tmp_path / f"media{one}" / name).read_bytes()
+    assert (summary.clips, summary.reused_rows, summary.removed_files) == (3, 0, 3)
+
+
+def test_media_that_somebody_has_changed_are_not_written_over_unless_told(tmp_path: Path) -> None:
+    source, folder = write_rows(tmp_path / "train.parquet", good_rows(2)), tmp_path / "to"
+    import_emid(parquet_pieces([str(source)]), folder)
+    (folder / "music" / "song1.wav").write_bytes(tone(999))
+    with pytest.raises(ImportRefusedError, match=r"to: music/song1\.wav: not as an import left it"):
+        import_emid(parquet_pieces([str(source)]), folder)
+    assert (folder / "music" / "song1.wav").read_bytes() == tone(999)
+    import_emid(parquet_pieces([str(source)]), folder, overwrite=True)
+    assert (folder / "music" / "song1.wav").read_bytes() == tone(221)
+
+
+def test_a_second_import_into_a_folder_waits_for_nobody(tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "train.parquet", good_rows(2))
+    pieces = parquet_pieces([str(source)])
+
+    def meanwhile(done: int, total: int) -> None:
+        with pytest.raises(ImportRefusedError, match="is under way"):
+            import_emid(pieces, tmp_path / "to")
+
+    assert import_emid(pieces, tmp_path / "to", meanwhile).clips == 2
+    assert import_emid(pieces, tmp_path / "to").clips == 2
 
 
 def test_originals_of_equal_ratings_are_sources_of_their_own_unless_a_clip_may_be_of_either(
@@ -345,10 +394,111 @@ def test_terms_are_those_of_the_tables_beside_the_rows_else_those_that_are_given
     assert [(line["valence"], line["arousal"], line["licence"]) for line in images] == [
         ("0.25", "0.75", "CC-BY-4.0"), *[("", "", "Ours")] * 3,
     ]  # fmt: skip
+    (tmp_path / "music.csv").write_text("file,licence\na/1.wav,CC0-1.0\na/1.wav,CC-BY-4.0\n")
+    result = CliRunner().invoke(main, ["import", "emid", *arguments])
+    assert f"{tmp_path / 'music.csv'} row 3 and music.csv row 2 tell two things of a/1.wav" in result.output
     (tmp_path / "music.csv").write_text("no table")
     result = CliRunner().invoke(main, ["import", "emid", *arguments])
     assert result.exit_code == 1
     assert f"{tmp_path / 'music.csv'} has no column named file" in result.output
+
+
+def test_a_row_of_a_table_is_about_the_file_at_its_own_path_and_whatever_has_the_same_content(
+    tmp_path: Path,
+) -> None:
+    media = tmp_path / "media"
+    for name, content in {
+        "a/1.wav": tone(200), "b/1.wav": tone(201), "2.wav": tone(202),
+        "p.png": picture(1), "same.png": picture(1),
+    }.items():  # fmt: skip
+        (media / name).parent.mkdir(parents=True, exist_ok=True)
+        (media / name).write_bytes(content)
+    lines = ["Audio_Filename,genre,feeling,emotion,Image1_filename,Image1_tag,is_original_clip"]
+    lines += [f'{name},K,"{FEELINGS}","{RATINGS}",p.png,awe,True' for name in ("a/1.wav", "b/1.wav", "2.wav")]
+    lines.append(f'x/1.wav,K,"{FEELINGS}","{RATINGS}",same.png,awe,True')
+    (tmp_path / "EMID_data.csv").write_text("\n".join(lines))
+    (media / "music.csv").write_text(
+        "file,licence,author\na/1.wav,CC0-1.0,Alice\n2.wav,CC0-1.0,Bob\n2.wav,CC0-1.0,Bob\ngone.wav,CC0-1.0,Eve\n"
+    )
+    (media / "images.csv").write_text("file,licence\nsame.png,CC-BY-4.0\n")
+    pieces = csv_pieces(tmp_path / "EMID_data.csv", media)
+    tables = ItemTables.of_folders(places_beside(pieces, media))
+    summary = import_emid(pieces, tmp_path / "to", tables=tables)
+    authors = {line["published_as"][-1]: line["author"] for line in table(tmp_path / "to" / "music.csv")}
+    assert authors == {"2": "Alice", "3": "Zou et al. 2023 (EMID)", "4": "Bob"}
+    assert [line["licence"] for line in table(tmp_path / "to" / "images.csv")] == ["CC-BY-4.0"]
+    reasons = {(found.outcome, found.item): found.reason for found in summary.findings}
+    assert reasons["kept", "gone.wav"] == "1 files of the table are in no published row: gone.wav"
+    # Another folder's file of the name is another file.
+    assert "no file of this name below" in reasons["rejected", "1.wav"]
+    assert "(but a/1.wav, in another folder)" in reasons["rejected", "1.wav"]
+
+
+@pytest.mark.parametrize("listed", ["0.wav", "0.wav___1.wav"])
+def test_a_source_that_a_table_tells_of_one_clip_is_that_of_its_group(tmp_path: Path, listed: str) -> None:
+    rows = [row("0.wav", tone(200)), row("0.wav___1.wav", tone(201), original=False)]
+    source = write_rows(tmp_path / "train.parquet", rows)
+    (tmp_path / "music.csv").write_text(f"file,source_id\n{listed},song 7\n")
+    tables = ItemTables.of_folders([tmp_path])
+    summary = import_emid(parquet_pieces([str(source)]), tmp_path / "to", tables=tables)
+    assert {line["source_id"] for line in table(tmp_path / "to" / "music.csv")} == {"song 7"}
+    assert summary.findings == []
+
+
+def test_files_of_one_name_in_two_folders_are_two_sources(tmp_path: Path) -> None:
+    for folder, pitch in (("u", 200), ("v", 201)):
+        path = write_rows(tmp_path / folder / "train.parquet", [row(f"{folder}.wav", tone(pitch), [AWE])])
+        os.utime(path, (0, 0))
+    for _ in range(2):
+        summary = import_emid(parquet_pieces([str(tmp_path)]), tmp_path / "to")
+        assert (summary.clips, summary.findings) == (2, [])
+    rows = {line["published_as"] for line in table(tmp_path / "to" / "music.csv")}
+    assert rows == {"u/train.parquet row 1", "v/train.parquet row 1"}
+
+
+def test_names_as_file_systems_and_spreadsheets_write_them_are_understood(tmp_path: Path) -> None:
+    media = tmp_path / "media"
+    media.mkdir()
+    (media / unicodedata.normalize("NFC", "café.wav")).write_bytes(tone(200))
+    (media / "p.png").write_bytes(picture(1))
+    (media / "two.wav").write_bytes(tone(201))
+    (media / "two.flac").write_bytes(tone(202, form="FLAC"))
+    (media / os.fsdecode(b"caf\xe9.wav")).write_bytes(b"no row names it")
+    os.mkfifo(media / "pipe.wav")
+    decomposed = unicodedata.normalize("NFD", "café.wav")
+    (tmp_path / "EMID_data.csv").write_text(
+        "Audio_Filename,genre,feeling,emotion,Image1_filename,Image1_tag,Image1_text,"
+        "Image2_filename,Image2_tag,is_original_clip\n"
+        f"{decomposed},nan,nan,nan,p.png,awe,nan,nan,nan,True\n"
+        f'two,K,"{FEELINGS}","{RATINGS}",p.png,awe,,,,True\n'
+        f'pipe.wav,K,"{FEELINGS}","{RATINGS}",p.png,awe,,,,True\n'
+    )
+    summary = import_emid(csv_pieces(tmp_path / "EMID_data.csv", media), tmp_path / "to")
+    assert (summary.clips, summary.images, summary.pairs) == (1, 1, 1)
+    [line] = table(tmp_path / "to" / "music.csv")
+    assert (line["genre"], line["feeling"], line["emotion"]) == ("", "", "")
+    assert table(tmp_path / "to" / "images.csv")[0]["text"] == ""
+    rejected = {found.item: found.reason for found in summary.findings if found.outcome == "rejected"}
+    assert set(rejected) == {"two", "pipe.wav"}
+    assert "2 files below" in rejected["two"]
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("audio_filename,genre", "has a column 'audio_filename': rename it to 'Audio_Filename'"),
+        ("Audio_Filename,Genre", "has a column 'Genre': rename it to 'genre'"),
+        ("Audio_Filename,genre,emotions", "has a column 'emotions': rename it to 'emotion'"),
+        ("Audio_Filename,genre,genre", "has two columns named genre"),
+        ("Audio_Filename,Image1_name", "has a column 'Image1_name': rename it to 'Image1_filename'"),
+        ("Audio_Filename,Image1_filename,Image3_filename", "a column Image3_filename and none named Image2_"),
+        ("Audio_Filename;genre", "divided by semicolons or tabs: save it with commas"),
+    ],
+)
+def test_columns_that_would_be_lost_are_errors(tmp_path: Path, header: str, message: str) -> None:
+    (tmp_path / "EMID_data.csv").write_text(header + "\n")
+    with pytest.raises(SourceError, match=message):
+        csv_pieces(tmp_path / "EMID_data.csv", tmp_path)
 
 
 def test_media_of_ones_own_are_never_written_over(tmp_path: Path) -> None:
@@ -401,7 +551,12 @@ def test_the_command_prints_what_it_made_and_what_comes_next(tmp_path: Path) -> 
     assert f"emid build --media {tmp_path / 'to'}" in result.output
     written = json.loads(next((tmp_path / "to" / ".import").glob("*.json")).read_text())
     assert written
-    for wrong in ([], ["--csv", str(tmp_path / "to" / "music.csv")], ["--parquet", "nothing-*"]):
+    of_parquet = ["--parquet", str(tmp_path / "data")]
+    for wrong in (
+        [], ["--csv", str(tmp_path / "to" / "music.csv")], ["--parquet", "nothing-*"],
+        [*of_parquet, "--media", str(tmp_path / "data"), "--to", str(tmp_path)],
+        [*of_parquet, "--to", str(tmp_path / "data" / "train-0.parquet")],
+    ):  # fmt: skip
         result = CliRunner().invoke(main, ["import", "emid", *wrong])
         assert result.exit_code != 0
         assert "Traceback" not in result.output

@@ -23,7 +23,8 @@ from emid_assets.release import parquet_files
 from emid_assets.release.emid_format import emid_columns, emotion_texts, feeling_texts
 from emid_assets.release.emid_import import import_emid
 from emid_assets.release.emid_release import is_whole
-from emid_assets.release.emid_source import csv_pieces, parquet_pieces
+from emid_assets.release.emid_source import csv_pieces, parquet_pieces, places_beside
+from emid_assets.release.item_tables import ItemTables
 from emid_assets.release.release_media import ReleaseError
 from emid_assets.store.schemas import FEELINGS_TYPE
 from emid_assets_tests.release.conftest import SmallSet
@@ -156,8 +157,8 @@ def test_the_card_says_what_the_data_set_holds(release: Path) -> None:
     assert "| original | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 4 | 1 | 0 | 5 |" in text
     assert "| all | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 4 | 2 | 0 | 6 |" in text
     assert "18 pairs" in text
-    assert "- Clips, 1: labelled by table; valence and arousal by ratings." in text
-    assert "- Images, 1: labelled by table; valence and arousal by measured." in text
+    assert "- Clips, 1: labels: table; valence and arousal by ratings." in text
+    assert "- Images, 1: labels: table; valence and arousal by measured." in text
     assert "- Captions, 6: by table." in text
     assert "none \\| &lt;made up>" in text
     assert str(release.parent) not in text
@@ -242,16 +243,15 @@ def test_a_release_is_a_media_folder_of_the_same_clips(small_set: SmallSet, rele
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_what_is_released_can_be_imported_again(release: Path, tmp_path: Path, form: str) -> None:
     pieces = (
-        csv_pieces(release / "EMID_data.csv", release)
-        if form == "csv"
-        else parquet_pieces([str(release / "data")])
+        csv_pieces(release / "EMID_data.csv", release) if form == "csv" else parquet_pieces([str(release)])
     )
-    summary = import_emid(pieces, tmp_path / "to")
+    tables = ItemTables.of_folders(places_beside(pieces, release))
+    summary = import_emid(pieces, tmp_path / "to", tables=tables)
     assert (summary.clips, summary.pairs) == (6, 18)
     assert {finding.outcome for finding in summary.findings} <= {"mended"}
     # Terms, sources and measured values are those of the release's own tables.
     own = ["feeling", "source_id", "licence", "author", "label_source"]
-    for kind, columns in (("music", own), ("images", ["text", "valence", "arousal", "licence", "author"])):
+    for kind, columns in (("music", own), ("images", ["text", "valence", "arousal", "source_id", "licence"])):
         released, imported = (
             sorted(
                 [row[column] for column in columns]

@@ -82,6 +82,7 @@ def test_the_file_of_pairs_may_be_absent_and_may_not_be_wrong(tmp_path: Path) ->
         ("clip_id,image_id,rank\nx,y,first\n", "whole numbers as rank"),
         ("clip_id,image_id,rank\nx,y,1\nx,y,2\n", "clip x has image y twice"),
         ("", "no CSV"),
+        ("clip_id,image_id,rank\na,b,0\n", "a rank of clip a is blank or below 1"),
     ):
         path.write_text(text)
         with pytest.raises(PairsFileError, match=message):
