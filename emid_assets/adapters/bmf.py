@@ -55,7 +55,7 @@ class BMF(nn.Module):
         self.image_tower = ContentTower(known.learned, config.hidden, known.images, config.id_dropout)
         # Both start at zero, so that weight decay draws them to the first scale and to the prior: the
         # logit of a pair of which nothing is known, by what the negatives weigh against a positive.
-        self.log_scale = nn.Parameter(torch.tensor(0.0))
+        self.log_rescale = nn.Parameter(torch.tensor(0.0))
         self.prior = -math.log(config.negative_weight)
         self.mu = nn.Parameter(torch.tensor(0.0))
 
@@ -80,7 +80,7 @@ class BMF(nn.Module):
     def _music(self, clips: Items) -> tuple[Tensor, Tensor]:
         """P with the features that stay frozen, and μ + b_u."""
         p, b_u = self.music_tower(clips)
-        scale = self.config.scale * self.log_scale.exp()
+        scale = self.config.scale * self.log_rescale.exp()
         return torch.cat([p, self.music_tower.frozen(clips)], dim=1) * scale, self.prior + self.mu + b_u
 
     def _images(self, images: Items) -> tuple[Tensor, Tensor]:

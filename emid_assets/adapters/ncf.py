@@ -61,8 +61,8 @@ class NCF(nn.Module):
         self.music_tower = ContentTower(known.learned, config.hidden, known.clips, config.id_dropout)
         self.image_tower = ContentTower(known.learned, config.hidden, known.images, config.id_dropout)
         # Beside `scale`, and μ beside a prior (as in BMF): weight decay draws them to where they began.
-        self.h = nn.Parameter(torch.zeros(known.learned))
-        self.h_frozen = nn.Parameter(torch.tensor(0.0))
+        self.h_change = nn.Parameter(torch.zeros(known.learned))
+        self.h_frozen_change = nn.Parameter(torch.tensor(0.0))
         # The first layer over [p', q'] is a sum of two, so each item passes it once.
         self.music_layer = Linear(known.learned, config.mlp)
         self.image_layer = Linear(known.learned, config.mlp, bias=False)
@@ -110,8 +110,9 @@ class NCF(nn.Module):
         p, b_u = self.music_tower(clips)
         # The frozen features have no weight of their own in h: one number serves them all.
         scale = self.config.scale
-        rest = self.music_tower.frozen(clips) * (scale + self.h_frozen)
-        return torch.cat([(scale + self.h) * p, rest], dim=1), self.prior + self.mu + b_u, self.music_layer(p)
+        rest = self.music_tower.frozen(clips) * (scale + self.h_frozen_change)
+        weighted = torch.cat([(scale + self.h_change) * p, rest], dim=1)
+        return weighted, self.prior + self.mu + b_u, self.music_layer(p)
 
     def _images(self, images: Items) -> tuple[Tensor, Tensor, Tensor]:
         """q, b_i, and the images' half of the MLP's first layer."""

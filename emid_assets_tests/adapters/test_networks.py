@@ -58,7 +58,7 @@ def test_bmf_is_mu_plus_both_biases_plus_the_product_of_the_factors() -> None:
     p, q = network.embeddings(music, images)
     (p_u, b_u), (q_i, b_i) = network.music_tower(music), network.image_tower(images)
     learned = p_u @ q_i.T + music.features[:, 4:] @ images.features[:, 4:].T
-    factor = network.config.scale * network.log_scale.exp()
+    factor = network.config.scale * network.log_rescale.exp()
     mu = network.mu - math.log(network.config.negative_weight)
     expected = mu + b_u[:, None] + b_i[None] + factor * learned
     torch.testing.assert_close(p @ q.T, expected)
@@ -80,7 +80,7 @@ def test_svdpp_changes_no_more_leading_features_than_its_own_number() -> None:
     network = shaken(SVDPP(SVDPPConfig(hidden=5, learned=2), KNOWN))
     music, images = items(CLIPS, 0, torch.tensor([[1, 2]] * CLIPS)), items(IMAGES, 1)
     p, q = network.embeddings(music, images)
-    scale = network.config.scale * network.log_scale.exp()
+    scale = network.config.scale * network.log_rescale.exp()
     torch.testing.assert_close(p[:, 2:FEATURES], music.features[:, 2:] * scale)
     torch.testing.assert_close(q[:, 2:FEATURES], images.features[:, 2:])
     assert not torch.isclose(p[:, :2], music.features[:, :2] * scale).any()
