@@ -302,9 +302,9 @@ def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             wanted.append((what, "warm", name, peer, "seconds_per_epoch", 1.0))
     result = []
     for what, split, left, right, key, least in wanted:
-        ratios = np.array(
-            [by_key[split, left, seed][key] / by_key[split, right, seed][key] for seed in seeds]
-        )
+        pairs = [(by_key.get((split, left, seed)), by_key.get((split, right, seed))) for seed in seeds]
+        # While a run is under way, a split may not have all seeds yet.
+        ratios = np.array([mine[key] / other[key] for mine, other in pairs if mine and other])
         if key == "seconds_per_epoch":
             ratios = 1 / ratios
         result.append(

@@ -17,7 +17,18 @@ SMALL = {
     "embedding": (["--sizes", "4", "--batch", "2", "--rounds", "1", "--parts", "stage"], set()),
     "scaling": (["--parts", "catalogue,model", "--sizes", "300,600"], {"size"}),
     "adapter": (
-        ["--shrink", "30", "--epochs", "1", "--seeds", "1", "--networks", "bmf", "--splits", "warm,cold"],
+        [
+            "--shrink",
+            "30",
+            "--epochs",
+            "1",
+            "--seeds",
+            "2",
+            "--networks",
+            "bmf,distilled",
+            "--splits",
+            "warm,cold",
+        ],
         {"split", "ndcg_at_10", "hit_at_10", "seconds_per_epoch"},
     ),
 }
