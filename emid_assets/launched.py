@@ -243,4 +243,5 @@ def is_away(error: Exception) -> bool:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error.orig if isinstance(error, DBAPIError) else error).split())[:300]
+    text = " ".join(str(error.orig if isinstance(error, DBAPIError) else error).split())[:300]
+    return text.rstrip(".")
