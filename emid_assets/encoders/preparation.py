@@ -152,9 +152,23 @@ class _Crew:
                 worker.end_job()
                 _idle_workers.append(worker)
 
-    def _feed(self, worker: "_Worker") -> None:
+    def _start(self, worker: "_Worker") -> "_Worker":
+        """Start a worker; one that was kept from another job and has died since is replaced by a new one."""
         try:
             worker.start(self._prepare)
+        except WorkerDiedError:
+            with self._changed:
+                if not worker.is_kept or self._ended:
+                    raise
+                worker.close()
+                new = _Worker(worker.surroundings)
+                self._workers[self._workers.index(worker)] = worker = new
+            worker.start(self._prepare)
+        return worker
+
+    def _feed(self, worker: "_Worker") -> None:
+        try:
+            worker = self._start(worker)
         except WorkerDiedError as error:
             self._fail(error)
             return
@@ -213,11 +227,13 @@ class _Worker:
     Attributes:
         surroundings: what the process inherited; one that inherited something else is no substitute.
         busy: it was asked for something that it has not answered.
+        is_kept: it has done a job before.
     """
 
     def __init__(self, surroundings: "_Surroundings") -> None:
         self.surroundings = surroundings
         self.busy = True
+        self.is_kept = False
         self._socket, theirs = socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -261,6 +277,7 @@ class _Worker:
 
     def end_job(self) -> None:
         """Make it ready for another job; one that has died is found out then."""
+        self.is_kept = True
         with suppress(OSError):
             self._connection.send(None)
 

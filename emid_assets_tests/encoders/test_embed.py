@@ -163,7 +163,9 @@ def test_a_worker_that_cannot_start_gives_an_error_that_says_so(
 
 
 def children() -> set[str]:
-    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+    """Of any thread, since each has a list of those that it started."""
+    lists = Path("/proc/self/task").glob("*/children")
+    return {child for of_thread in lists for child in of_thread.read_text().split()}
 
 
 def test_workers_that_are_done_serve_the_next_run_and_no_more_are_kept(tmp_path: Path) -> None:
@@ -184,6 +186,21 @@ def test_a_worker_that_was_killed_while_idle_is_replaced(tmp_path: Path) -> None
     for child in children():
         os.kill(int(child), signal.SIGKILL)
     assert embed(items, encoder, "image", workers=1, batch_size=4).frame.height == 40
+
+
+def test_a_worker_that_dies_as_the_next_run_takes_it_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = write_items(tmp_path, numbered(40))
+    encoder = FakeEncoder(wait_for=tmp_path / WORKER_MARK)
+    embed(items, encoder, "image", workers=1, batch_size=4)
+    before = children()
+    for child in before:
+        os.kill(int(child), signal.SIGKILL)
+    (tmp_path / WORKER_MARK).unlink()  # or this process might do it all before the worker is missed
+    monkeypatch.setattr("emid_assets.encoders.preparation._Worker.lives", lambda worker: True)
+    assert embed(items, encoder, "image", workers=1, batch_size=4).frame.height == 40
+    assert len(children() - before) == 1
 
 
 def test_a_worker_of_another_environment_is_not_taken(
