@@ -120,7 +120,7 @@ def test_metadata_that_is_no_scalar_is_refused(lake: Lake) -> None:
 
 
 def test_reading_what_is_not_built_names_what_is(lake: Lake) -> None:
-    with pytest.raises(LakeError, match=r"music_clips .* has no partition"):
+    with pytest.raises(LakeError, match="holds no table music_clips yet: build it first"):
         lake.read("music_clips")
     lake.write("music_clips", "calm", numbers(1))
     with pytest.raises(LakeError, match=r"partition sad of table music_clips is not built \(built: calm\)"):
