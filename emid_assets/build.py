@@ -1,6 +1,5 @@
 """`emid build`: the whole graph in one process, stage by stage, on the instance that the web UI shows."""
 
-import contextlib
 import functools
 import logging
 import os
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import filelock
 import polars as pl
 from dagster import DagsterInstance
 from dagster_shared.error import SerializableErrorInfo
@@ -30,6 +28,7 @@ from emid_assets.media.predictions import with_predictions
 from emid_assets.processes import name_of_this_process
 from emid_assets.settings import load_operations, load_settings
 from emid_assets.store.duckdb_store import Lake, LakeError
+from emid_assets.store.files import held_alone
 
 FEEDING_AT_ONCE = 2
 """Runs that feed actors: one has them all while the next starts up. More would only hold memory."""
@@ -95,7 +94,13 @@ def _run_stages(options: Mapping[str, Any]) -> dict[str, str]:
     run_config: dict[str, Any] = {"resources": {"settings": {"config": given}}}
     if not on_ray:  # a job uses a logger of its own only where the run's configuration names it
         run_config["loggers"] = {"console": {}}
-    with _only_build_of(settings.lake_folder), DagsterInstance.get() as instance, progress:
+    # A second build with other settings would mix with this one.
+    folder = settings.lake_folder
+    other = BuildFailedError(
+        f"another build of {folder} is under way: wait for its end, or build into another --lake"
+    )
+    alone = held_alone(folder / ".build.lock", other)
+    with alone, DagsterInstance.get() as instance, progress:
         end_dead_runs(instance)  # a killed build's place in a pool would keep this one waiting
         if on_ray:
             _require_ray(instance)
@@ -148,22 +153,6 @@ def _run_stages(options: Mapping[str, Any]) -> dict[str, str]:
         "report": str(settings.lake_folder / "report.html"),
         **({"study": f"{page}  (for participants)"} if page.exists() else {}),
     }
-
-
-@contextlib.contextmanager
-def _only_build_of(lake: Path) -> Iterator[None]:
-    """Refuse a second build of a lake: with other settings the two would mix. A killed one leaves no lock."""
-    lock = filelock.FileLock(lake / ".build.lock", timeout=0)
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        raise BuildFailedError(
-            f"another build of {lake} is under way: wait for its end, or build into another --lake"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _runs_here(

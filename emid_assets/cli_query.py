@@ -1,7 +1,8 @@
 """The commands `emid query` and `emid sweep`: a built lake asked by a new file, and by other settings."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import click
 import polars as pl
@@ -14,25 +15,27 @@ from emid_assets.cli_settings import output_path, settings_from, settings_option
 from emid_assets.query import DEFAULT_NETWORK, query
 from emid_assets.store.duckdb_store import Lake
 
-
-def _numbers(_: click.Context, option: click.Parameter, text: str | None) -> list[float] | None:
-    if text is None:
-        return None
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not a list of numbers such as 0,0.5,1", param=option) from None
+Number = TypeVar("Number", int, float)
 
 
-def _counts(_: click.Context, option: click.Parameter, text: str | None) -> list[int] | None:
-    if text is None:
-        return None
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise click.BadParameter(
-            f"{text!r} is not a list of whole numbers such as 1,3", param=option
-        ) from None
+def _list_of(
+    number: Callable[[str], Number], wanted: str
+) -> Callable[[click.Context, click.Parameter, str | None], list[Number] | None]:
+    """Callback of an option whose value is a list, such as `0,0.5,1`."""
+
+    def parse(_: click.Context, option: click.Parameter, text: str | None) -> list[Number] | None:
+        if text is None:
+            return None
+        try:
+            return [number(part) for part in text.split(",")]
+        except ValueError:
+            raise click.BadParameter(f"{text!r} is not a list of {wanted}", param=option) from None
+
+    return parse
+
+
+_numbers = _list_of(float, "numbers such as 0,0.5,1")
+_counts = _list_of(int, "whole numbers such as 1,3")
 
 
 @click.command("query")

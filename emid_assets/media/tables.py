@@ -6,6 +6,7 @@ Belongs here: a CSV file in, a frame of text out. What the text means is `manife
 import csv
 import difflib
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,6 +111,13 @@ def read_table(path: Path, kind: str) -> pl.DataFrame:
     )
 
 
+def cure_of_divider(header: Sequence[str]) -> str:
+    """What to do about a header that is one cell, since the table has no commas; empty where it has."""
+    if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
+        return "; its cells are divided by semicolons or tabs: save it with commas"
+    return ""
+
+
 def _records(path: Path) -> list[list[str]]:
     try:
         content = path.read_bytes()
@@ -142,10 +150,8 @@ def _known_columns(path: Path, header: list[str], kind: str) -> dict[str, int]:
         else:
             columns[name] = place
     if "file" not in columns:
-        cure = ""
-        if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
-            cure = "; its cells are divided by semicolons or tabs: save it with commas"
-        raise TableError(f"{path} has no column named file; its columns are: {', '.join(header)}{cure}")
+        shown = f"{', '.join(header)}{cure_of_divider(header)}"
+        raise TableError(f"{path} has no column named file; its columns are: {shown}")
     absent = [name for name in name_of if name_of[name] not in columns]
     for written in unknown:
         near = difflib.get_close_matches(written.casefold(), absent, n=1, cutoff=0.85)

@@ -204,11 +204,9 @@ def _write_tables(
     summary.sources = len(set(sources.values()))
     summary.listed_items = sum(name in listed["music"] for name in sources)
     summary.listed_items += sum(name in listed["image"] for name in images)
-    of_terms = ["licence", "author", "label_source"]
-    of_music = ["file", "genre", "feeling", "emotion", "is_original_clip", "source_id", *of_terms]
-    of_images = ["file", "tag", "text", "valence", "arousal", "source_id", *of_terms]
-    place.write_table("music.csv", [*of_music, "published_as"], music)
-    place.write_table("images.csv", of_images, pictures)
+    of_music = ["file", "genre", "feeling", "emotion", "is_original_clip", *CARRIED["music"], "published_as"]
+    place.write_table("music.csv", of_music, music)
+    place.write_table("images.csv", ["file", "tag", "text", *CARRIED["image"]], pictures)
     place.write_table(PAIRS_FILE, ["clip_id", "image_id", "rank"], sorted(pairs))
     lines = [
         (found.outcome, found.kind, found.medium, found.where, found.item, found.reason) for found in findings
@@ -230,7 +228,7 @@ def _listed(
                 listed[kind].setdefault(stored.name, found)
     for kind in CARRIED:
         told = {found.where for found in listed[kind].values()}
-        unused = [item for of_kind, item in tables.all() if of_kind == kind and item.where not in told]
+        unused = [item for item in tables.of_kind(kind) if item.where not in told]
         if unused:
             shown = ", ".join(item.file for item in unused[:3])
             findings.append(
@@ -333,8 +331,7 @@ def _sources(
     """
     groups: dict[tuple[str, ...], list[ImportedRow]] = {}
     for row in clips:
-        is_rated = row.emotion.casefold() not in BLANK_WORDS
-        key = (row.feeling, row.emotion) if is_rated else (_bare_name(row.published),)
+        key = (row.feeling, row.emotion) if row.emotion else (_bare_name(row.published),)
         groups.setdefault(key, []).append(row)
     told = {name: found.cells["source_id"] for name, found in listed.items() if found.cells["source_id"]}
     sources: dict[str, str] = {}
@@ -439,7 +436,7 @@ def _feeling(row: ImportedRow, findings: list[Finding]) -> str:
             Finding("mended", "unreadable feeling", row.where, row.published, f"{error}: left out")
         )
         return ""
-    return "" if row.feeling.casefold() in BLANK_WORDS else row.feeling
+    return row.feeling
 
 
 def _emotion(row: ImportedRow, findings: list[Finding]) -> str:
@@ -448,7 +445,7 @@ def _emotion(row: ImportedRow, findings: list[Finding]) -> str:
     def mended(kind: str, reason: str) -> None:
         findings.append(Finding("mended", kind, row.where, row.published, reason))
 
-    if row.emotion.casefold() in BLANK_WORDS:
+    if not row.emotion:
         mended("no ratings", "has no ratings: its category's mean stands in")
         return ""
     cells = [cell.strip() for cell in row.emotion.strip("[]").split(",")]

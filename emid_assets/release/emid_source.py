@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from emid_assets.affect.ratings import BLANK_WORDS
 from emid_assets.media.audio import AUDIO_SUFFIXES
 from emid_assets.media.image import IMAGE_SUFFIXES
+from emid_assets.media.tables import cure_of_divider
 from emid_assets.release.emid_format import AUDIO_COLUMN, LABEL_COLUMNS, ORIGINAL_COLUMN, image_columns
 from emid_assets.release.item_tables import ends_alike
 
@@ -184,15 +185,16 @@ class MediaIndex:
                     return Medium(chosen[0].name, path=self.root / chosen[0], written=written)
             if fitting:
                 shown = ", ".join(str(path) for path in fitting[:3])
-                return self._missing(
+                return _without_file(
                     written, f"{len(fitting)} files below {self.root} fit this name: {shown}"
                 )
             elsewhere += paths
         cure = f" (but {elsewhere[0]}, in another folder)" if elsewhere else ""
-        return self._missing(written, f"there is no file of this name below {self.root}{cure}")
+        return _without_file(written, f"there is no file of this name below {self.root}{cure}")
 
-    def _missing(self, written: str, problem: str) -> Medium:
-        return Medium(PurePosixPath(written).name, problem=problem, written=written)
+
+def _without_file(written: str, problem: str) -> Medium:
+    return Medium(PurePosixPath(written).name, problem=problem, written=written)
 
 
 def csv_pieces(table: Path, media: Path) -> list[Piece]:
@@ -300,8 +302,7 @@ class _Media:
         if self.index is not None:
             return self.index.find(written, suffixes, hint)
         if written:
-            problem = "the row holds no bytes, only a name: give the folder of the files"
-            return Medium(PurePosixPath(written).name, problem=problem, written=written)
+            return _without_file(written, "the row holds no bytes, only a name: give the folder of the files")
         return Medium("", problem="the row holds nothing")
 
 
@@ -366,12 +367,8 @@ def _check_columns(path: Path, names: Sequence[str]) -> int:
     Columns of other names are left alone, but for those that look like a misspelling.
     """
     if AUDIO_COLUMN not in names and AUDIO_COLUMN.casefold() not in map(str.casefold, names):
-        cure = ""
-        if len(names) == 1 and (";" in names[0] or "\t" in names[0]):
-            cure = "; its cells are divided by semicolons or tabs: save it with commas"
-        raise SourceError(
-            f"{path} has no column {AUDIO_COLUMN}; its columns are: {', '.join(names) or 'none'}{cure}"
-        )
+        shown = f"{', '.join(names) or 'none'}{cure_of_divider(names)}"
+        raise SourceError(f"{path} has no column {AUDIO_COLUMN}; its columns are: {shown}")
     for twice in (name for name, count in Counter(names).items() if count > 1 and name):
         raise SourceError(f"{path} has two columns named {twice}: leave one of them")
     slots = 0

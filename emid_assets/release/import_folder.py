@@ -12,12 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import filelock
-
 from emid_assets.media.folder import SUBFOLDERS
 from emid_assets.release.emid_source import JOURNAL, Piece
 from emid_assets.release.media_store import MediaStore, Stored
-from emid_assets.store.files import make_folder, put_in_place
+from emid_assets.store.files import held_alone, make_folder, put_in_place
 
 JOURNAL_FORMAT = 3
 """Part of each piece's name in the journal: another format is read anew."""
@@ -69,6 +67,7 @@ class ImportFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.stores = {kind: MediaStore(root, kind) for kind in SUBFOLDERS}
+        self._journals: dict[Path, list[ImportedRow] | None] = {}
         self.removed = 0
         """Files of an earlier import that this one's rows no longer have."""
 
@@ -95,22 +94,16 @@ class ImportFolder:
                 f"{root} holds {', '.join(taken)}, which no import has put there: give another folder"
             )
         make_folder(root / JOURNAL)
-        lock = filelock.FileLock(root / JOURNAL / "lock", timeout=0)
-        try:
-            lock.acquire()
-        except filelock.Timeout:
-            raise ImportRefusedError(f"another import into {root} is under way: wait for its end") from None
-        try:
+        other = ImportRefusedError(f"another import into {root} is under way: wait for its end")
+        with held_alone(root / JOURNAL / "lock", other):
             folder._clear({folder._journal_path(piece) for piece in pieces}, overwrite)
             for name in SUBFOLDERS.values():
                 make_folder(root / name)
             yield folder
-        finally:
-            lock.release()
 
     def rows_of(self, piece: Piece) -> list[ImportedRow] | None:
         """The rows of a piece that was read before and whose files are all there; else None."""
-        rows = self._read_journal(self._journal_path(piece))
+        rows = self._journals.get(self._journal_path(piece))
         if rows is None:
             return None
         media = [item for row in rows for item in row.media()]
@@ -146,14 +139,13 @@ class ImportFolder:
         """
         sums = self._written_sums()
         changed = [
-            path.name
-            for path in sorted(self.root.glob("*.csv"))
-            if path.name in ("music.csv", "images.csv", "pairs.csv", "import.csv")
-            and _sum_line(path, path.name) not in sums
+            name
+            for name in ("music.csv", "images.csv", "pairs.csv", "import.csv")
+            if (self.root / name).exists() and _sum_line(self.root / name, name) not in sums
         ]
-        journals = {path: self._read_journal(path) for path in (self.root / JOURNAL).glob("*.json")}
+        self._journals = {path: _read_journal(path) for path in (self.root / JOURNAL).glob("*.json")}
         files: dict[Path, bool] = {}
-        for path, rows in journals.items():
+        for path, rows in self._journals.items():
             for kind, stored in (item for row in rows or () for item in row.media()):
                 file = self.stores[kind].folder / stored.name
                 files[file] = files.get(file, False) or path in wanted
@@ -166,17 +158,11 @@ class ImportFolder:
                 f"{self.root}: {shown}: not as an import left it, and would be written anew: "
                 "give another folder (--to), or --overwrite to lose the changes"
             )
-        for path in set(journals) - wanted:
+        for path in set(self._journals) - wanted:
             path.unlink()
         for file in (file for file, is_wanted in files.items() if not is_wanted and file.exists()):
             file.unlink()
             self.removed += 1
-
-    def _read_journal(self, path: Path) -> list[ImportedRow] | None:
-        try:
-            return [_row_of_json(row) for row in json.loads(path.read_text("utf-8"))]
-        except (OSError, ValueError, TypeError, KeyError):  # none, torn, or of another format
-            return None
 
     def _journal_path(self, piece: Piece) -> Path:
         digest = hashlib.sha256(f"{JOURNAL_FORMAT}:{piece.identity}".encode()).hexdigest()
@@ -189,6 +175,13 @@ class ImportFolder:
 
 def _sum_line(path: Path, name: str) -> str:
     return f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {name}"
+
+
+def _read_journal(path: Path) -> list[ImportedRow] | None:
+    try:
+        return [_row_of_json(row) for row in json.loads(path.read_text("utf-8"))]
+    except (OSError, ValueError, TypeError, KeyError):  # torn, or of another format
+        return None
 
 
 def _row_of_json(written: dict[str, object]) -> ImportedRow:

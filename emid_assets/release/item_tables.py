@@ -64,11 +64,9 @@ class ItemTables:
         same = [listed for listed in found if ends_alike(_below(listed.file, kind), _below(written, kind))]
         return same[0] if len(same) == 1 else None
 
-    def all(self) -> list[tuple[str, Listed]]:
-        """Every item with its kind, in the tables' order."""
-        return [
-            (kind, listed) for kind, names in self.rows.items() for same in names.values() for listed in same
-        ]
+    def of_kind(self, kind: str) -> list[Listed]:
+        """Every item of a kind."""
+        return [listed for same in self.rows.get(kind, {}).values() for listed in same]
 
 
 def ends_alike(one: str, other: str) -> bool:

@@ -3,11 +3,15 @@
 Belongs here: what the lake asks of the operating system. Nothing about tables or DuckDB.
 """
 
+import contextlib
 import fcntl
 import os
 import stat
 import struct
+from collections.abc import Iterator
 from pathlib import Path
+
+import filelock
 
 
 def make_folder(folder: Path) -> None:
@@ -37,6 +41,20 @@ def put_in_place(unfinished: Path, path: Path) -> None:
     sync(unfinished)
     unfinished.replace(path)
     sync(path.parent)
+
+
+@contextlib.contextmanager
+def held_alone(path: Path, refusal: Exception) -> Iterator[None]:
+    """Hold a lock file, or raise `refusal` where another process has it; a killed one leaves no lock."""
+    lock = filelock.FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise refusal from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def is_open_somewhere(path: Path) -> bool:

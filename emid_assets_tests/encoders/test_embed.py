@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emid_assets.encoders.base import EncoderOutOfMemoryError
+from emid_assets.encoders.base import EncoderOutOfMemoryError, MediaItem
 from emid_assets.encoders.embed import Progress, embed, unit_rows
 from emid_assets.encoders.journal import CHUNK_ITEMS
 from emid_assets.encoders.preparation import PreparationCrashError, WorkerDiedError
@@ -168,10 +168,16 @@ def children() -> set[str]:
     return {child for of_thread in lists for child in of_thread.read_text().split()}
 
 
-def test_workers_that_are_done_serve_the_next_run_and_no_more_are_kept(tmp_path: Path) -> None:
-    items = write_items(tmp_path, numbered(40))
-    encoder = FakeEncoder(wait_for=tmp_path / WORKER_MARK)
+def with_a_kept_worker(folder: Path) -> tuple[list[MediaItem], FakeEncoder]:
+    """Items that one worker has helped to embed, and the encoder that waits for a worker."""
+    items = write_items(folder, numbered(40))
+    encoder = FakeEncoder(wait_for=folder / WORKER_MARK)
     embed(items, encoder, "image", workers=1, batch_size=4)
+    return items, encoder
+
+
+def test_workers_that_are_done_serve_the_next_run_and_no_more_are_kept(tmp_path: Path) -> None:
+    items, encoder = with_a_kept_worker(tmp_path)
     first = children()
     (tmp_path / WORKER_MARK).unlink()  # or this process might do it all before the worker answers
     embed(items, encoder, "image", workers=1, batch_size=4)
@@ -180,9 +186,7 @@ def test_workers_that_are_done_serve_the_next_run_and_no_more_are_kept(tmp_path:
 
 
 def test_a_worker_that_was_killed_while_idle_is_replaced(tmp_path: Path) -> None:
-    items = write_items(tmp_path, numbered(40))
-    encoder = FakeEncoder(wait_for=tmp_path / WORKER_MARK)
-    embed(items, encoder, "image", workers=1, batch_size=4)
+    items, encoder = with_a_kept_worker(tmp_path)
     for child in children():
         os.kill(int(child), signal.SIGKILL)
     assert embed(items, encoder, "image", workers=1, batch_size=4).frame.height == 40
@@ -191,9 +195,7 @@ def test_a_worker_that_was_killed_while_idle_is_replaced(tmp_path: Path) -> None
 def test_a_worker_that_dies_as_the_next_run_takes_it_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    items = write_items(tmp_path, numbered(40))
-    encoder = FakeEncoder(wait_for=tmp_path / WORKER_MARK)
-    embed(items, encoder, "image", workers=1, batch_size=4)
+    items, encoder = with_a_kept_worker(tmp_path)
     before = children()
     for child in before:
         os.kill(int(child), signal.SIGKILL)
@@ -206,9 +208,7 @@ def test_a_worker_that_dies_as_the_next_run_takes_it_is_replaced(
 def test_a_worker_of_another_environment_is_not_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    items = write_items(tmp_path, numbered(40))
-    encoder = FakeEncoder(wait_for=tmp_path / WORKER_MARK)
-    embed(items, encoder, "image", workers=1, batch_size=4)
+    items, encoder = with_a_kept_worker(tmp_path)
     before = children()
     monkeypatch.setenv("A_NEW_VARIABLE", "1")
     embed(items, encoder, "image", workers=1, batch_size=4)

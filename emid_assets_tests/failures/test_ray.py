@@ -78,6 +78,11 @@ class Cluster:
     def environment(self) -> dict[str, str]:
         return dict(self.state["environment"])
 
+    def join(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Make this process, and what it starts, one that talks to the cluster."""
+        for name, value in self.environment.items():
+            monkeypatch.setenv(name, value)
+
     def nodes(self) -> dict[str, int]:
         """The nodes' processes by their role: `head` is the one that the others joined."""
         with_head = Path(self.state["ray"]).name.encode()
@@ -369,15 +374,7 @@ def test_the_whole_sample_over_two_nodes_gives_every_table_and_file_bit_for_bit(
         of_the_moment = ["built_at", "seconds", "run_id"] if table == "pipeline_health" else []
         assert here.read(table).drop(of_the_moment).equals(there.read(table).drop(of_the_moment)), table
     for folder in ("release", "study"):
-        files = [
-            {
-                path.relative_to(lake): path.read_bytes()
-                for path in (lake / folder).rglob("*")
-                if path.is_file()
-            }
-            for lake in lakes
-        ]
-        assert files[0] == files[1]
+        assert files_of(lakes[0] / folder) == files_of(lakes[1] / folder)
     # The report lists the settings, of which one is not the same.
     setting = "<code>embedding_actors</code></th><td><code>{}</code>"
     ours, theirs = ((lake / "report.html").read_text("utf-8") for lake in lakes)
@@ -403,8 +400,7 @@ def test_without_a_cluster_the_command_says_in_one_line_what_it_needs(
 def test_what_the_web_ui_launches_is_a_job_of_the_cluster(
     cluster: Cluster, pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in cluster.environment.items():
-        monkeypatch.setenv(name, value)
+    cluster.join(monkeypatch)
     monkeypatch.setattr(servers, "clean_environment", lambda: dict(os.environ))
     with serving(pipeline, tmp_path / "ui.log") as ui, pipeline.instance() as instance:
         run_id = ui.launch("inventory")
@@ -419,8 +415,7 @@ def test_a_build_ends_right_or_says_why_and_ends_right_when_started_again(
     cluster: Cluster, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, trouble: str
 ) -> None:
     """PostgreSQL restarted, the lake gone for some time, or the build killed, while a run wants to store."""
-    for name, value in cluster.environment.items():
-        monkeypatch.setenv(name, value)
+    cluster.join(monkeypatch)
     rows = pipeline.rows()
     away = pipeline.root.with_name("away")
     with pipeline.instance() as instance, ThreadPoolExecutor(1) as pool:
@@ -504,8 +499,7 @@ def waits_for_the_disk(pid: int) -> bool:
 def test_runs_wait_for_a_shared_folder_that_does_not_answer_for_a_minute(
     cluster: Cluster, built: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in cluster.environment.items():
-        monkeypatch.setenv(name, value)
+    cluster.join(monkeypatch)
     with disk(tmp_path) as mounted:
         pipeline = built.copy(mounted)
         rows = pipeline.rows()
@@ -557,8 +551,7 @@ def test_the_head_dies_and_the_build_says_so_and_ends_right_on_a_cluster_that_is
     cluster: Cluster, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = pipeline.rows()
-    for name, value in cluster.environment.items():
-        monkeypatch.setenv(name, value)
+    cluster.join(monkeypatch)
     lock = filelock.FileLock(pipeline.root / "tables" / "image_embeddings" / "fear" / ".lock")
     with pipeline.instance() as instance, ThreadPoolExecutor(1) as pool, lock:
         ended = pool.submit(in_a_child, build_on_ray, pipeline, cluster.environment, within_s=PATIENCE_S)
@@ -571,8 +564,7 @@ def test_the_head_dies_and_the_build_says_so_and_ends_right_on_a_cluster_that_is
     assert "See that Ray and PostgreSQL run" in line
     script("down", cluster.folder)
     script("up", cluster.folder, "--cpus", "1", "--gpus", "1")
-    for name, value in cluster.environment.items():
-        monkeypatch.setenv(name, value)
+    cluster.join(monkeypatch)
     assert in_a_child(build_on_ray, pipeline, cluster.environment, within_s=PATIENCE_S) == ""
     assert pipeline.rows() == rows
     assert not pipeline.unfinished()
