@@ -521,7 +521,10 @@ def test_runs_wait_for_a_shared_folder_that_does_not_answer_for_a_minute(
             assert waits_for_the_disk(process)
             away.close()
             assert ended.result(2 * PATIENCE_S) == ""
-            states = [run.status.value for run in instance.get_runs(dg.RunsFilter(job_name="embed_images"))]
+            of_this_build = dg.RunsFilter(
+                job_name="embed_images", tags={launched.BUILD_TAG: run.tags[launched.BUILD_TAG]}
+            )
+            states = [run.status.value for run in instance.get_runs(of_this_build)]
         assert states == ["SUCCESS", "SUCCESS"]  # no run was given up, none was launched twice
         assert pipeline.rows() == rows
         assert not pipeline.unfinished()
