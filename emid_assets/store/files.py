@@ -58,7 +58,9 @@ def held_alone(path: Path, refusal: Exception) -> Iterator[None]:
 
 
 def is_open_somewhere(path: Path) -> bool:
-    """Whether a process has the DuckDB file `path` open: this one, another, or one on another machine.
+    """Whether a process has the DuckDB file `path` open: this one, or another.
+
+    One on another machine counts where the file system tells of its locks (see docs/cluster.md).
 
     DuckDB holds a POSIX record lock (F_RDLCK on a read-only file, F_WRLCK otherwise) for as long as
     it has a file open. Asking for it needs a descriptor, and closing any descriptor gives up all POSIX

@@ -149,11 +149,11 @@ class Pipeline:
 
     def run(self, stage: str, partition: str | None = None, before: Callable[[], None] | None = None) -> str:
         """One run in a child: `""`, or its error in one line, or the signal that killed it as -9."""
-        return in_a_child(_run, self, [(stage, partition)], before)
+        return in_a_child(run_in_this_process, self, [(stage, partition)], before)
 
     def run_places(self, places: Sequence[tuple[str, str | None]] = PLACES) -> str:
         """Every run that the media need, in one child; `""`, or the first error in one line."""
-        return in_a_child(_run, self, places, None)
+        return in_a_child(run_in_this_process, self, places, None)
 
     def build(self, before: Callable[[], None] | None = None) -> str:
         """`emid build` in a child, of the partitions that have media; as `run`."""
@@ -185,7 +185,7 @@ def _settle(pipeline: Pipeline) -> None:
     use_hash_encoder()
 
 
-def _run(
+def run_in_this_process(
     pipeline: Pipeline,
     places: Sequence[tuple[str, str | None]],
     before: Callable[[], None] | None,
