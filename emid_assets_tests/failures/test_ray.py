@@ -404,8 +404,11 @@ def test_what_the_web_ui_launches_is_a_job_of_the_cluster(
     monkeypatch.setattr(servers, "clean_environment", lambda: dict(os.environ))
     with serving(pipeline, tmp_path / "ui.log") as ui, pipeline.instance() as instance:
         run_id = ui.launch("inventory")
-        wait_for(lambda: status(instance, run_id) == "SUCCESS", "the run that the web UI launched")
+        finished = ("SUCCESS", "FAILURE", "CANCELED")
+        with contextlib.suppress(AssertionError):  # what became of it tells more
+            wait_for(lambda: status(instance, run_id) in finished, "the run that the web UI launched")
         told = " ".join(str(record.dagster_event) for record in instance.all_logs(run_id))
+        assert status(instance, run_id) == "SUCCESS", told
     assert f"dagster-run-{run_id}" in told  # the id of the job
 
 
