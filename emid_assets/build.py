@@ -23,7 +23,7 @@ from emid_assets.defs.health import PROCESS_TAG, end_dead_runs
 from emid_assets.defs.jobs import stages
 from emid_assets.defs.release import RELEASE_FOLDER
 from emid_assets.encoders.base import EncoderUnavailableError, encoder_of
-from emid_assets.launched import ClusterError, Ended, end_left_runs, is_away, launched_runs
+from emid_assets.launched import ClusterError, Ended, end_left_runs, launched_runs, records_at_hand
 from emid_assets.media.predictions import with_predictions
 from emid_assets.processes import name_of_this_process
 from emid_assets.settings import load_operations, load_settings
@@ -53,7 +53,8 @@ def run_build(options: Mapping[str, Any]) -> dict[str, str]:
         BuildStoppedError: names the stage and the partition that were given up.
     """
     try:
-        return _run_stages(options)
+        with records_at_hand():
+            return _run_stages(options)
     except ClusterError as error:
         raise BuildFailedError(str(error)) from error
     except (OperationalError, OSError, LakeError) as error:
@@ -63,13 +64,6 @@ def run_build(options: Mapping[str, Any]) -> dict[str, str]:
         raise BuildFailedError(
             f"{why} (Dagster's records are in {home}): see that the disk has room and may be written to, "
             "then run again; what is done is kept"
-        ) from error
-    except Exception as error:
-        if not is_away(error):
-            raise
-        why = " ".join(str(error.__cause__ or error).split())
-        raise BuildFailedError(
-            f"PostgreSQL does not answer ({why}): see that it runs, then run again"
         ) from error
 
 

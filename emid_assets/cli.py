@@ -1,5 +1,6 @@
 """The command line `emid`: a thin front on the code that the Dagster assets run."""
 
+import logging
 import os
 import shlex
 import socket
@@ -35,6 +36,8 @@ def main() -> None:
     """Build an emotionally aligned music-image dataset from your own media."""
     # For this process and all that it starts: nobody else may write to what is built.
     os.umask(os.umask(0o022) | 0o022)
+    # Dagster tells of each attempt to reach PostgreSQL by itself; what has come of them is told in one line.
+    logging.getLogger().addFilter(lambda record: "Retrying failed database" not in str(record.msg))
 
 
 def _instance_of(settings: Settings, profile: str | None) -> Path:
@@ -123,9 +126,13 @@ def ui(host: str, port: int, profile: str | None, **options: Any) -> None:
     from dagster import DagsterInstance
 
     from emid_assets.defs.health import end_dead_runs
+    from emid_assets.launched import ClusterError, records_at_hand
 
-    with DagsterInstance.get() as instance:
-        end_dead_runs(instance)
+    try:
+        with records_at_hand(), DagsterInstance.get() as instance:
+            end_dead_runs(instance)
+    except ClusterError as error:
+        raise click.ClickException(str(error)) from None
     workspace = next(
         path for path in (PACKAGE.parent / "workspace.yaml", PACKAGE / "workspace.yaml") if path.exists()
     )

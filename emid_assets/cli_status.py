@@ -31,15 +31,16 @@ def status_command(as_json: bool, **options: Any) -> None:
     # A first build that failed left no table, but the record of its runs.
     if not any((settings.lake_folder / part).is_dir() for part in ("tables", "dagster")):
         raise click.ClickException(f"nothing is built in {settings.lake_folder}: `emid build` builds it")
+    from dagster import DagsterInstance
+
+    from emid_assets.defs.health import current_health
+    from emid_assets.launched import ClusterError, records_at_hand
+
     try:
         os.environ.update(environment_of(settings, prepare_instance(settings)))
-        from dagster import DagsterInstance
-
-        from emid_assets.defs.health import current_health
-
-        with DagsterInstance.get() as instance:
+        with records_at_hand(), DagsterInstance.get() as instance:
             health = current_health(instance, settings, time.time())
-    except (LakeError, OSError) as error:
+    except (ClusterError, LakeError, OSError) as error:
         raise click.ClickException(str(error)) from None
     if as_json:
         click.echo(json.dumps(health.as_json(), indent=1))

@@ -4,11 +4,13 @@ Belongs here: creating the runs, how many are under way at once, and what become
 process is gone. Where a run is placed, and on which device, is the launcher's affair and Ray's.
 """
 
+import os
+import shlex
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -141,14 +143,15 @@ class _Runs:
             )
             self._instance.launch_run(run.run_id, workspace=None)  # type: ignore[arg-type]
         except Exception as error:  # what a foreign server answers may be anything
+            of_what = " ".join(filter(None, (self._job.name, key)))
             if is_away(error) or NO_AGENT in str(error):
                 # Each attempt leaves a failed run in the records: few of them.
                 self._next_launch = time.monotonic() + PATIENCE_S / 4
                 self._be_patient("the launcher", error)
                 return False
             raise ClusterError(
-                f"the run of {self._job.name} {key or ''} could not be launched: {_line(error)}. See that "
-                "Ray and PostgreSQL run and that the token is theirs, then run again; what is done is kept"
+                f"the run of {of_what} could not be launched; see that Ray and PostgreSQL run and that the "
+                f"token is theirs, then run again: what is done is kept ({_line(error)})"
             ) from error
         self.under_way[run.run_id] = (key, attempt)
         self._next_look[run.run_id] = time.monotonic() + LOOK_AFTER_S
@@ -232,9 +235,62 @@ class _Runs:
             self._patient_until = float("inf")
 
     def terminate(self) -> None:
-        for run_id in self.under_way:
-            with suppress(Exception):  # the build ends in any case, and says why
-                self._instance.run_launcher.terminate(run_id)
+        with suppress(Exception):  # the build ends in any case, and says why
+            runs = self._instance.get_runs(RunsFilter(run_ids=list(self.under_way))) if self.under_way else ()
+            for run in runs:
+                with suppress(Exception):
+                    self._instance.run_launcher.terminate(run.run_id)
+            waiting = [run.run_id for run in runs if run.status != DagsterRunStatus.STARTED]
+            if waiting:
+                _forget_waiting(self._instance.run_launcher, waiting)
+
+
+_FORGET = """
+import ray, sys
+ray.init(namespace="SUPERVISOR_ACTOR_RAY_NAMESPACE", log_to_driver=False)
+for job in sys.argv[1:]:
+    try:
+        ray.kill(ray.get_actor("_ray_internal_job_actor_" + job))
+    except ValueError:
+        pass
+"""
+"""Ends jobs that no node has had room for: Ray would keep them, and start a node for them, until one has."""
+
+
+def _forget_waiting(launcher: Any, run_ids: Sequence[str]) -> None:
+    """Have the cluster do it, by a job that asks for nothing: only Ray's jobs can be reached from here."""
+    from dagster_ray.core.run_launcher import get_job_submission_id_from_run_id
+
+    jobs = [get_job_submission_id_from_run_id(run_id) for run_id in run_ids]
+    launcher.client.submit_job(
+        entrypoint=shlex.join([sys.executable, "-c", _FORGET, *jobs]), entrypoint_num_cpus=0
+    )
+
+
+@contextmanager
+def records_at_hand() -> Iterator[None]:
+    """Dagster's records are asked for in the block.
+
+    Raises:
+        ClusterError: they are in a PostgreSQL that does not answer, or lets nobody in.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _is_of_postgres(error):
+            raise
+        where = f"{os.environ.get('DAGSTER_PG_HOST')}:{os.environ.get('DAGSTER_PG_PORT')}"
+        cause = error.__cause__ if isinstance(error.__cause__, DBAPIError) else error
+        raise ClusterError(
+            f"no records from PostgreSQL at {where}: see that it runs, and that DAGSTER_PG_* in the "
+            "environment are its own (after `make cluster-up`, read in .emid/cluster/environment again; to "
+            f"work without a cluster, unset EMID_PROFILE), then run again ({_line(cause)})"
+        ) from error
+
+
+def _is_of_postgres(error: Exception) -> bool:
+    by_driver = isinstance(error, DBAPIError) and type(error.orig).__module__.startswith("psycopg2")
+    return by_driver or type(error).__name__ == "DagsterPostgresException"
 
 
 def is_away(error: Exception) -> bool:

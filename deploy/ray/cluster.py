@@ -76,7 +76,7 @@ def up(folder: Path, workers: int, resources: list[str], of_the_head: list[str])
         "RAY_USAGE_STATS_ENABLED": "0",
         HEAD_ALONE: "0",
     }
-    # Sockets need a short path.
+    # Sockets need a short path. Ray opens its own folder to everybody, and not the one above it.
     state = {"folder": str(folder), "ports": ports, "ray": tempfile.mkdtemp(prefix="emid-ray-")}
     (folder / "state.json").touch(mode=0o600)
     (folder / "state.json").write_text(json.dumps(state | {"environment": environment}))
@@ -93,7 +93,8 @@ def up(folder: Path, workers: int, resources: list[str], of_the_head: list[str])
     (folder / "environment").write_text("\n".join(lines) + "\n")
     print(
         f"PostgreSQL on port {ports['postgres']}, Ray's jobs on {environment['RAY_API_SERVER_ADDRESS']}, "
-        f"{1 + workers} nodes.\nNext:\n  . {shlex.quote(str(folder / 'environment'))}\n  emid build --media …"
+        f"{1 + workers} nodes.\nNext:\n  . {shlex.quote(str(folder / 'environment'))}\n"
+        "  emid build --profile ray --media …"
     )
 
 
@@ -185,7 +186,7 @@ def start_head(state: dict, resources: list[str]) -> None:
         state, "head", [sys.executable, "-m", "ray.scripts.scripts"],
         ["--head", f"--port={ports['ray']}", "--dashboard-host=127.0.0.1", "--include-dashboard=true",
          f"--dashboard-port={ports['dashboard']}", f"--ray-client-server-port={ports['client']}",
-         f"--temp-dir={state['ray']}", *resources],
+         f"--temp-dir={state['ray']}/head", *resources],
     )  # fmt: skip
 
 
@@ -199,7 +200,8 @@ def start_worker(state: dict, resources: list[str]) -> None:
 
 def start_node(state: dict, name: str, command: list[str], options: list[str]) -> None:
     folder = Path(state["folder"])
-    environment = os.environ | state["environment"] | {"RAY_JOB_START_TIMEOUT_SECONDS": "86400"}
+    environment = os.environ | state["environment"]
+    environment |= {"RAY_JOB_START_TIMEOUT_SECONDS": "86400", "TMPDIR": state["ray"]}
     log = folder / f"{name}.log"
     with log.open("ab") as output:
         started = subprocess.run(

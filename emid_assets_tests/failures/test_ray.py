@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -291,6 +292,54 @@ def test_a_worker_node_and_a_run_are_killed_while_embedding_and_nothing_is_lost_
     assert not pipeline.unfinished()
     script("node", cluster.folder, "--cpus", "1", "--gpus", "1")
     assert set(cluster.nodes()) == {"head", "worker"}
+
+
+@pytest.mark.heavy
+def test_runs_that_no_node_has_room_for_are_gone_when_the_build_is_stopped(
+    cluster: Cluster, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.join(monkeypatch)
+    monkeypatch.setenv("EMID_RUN_GPUS", "5")
+    monkeypatch.setattr(launched, "CODE_LOCATION", "emid_assets_tests.failures.location")
+    job = build_definitions(**pipeline.options).resolve_job_def("embed_images")
+    with pipeline.instance() as instance:
+        runs = launched._Runs(instance, job, {}, print)
+        assert runs.launch("awe", 1)
+        assert runs.launch("fear", 1)
+
+        def jobs() -> list[str]:
+            listed = instance.run_launcher.client.list_jobs()  # type: ignore[attr-defined]
+            ours = [f"dagster-run-{run_id}" for run_id in runs.under_way]
+            return [str(job.status.value) for job in listed if job.submission_id in ours]
+
+        wait_for(lambda: jobs() == ["PENDING", "PENDING"], "jobs that wait for a node")
+        runs.terminate()
+        wait_for(lambda: set(jobs()) <= {"FAILED", "STOPPED"}, "the end of the jobs")
+
+
+def test_a_database_that_is_gone_is_told_in_one_line(pipeline: Pipeline) -> None:
+    needs_ray()
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        database = {"HOST": "127.0.0.1", "PORT": str(nobody.getsockname()[1]), "DB": "emid", "USER": "emid"}
+        environment = clean_environment() | {"PYTHONPATH": str(REPOSITORY), "EMID_PROFILE": "ray"}
+        environment |= {f"DAGSTER_PG_{name}": value for name, value in database.items()}
+        environment |= {"DAGSTER_PG_PASSWORD": "none", "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9"}
+        commands = [
+            subprocess.Popen(
+                [sys.executable, "-m", "emid_assets.cli", command, "--media", str(pipeline.media),
+                 "--lake", str(pipeline.root)],
+                env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE, text=True,
+            )
+            for command in ("build", "status", "ui")
+        ]  # fmt: skip
+        for command in commands:
+            _, said = command.communicate(timeout=300)
+            assert command.returncode == 1
+            (line,) = said.strip().splitlines()
+            assert "no records from PostgreSQL at 127.0.0.1" in line
+            assert "unset EMID_PROFILE" in line
 
 
 def begun(instance: dg.DagsterInstance) -> list[int] | None:
