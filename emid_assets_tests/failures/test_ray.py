@@ -232,7 +232,6 @@ def test_the_kubernetes_cluster_asks_for_tokens_and_gives_every_pod_the_lake_and
     assert pods[-1]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
 
 
-@pytest.mark.heavy
 def test_a_build_over_two_nodes_gives_every_table_bit_for_bit(
     cluster: Cluster, built: Pipeline, tmp_path: Path
 ) -> None:
@@ -371,7 +370,6 @@ def embed_on_actors(folder: Path, address: str, environment: dict[str, str], to:
     to.send("")
 
 
-@pytest.mark.heavy
 def test_actors_give_the_same_rows_as_the_run_itself_and_name_what_stops_them(
     cluster: Cluster, tmp_path: Path
 ) -> None:
