@@ -23,7 +23,7 @@ class Costs:
 
     launch_s: float = 0.3
     """To create a run and hand it to Ray: one after the other (measured)."""
-    startup_s: float = 12.0
+    startup_s: float = 7.2
     """From a node's taking a run to its first work, and its end (measured)."""
     image_s: float = 1 / 1000
     """An image on a GPU (assumed): ImageBind's image trunk is some .34 TFLOP an image, so 340 TFLOP/s."""
@@ -33,9 +33,9 @@ class Costs:
     """Of the product on a device, tf32, sustained; `cores_flops` on processors alone."""
     passes_s: float = 8e-12
     """For each score, on a device: 24 bytes at 3 TB/s."""
-    cores_flops: float = 16 * 200e9
-    """Of the product on the 16 processors of a node (200 GFLOP/s each, measured)."""
-    write_s: float = 0.025
+    cores_flops: float = 16 * 168e9
+    """Of the product on the 16 processors of a node (168 GFLOP/s each, measured with all that is beside it)."""
+    write_s: float = 0.022
     """To write a version, whatever its size (measured)."""
     byte_write_s: float = 9e-9
     """For each byte of it, on one processor (measured: .38 s for 10,000 rows of 1,024 numbers)."""
@@ -45,7 +45,7 @@ class Costs:
     """A photograph as JPEG."""
     clip_bytes: float = 480e3
     """Thirty seconds as mp3."""
-    rebuild_s: Callable[[int], float] = lambda files: 0.15 + 2.1e-5 * files
+    rebuild_s: Callable[[int], float] = lambda files: 0.12 + 3.6e-5 * files
     """To rebuild the catalogue over so many partition files (measured)."""
 
 

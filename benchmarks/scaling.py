@@ -272,6 +272,11 @@ def costs_from(rows: list[dict[str, Any]]) -> Costs:
     by_name = {row["name"]: row for row in rows}
     if "ours-run-overhead" in by_name:
         costs = replace(costs, startup_s=by_name["ours-run-overhead"]["wall_s"])
+    if "per_second_and_node" in by_name.get("ours-matching", {}):  # scores, on a node of one processor
+        scores = by_name["ours-matching"]["per_second_and_node"]
+        costs = replace(costs, cores_flops=16 * scores * 2 * Size().dimension)
+    if writes := [row["write_cpu_s"] for row in rows if row["name"].startswith("ours-catalogue")]:
+        costs = replace(costs, write_s=min(writes))
     catalogue = sorted((row["size"], row["rebuild_cpu_s"]) for row in rows if "ours-catalogue" in row["name"])
     if len(catalogue) > 1:
         sizes, seconds = zip(*catalogue, strict=True)

@@ -36,7 +36,7 @@ def main() -> None:
     """Build an emotionally aligned music-image dataset from your own media."""
     # For this process and all that it starts: nobody else may write to what is built.
     os.umask(os.umask(0o022) | 0o022)
-    # Dagster tells of each attempt to reach PostgreSQL by itself; what has come of them is told in one line.
+    # Dagster prints each attempt to reach PostgreSQL; what came of them is told in one line.
     logging.getLogger().addFilter(lambda record: "Retrying failed database" not in str(record.msg))
 
 
