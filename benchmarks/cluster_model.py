@@ -34,7 +34,7 @@ class Costs:
     passes_s: float = 8e-12
     """For each score, on a device: 24 bytes at 3 TB/s."""
     cores_flops: float = 16 * 168e9
-    """Of the product on the 16 processors of a node (168 GFLOP/s each, measured with all that is beside it)."""
+    """Of the product on the 16 processors of a node (168 GFLOP/s each, measured with all beside it)."""
     write_s: float = 0.022
     """To write a version, whatever its size (measured)."""
     byte_write_s: float = 9e-9
