@@ -240,9 +240,11 @@ class _Runs:
             for run in runs:
                 with suppress(Exception):
                     self._instance.run_launcher.terminate(run.run_id)
-            waiting = [run.run_id for run in runs if run.status != DagsterRunStatus.STARTED]
+            waiting = [run for run in runs if run.status != DagsterRunStatus.STARTED]
             if waiting:
-                _forget_waiting(self._instance.run_launcher, waiting)
+                _forget_waiting(self._instance.run_launcher, [run.run_id for run in waiting])
+            for run in waiting:  # no process of theirs will say so
+                self._instance.report_run_canceled(run, "The build was stopped before this run began.")
 
 
 _FORGET = """

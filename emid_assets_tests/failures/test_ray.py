@@ -314,6 +314,7 @@ def test_runs_that_no_node_has_room_for_are_gone_when_the_build_is_stopped(
         wait_for(lambda: jobs() == ["PENDING", "PENDING"], "jobs that wait for a node")
         runs.terminate()
         wait_for(lambda: set(jobs()) <= {"FAILED", "STOPPED"}, "the end of the jobs")
+        assert {status(instance, run_id) for run_id in runs.under_way} == {"CANCELED"}
 
 
 def test_a_database_that_is_gone_is_told_in_one_line(pipeline: Pipeline) -> None:
