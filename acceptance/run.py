@@ -25,7 +25,7 @@ from dagster import DagsterInstance
 from real_media import TITLES, fetch, lay_out, read_rows
 
 from emid_assets.media.expansion import counts_table, expansion_counts
-from emid_assets.store.duckdb_store import Lake
+from emid_assets.store.lake import Lake
 
 HOP_S = 7.5
 """A third as many windows as the default gives: enough to choose 2,300 from."""
@@ -75,7 +75,7 @@ def build(media: Path, lake: Path, target: int, measured: Path) -> None:
     Raises:
         SystemExit: the build failed.
     """
-    command = [sys.executable, "-m", "emid_assets.cli", "build", "--media", media, "--lake", lake]
+    command = [sys.executable, "-m", "emid_assets", "build", "--media", media, "--lake", lake]
     command += ["--expansion-hop-s", str(HOP_S), "--expansion-target", str(target)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("EMID_")}
     environment.pop("DAGSTER_HOME", None)

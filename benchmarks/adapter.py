@@ -41,10 +41,14 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np
 
-from emid_assets.adapters.baselines import expected_formula_scores, formula_scores
-from emid_assets.adapters.emotion_metrics import emotion_metrics_at_k
-from emid_assets.adapters.generated import GeneratedData, Recipe, generate, pair_data, split_images
-from emid_assets.adapters.retrieval import (
+from emid_assets.adapters.pair_data import PairData
+from emid_assets.adapters.splits import TEST, TRAIN, VALIDATION
+from emid_assets.adapters.trained_adapter import TrainingSettings
+from emid_assets.adapters.training import train
+from emid_assets.adapters.va_ridge import fit_va_reader
+from emid_assets.evaluation.baselines import expected_formula_scores, formula_scores
+from emid_assets.ranking.emotion_metrics import emotion_metrics_at_k
+from emid_assets.ranking.metrics import (
     Evaluation,
     Floats,
     Ids,
@@ -54,9 +58,7 @@ from emid_assets.adapters.retrieval import (
     inner_product_scores,
     rerank,
 )
-from emid_assets.adapters.splits import TEST, TRAIN, VALIDATION
-from emid_assets.adapters.training import PairData, TrainingSettings, train
-from emid_assets.adapters.va_reader import fit_va_reader
+from emid_assets_tests.synthetic_emid import GeneratedData, Recipe, generate, pair_data, split_images
 
 K = 10
 NETWORKS = ("bmf", "ncf", "svdpp", "distilled")

@@ -1,7 +1,7 @@
 """Peers of `adapter.py`: each trains on the task's pairs and writes its top 10 for the task's clips.
 
 Runs in an interpreter that has the peer, numpy and scipy; it reads and writes npz files, so nothing
-of the project's own environment is needed but `emid_assets.adapters.retrieval` (numpy only).
+of the project's own environment is needed but `emid_assets.ranking.metrics` (numpy only).
 """
 
 import argparse
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emid_assets.adapters.retrieval import Relevance, inner_product_scores, rank
+from emid_assets.ranking.metrics import Relevance, inner_product_scores, rank
 
 
 @dataclass(frozen=True)

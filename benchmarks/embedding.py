@@ -38,12 +38,12 @@ import soundfile
 import torch
 from PIL import Image
 
-from emid_assets.encoders import imagebind_preprocessing as preprocessing
-from emid_assets.encoders.base import MediaItem
 from emid_assets.encoders.embed import embed
-from emid_assets.encoders.imagebind import ImageBindEncoder
-from emid_assets.encoders.imagebind_images import resize_and_crop
-from emid_assets.encoders.imagebind_model import HUGE, Architecture, build
+from emid_assets.encoders.imagebind import preprocessing
+from emid_assets.encoders.imagebind.encoder import ImageBindEncoder
+from emid_assets.encoders.imagebind.images import resize_and_crop
+from emid_assets.encoders.imagebind.model import HUGE, Architecture, build
+from emid_assets.encoders.interface import MediaItem
 from emid_assets.media.audio import read_audio, resample
 from emid_assets.media.image import read_rgb
 

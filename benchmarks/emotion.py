@@ -28,9 +28,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from emid_assets.encoders.base import MediaItem
-from emid_assets.encoders.bundled import load_image_network
-from emid_assets.encoders.bundled_preprocessing import prepare_image
+from emid_assets.encoders.bundled.encoder import load_image_network
+from emid_assets.encoders.bundled.preprocessing import prepare_image
+from emid_assets.encoders.interface import MediaItem
 from emid_assets.prediction.image_features import FEATURE_BLOCKS, ImageFeatures
 from emid_assets.prediction.image_head import FOLDS, calibration, cross_validate, figures_of, folds_of
 

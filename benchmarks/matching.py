@@ -38,7 +38,7 @@ from emid_assets.matching.product import (
     measure_products,
     one_thread_each,
 )
-from emid_assets.matching.stream import top_k_softmax
+from emid_assets.matching.top_k_softmax import top_k_softmax
 
 DIMENSION = 1024
 K = 50
@@ -390,7 +390,7 @@ def measure_alignment(size: str, rounds: int) -> dict[str, Any]:
     """S, E, T and the pairs as frames, over `similarity_matrix` alone."""
     import polars as pl
 
-    from emid_assets.matching.alignment import fused_pairs_frame, similarity_frame, va_distance_frame
+    from emid_assets.matching.frames import fused_pairs_frame, similarity_frame, va_distance_frame
 
     n, m = map(int, size.split("x"))
     rng = np.random.default_rng(0)

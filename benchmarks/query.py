@@ -29,16 +29,18 @@ import numpy as np
 import polars as pl
 import torch
 
-from emid_assets.adapters.frames import Pairing, adapted_frame, train_on_frames
+from emid_assets.adapters.adapted_embeddings import adapted_frame
+from emid_assets.adapters.pair_data import Pairing, pair_data
 from emid_assets.adapters.run_files import save_run
-from emid_assets.adapters.training import TrainingSettings
+from emid_assets.adapters.trained_adapter import TrainingSettings
+from emid_assets.adapters.training import train
 from emid_assets.affect.emotions import IMAGE_EMOTIONS, MUSIC_EMOTIONS
-from emid_assets.matching.alignment import fused_pairs_frame, similarity_frame, va_distance_frame
+from emid_assets.matching.frames import fused_pairs_frame, similarity_frame, va_distance_frame
 from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
-from emid_assets.query import nearest
-from emid_assets.search_files import searchable
+from emid_assets.search.index_files import searchable
+from emid_assets.search.query import nearest
 from emid_assets.settings import Settings
-from emid_assets.store.duckdb_store import Lake
+from emid_assets.store.lake import Lake
 from emid_assets.store.schemas import IMAGES, MUSIC_CLIPS, TableSchema
 
 
@@ -87,9 +89,10 @@ def write_lake(lake: Lake, network: str, n_images: int, n_clips: int, dimension:
     similarity = similarity_frame(X, Y, settings.candidates)
     distances = va_distance_frame(similarity, music_va, image_va, "cosine", 0.5)
     pairs = fused_pairs_frame(similarity, distances, settings.alpha, 3, settings.semantic_rescaling)
-    adapter = train_on_frames(
-        network, X, Y, pairs, all_clips, music_va, image_va, TrainingSettings(epochs=1),
-        pairing=Pairing.of(settings),
+    adapter = train(
+        network,
+        pair_data(X, Y, pairs, all_clips, music_va, image_va, seed=0, pairing=Pairing.of(settings)),
+        TrainingSettings(epochs=1),
     )  # fmt: skip
     weights, sha256 = save_run(adapter, lake.root / "weights", {})
     lake.write("trained_adapter", network, adapter.manifest_frame(f"weights/{weights.name}", sha256))

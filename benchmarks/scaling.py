@@ -39,8 +39,8 @@ import numpy as np
 import polars as pl
 from cluster_model import Costs, Size, best_partitions, build
 
-from emid_assets.store import duckdb_store
-from emid_assets.store.duckdb_store import Lake
+from emid_assets.store import lake as lake_module
+from emid_assets.store.lake import Lake
 from emid_assets.store.schemas import EXPANDED_CLIPS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -98,11 +98,11 @@ def pairs_of(name: str) -> pl.DataFrame:
 
 @contextmanager
 def without_bundles() -> Iterator[None]:
-    limit, duckdb_store._LOOSE_FILES = duckdb_store._LOOSE_FILES, sys.maxsize
+    limit, lake_module._LOOSE_FILES = lake_module._LOOSE_FILES, sys.maxsize
     try:
         yield
     finally:
-        duckdb_store._LOOSE_FILES = limit
+        lake_module._LOOSE_FILES = limit
 
 
 def catalogue_row(lake: Lake, name: str, count: int, first: bool) -> dict[str, Any]:
@@ -167,9 +167,9 @@ def in_stage(stage: str, keys: list[str | None], at_once: int, options: dict[str
     """Wall seconds of a stage's runs on the cluster of the environment, `at_once` of them at a time."""
     import dagster as dg
 
+    from emid_assets.build.ray_runs import launched_runs
     from emid_assets.definitions import build_definitions
-    from emid_assets.instance import environment_of, prepare_instance
-    from emid_assets.launched import launched_runs
+    from emid_assets.runs.instance import environment_of, prepare_instance
     from emid_assets.settings import Settings
 
     settings = Settings(**options)

@@ -21,28 +21,26 @@ from emid_assets.defs import (
     release,
     similarity,
     study,
-    study_results,
 )
 from emid_assets.defs.alerts import alert_on_failure
 from emid_assets.defs.automation import changed_data, media_folder, nightly_rebuild, rebuild_job
-from emid_assets.defs.conditions import on_changed_data, retry_once
-from emid_assets.defs.io_manager import LakeIOManager
-from emid_assets.defs.jobs import jobs, stages
-from emid_assets.defs.partitions import (
+from emid_assets.orchestration.conditions import on_changed_data, retry_once
+from emid_assets.orchestration.io_manager import LakeIOManager
+from emid_assets.orchestration.partitions import (
     IMAGE_EMOTION_PARTITIONS,
     MUSIC_EMOTION_PARTITIONS,
     SHARD_PARTITIONS,
     image_shards,
     sharded,
 )
-from emid_assets.defs.resources import settings_resource
+from emid_assets.orchestration.resources import settings_resource
+from emid_assets.orchestration.stages import jobs, stages
 from emid_assets.settings import load_operations, load_settings
 from emid_assets.store.schemas import TABLES
 
 OWNERS = ["team:emid"]
 STAGES = (
-    media, prediction, embeddings, expansion, alignment, release, adapter, study, study_results, evaluation,
-    health,
+    media, prediction, embeddings, expansion, alignment, release, adapter, study, evaluation,
 )  # fmt: skip
 EMOTION_PARTITIONS = (MUSIC_EMOTION_PARTITIONS, IMAGE_EMOTION_PARTITIONS)
 
@@ -80,7 +78,11 @@ def build_definitions(**overrides: Any) -> dg.Definitions:
     matching = [similarity.similarity_matrix]
     if settings.image_shards > 1:
         matching = [similarity.similarity_shards, similarity.similarity_matrix_of_shards]
-    loaded = [*dg.load_assets_from_modules(STAGES), *matching]
+    loaded = [
+        *dg.load_assets_from_modules(STAGES),
+        *matching,
+        health.pipeline_health(lambda: definitions),
+    ]
     assets = [
         asset.map_asset_specs(with_policies) for asset in loaded if isinstance(asset, dg.AssetsDefinition)
     ]

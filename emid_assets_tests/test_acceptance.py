@@ -10,7 +10,7 @@ import soundfile
 from PIL import Image
 
 from emid_assets.affect.emotions import find_image_emotion, find_music_emotion
-from emid_assets.media.manifest import take_inventory
+from emid_assets.media.inventory import take_inventory
 from emid_assets_tests.conftest import REPOSITORY
 
 sys.path.append(str(REPOSITORY / "acceptance"))

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from emid_assets.definitions import build_definitions
-from emid_assets.defs.jobs import STAGES
+from emid_assets.orchestration.stages import STAGES
 from emid_assets.settings import SettingsError
 from emid_assets.store.schemas import TABLES
 

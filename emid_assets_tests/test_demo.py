@@ -15,8 +15,8 @@ import pytest
 import soundfile
 from PIL import Image
 
-from emid_assets.defs.jobs import STAGES
-from emid_assets.store.duckdb_store import Lake
+from emid_assets.orchestration.stages import STAGES
+from emid_assets.store.lake import Lake
 from emid_assets.store.schemas import TABLES
 from emid_assets_tests.conftest import Checkout
 

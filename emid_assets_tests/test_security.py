@@ -17,13 +17,13 @@ from markdown_it import MarkdownIt
 from PIL import Image
 
 import emid_assets
-from emid_assets import cli
+from emid_assets.cli import main as cli
 from emid_assets.definitions import build_definitions
-from emid_assets.encoders.base import EncoderUnavailableError
-from emid_assets.media.errors import MediaError
+from emid_assets.encoders.interface import EncoderUnavailableError
 from emid_assets.media.folder import path_within
+from emid_assets.media.limits import MediaError
 from emid_assets.report.gallery import player, thumbnail
-from emid_assets.store.duckdb_store import Lake
+from emid_assets.store.lake import Lake
 
 PACKAGE = Path(emid_assets.__file__).parent
 MODULES = {
@@ -80,7 +80,7 @@ class Trap:
 def test_a_checkpoint_that_is_a_trap_is_refused_and_does_not_go_off(tmp_path: Path) -> None:
     import torch
 
-    from emid_assets.encoders.imagebind_model import map_checkpoint
+    from emid_assets.encoders.imagebind.model import map_checkpoint
 
     for name, write in {
         "plain.pth": lambda path: path.write_bytes(pickle.dumps(Trap(tmp_path / "sprung"))),

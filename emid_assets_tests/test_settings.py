@@ -6,8 +6,8 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner
 
-from emid_assets.cli import main
-from emid_assets.defs.resources import SettingsResource, settings_resource
+from emid_assets.cli.main import main
+from emid_assets.orchestration.resources import SettingsResource, settings_resource
 from emid_assets.settings import (
     SAMPLE_MEDIA,
     Operations,

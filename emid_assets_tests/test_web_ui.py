@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from emid_assets.definitions import definitions
-from emid_assets.defs.jobs import STAGES
+from emid_assets.orchestration.stages import STAGES
 from emid_assets_tests.conftest import REPOSITORY, Checkout
 from emid_assets_tests.web import WebUI, free_port, wait_for
 

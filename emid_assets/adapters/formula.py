@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from emid_assets.adapters.retrieval import top_k
 from emid_assets.matching.fusion import Rescaling, rescale
 from emid_assets.matching.row_state import log_sum_exp
-from emid_assets.matching.stream import top_k_softmax
+from emid_assets.matching.top_k_softmax import top_k_softmax
+from emid_assets.ranking.metrics import top_k
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from emid_assets.adapters.training import TrainedAdapter
+from emid_assets.adapters.trained_adapter import TrainedAdapter
 
 PACKAGES = ("emid-assets", "torch", "numpy")
 

@@ -1,7 +1,8 @@
 """Hyperparameters of a network by a resumable study (Optuna, the extra `tuning`).
 
 Belongs here: what is tried, what a trial is worth (the best validation NDCG@10; the test part is not
-looked at), and the study's journal. Which lake it belongs to is `emid_assets.tuning`'s business.
+looked at), the study's journal in the lake's folder `studies/`, and its trials, which are the table
+`tuning_trials`: the report plots them and training reads them.
 """
 
 import dataclasses
@@ -13,15 +14,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
+from emid_assets.adapters import AdapterError
+from emid_assets.adapters.pair_data import PairData
 from emid_assets.adapters.splits import VALIDATION
-from emid_assets.adapters.training import (
-    AdapterError,
-    Epoch,
-    PairData,
-    TrainingSettings,
-    network_class,
-    train,
-)
+from emid_assets.adapters.trained_adapter import Epoch, TrainingSettings, network_class
+from emid_assets.adapters.training import train
+from emid_assets.media.expansion import all_clips, all_music_embeddings
+from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
+from emid_assets.settings import Settings
+from emid_assets.store.lake import Lake
 from emid_assets.store.schemas import TUNING_TRIALS
 
 if TYPE_CHECKING:
@@ -171,3 +172,66 @@ def _frame(network: str, study: "optuna.Study") -> pl.DataFrame:
         for trial in study.get_trials(deepcopy=False)
     ]
     return TUNING_TRIALS.check(pl.DataFrame(rows, schema=TUNING_TRIALS.empty().schema))
+
+
+STUDIES_FOLDER = "studies"
+
+
+def tune_lake(
+    settings: Settings,
+    network: str,
+    trials: int,
+    on_trial: Callable[[int, float | None], None] | None = None,
+) -> pl.DataFrame:
+    """Go on with the network's study on the lake's pairs; arguments and result as `adapters.tuning.tune`.
+
+    Raises:
+        LakeError: the pairs have not been built.
+        AdapterError: as `adapters.tuning.tune`.
+    """
+    from emid_assets.adapters.pair_data import Pairing, pair_data
+    from emid_assets.adapters.trained_adapter import TrainingSettings
+
+    lake = Lake(settings.lake_folder)
+    music_clips, expanded = lake.read("music_clips"), lake.read("expanded_clips")
+    clips, images = all_clips(music_clips, expanded), lake.read("images")
+    data = pair_data(
+        all_music_embeddings(lake.read("music_embeddings"), expanded),
+        lake.read("image_embeddings"),
+        lake.read("fused_pairs"),
+        clips,
+        on_plane(clips, "clip_id", music_alignment(music_clips, settings.va_alignment)),
+        on_plane(images, "image_id", image_alignment(images, settings.va_alignment)),
+        settings.seed,
+        Pairing.of(settings),
+    )
+    rows = tune(
+        network,
+        data,
+        TrainingSettings(
+            dimension=settings.adapter_dimension,
+            epochs=settings.epochs,
+            seed=settings.seed,
+            device=settings.device,
+        ),
+        lake.root / STUDIES_FOLDER / f"{network}.journal",
+        trials,
+        on_trial,
+    )
+    lake.write("tuning_trials", network, rows)
+    lake.rebuild_catalogue()
+    return rows
+
+
+def tuning_trials(lake: Lake) -> pl.DataFrame | None:
+    """The trials of every network that was tuned; None where none was."""
+    return lake.read("tuning_trials") if lake.partitions("tuning_trials") else None
+
+
+def tuned_hyperparameters(lake: Lake, network: str) -> dict[str, Any]:
+    """The hyperparameters of the study's best trial; empty where the network was not tuned."""
+    if network not in lake.partitions("tuning_trials"):
+        return {}
+
+    found: dict[str, Any] = json.loads(best_trial(lake.read("tuning_trials", [network]))["hyperparameters"])
+    return found

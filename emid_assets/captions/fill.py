@@ -11,10 +11,10 @@ from pathlib import Path
 
 import polars as pl
 
-from emid_assets.captions.base import Captioner
-from emid_assets.media.errors import MediaError
+from emid_assets.captions.interface import Captioner
 from emid_assets.media.folder import path_within
 from emid_assets.media.image import read_rgb
+from emid_assets.media.limits import MediaError
 from emid_assets.store.schemas import IMAGES
 
 _LOG = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def fill_captions(
     Args:
         images: IMAGES.
         media: the media folder.
-        captioner: see `emid_assets.captions.base.load_captioner`.
+        captioner: see `emid_assets.captions.interface.load_captioner`.
         previous: IMAGES of the partition's stored version: its captions by the same captioner are
             kept for equal contents.
         on_progress: called with (captions written, captions to write).

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from emid_assets.captions.base import CaptionerUnavailableError
-from emid_assets.encoders.base import EncoderUnavailableError
+from emid_assets.captions.interface import CaptionerUnavailableError
+from emid_assets.encoders.interface import EncoderUnavailableError
 from emid_assets.encoders.torch_device import choose_device
 
 INSTALL_COMMAND = "pip install 'emid-assets[captions]'"
@@ -23,7 +23,7 @@ MAX_TOKENS = 40
 
 
 class TransformersCaptioner:
-    """See `emid_assets.captions.base.Captioner`. Images go through the model one at a time.
+    """See `emid_assets.captions.interface.Captioner`. Images go through the model one at a time.
 
     Decoding is greedy, so that the same model and image give the same words.
     """

@@ -3,16 +3,16 @@
 import dagster as dg
 import polars as pl
 
-from emid_assets.defs.checks import check_result, schema_result, table_asset
 from emid_assets.defs.embeddings import GPU_POOL
-from emid_assets.defs.io_manager import previous_version
-from emid_assets.defs.partitions import NETWORK_PARTITIONS, every_partition
-from emid_assets.defs.resources import SettingsResource
 from emid_assets.media.expansion import all_clips, all_music_embeddings
 from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
+from emid_assets.orchestration.io_manager import previous_version
+from emid_assets.orchestration.partitions import NETWORK_PARTITIONS, every_partition
+from emid_assets.orchestration.resources import SettingsResource
+from emid_assets.orchestration.table_asset import check_result, schema_result, table_asset
 from emid_assets.settings import LOCAL_PATHS, Settings
 from emid_assets.store.data_version import frame_digest
-from emid_assets.store.duckdb_store import Lake
+from emid_assets.store.lake import Lake
 
 WEIGHTS_FOLDER = "weights"
 
@@ -41,24 +41,31 @@ def trained_adapter(
 
     Clips are split by their source, so that no recording is both learnt from and tested on.
     """
-    from emid_assets.adapters.frames import Pairing, train_on_frames
+    from emid_assets.adapters.pair_data import Pairing, pair_data
     from emid_assets.adapters.run_files import save_run
-    from emid_assets.adapters.training import TrainingSettings
-    from emid_assets.report.figures import loss_figure, markdown_image, metrics_figure
-    from emid_assets.tuning import tuned_hyperparameters
+    from emid_assets.adapters.trained_adapter import TrainingSettings
+    from emid_assets.adapters.training import train
+    from emid_assets.adapters.tuning import tuned_hyperparameters
+    from emid_assets.report.figures import loss_figure, metrics_figure
+    from emid_assets.report.style import markdown_image
 
     network = context.partition_key
     lake = Lake(settings.lake_folder)
     clips = all_clips(music_clips, expanded_clips)
     tuned = tuned_hyperparameters(lake, network)
-    adapter = train_on_frames(
-        network,
+    data = pair_data(
         all_music_embeddings(music_embeddings, expanded_clips),
         image_embeddings,
         fused_pairs,
         clips,
         on_plane(clips, "clip_id", music_alignment(music_clips, settings.va_alignment)),
         on_plane(images, "image_id", image_alignment(images, settings.va_alignment)),
+        settings.seed,
+        Pairing.of(settings),
+    )
+    adapter = train(
+        network,
+        data,
         TrainingSettings(
             dimension=settings.adapter_dimension,
             epochs=settings.epochs,
@@ -70,7 +77,6 @@ def trained_adapter(
         on_epoch=lambda epoch: context.log.info(
             f"{network}: epoch {epoch['epoch']} of {settings.epochs}, loss {epoch['loss']:.4f}"
         ),
-        pairing=Pairing.of(settings),
     )
     previous = previous_version(lake, "trained_adapter", network)
     keep = {lake.root / str(previous.metadata["weights_file"])} if previous else set()
@@ -129,7 +135,7 @@ def adapted_embeddings(
     """All music and images in the network's new space: an inner product ranks the images of a clip."""
     import numpy as np
 
-    from emid_assets.adapters.frames import adapted_frame
+    from emid_assets.adapters.adapted_embeddings import adapted_frame
 
     weights = settings.lake_folder / trained_adapter["weights_file"][0]
     image_va = on_plane(images, "image_id", image_alignment(images, settings.va_alignment))

@@ -1,14 +1,14 @@
 """The run-failure alert: which asset and partition failed and why, in one line, told to people.
 
-Belongs here: reading that from a run's events. How it is sent is `emid_assets.alerts`'s.
+Belongs here: reading that from a run's events. How it is sent is `emid_assets.health.alert_channels`'s.
 """
 
 import dagster as dg
 from dagster import DagsterInstance, DagsterRun
 
-from emid_assets.alerts import channels, deliver, one_line, secrets_of
-from emid_assets.defs.failures import first_error, message_of
-from emid_assets.defs.resources import SettingsResource
+from emid_assets.health.alert_channels import channels, deliver, secrets_of
+from emid_assets.orchestration.resources import SettingsResource
+from emid_assets.runs.failures import first_error, message_of, one_line
 from emid_assets.settings import load_operations
 
 SHOWN_ASSETS = 3

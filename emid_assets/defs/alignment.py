@@ -3,11 +3,11 @@
 import dagster as dg
 import polars as pl
 
-from emid_assets.defs.checks import check_result, schema_result, table_asset
-from emid_assets.defs.partitions import MUSIC_EMOTION_PARTITIONS, every_partition
-from emid_assets.defs.resources import SettingsResource
 from emid_assets.media.expansion import all_clips
 from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
+from emid_assets.orchestration.partitions import MUSIC_EMOTION_PARTITIONS, every_partition
+from emid_assets.orchestration.resources import SettingsResource
+from emid_assets.orchestration.table_asset import check_result, schema_result, table_asset
 from emid_assets.store.data_version import frame_digest
 
 
@@ -30,7 +30,7 @@ def va_distances(
     Both modalities are aligned by their whole population, so every partition of the manifests is read.
     Expanded clips repeat their sources' places, and are no part of that population.
     """
-    from emid_assets.matching.alignment import va_distance_frame
+    from emid_assets.matching.frames import va_distance_frame
 
     music = music_alignment(music_clips, settings.va_alignment)
     image = image_alignment(images, settings.va_alignment)
@@ -84,7 +84,7 @@ def fused_pairs(
     images: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """The dataset: each clip's m best images by T = αS̃ + (1 − α)E."""
-    from emid_assets.matching.alignment import fused_pairs_frame
+    from emid_assets.matching.frames import fused_pairs_frame
     from emid_assets.report.previews import pairs_preview
 
     pairs = fused_pairs_frame(

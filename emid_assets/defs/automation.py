@@ -16,12 +16,12 @@ from dagster._core.execution.backfill import (
     PartitionBackfill,
 )
 
-from emid_assets.defs.jobs import device_tags
-from emid_assets.defs.resources import SettingsResource
-from emid_assets.media.errors import MediaFolderError
-from emid_assets.media.watch import Watch, in_words, judge, look_at
+from emid_assets.media.folder_changes import Watch, in_words, judge, look_at
+from emid_assets.media.limits import MediaFolderError
+from emid_assets.orchestration.resources import SettingsResource
+from emid_assets.orchestration.stages import device_tags
 from emid_assets.settings import Operations
-from emid_assets.store.duckdb_store import WHOLE_TABLE, Lake
+from emid_assets.store.lake import WHOLE_TABLE, Lake
 
 SETTLE_S = 25.0
 """How long a folder must stay as it is: less than two looks of the sensor, more than a slow copy's pause."""

@@ -12,17 +12,18 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
-from emid_assets.defs.checks import check_result, schema_result, table_asset
-from emid_assets.defs.io_manager import previous_rows, previous_version
-from emid_assets.defs.partitions import IMAGE_EMOTION_PARTITIONS, MUSIC_EMOTION_PARTITIONS
-from emid_assets.defs.progress import report_progress
-from emid_assets.defs.resources import SettingsResource
-from emid_assets.encoders.base import Encoder, MediaItem, encoder_of
-from emid_assets.media.errors import MediaError
+from emid_assets.encoders.interface import Encoder, MediaItem
+from emid_assets.encoders.load import encoder_from
 from emid_assets.media.folder import path_within
-from emid_assets.settings import load_operations
+from emid_assets.media.limits import MediaError
+from emid_assets.orchestration.io_manager import previous_rows, previous_version
+from emid_assets.orchestration.partitions import IMAGE_EMOTION_PARTITIONS, MUSIC_EMOTION_PARTITIONS
+from emid_assets.orchestration.progress import report_progress
+from emid_assets.orchestration.resources import SettingsResource
+from emid_assets.orchestration.table_asset import check_result, schema_result, table_asset
+from emid_assets.settings import Settings, load_operations
 from emid_assets.store.data_version import frame_digest
-from emid_assets.store.duckdb_store import Lake
+from emid_assets.store.lake import Lake
 
 if TYPE_CHECKING:
     from emid_assets.encoders.embed import Embedded
@@ -98,9 +99,9 @@ def embed_partition(
     if settings.embedding_actors:
         from emid_assets.encoders.ray_actors import on_actors
 
-        names = (settings.encoder, settings.device, settings.precision, settings.imagebind_checkpoint)
+        plain = Settings(**{name: getattr(settings, name) for name in Settings.model_fields})
         encode = on_actors(
-            partial(encoder_of, *names),
+            partial(encoder_from, plain),
             encoder.fingerprint,
             kind,
             actors=settings.embedding_actors,
@@ -134,7 +135,7 @@ def _embeddings(
 ) -> dg.MaterializeResult[pl.DataFrame]:
     table = f"{kind}_embeddings"
     id_column = "clip_id" if kind == "music" else "image_id"
-    encoder = encoder_of(settings.encoder, settings.device, settings.precision, settings.imagebind_checkpoint)
+    encoder = encoder_from(settings)
     items = media_items(settings.media_folder, media, id_column)
     embedded = embed_partition(context, settings, encoder, kind, items, "encoded")
     rejected = f"{table}-{context.partition_key}"

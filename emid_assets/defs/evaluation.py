@@ -6,16 +6,16 @@ import dagster as dg
 import polars as pl
 
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS
-from emid_assets.defs.checks import check_result, schema_result, table_asset
-from emid_assets.defs.partitions import every_partition
-from emid_assets.defs.resources import SettingsResource
-from emid_assets.encoders.base import encoder_of
+from emid_assets.encoders.load import encoder_from
 from emid_assets.media.expansion import all_clips, all_music_embeddings
 from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
+from emid_assets.orchestration.partitions import every_partition
+from emid_assets.orchestration.resources import SettingsResource
+from emid_assets.orchestration.table_asset import check_result, schema_result, table_asset
 from emid_assets.settings import LOCAL_PATHS, Settings
 from emid_assets.store.data_version import frame_digest
-from emid_assets.store.duckdb_store import Lake
 from emid_assets.store.files import put_in_place
+from emid_assets.store.lake import Lake
 
 REPORT_FILE = "report.html"
 PAIRS_FILE = "pairs.html"
@@ -56,14 +56,14 @@ def evaluation_report(
     The page is `report.html` in the lake folder, `pairs.html` beside it shows every clip's images by
     each system; the table holds every figure of the report.
     """
-    from emid_assets.adapters.frames import evaluate, evaluate_public_tasks, evaluate_released_tasks
+    from emid_assets.adapters.tuning import tuning_trials
+    from emid_assets.evaluation.evaluate import evaluate, evaluate_public_tasks, evaluate_released_tasks
+    from emid_assets.evaluation.sweep import sweep_around
     from emid_assets.release.published_pairs import compare
     from emid_assets.report import tables
     from emid_assets.report.page import EncoderFacts, render_page
     from emid_assets.report.pairs import SHOWN, render_pairs
     from emid_assets.report.predicted import predicted_clips
-    from emid_assets.sweep import sweep_around
-    from emid_assets.tuning import tuning_trials
 
     music = music_alignment(music_clips, settings.va_alignment)
     image = image_alignment(images, settings.va_alignment)
@@ -132,7 +132,7 @@ def evaluation_report(
     )
     if agreement is not None:
         rows = pl.concat([rows, agreement.rows()])
-    encoder = encoder_of(settings.encoder, settings.device, settings.precision, settings.imagebind_checkpoint)
+    encoder = encoder_from(settings)
     page = render_page(
         music_clips=clips,
         joined_windows=expanded_clips.height,
@@ -213,7 +213,7 @@ def choices_of_systems(
 
     The clips, on the plane and as embeddings, are originals and expanded ones together.
     """
-    from emid_assets.adapters.choices import best_network, first_choices
+    from emid_assets.evaluation.top_images import best_network, first_choices
 
     network = best_network(trained_adapter)
     choices = first_choices(
@@ -237,7 +237,7 @@ def _figures(
     counts: pl.DataFrame, semantic_counts: pl.DataFrame, plane: pl.DataFrame, rows: pl.DataFrame, alpha: float
 ) -> dict[str, dg.MetadataValue[Any]]:
     """The page's figures, small, for the web UI."""
-    from emid_assets.report import figures, tables
+    from emid_assets.report import figures, style, tables
 
     largest = max(
         int(table.select(IMAGE_EMOTION_KEYS).to_numpy().max()) for table in (counts, semantic_counts)
@@ -252,7 +252,7 @@ def _figures(
     if test.height:
         drawn["retrieval"] = figures.retrieval_figure(test)
     return {
-        name: dg.MetadataValue.md(figures.markdown_image(figure, name.replace("_", " ")))
+        name: dg.MetadataValue.md(style.markdown_image(figure, name.replace("_", " ")))
         for name, figure in drawn.items()
     }
 

@@ -7,11 +7,8 @@ Their cosines are stored, so the choice costs nothing and every partition comes 
 import dagster as dg
 import polars as pl
 
-from emid_assets.defs.checks import check_result, schema_result, table_asset
 from emid_assets.defs.embeddings import CHECKS, GPU_POOL, embed_partition, embedding_failures, media_items
-from emid_assets.defs.partitions import MUSIC_EMOTION_PARTITIONS, every_partition
-from emid_assets.defs.resources import SettingsResource
-from emid_assets.encoders.base import encoder_of
+from emid_assets.encoders.load import encoder_from
 from emid_assets.media.expansion import (
     CHOICE_COLUMNS,
     choose_windows,
@@ -22,8 +19,11 @@ from emid_assets.media.expansion import (
     with_chosen,
     with_nearest_source,
 )
+from emid_assets.orchestration.partitions import MUSIC_EMOTION_PARTITIONS, every_partition
+from emid_assets.orchestration.resources import SettingsResource
+from emid_assets.orchestration.table_asset import check_result, schema_result, table_asset
 from emid_assets.store.data_version import frame_digest
-from emid_assets.store.duckdb_store import Lake
+from emid_assets.store.lake import Lake
 
 ALL_WINDOWS = dg.AssetDep("expansion_windows", partition_mapping=dg.AllPartitionMapping())
 NAMED = 20
@@ -47,7 +47,7 @@ def expansion_windows(
 
     Each is decoded and encoded once: which of them join the data set is decided in `expanded_clips`.
     """
-    encoder = encoder_of(settings.encoder, settings.device, settings.precision, settings.imagebind_checkpoint)
+    encoder = encoder_from(settings)
     clips = music_clips if settings.expansion_per_source else music_clips.clear()
     windows, unreadable = cut_windows(
         clips, settings.media_folder, settings.expansion_window_s, settings.expansion_hop_s

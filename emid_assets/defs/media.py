@@ -3,22 +3,22 @@
 import dagster as dg
 import polars as pl
 
-from emid_assets.captions.base import load_captioner
 from emid_assets.captions.fill import Captioned, fill_captions
-from emid_assets.defs.checks import schema_result, table_asset
-from emid_assets.defs.io_manager import previous_rows, previous_version
-from emid_assets.defs.partitions import (
+from emid_assets.captions.load import load_captioner
+from emid_assets.media.inventory import image_manifest, music_manifest, rejected_manifest, take_inventory
+from emid_assets.media.with_predictions import PREDICTED, unlabelled
+from emid_assets.orchestration.io_manager import previous_rows, previous_version
+from emid_assets.orchestration.partitions import (
     IMAGE_EMOTION_PARTITIONS,
     MUSIC_EMOTION_PARTITIONS,
     emotion_of,
     rows_of_shard,
 )
-from emid_assets.defs.progress import report_progress
-from emid_assets.defs.resources import SettingsResource
-from emid_assets.media.manifest import image_manifest, music_manifest, rejected_manifest, take_inventory
-from emid_assets.media.predictions import PREDICTED, unlabelled
+from emid_assets.orchestration.progress import report_progress
+from emid_assets.orchestration.resources import SettingsResource
+from emid_assets.orchestration.table_asset import schema_result, table_asset
 from emid_assets.store.data_version import frame_digest
-from emid_assets.store.duckdb_store import WHOLE_TABLE, Lake
+from emid_assets.store.lake import WHOLE_TABLE, Lake
 
 GRACE_S = 24 * 3600.0
 """How long a version that was replaced stays for those who still read it; cleared as a rebuild begins."""

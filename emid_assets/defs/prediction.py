@@ -11,15 +11,15 @@ from typing import Literal
 import dagster as dg
 import polars as pl
 
-from emid_assets.defs.checks import check_result, schema_result, table_asset
 from emid_assets.defs.embeddings import GPU_POOL, media_items
-from emid_assets.defs.io_manager import previous_rows, previous_version
-from emid_assets.defs.progress import report_progress
-from emid_assets.defs.resources import SettingsResource
-from emid_assets.encoders.base import Encoder
-from emid_assets.media.predictions import unlabelled
+from emid_assets.encoders.interface import Encoder
+from emid_assets.media.with_predictions import unlabelled
+from emid_assets.orchestration.io_manager import previous_rows, previous_version
+from emid_assets.orchestration.progress import report_progress
+from emid_assets.orchestration.resources import SettingsResource
+from emid_assets.orchestration.table_asset import check_result, schema_result, table_asset
 from emid_assets.store.data_version import frame_digest
-from emid_assets.store.duckdb_store import WHOLE_TABLE, Lake
+from emid_assets.store.lake import WHOLE_TABLE, Lake
 from emid_assets.store.schemas import IMAGE_EMOTION_HEAD, PREDICTED_EMOTION, TABLES
 
 WEIGHTS_FOLDER = "weights"

@@ -3,13 +3,13 @@
 import dagster as dg
 import polars as pl
 
-from emid_assets.defs.checks import check_result, schema_result, table_asset
-from emid_assets.defs.io_manager import previous_version
-from emid_assets.defs.partitions import every_partition
-from emid_assets.defs.resources import SettingsResource
 from emid_assets.media.expansion import all_clips
+from emid_assets.orchestration.io_manager import previous_version
+from emid_assets.orchestration.partitions import every_partition
+from emid_assets.orchestration.resources import SettingsResource
+from emid_assets.orchestration.table_asset import check_result, schema_result, table_asset
 from emid_assets.store.data_version import frame_digest
-from emid_assets.store.duckdb_store import WHOLE_TABLE, Lake
+from emid_assets.store.lake import WHOLE_TABLE, Lake
 
 RELEASE_FOLDER = "release"
 MADE_WITH = (

@@ -13,13 +13,13 @@ from typing import cast
 import dagster as dg
 import polars as pl
 
-from emid_assets.defs.checks import check_result, schema_result, table_asset
-from emid_assets.defs.partitions import MUSIC_EMOTION_PARTITIONS, SHARD_PARTITIONS
-from emid_assets.defs.resources import SettingsResource
 from emid_assets.media.expansion import all_music_embeddings
+from emid_assets.orchestration.partitions import MUSIC_EMOTION_PARTITIONS, SHARD_PARTITIONS
+from emid_assets.orchestration.resources import SettingsResource
+from emid_assets.orchestration.table_asset import check_result, schema_result, table_asset
 from emid_assets.settings import Settings
 from emid_assets.store.data_version import frame_digest
-from emid_assets.store.duckdb_store import Lake, Version
+from emid_assets.store.lake import Lake, Version
 from emid_assets.store.schemas import SIMILARITY_MATRIX, SIMILARITY_SHARDS
 
 ROW_SUM_TOLERANCE = 1e-4
@@ -71,7 +71,7 @@ def require_one_encoder(versions: Sequence[Version]) -> None:
 
 def _plan(settings: Settings, music: pl.DataFrame) -> tuple[int, int, StoredImages]:
     """Threads, clips to hold at once, and the images, so that all keeps within the memory setting."""
-    from emid_assets.matching.stream import fit_memory, usable_processors
+    from emid_assets.matching.top_k_softmax import fit_memory, usable_processors
 
     lake = Lake(settings.lake_folder)
     versions = lake.versions("image_embeddings")
@@ -95,7 +95,7 @@ def _device(settings: Settings) -> str:
 def _result(
     settings: Settings, similarity: pl.DataFrame, music: pl.DataFrame, images: StoredImages
 ) -> dg.MaterializeResult[pl.DataFrame]:
-    from emid_assets.matching.alignment import measure_fast_mode
+    from emid_assets.matching.frames import measure_fast_mode
     from emid_assets.matching.row_sums import row_sums
 
     fast_mode = {}
@@ -137,7 +137,7 @@ def similarity_matrix(
     The whole matrix is never held, nor are all images: they are streamed from the store. With the
     log-sum-exp any other entry can be had again.
     """
-    from emid_assets.matching.alignment import similarity_frame
+    from emid_assets.matching.frames import similarity_frame
 
     music = all_music_embeddings(music_embeddings, expanded_clips)
     threads, clips_at_once, images = _plan(settings, music)
@@ -170,7 +170,7 @@ def similarity_shards(
     expanded_clips: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """Each clip's best images of one shard of the images, and its part of the softmax denominator."""
-    from emid_assets.matching.alignment import similarity_shard_frame
+    from emid_assets.matching.frames import similarity_shard_frame
 
     shard = int(cast(dg.MultiPartitionKey, context.partition_key).keys_by_dimension["images"])
     music = all_music_embeddings(music_embeddings, expanded_clips)
@@ -212,7 +212,7 @@ def similarity_matrix_of_shards(
 
     Merged from the shards of images, to the same ids as in one piece.
     """
-    from emid_assets.matching.alignment import merge_similarity_shards
+    from emid_assets.matching.frames import merge_similarity_shards
 
     music = all_music_embeddings(music_embeddings, expanded_clips)
     _, _, images = _plan(settings, music)

@@ -1,20 +1,21 @@
-"""The listening study: its design and page, the answers that come in, and the sensor that sees them."""
+"""The listening study: its design and page, its answers and the sensor that sees them, and its results."""
 
 import hashlib
+from typing import Any
 
 import dagster as dg
 import polars as pl
 
-from emid_assets.defs.checks import check_result, schema_result, table_asset
 from emid_assets.defs.evaluation import choices_of_systems
-from emid_assets.defs.jobs import COLLECT_ANSWERS
-from emid_assets.defs.partitions import every_partition
-from emid_assets.defs.resources import SettingsResource
 from emid_assets.media.expansion import all_clips, all_music_embeddings
 from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
+from emid_assets.orchestration.partitions import every_partition
+from emid_assets.orchestration.resources import SettingsResource
+from emid_assets.orchestration.stages import COLLECT_ANSWERS
+from emid_assets.orchestration.table_asset import check_result, schema_result, table_asset
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.files import make_folder
-from emid_assets.store.schemas import LISTENING_STUDY
+from emid_assets.store.schemas import LISTENING_STUDY, STUDY_RESULTS
 
 SECONDS_BETWEEN_LOOKS = 30
 
@@ -191,3 +192,62 @@ def answers_arrived(
     if now == context.cursor:
         return dg.SkipReason("no new answers")
     return dg.SensorResult(run_requests=[dg.RunRequest(run_key=now)], cursor=now)
+
+
+CHOICES_FILE = "choices.csv"
+
+
+@table_asset(
+    group_name="evaluation",
+    kinds={"scipy", "duckdb"},
+    warnings={"analysed": "The packages that the statistics need are installed, where there are answers."},
+)
+def study_results(
+    settings: SettingsResource, study_answers: pl.DataFrame
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """What people chose: shares with intervals, effects of the condition, tests, agreement, exclusions.
+
+    Empty while nobody has answered. `study/choices.csv` in the lake folder has a row for each image of
+    each analysed trial, as R's lme4 takes them.
+    """
+    from emid_assets.study.answers import STUDY_FOLDER, DesignFiles
+    from emid_assets.study.optional_packages import missing_packages
+
+    missing = missing_packages() if study_answers.height else ""
+    results = STUDY_RESULTS.empty()
+    metadata: dict[str, Any] = {"why_empty": missing or "nobody has answered so far"}
+    if study_answers.height and not missing:
+        from emid_assets.study.statistics import analyse, lme4_rows
+
+        folder = settings.lake_folder / STUDY_FOLDER
+        made = [design.frame() for design in DesignFiles(folder).values()]
+        designs = pl.concat([LISTENING_STUDY.empty(), *made])
+        results = analyse(study_answers, designs, settings.seed)
+        lme4_rows(study_answers, designs).write_csv(folder / CHOICES_FILE)
+        metadata = {"choices": dg.MetadataValue.path(folder / CHOICES_FILE), **_shown(results)}
+    return dg.MaterializeResult(
+        value=results,
+        data_version=dg.DataVersion(frame_digest(results)),
+        metadata=metadata,
+        check_results=[
+            schema_result("study_results", results),
+            check_result(
+                "analysed", [missing] if missing else [], study_answers.height, dg.AssetCheckSeverity.WARN
+            ),
+        ],
+    )
+
+
+def _shown(results: pl.DataFrame) -> dict[str, Any]:
+    """Shares of the conditions as numbers that the web UI plots over time, and their figure."""
+    from emid_assets.report.study import study_section
+    from emid_assets.report.style import markdown_image
+
+    section = study_section(results)
+    shown: dict[str, Any] = {f"{row['condition']}_share": row["share"] for row in section["shares"]}
+    for row in section["exclusions"]:
+        shown[f"participants: {row['reason']}"] = int(row["participants"])
+    if section["shares"]:
+        figure = markdown_image(section["shares_figure"], "Share of the trials that chose each condition")
+        shown["shares"] = dg.MetadataValue.md(figure)
+    return shown

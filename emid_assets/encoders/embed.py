@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from emid_assets.encoders.base import Encoder, EncoderOutOfMemoryError, Float32Array, MediaItem, Prepared
+from emid_assets.encoders.interface import Encoder, EncoderOutOfMemoryError, Float32Array, MediaItem, Prepared
 from emid_assets.encoders.journal import Journal
 from emid_assets.encoders.preparation import prepare_all
 from emid_assets.encoders.recordings import ClipReader, by_recording, shared_recordings
@@ -88,7 +88,7 @@ def embed(
 
     Args:
         items: what to embed.
-        encoder: see `emid_assets.encoders.base.load_encoder`.
+        encoder: see `encoders.interface`.
         kind: what the items are.
         previous: the embeddings of the partition's stored version, or None.
         previous_fingerprint: of the encoder that made `previous`.

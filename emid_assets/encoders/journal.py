@@ -16,7 +16,7 @@ from pathlib import Path
 
 import polars as pl
 
-from emid_assets.encoders.base import Float32Array
+from emid_assets.encoders.interface import Float32Array
 
 CHUNK_ITEMS = 256
 CHUNK_SECONDS = 30.0

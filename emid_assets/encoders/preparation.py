@@ -27,7 +27,7 @@ from socket import MSG_WAITALL, socket, socketpair
 
 import numpy as np
 
-from emid_assets.encoders.base import MediaItem, Prepared
+from emid_assets.encoders.interface import MediaItem, Prepared
 
 Prepare = Callable[[MediaItem], Prepared]
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from emid_assets.encoders.base import Encoder, MediaItem
 from emid_assets.encoders.embed import Encode, EncodedBatch, Kind, encode_items
+from emid_assets.encoders.interface import Encoder, MediaItem
 
 if TYPE_CHECKING:
     from ray.data import Dataset

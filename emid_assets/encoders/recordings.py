@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from emid_assets.encoders.base import Float32Array, MediaItem, Prepared
+from emid_assets.encoders.interface import Float32Array, MediaItem, Prepared
 from emid_assets.media.audio import Recording
-from emid_assets.media.errors import MediaError
+from emid_assets.media.limits import MediaError
 
 
 def by_recording(items: Sequence[MediaItem]) -> list[MediaItem]:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from emid_assets.encoders.base import EncoderOutOfMemoryError, EncoderUnavailableError
+from emid_assets.encoders.interface import EncoderOutOfMemoryError, EncoderUnavailableError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -92,3 +92,12 @@ def _one_thread_inside() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def resolve_device(device: str) -> str:
+    """`auto` is CUDA, then MPS, then the CPU; anything else stays as it is."""
+    if device != "auto":
+        return device
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from emid_assets.matching.product import float32_rounding
 from emid_assets.matching.row_state import RowState
-from emid_assets.matching.stream import Columns, MatchingError, ShardState, checked_norms, column_parts
+from emid_assets.matching.top_k_softmax import Columns, MatchingError, ShardState, checked_norms, column_parts
 
 Precision = Literal["float32", "tf32", "bf16"]
 

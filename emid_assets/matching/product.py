@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, Protocol, get_args
 
@@ -167,7 +168,7 @@ def find_product(name: ProductName, dimension: int) -> Product:
     if name == "onednn":
         return OneDnnProduct()
     if name == "int8":
-        from emid_assets.matching.quantised import Int8Product
+        pass
 
         return Int8Product()
     raise ValueError(f"product {name!r} is not known: choose one of {', '.join(PRODUCTS)}")
@@ -237,3 +238,67 @@ def work_alone() -> None:
     torch = sys.modules.get("torch")
     if torch:
         torch.set_num_threads(1)
+
+
+_LARGEST = 127.0
+_AT_ONCE = 128
+
+
+class Int8Product:
+    """int8 × int8 → int32 in torch (oneDNN underneath), four times the speed of float32 where VNNI is."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self._torch = torch
+
+    def rounding(self, dimension: int) -> float:
+        """Infinite: depends on the data. Every candidate is scored again, none is looked for again."""
+        return float("inf")
+
+    def prepare_rows(self, rows: NDArray[np.float32]) -> Any:
+        """(r, d) int8 and (r, 1) scales."""
+        return self._quantise(as_tensor(rows))
+
+    def prepare_columns(self, tile: NDArray[np.float32], blocks: int) -> Any:
+        """(d, c) int8 and (1, c) scales."""
+        numbers, scales = self._quantise(as_tensor(tile))
+        return numbers.T, scales.T
+
+    def multiply(self, rows: Any, columns: Any, scratch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores, in `scratch`."""
+        shape = rows[0].shape[0], columns[0].shape[1]
+        scores = scratch[: shape[0] * shape[1]].reshape(shape)
+        whole = self._torch.from_numpy(scores.view(np.int32))
+        self._torch._int_mm(rows[0], columns[0], out=whole)
+        tensor = self._torch.from_numpy(scores)
+        self._torch.mul(whole, columns[1], out=tensor)
+        tensor *= rows[1]
+        return scores
+
+    def _quantise(self, rows: Any) -> tuple[Any, Any]:
+        numbers = self._torch.empty(rows.shape, dtype=self._torch.int8)
+        scales = self._torch.empty(rows.shape[0], 1)
+        # Few rows at a time: they stay in the cache from one pass to the next.
+        for start in range(0, rows.shape[0], _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            # Two reductions are many times faster than one of both, or of absolute values.
+            high, low = rows[part].amax(dim=1, keepdim=True), rows[part].amin(dim=1, keepdim=True)
+            scales[part] = self._torch.maximum(high, low.neg_()).clamp_(min=1e-30).div_(_LARGEST)
+            numbers[part] = (rows[part] * scales[part].reciprocal()).round_()
+        return numbers, scales
+
+
+@dataclass(frozen=True)
+class FastModeError:
+    """What the fast mode got wrong on the rows it was measured on; goes beside the asset.
+
+    Attributes:
+        rows: how many rows were measured.
+        equal_sets: share of rows whose set of K columns is the exact one.
+        log_sum_exp: largest absolute error of the log-sum-exp.
+    """
+
+    rows: int
+    equal_sets: float
+    log_sum_exp: float

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 import polars as pl
 
-from emid_assets.matching.alignment import embedding_matrix
+from emid_assets.matching.frames import embedding_matrix
 
 
 def row_sums(

@@ -19,8 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from emid_assets.media.errors import MediaError
-from emid_assets.media.limits import MediaLimits
+from emid_assets.media.limits import MediaError, MediaLimits
 
 Samples = npt.NDArray[np.float32]
 

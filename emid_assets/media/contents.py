@@ -14,9 +14,8 @@ from pathlib import Path
 import polars as pl
 
 from emid_assets.media.audio import missing_extra, probe_audio
-from emid_assets.media.errors import MediaError
 from emid_assets.media.image import probe_image
-from emid_assets.media.limits import MediaLimits
+from emid_assets.media.limits import MediaError, MediaLimits
 from emid_assets.store.schemas import MEDIA_INVENTORY
 
 _FACTS = {

@@ -17,8 +17,8 @@ import polars as pl
 
 from emid_assets.affect.emotions import MUSIC_EMOTIONS
 from emid_assets.media.audio import audio_length
-from emid_assets.media.errors import MediaError
 from emid_assets.media.folder import SUBFOLDERS, path_within
+from emid_assets.media.limits import MediaError
 from emid_assets.store.schemas import EXPANDED_CLIPS, EXPANSION_WINDOWS, MUSIC_CLIPS, MUSIC_EMBEDDINGS
 
 WINDOW_COLUMNS = ["clip_id", "file", "start_s", "duration_s", "content_hash"]

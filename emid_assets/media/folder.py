@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emid_assets.media.audio import AUDIO_SUFFIXES
-from emid_assets.media.errors import MediaError, MediaFolderError
 from emid_assets.media.image import IMAGE_SUFFIXES
+from emid_assets.media.limits import MediaError, MediaFolderError
 
 SUBFOLDERS = {"music": "music", "image": "images"}
 """Sub-folder (and table, with .csv behind it) of each kind of media."""

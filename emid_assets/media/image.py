@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from emid_assets.media.errors import MediaError
-from emid_assets.media.limits import MediaLimits
+from emid_assets.media.limits import MediaError, MediaLimits
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 

@@ -1,4 +1,4 @@
-"""What a media file must not exceed or fall below."""
+"""What a media file must not exceed or fall below, and the errors of reading media."""
 
 from dataclasses import dataclass
 
@@ -23,3 +23,19 @@ class MediaLimits:
     silence_peak: float = 1e-4
     min_side: int = 8
     max_pixels: int = 89_478_485
+
+
+class MediaError(ValueError):
+    """A media file cannot be used; `reason` is one line in English that says why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class MediaFolderError(ValueError):
+    """A media folder is not laid out as one; the message says what is missing."""
+
+
+class TableError(ValueError):
+    """A table of media cannot be read; the message names the file, the row and what to do."""

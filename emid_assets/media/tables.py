@@ -12,7 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
-from emid_assets.media.errors import TableError
+from emid_assets.media.limits import TableError
 
 
 @dataclass(frozen=True)

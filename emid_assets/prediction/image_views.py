@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from emid_assets.encoders.base import MediaItem
-from emid_assets.encoders.bundled_preprocessing import CROP, IMAGE_SIDE
+from emid_assets.encoders.bundled.preprocessing import CROP, IMAGE_SIDE
+from emid_assets.encoders.interface import MediaItem
 from emid_assets.media.image import read_rgb
 
 VIEWS_VERSION = "1"

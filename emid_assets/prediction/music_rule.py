@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from emid_assets.encoders.base import Float32Array
+from emid_assets.encoders.interface import Float32Array
 
 RULE_VERSION = "1"
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emid_assets.encoders.base import Float32Array, MediaItem, Prepared
-from emid_assets.encoders.bundled import read_weights
+from emid_assets.encoders.bundled.encoder import read_weights
+from emid_assets.encoders.interface import Float32Array, MediaItem, Prepared
 from emid_assets.encoders.torch_device import choose_device, map_items, memory_errors
 from emid_assets.prediction.music_rule import ALL_TAGS, TAGS
 from emid_assets.prediction.musicnn_input import PREPROCESSING_VERSION, music_input, prepare_tagging

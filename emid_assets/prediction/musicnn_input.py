@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from emid_assets.encoders.base import Float32Array, MediaItem, PreparationError
+from emid_assets.encoders.interface import Float32Array, MediaItem, PreparationError
 from emid_assets.media.audio import read_audio, resample
 
 PREPROCESSING_VERSION = "1"

@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from emid_assets.affect.nearest import nearest_image_emotions, nearest_music_emotions
-from emid_assets.media.predictions import PREDICTED, unlabelled
+from emid_assets.media.with_predictions import PREDICTED, unlabelled
 from emid_assets.prediction.image_head import ImageEmotionHead
 from emid_assets.prediction.music_rule import predict_music, shipped_reference
 from emid_assets.store.schemas import PREDICTED_EMOTION

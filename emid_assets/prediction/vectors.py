@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from emid_assets.encoders.base import Encoder, MediaItem
 from emid_assets.encoders.embed import Progress, embed
+from emid_assets.encoders.interface import Encoder, MediaItem
 from emid_assets.store.schemas import TableSchema
 
 

@@ -31,7 +31,7 @@ from emid_assets.affect.ratings import (
     parse_ratings,
 )
 from emid_assets.media.audio import AUDIO_SUFFIXES
-from emid_assets.media.imported import FINDINGS_COLUMNS, FINDINGS_FILE, REJECTED
+from emid_assets.media.import_rejections import FINDINGS_COLUMNS, FINDINGS_FILE, REJECTED
 from emid_assets.release.emid_format import EXPANDED_MARK, MISSING
 from emid_assets.release.emid_source import Piece, PublishedRow
 from emid_assets.release.import_folder import ImportedImage, ImportedRow, ImportFolder

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from emid_assets.media.errors import TableError
 from emid_assets.media.folder import SUBFOLDERS
+from emid_assets.media.limits import TableError
 from emid_assets.media.tables import read_table
 
 CARRIED = {

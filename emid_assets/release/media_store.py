@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from emid_assets.media.audio import missing_extra, read_header
-from emid_assets.media.errors import MediaError
 from emid_assets.media.folder import SUBFOLDERS
+from emid_assets.media.limits import MediaError
 from emid_assets.release.emid_source import Medium
 
 _READABLE = {

@@ -120,8 +120,8 @@ def compare(
     Returns:
         None where nothing is published, or none of it is about these clips and images.
     """
-    from emid_assets.adapters.retrieval import Relevance
-    from emid_assets.adapters.sweep import Candidates
+    from emid_assets.evaluation.sweep import Candidates
+    from emid_assets.ranking.metrics import Relevance
 
     known = published.filter(pl.col("image_id").is_in(image_ids.to_list())).join(
         similarity_matrix, on="clip_id", how="semi"

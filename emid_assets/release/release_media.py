@@ -16,8 +16,8 @@ import polars as pl
 import soundfile
 
 from emid_assets.media.audio import Samples, read_audio
-from emid_assets.media.errors import MediaError
 from emid_assets.media.folder import path_within
+from emid_assets.media.limits import MediaError
 
 WINDOW_MARK = "#t="
 """Stands in the content hash of a clip that is a window of its file."""

@@ -5,113 +5,23 @@ UI. What is drawn comes from `tables` as frames. Nothing here uses pyplot or a d
 inputs give equal bytes.
 """
 
-import base64
-import io
 import re
-from collections.abc import Callable, Sequence
-from functools import wraps
-from typing import Any, Literal, ParamSpec
-from xml.etree import ElementTree
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS
 from emid_assets.media.va_plane import IMAGE_SCALE, MUSIC_SCALE
-
-THEME: dict[str, tuple[str, str]] = {
-    "ink": ("#1c2127", "#e7eaee"),
-    "muted": ("#59636e", "#a6b0bb"),
-    "line": ("#d4dae1", "#3a434e"),
-    "paper": ("#ffffff", "#191e25"),
-    "ground": ("#f3f5f8", "#0f1317"),
-    "music": ("#1c66ad", "#74b6f3"),
-    "image": ("#b4530c", "#f2a566"),
-    "semantic": ("#0a7868", "#52c7b5"),
-    "emotional": ("#a63876", "#ec90c3"),
-    "accent": ("#5a4ab3", "#ada0f7"),
-    "onaccent": ("#fefefe", "#12151a"),
-    "warning": ("#8a5300", "#f3c264"),
-    "series-0": ("#0072b2", "#52aee6"),
-    "series-1": ("#c95500", "#f08a4b"),
-    "series-2": ("#00835f", "#3cc79c"),
-    "series-3": ("#b0578a", "#e39ac4"),
-    "series-4": ("#2f95cc", "#a5dbfa"),
-    "series-5": ("#a87400", "#f0c04a"),
-    "series-6": ("#6f6f6f", "#b5b5b5"),
-    "series-7": ("#1c2128", "#e7eaef"),
-}
-"""Name → colours on light and on dark. Music is blue and images are orange all over the report;
-the pairs of hues stay apart for the common kinds of colour blindness. No light colour
-stands twice, at most nearly: `svg` finds a colour's name by it."""
-
-_SERIES = 8
-"""Lines and systems have the hues of Okabe and Ito, a dash and a marker each: colour is never alone."""
-_DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-
-_CONDITIONS = {"semantic": "semantic", "fused": "accent", "adapter": "series-1", "random": "muted"}
-"""Colours of the listening study's conditions."""
-
-_WIDTH = 4.4
-"""Inches: narrow, so that text is readable where a phone shows the figure at this size."""
+from emid_assets.report.style import _DASHES, _MARKERS, _SERIES, _WIDTH, Floats, _figure, _light, _styled
 
 _RASTER_ABOVE = 2000
 """Points beyond which a cloud is drawn as a picture inside the SVG: its size stays bounded."""
-
-
-def _light(name: str) -> str:
-    return THEME[name][0]
-
-
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "emid-assets",
-    "text.parse_math": False,
-    "font.family": ["DejaVu Sans"],
-    "font.size": 8.5,
-    "axes.titlesize": 9.0,
-    "axes.labelsize": 8.5,
-    "text.color": _light("ink"),
-    "axes.labelcolor": _light("ink"),
-    "axes.titlecolor": _light("ink"),
-    "axes.edgecolor": _light("muted"),
-    "xtick.color": _light("muted"),
-    "ytick.color": _light("muted"),
-    "grid.color": _light("line"),
-    "grid.linewidth": 0.6,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "legend.fontsize": 8.0,
-    "lines.linewidth": 1.4,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "savefig.facecolor": "none",
-}
-
-Args = ParamSpec("Args")
-Floats = npt.NDArray[np.float64]
-
-
-def _styled(draw: Callable[Args, Figure]) -> Callable[Args, Figure]:
-    """Draw in the report's style, whatever matplotlib's settings are elsewhere in the process."""
-
-    @wraps(draw)
-    def styled(*args: Args.args, **kwargs: Args.kwargs) -> Figure:
-        with matplotlib.rc_context():
-            matplotlib.rcdefaults()
-            matplotlib.rcParams.update(_STYLE)
-            return draw(*args, **kwargs)
-
-    return styled
 
 
 @_styled
@@ -331,81 +241,6 @@ def overlap_figure(rows: pl.DataFrame, alpha: float) -> Figure:
 
 
 @_styled
-def study_shares_figure(shares: pl.DataFrame, chance: float) -> Figure:
-    """How often each condition of the listening study was chosen, with both of its intervals.
-
-    Args:
-        shares: columns `condition`, `share`, the interval `low` and `high` by participants and clips
-            (null where it cannot be had), and Wilson's, `wilson_low` and `wilson_high`.
-        chance: a share without preference.
-    """
-    figure, axes = _figure(_WIDTH, 1.1 + 0.42 * shares.height)
-    for place, row in enumerate(shares.iter_rows(named=True)):
-        colour = _light(_CONDITIONS.get(row["condition"], "muted"))
-        axes.plot([row["wilson_low"], row["wilson_high"]], [place] * 2, color=colour, linewidth=7, alpha=0.3,
-                  solid_capstyle="butt")  # fmt: skip
-        if row["low"] is not None:
-            axes.plot([row["low"], row["high"]], [place] * 2, color=colour, marker="|", markersize=7)
-        axes.plot(row["share"], place, color=colour, marker="o", markersize=5)
-    axes.axvline(chance, color=_light("muted"), linewidth=0.9, linestyle="--", zorder=0)
-    axes.set_xlabel(f"share of the trials that chose it (dashed: chance, {chance:.0%})")
-    _conditions_axis(axes, shares["condition"].to_list())
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    return figure
-
-
-@_styled
-def study_differences_figure(differences: pl.DataFrame) -> Figure:
-    """Differences between the shares of two conditions, with their intervals by participants and clips.
-
-    Args:
-        differences: columns `comparison`, `estimate`, `low`, `high`; null ends where there are none.
-    """
-    figure, axes = _figure(_WIDTH, 0.9 + 0.34 * differences.height)
-    for place, (_, estimate, low, high) in enumerate(
-        differences.select("comparison", "estimate", "low", "high").iter_rows()
-    ):
-        if low is not None:
-            axes.plot([low, high], [place] * 2, color=_light("accent"), marker="|", markersize=7)
-        axes.plot(estimate, place, color=_light("accent"), marker="D", markersize=4.5)
-    axes.axvline(0, color=_light("muted"), linewidth=0.9, linestyle="--", zorder=0)
-    axes.set_xlabel("difference of the shares, in percentage points")
-    _conditions_axis(axes, differences["comparison"].to_list())
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=""))
-    return figure
-
-
-@_styled
-def study_emotions_figure(shares: pl.DataFrame, chance: float) -> Figure:
-    """How often each condition was chosen for the clips of each emotion, with Wilson's intervals.
-
-    Args:
-        shares: columns `emotion`, `condition`, `share`, `wilson_low`, `wilson_high`, in the order to draw.
-        chance: a share without preference.
-    """
-    emotions = shares["emotion"].unique(maintain_order=True).to_list()
-    conditions = shares["condition"].unique(maintain_order=True).to_list()
-    figure, axes = _figure(_WIDTH, 1.1 + len(emotions) * (0.14 + 0.09 * len(conditions)))
-    apart = 0.7 / max(len(conditions), 1)
-    axes.barh(range(0, len(emotions), 2), 1, height=1.0, color=_light("ground"), zorder=0)
-    for order, condition in enumerate(conditions):
-        rows = shares.filter(condition=condition)
-        places = [emotions.index(emotion) for emotion in rows["emotion"]]
-        across = np.array(places) + (order - (len(conditions) - 1) / 2) * apart
-        colour = _light(_CONDITIONS.get(condition, "muted"))
-        axes.hlines(across, rows["wilson_low"].to_numpy(), rows["wilson_high"].to_numpy(), colors=colour,
-                    linewidth=1.2, zorder=2)  # fmt: skip
-        axes.scatter(rows["share"].to_numpy(), across, s=17, marker=_MARKERS[order % len(_MARKERS)],
-                     color=colour, linewidths=0, label=condition, zorder=3)  # fmt: skip
-    axes.axvline(chance, color=_light("muted"), linewidth=0.9, linestyle="--", zorder=1)
-    axes.set(xlim=(0, 1), xlabel=f"share of the trials that chose it (dashed: chance, {chance:.0%})")
-    _conditions_axis(axes, emotions)
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    figure.legend(loc="outside lower center", ncols=4)
-    return figure
-
-
-@_styled
 def agreement_figure(by_alpha: pl.DataFrame, comparable: int, alpha: float) -> Figure:
     """Share of the published pairs that are ours too, at every alpha: one line for each S̃.
 
@@ -535,92 +370,6 @@ def metric_title(name: str) -> str:
     """A metric's name as people write it: `ndcg_at_10` → `NDCG@10`."""
     words = name.replace("_at_", "@").replace("_", " ")
     return re.sub(r"\b(map|ndcg|mrr|auc|va)\b", lambda found: found.group().upper(), words)
-
-
-def svg(figure: Figure, name: str, alt: str) -> str:
-    """The figure as an `<svg>` element for an HTML page.
-
-    Text stays text in the page's own font; the theme's colours become `var(--name)`, so that the
-    page's style decides between light and dark; ids carry `name`, so that several figures share
-    one page.
-
-    Args:
-        figure: drawn by this module.
-        name: letters, digits and dashes; unique on the page.
-        alt: what the figure says, for who does not see it.
-    """
-    root = ElementTree.fromstring(_saved(figure, "svg"))
-    style = root.find(".//{*}style")
-    defs = root.find("{*}defs")
-    assert style is not None, "matplotlib writes a style for the whole document"
-    assert defs is not None
-    root.remove(defs)
-    for element in root.iter():
-        # In HTML, SVG needs no namespaces; `href` has replaced `xlink:href`.
-        element.tag = element.tag.rpartition("}")[2]
-        for key, value in list(element.attrib.items()):
-            del element.attrib[key]
-            element.set(key.rpartition("}")[2], " ".join(value.split()))
-    used = set(re.findall(r"#(\w+)", " ".join(value for e in root.iter() for value in e.attrib.values())))
-    colours = {light: f"var(--{theme})" for theme, (light, _) in THEME.items()}
-    for element in root.iter():
-        if element.attrib.get("id") not in used:
-            element.attrib.pop("id", None)
-        for key, value in element.attrib.items():
-            if key == "id":
-                value = f"{name}-{value}"
-            elif key == "href" and value.startswith("#"):
-                value = f"#{name}-{value[1:]}"
-            elif key == "clip-path":
-                value = value.replace("url(#", f"url(#{name}-")
-            elif key == "style":
-                value = re.sub(r"font-family:[^;]*;? ?", "", value)
-                value = re.sub(
-                    r"#[0-9a-f]{6}\b", lambda found: colours.get(found.group(), found.group()), value
-                )
-            element.set(key, value)
-        element.tail = (element.tail or "").strip() or None
-        if element.tag not in ("text", "tspan"):
-            element.text = (element.text or "").strip() or None
-    for key in ("width", "height", "version"):
-        root.attrib.pop(key, None)
-    root.attrib.update({"role": "img", "aria-label": alt, "style": "stroke-linejoin: round"})
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-def png(figure: Figure, dpi: int = 110) -> bytes:
-    """The figure as PNG bytes on a white ground, for places that show no SVG."""
-    return _saved(figure, "png", dpi=dpi, facecolor=_light("paper"))
-
-
-def markdown_image(figure: Figure, alt: str, dpi: int = 110) -> str:
-    """The figure as a Markdown image with its bytes inside, for the web UI's metadata."""
-    encoded = base64.b64encode(png(figure, dpi)).decode("ascii")
-    return f"![{re.sub(r'[][]', '', alt)}](data:image/png;base64,{encoded})"
-
-
-def _saved(figure: Figure, form: str, **options: Any) -> bytes:
-    # No date and no version: the bytes depend on the figure alone.
-    names = ("Software",) if form == "png" else ("Date", "Creator", "Format", "Type")
-    target = io.BytesIO()
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
-        figure.savefig(target, format=form, metadata=dict.fromkeys(names), **options)
-    return target.getvalue()
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.add_subplot()
-
-
-def _conditions_axis(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.tick_params(axis="y", length=0, labelcolor=_light("ink"))
-    axes.spines["left"].set_visible(False)
-    axes.grid(axis="x")
 
 
 def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:

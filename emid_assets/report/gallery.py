@@ -17,9 +17,9 @@ import soundfile
 from PIL import Image
 
 from emid_assets.media.audio import read_audio, resample
-from emid_assets.media.errors import MediaError
 from emid_assets.media.folder import path_within
 from emid_assets.media.image import read_rgb
+from emid_assets.media.limits import MediaError
 
 PLAYER_SECONDS = 8.0
 PLAYER_RATE = 24_000

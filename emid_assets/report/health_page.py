@@ -1,6 +1,6 @@
 """The health page: one self-contained HTML file that says what is broken now, and how the pipeline does.
 
-Belongs here: what the page says and in which order. The verdict comes from `emid_assets.health`; markup
+Belongs here: what the page says and in which order. The verdict comes from `health.verdict`; markup
 and style are in `health.html.j2` beside this file.
 """
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import polars as pl
 from markupsafe import Markup
 
-from emid_assets.health import Health, assets_at_a_glance, iso_time, readable_bytes
-from emid_assets.report import figures
+from emid_assets.health.verdict import Health, assets_at_a_glance, iso_time, readable_bytes
+from emid_assets.report import figures, style
 from emid_assets.report.self_contained import templates
 
 MOST_SHIFTS = 20
@@ -24,10 +24,10 @@ def health_page(health: Health) -> str:
     figure = None
     if times.height:
         figure = Markup(
-            figures.svg(figures.times_figure(times), "times", "Seconds of each asset over its last builds")
+            style.svg(figures.times_figure(times), "times", "Seconds of each asset over its last builds")
         )
     return environment.get_template("health.html.j2").render(
-        theme=figures.THEME,
+        theme=style.THEME,
         health=health,
         at=iso_time(health.at),
         broken=health.broken.to_dicts(),
@@ -47,7 +47,7 @@ def time_figures(health: Health) -> dict[str, str]:
     times = builds_of_assets(health.times)
     if times.is_empty():
         return {}
-    return {"times": figures.markdown_image(figures.times_figure(times), "Seconds of each asset")}
+    return {"times": style.markdown_image(figures.times_figure(times), "Seconds of each asset")}
 
 
 def builds_of_assets(times: pl.DataFrame) -> pl.DataFrame:

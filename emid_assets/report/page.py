@@ -17,13 +17,13 @@ import polars as pl
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from emid_assets.adapters.sweep import selected_point
 from emid_assets.adapters.tuning import best_trial
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTIONS
 from emid_assets.affect.valence_arousal import VaAlignment
+from emid_assets.evaluation.sweep import selected_point
 from emid_assets.media.expansion import expansion_counts
 from emid_assets.release.published_pairs import Agreement
-from emid_assets.report import figures, study, tables
+from emid_assets.report import figures, study, style, tables
 from emid_assets.report.gallery import Copy, attributions, player, thumbnail
 from emid_assets.report.predicted import predicted_section, predicted_warning
 from emid_assets.report.self_contained import digest, templates
@@ -197,7 +197,7 @@ def render_page(
     environment.filters["compact"] = lambda value: f"{value:.3f}" if value >= 0.01 else f"{value:.3g}"
     script = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
     return environment.get_template("page.html.j2").render(
-        theme=figures.THEME,
+        theme=style.THEME,
         script=Markup(script),
         script_digest=digest(script),
         alpha=alpha,
@@ -469,7 +469,7 @@ def _result(section: str, metrics: pl.DataFrame) -> dict[str, object]:
 
 
 def _svg(figure: Figure, name: str, alt: str) -> Markup:
-    return Markup(figures.svg(figure, name, alt))
+    return Markup(style.svg(figure, name, alt))
 
 
 def _largest(counts: pl.DataFrame) -> int:

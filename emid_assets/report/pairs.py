@@ -15,9 +15,9 @@ from urllib.parse import quote
 import polars as pl
 from markupsafe import Markup
 
-from emid_assets.adapters.choices import ADAPTER, FUSED, SEMANTIC
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTIONS
-from emid_assets.report import figures
+from emid_assets.evaluation.top_images import ADAPTER, FUSED, SEMANTIC
+from emid_assets.report import style
 from emid_assets.report.gallery import PLAYER_SECONDS, Copy, attributions, player, thumbnail
 from emid_assets.report.self_contained import data_for_script, digest, templates
 
@@ -128,7 +128,7 @@ def _html(data: Mapping[str, Any], clips: pl.DataFrame, **shown: Any) -> str:
         templates(here)
         .get_template("pairs.html.j2")
         .render(
-            theme=figures.THEME,
+            theme=style.THEME,
             script=Markup(script),
             script_digest=digest(script),
             data=data_for_script(data),

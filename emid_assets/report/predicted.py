@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from emid_assets.media.predictions import PREDICTED
+from emid_assets.media.with_predictions import PREDICTED
 
 _MEANING = {
     "ratings": "the clip's own ratings",

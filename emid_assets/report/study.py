@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from emid_assets.affect.emotions import MUSIC_EMOTION_KEYS
-from emid_assets.report import figures
+from emid_assets.report import study_figures
 
 ALL = "all"
 FEW = 20
@@ -73,9 +73,9 @@ def study_section(results: pl.DataFrame) -> dict[str, Any]:
         "few": min(shares["participants"][0], shares["clips"][0]) < FEW,
         "meanings": [(name, CONDITIONS[name]) for name in shares["condition"] if name in CONDITIONS],
         "shares": shares.rows(named=True),
-        "shares_figure": figures.study_shares_figure(shares, chance),
+        "shares_figure": study_figures.study_shares_figure(shares, chance),
         "comparisons": _comparisons(results, differences),
-        "differences_figure": figures.study_differences_figure(drawn) if drawn.height else None,
+        "differences_figure": study_figures.study_differences_figure(drawn) if drawn.height else None,
         "tests": [
             (title, _of(results, ALL, analysis).rows(named=True)) for analysis, title in _TESTS.items()
         ],
@@ -84,7 +84,7 @@ def study_section(results: pl.DataFrame) -> dict[str, Any]:
             for row in _of(results, ALL, "agreement").iter_rows(named=True)
         ],
         "emotions": emotions.rows(named=True),
-        "emotions_figure": figures.study_emotions_figure(emotions, chance)
+        "emotions_figure": study_figures.study_emotions_figure(emotions, chance)
         if emotions["emotion"].n_unique() > 1
         else None,
         "sensitivity": [
@@ -204,4 +204,4 @@ FILTERS = {
     "interval": as_interval,
     "p_value": as_p_value,
 }
-"""How the template writes figures."""
+"""How the template writes study_figures."""

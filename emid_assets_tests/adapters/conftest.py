@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from emid_assets.adapters.training import TrainingSettings
+from emid_assets.adapters.trained_adapter import TrainingSettings
 from emid_assets.affect.emotions import IMAGE_EMOTIONS, MUSIC_EMOTIONS
-from emid_assets.matching.alignment import fused_pairs_frame, similarity_frame, va_distance_frame
+from emid_assets.matching.frames import fused_pairs_frame, similarity_frame, va_distance_frame
 
 CLIPS, IMAGES, DIMENSION, TOPICS = 60, 90, 24, 6
 PAIRING = {"alpha": 0.6, "candidates": 20, "rescaling": "candidate_minmax", "kernel": "cosine", "sigma": 0.5}

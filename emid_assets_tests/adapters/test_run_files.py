@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from emid_assets.adapters.frames import pair_data
+from emid_assets.adapters.pair_data import PairData, pair_data
 from emid_assets.adapters.run_files import save_run
-from emid_assets.adapters.training import PairData, TrainedAdapter, file_sha256, train
+from emid_assets.adapters.trained_adapter import TrainedAdapter, file_sha256
+from emid_assets.adapters.training import train
 from emid_assets_tests.adapters.conftest import SETTINGS, SmallLake
 
 

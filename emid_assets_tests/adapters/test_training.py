@@ -10,20 +10,13 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from emid_assets.adapters import NETWORKS
-from emid_assets.adapters.content import fit_projection
-from emid_assets.adapters.frames import Pairing, pair_data
-from emid_assets.adapters.network import Known
-from emid_assets.adapters.retrieval import evaluate_ranking, inner_product_scores
-from emid_assets.adapters.training import (
-    AdapterError,
-    NonFiniteLossError,
-    PairData,
-    TrainedAdapter,
-    TrainingSettings,
-    build_network,
-    train,
-)
+from emid_assets.adapters import NETWORKS, AdapterError
+from emid_assets.adapters.networks.content_tower import fit_projection
+from emid_assets.adapters.networks.interface import Known
+from emid_assets.adapters.pair_data import PairData, Pairing, pair_data
+from emid_assets.adapters.trained_adapter import TrainedAdapter, TrainingSettings, build_network
+from emid_assets.adapters.training import NonFiniteLossError, train
+from emid_assets.ranking.metrics import evaluate_ranking, inner_product_scores
 from emid_assets_tests.adapters.conftest import PAIRING, SETTINGS, SmallLake, make_lake
 
 

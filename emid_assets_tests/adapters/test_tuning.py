@@ -7,9 +7,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from emid_assets.adapters import NETWORKS
-from emid_assets.adapters.frames import pair_data
-from emid_assets.adapters.training import AdapterError, PairData, build_network, train
+from emid_assets.adapters import NETWORKS, AdapterError
+from emid_assets.adapters.pair_data import PairData, pair_data
+from emid_assets.adapters.trained_adapter import build_network
+from emid_assets.adapters.training import train
 from emid_assets.adapters.tuning import RANGES, best_trial, tunable, tune
 from emid_assets_tests.adapters.conftest import SETTINGS, SmallLake, make_lake
 
@@ -72,7 +73,7 @@ def test_other_data_is_another_study_in_the_same_journal(data: PairData, tmp_pat
 def test_every_network_has_something_to_tune_and_its_own_values_are_among_what_is_tried(
     network: str,
 ) -> None:
-    from emid_assets.adapters.network import Known
+    from emid_assets.adapters.networks.interface import Known
 
     own = tunable(network)
     assert {"learning_rate", "hidden"} <= own.keys()

@@ -8,10 +8,11 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from emid_assets.captions.base import CaptionerUnavailableError, load_captioner
 from emid_assets.captions.fill import fill_captions
+from emid_assets.captions.interface import CaptionerUnavailableError
+from emid_assets.captions.load import load_captioner
 from emid_assets.definitions import build_definitions
-from emid_assets.store.duckdb_store import Lake
+from emid_assets.store.lake import Lake
 from emid_assets.store.schemas import IMAGES
 
 MARKS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]"]

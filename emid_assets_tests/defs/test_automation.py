@@ -14,10 +14,10 @@ from emid_assets.adapters import NETWORKS
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTION_KEYS
 from emid_assets.definitions import build_definitions
 from emid_assets.defs.automation import SETTLE_S
-from emid_assets.defs.jobs import STAGES
-from emid_assets.media.watch import Watch
+from emid_assets.media.folder_changes import Watch
+from emid_assets.orchestration.stages import STAGES
 from emid_assets.settings import SettingsError
-from emid_assets.store.duckdb_store import Lake
+from emid_assets.store.lake import Lake
 from emid_assets_tests.defs.ticking import Automation
 from emid_assets_tests.defs.tiny_media import CLIPS, IMAGES, write_clip, write_media
 

@@ -11,7 +11,7 @@ import soundfile
 
 from emid_assets.definitions import build_definitions
 from emid_assets.media.expansion import recording_of
-from emid_assets.store.duckdb_store import Lake
+from emid_assets.store.lake import Lake
 from emid_assets.store.schemas import TABLES
 
 RATE = 8_000

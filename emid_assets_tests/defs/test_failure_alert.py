@@ -64,7 +64,7 @@ def test_an_alert_that_cannot_be_sent_is_no_error_and_tells_no_secret(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("emid_assets.alerts.BACK_OFF_S", (0.0, 0.0))
+    monkeypatch.setattr("emid_assets.health.alert_channels.BACK_OFF_S", (0.0, 0.0))
     monkeypatch.setenv("EMID_ALERT_WEBHOOK", f"http://127.0.0.1:9/{TOKEN}")
     result = failed(definitions, instance, "embed_images", "awe")
     (event,) = [event for event in result.all_events if event.event_type_value == "PIPELINE_FAILURE"]

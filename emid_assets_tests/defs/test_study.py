@@ -12,9 +12,9 @@ import polars as pl
 import pytest
 
 from emid_assets.definitions import build_definitions
-from emid_assets.defs.jobs import COLLECT_ANSWERS
 from emid_assets.defs.study import answers_arrived
-from emid_assets.store.duckdb_store import Lake
+from emid_assets.orchestration.stages import COLLECT_ANSWERS
+from emid_assets.store.lake import Lake
 from emid_assets.study.answers import COLLECTED, FILE_FORMAT, STORE, AnswerStore, decode_answer
 from emid_assets_tests.conftest import Checkout
 from emid_assets_tests.study.conftest import Study, copy_of, participant, sent, study, trials_of
@@ -111,7 +111,7 @@ def test_the_demo_has_a_study_with_its_page_and_its_pairs_side_by_side(demo: Che
         assert (demo.demo_lake / name).stat().st_size > 100_000
     assert 'href="pairs.html"' in (demo.demo_lake / "report.html").read_text(encoding="utf-8")
     with subprocess.Popen(
-        [sys.executable, "-m", "emid_assets.cli", "study", "serve", "--port", "0"],
+        [sys.executable, "-m", "emid_assets", "study", "serve", "--port", "0"],
         cwd=demo.folder, env=demo.environment | {"PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, text=True,
     ) as server:  # fmt: skip
         assert server.stdout is not None

@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 
 from emid_assets.definitions import build_definitions
-from emid_assets.defs.jobs import COLLECT_ANSWERS
-from emid_assets.store.duckdb_store import Lake
+from emid_assets.orchestration.stages import COLLECT_ANSWERS
+from emid_assets.store.lake import Lake
 from emid_assets.store.schemas import STUDY_RESULTS
 from emid_assets.study.answers import STORE, AnswerStore, decode_answer
 from emid_assets_tests.study.conftest import Study, copy_of, participant, sent, study, trials_of
@@ -109,7 +109,9 @@ def test_without_the_packages_the_check_says_what_to_install(
     mine: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer_all(mine, participants=2, careless=0)
-    monkeypatch.setattr("emid_assets.study.extra.PACKAGES", ("scipy", "a_package_that_is_not_there"))
+    monkeypatch.setattr(
+        "emid_assets.study.optional_packages.PACKAGES", ("scipy", "a_package_that_is_not_there")
+    )
     result = collect(mine)
     assert result.success
     assert Lake(mine.lake).read("study_results").is_empty()

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from emid_assets.definitions import build_definitions
-from emid_assets.instance import SHIPPED_INSTANCE
+from emid_assets.runs.instance import SHIPPED_INSTANCE
 
 PROFILE = Path(__file__).parents[2] / "deploy" / "postgres" / "dagster.yaml"
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))

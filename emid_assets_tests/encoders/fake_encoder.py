@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emid_assets.encoders.base import (
+from emid_assets.encoders.interface import (
     EncoderOutOfMemoryError,
     Float32Array,
     MediaItem,

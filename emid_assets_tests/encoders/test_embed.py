@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emid_assets.encoders.base import EncoderOutOfMemoryError, MediaItem
 from emid_assets.encoders.embed import Progress, embed, unit_rows
+from emid_assets.encoders.interface import EncoderOutOfMemoryError, MediaItem
 from emid_assets.encoders.journal import CHUNK_ITEMS
 from emid_assets.encoders.preparation import PreparationCrashError, WorkerDiedError
 from emid_assets.store.schemas import IMAGE_EMBEDDINGS, MUSIC_EMBEDDINGS, REJECTED_MEDIA

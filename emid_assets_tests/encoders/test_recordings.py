@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from emid_assets.encoders import bundled_preprocessing, imagebind_preprocessing, recordings
-from emid_assets.encoders.base import MediaItem, Prepared
+from emid_assets.encoders import recordings
+from emid_assets.encoders.bundled import preprocessing as bundled_preprocessing
+from emid_assets.encoders.imagebind import preprocessing as imagebind_preprocessing
+from emid_assets.encoders.interface import MediaItem, Prepared
 from emid_assets.encoders.preparation import prepare_all
 from emid_assets.encoders.recordings import ClipReader, by_recording, shared_recordings
 from emid_assets.media.audio import Recording, read_audio
-from emid_assets.media.errors import MediaError
+from emid_assets.media.limits import MediaError
 
 FORMATS = ("wav", "flac", "ogg", "mp3")
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from emid_assets.encoders.base import EncoderOutOfMemoryError, EncoderUnavailableError
+from emid_assets.encoders.interface import EncoderOutOfMemoryError, EncoderUnavailableError
 from emid_assets.encoders.torch_device import choose_device, memory_errors
 
 

@@ -5,8 +5,8 @@ from importlib import import_module
 for name in (
     "torch",
     "matplotlib.figure",
-    "emid_assets.adapters.frames",
-    "emid_assets.matching.alignment",
+    "emid_assets.adapters.adapted_embeddings",
+    "emid_assets.matching.frames",
     "emid_assets.matching.compiled",
     "emid_assets.report.health_page",
     "emid_assets.report.page",

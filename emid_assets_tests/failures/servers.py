@@ -10,7 +10,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from emid_assets.instance import environment_of, prepare_instance
+from emid_assets.runs.instance import environment_of, prepare_instance
 from emid_assets_tests.conftest import REPOSITORY, clean_environment
 from emid_assets_tests.failures.tiny import Pipeline
 from emid_assets_tests.web import WebUI, free_port, wait_for
@@ -25,7 +25,7 @@ LAUNCH = """mutation($job: String!, $tags: [ExecutionTag!]!) {
 
 def ui_command(port: int) -> list[str]:
     """`emid ui` as it is installed."""
-    return [sys.executable, "-m", "emid_assets.cli", "ui", "--port", str(port)]
+    return [sys.executable, "-m", "emid_assets", "ui", "--port", str(port)]
 
 
 def environment(pipeline: Pipeline) -> dict[str, str]:

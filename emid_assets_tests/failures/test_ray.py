@@ -26,15 +26,16 @@ import polars as pl
 import pytest
 import yaml
 
-from emid_assets import build, launched
+from emid_assets.build import ray_runs as launched
+from emid_assets.build import stage_by_stage as build
 from emid_assets.definitions import build_definitions
-from emid_assets.encoders.base import MediaItem
 from emid_assets.encoders.embed import Embedded, embed
+from emid_assets.encoders.interface import MediaItem
 from emid_assets.encoders.ray_actors import ActorsError, on_actors
-from emid_assets.instance import RAY_INSTANCE, SHIPPED_INSTANCE, environment_of, prepare_instance
-from emid_assets.processes import is_alive
+from emid_assets.runs.instance import RAY_INSTANCE, SHIPPED_INSTANCE, environment_of, prepare_instance
+from emid_assets.runs.processes import is_alive
 from emid_assets.settings import Settings
-from emid_assets.store.duckdb_store import Lake
+from emid_assets.store.lake import Lake
 from emid_assets_tests.conftest import REPOSITORY, clean_environment
 from emid_assets_tests.encoders.fake_encoder import FakeEncoder, numbered, write_items
 from emid_assets_tests.failures import servers
@@ -327,7 +328,7 @@ def test_a_database_that_is_gone_is_told_in_one_line(pipeline: Pipeline) -> None
         environment |= {"DAGSTER_PG_PASSWORD": "none", "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9"}
         commands = [
             subprocess.Popen(
-                [sys.executable, "-m", "emid_assets.cli", command, "--media", str(pipeline.media),
+                [sys.executable, "-m", "emid_assets", command, "--media", str(pipeline.media),
                  "--lake", str(pipeline.root)],
                 env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE, text=True,
@@ -411,7 +412,7 @@ def test_the_whole_sample_over_two_nodes_gives_every_table_and_file_bit_for_bit(
     for name, environment in (("here", {}), ("there", on_ray)):
         lakes.append(tmp_path / name)
         subprocess.run(
-            [sys.executable, "-m", "emid_assets.cli", "build", "--media", str(sample_media), "--lake",
+            [sys.executable, "-m", "emid_assets", "build", "--media", str(sample_media), "--lake",
              str(lakes[-1]), "--epochs", "2", "--workers", "0", "--image-shards", "2",
              "--shards-per-emotion", "2"],
             env=clean_environment() | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"} | environment,
@@ -434,7 +435,7 @@ def test_without_a_cluster_the_command_says_in_one_line_what_it_needs(
     tmp_path: Path, sample_media: Path
 ) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "emid_assets.cli", "build", "--profile", "ray", "--media", str(sample_media),
+        [sys.executable, "-m", "emid_assets", "build", "--profile", "ray", "--media", str(sample_media),
          "--lake", str(tmp_path / "lake")],
         env=clean_environment() | {"PYTHONPATH": str(REPOSITORY)},
         capture_output=True, text=True, check=False,

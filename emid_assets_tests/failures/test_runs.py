@@ -15,7 +15,7 @@ import dagster as dg
 import pytest
 
 from emid_assets.defs.health import dead_runs_sensor
-from emid_assets.defs.jobs import STAGES
+from emid_assets.orchestration.stages import STAGES
 from emid_assets_tests.failures.tiny import (
     ClockAt,
     DieComputing,

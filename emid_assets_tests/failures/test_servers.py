@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 import filelock
 
-from emid_assets.processes import daemons_of, is_alive
+from emid_assets.runs.processes import daemons_of, is_alive
 from emid_assets_tests.conftest import REPOSITORY
 from emid_assets_tests.failures.servers import (
     Servers,

@@ -20,7 +20,7 @@ import pytest
 import yaml
 from dagster import DagsterRunStatus, RunsFilter
 
-from emid_assets.defs.health import UNDER_WAY
+from emid_assets.runs.dead_runs import UNDER_WAY
 from emid_assets_tests.failures.servers import (
     Servers,
     process_of,

@@ -18,19 +18,20 @@ from typing import Any
 import dagster as dg
 import numpy as np
 
-from emid_assets import build
-from emid_assets.build import BuildFailedError, run_build
+from emid_assets.build import stage_by_stage
+from emid_assets.build.stage_by_stage import BuildFailedError, run_build
 from emid_assets.definitions import build_definitions
-from emid_assets.defs.failures import first_error, one_line
-from emid_assets.defs.health import PROCESS_TAG, current_health, end_dead_runs
-from emid_assets.encoders import base
-from emid_assets.encoders.base import EncoderOutOfMemoryError, MediaItem
-from emid_assets.health import Health
-from emid_assets.instance import environment_of, prepare_instance
-from emid_assets.processes import name_of_this_process
+from emid_assets.encoders import load
+from emid_assets.encoders.interface import EncoderOutOfMemoryError, MediaItem
+from emid_assets.health.verdict import Health
+from emid_assets.orchestration.run_facts import current_health
+from emid_assets.runs.dead_runs import PROCESS_TAG, end_dead_runs
+from emid_assets.runs.failures import failure_line, first_error
+from emid_assets.runs.instance import environment_of, prepare_instance
+from emid_assets.runs.processes import name_of_this_process
 from emid_assets.settings import SAMPLE_MEDIA, Settings
-from emid_assets.store import duckdb_store
-from emid_assets.store.duckdb_store import Lake
+from emid_assets.store import lake as lake_module
+from emid_assets.store.lake import Lake
 
 MUSIC = {"sad": 2, "calm": 1}
 IMAGES = {"awe": 2, "fear": 2}
@@ -94,8 +95,8 @@ class HashEncoder:
 
 def use_hash_encoder(room_for: int = 1000) -> None:
     """From now on, this process embeds with a `HashEncoder`."""
-    base.load_encoder = lambda *_, **__: HashEncoder(room_for)  # type: ignore[assignment]
-    base.encoder_of.cache_clear()
+    load.load_encoder = lambda *_, **__: HashEncoder(room_for)  # type: ignore[assignment]
+    load._loaded.cache_clear()
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,8 @@ class Pipeline:
 
     def health(self) -> Health:
         with self.instance() as instance:
-            return current_health(instance, self.settings, time.time())
+            definitions = build_definitions(**self.options)
+            return current_health(definitions, instance, self.settings, time.time())
 
     def rows(self) -> dict[str, int]:
         """Rows of every table."""
@@ -203,14 +205,14 @@ def run_in_this_process(
                 tags={PROCESS_TAG: name_of_this_process()},
             )  # fmt: skip
             if not result.success:
-                to.send(one_line(first_error(result.all_events)))
+                to.send(failure_line(first_error(result.all_events)))
                 return
     to.send("")
 
 
 def _build(pipeline: Pipeline, before: Callable[[], None] | None, to: Any) -> None:
     _settle(pipeline)
-    build.partitions_of = lambda job: [key for stage, key in PLACES if stage == job.name]
+    stage_by_stage.partitions_of = lambda job: [key for stage, key in PLACES if stage == job.name]
     if before is not None:
         before()
     tell_how_it_ends(pipeline, to)
@@ -233,14 +235,14 @@ class DieStoring:
     table: str
 
     def __call__(self) -> None:
-        put_in_place = duckdb_store.put_in_place
+        put_in_place = lake_module.put_in_place
 
         def dying(unfinished: Path, path: Path) -> None:
             if path.suffix == ".duckdb" and path.parent.parent.name == self.table:
                 os.kill(os.getpid(), signal.SIGKILL)
             put_in_place(unfinished, path)
 
-        duckdb_store.put_in_place = dying
+        lake_module.put_in_place = dying
 
 
 @dataclass(frozen=True)

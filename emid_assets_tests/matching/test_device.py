@@ -6,7 +6,7 @@ import torch
 
 from emid_assets.matching.device import Precision, shard_state_on_device
 from emid_assets.matching.row_state import log_sum_exp
-from emid_assets.matching.stream import MatchingError, merge_shards, settle_shards, shard_state
+from emid_assets.matching.top_k_softmax import MatchingError, merge_shards, settle_shards, shard_state
 from emid_assets_tests.matching.brute_force import brute_force_scores, brute_force_top_k, unit_rows
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")

@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from emid_assets.matching.alignment import similarity_frame
-from emid_assets.matching.stream import (
+from emid_assets.matching.frames import similarity_frame
+from emid_assets.matching.top_k_softmax import (
     ArrayParts,
     FileParts,
     MatchingError,
@@ -18,7 +18,7 @@ from emid_assets.matching.stream import (
     stream_row_groups,
     top_k_softmax,
 )
-from emid_assets.store.duckdb_store import Lake
+from emid_assets.store.lake import Lake
 from emid_assets_tests.matching.brute_force import unit_rows
 
 

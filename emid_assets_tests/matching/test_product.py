@@ -9,7 +9,7 @@ import pytest
 
 from emid_assets.matching.product import find_product, measure_products
 from emid_assets.matching.row_state import log_sum_exp
-from emid_assets.matching.stream import top_k_softmax
+from emid_assets.matching.top_k_softmax import top_k_softmax
 from emid_assets_tests.matching.brute_force import brute_force_scores, brute_force_top_k, unit_rows
 
 
@@ -46,7 +46,7 @@ def test_without_numba_the_same_ids_come_from_numpy(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "numba", None)
     monkeypatch.delitem(sys.modules, "emid_assets.matching.compiled", raising=False)
     monkeypatch.delattr("emid_assets.matching.compiled", raising=False)
-    monkeypatch.setattr("emid_assets.matching.stream.SMALL_PROBLEM", 0.0)
+    monkeypatch.setattr("emid_assets.matching.top_k_softmax.SMALL_PROBLEM", 0.0)
     rng = np.random.default_rng(3)
     X, Y = unit_rows(rng, 9, 16, 20.0), unit_rows(rng, 200, 16)
     ids, _ = brute_force_top_k(brute_force_scores(X, Y), 7)
@@ -61,7 +61,7 @@ def _python(code: str) -> str:
 
 def test_importing_the_frames_loads_neither_torch_nor_numba() -> None:
     heavy = _python(
-        "import sys, emid_assets.matching.alignment as a\n"
+        "import sys, emid_assets.matching.frames as a\n"
         "print([name for name in ('torch', 'numba', 'scipy', 'matplotlib') if name in sys.modules])"
     )
     assert heavy.strip() == "[]"
@@ -70,7 +70,7 @@ def test_importing_the_frames_loads_neither_torch_nor_numba() -> None:
 def test_a_small_problem_loads_neither_torch_nor_numba() -> None:
     heavy = _python(
         "import sys, numpy as np\n"
-        "from emid_assets.matching.stream import top_k_softmax\n"
+        "from emid_assets.matching.top_k_softmax import top_k_softmax\n"
         "X = np.eye(20, dtype=np.float32)\n"
         "assert top_k_softmax(X, X, 1).ids.ravel().tolist() == list(range(20))\n"
         "print([name for name in ('torch', 'numba') if name in sys.modules])"

@@ -10,8 +10,7 @@ import soundfile
 
 from emid_assets.media import audio
 from emid_assets.media.audio import AudioFacts, probe_audio, read_audio, resample
-from emid_assets.media.errors import MediaError
-from emid_assets.media.limits import MediaLimits
+from emid_assets.media.limits import MediaError, MediaLimits
 
 RATE = 16_000
 FORMATS = ("wav", "flac", "ogg", "opus", "mp3", "aiff")

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emid_assets.media.errors import MediaError
 from emid_assets.media.image import ImageFacts, probe_image, read_rgb
-from emid_assets.media.limits import MediaLimits
+from emid_assets.media.limits import MediaError, MediaLimits
 
 
 def reason(path: Path) -> str:

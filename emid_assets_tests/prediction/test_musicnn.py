@@ -9,8 +9,8 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
-from emid_assets.encoders.base import MediaItem, PreparationError
-from emid_assets.encoders.bundled import read_weights
+from emid_assets.encoders.bundled.encoder import read_weights
+from emid_assets.encoders.interface import MediaItem, PreparationError
 from emid_assets.media.audio import resample
 from emid_assets.prediction.music_rule import ALL_TAGS, REFERENCE_FILE
 from emid_assets.prediction.musicnn import CHECKPOINTS, MusicTagger, load_musicnn

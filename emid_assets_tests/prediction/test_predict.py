@@ -8,7 +8,7 @@ import pytest
 
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTION_KEYS
 from emid_assets.affect.nearest import nearest_image_emotions, nearest_music_emotions
-from emid_assets.encoders.base import Float32Array, MediaItem, PreparationError
+from emid_assets.encoders.interface import Float32Array, MediaItem, PreparationError
 from emid_assets.prediction.image_head import fit_head
 from emid_assets.prediction.music_rule import predict_music, shipped_reference
 from emid_assets.prediction.predict import MIN_RATED, predict_emotion

@@ -13,7 +13,7 @@ from PIL import Image
 
 from emid_assets.definitions import build_definitions
 from emid_assets.prediction import predict
-from emid_assets.store.duckdb_store import Lake
+from emid_assets.store.lake import Lake
 
 RATED = 12
 

@@ -5,7 +5,7 @@ import struct
 import numpy as np
 import pytest
 
-from emid_assets.encoders.bundled import read_weights
+from emid_assets.encoders.bundled.encoder import read_weights
 from emid_assets.prediction.musicnn import CHECKPOINTS
 from emid_assets.prediction.tensorflow_checkpoint import CheckpointError, read_checkpoint
 

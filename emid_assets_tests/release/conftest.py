@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTION_KEYS
-from emid_assets.media.manifest import image_manifest, music_manifest, take_inventory
+from emid_assets.media.inventory import image_manifest, music_manifest, take_inventory
 from emid_assets.release.emid_release import with_series, write_release
 from emid_assets.store.schemas import FUSED_PAIRS
 from emid_assets_tests.release.published import FEELINGS, RATINGS, picture, tone

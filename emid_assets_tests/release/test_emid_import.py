@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from emid_assets.cli import main
-from emid_assets.media.manifest import image_manifest, music_manifest, take_inventory
+from emid_assets.cli.main import main
+from emid_assets.media.inventory import image_manifest, music_manifest, take_inventory
 from emid_assets.release.emid_import import ImportSummary, import_emid
 from emid_assets.release.emid_source import SourceError, csv_pieces, parquet_pieces, places_beside
 from emid_assets.release.import_folder import ImportRefusedError

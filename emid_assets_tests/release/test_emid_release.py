@@ -14,11 +14,11 @@ import pytrec_eval
 import soundfile
 import yaml
 
-from emid_assets.adapters.frames import evaluate_released_tasks
 from emid_assets.affect.emotions import RATINGS as RATING_NAMES
 from emid_assets.affect.ratings import parse_feelings, parse_ratings
+from emid_assets.evaluation.evaluate import evaluate_released_tasks
 from emid_assets.media.audio import read_audio
-from emid_assets.media.manifest import image_manifest, music_manifest, take_inventory
+from emid_assets.media.inventory import image_manifest, music_manifest, take_inventory
 from emid_assets.release import parquet_files
 from emid_assets.release.emid_format import emid_columns, emotion_texts, feeling_texts
 from emid_assets.release.emid_import import import_emid

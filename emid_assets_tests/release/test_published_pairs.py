@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from emid_assets.matching.alignment import fused_pairs_frame, similarity_frame, va_distance_frame
+from emid_assets.matching.frames import fused_pairs_frame, similarity_frame, va_distance_frame
 from emid_assets.release.published_pairs import PairsFileError, compare, read_published_pairs
 from emid_assets.store.schemas import PUBLISHED_PAIRS
 from emid_assets_tests.adapters.conftest import SmallLake, make_lake

@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 from emid_assets.definitions import build_definitions
-from emid_assets.media.manifest import take_inventory
-from emid_assets.store.duckdb_store import WHOLE_TABLE, Lake
+from emid_assets.media.inventory import take_inventory
+from emid_assets.store.lake import WHOLE_TABLE, Lake
 from emid_assets.store.schemas import EXPANDED_CLIPS
 from emid_assets_tests.release.conftest import SmallSet
 

@@ -11,9 +11,9 @@ import pytest
 import soundfile
 from PIL import Image
 
-from emid_assets.adapters.sweep import SWEEP_COLUMNS
 from emid_assets.affect.emotions import IMAGE_EMOTIONS, MUSIC_EMOTIONS
 from emid_assets.affect.valence_arousal import emotional_similarity
+from emid_assets.evaluation.sweep import SWEEP_COLUMNS
 from emid_assets.media.va_plane import image_alignment, music_alignment
 from emid_assets.report.page import EncoderFacts
 from emid_assets.store.schemas import TABLES

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import polars as pl
 
-from emid_assets.health import AssetFacts, Health, RunFacts, examine
+from emid_assets.health.verdict import AssetFacts, Health, RunFacts, examine
 from emid_assets.report.health_page import builds_of_assets, health_page, time_figures
-from emid_assets.store.duckdb_store import Lake
+from emid_assets.store.lake import Lake
 
 NOW = 1_795_000_000.0
 HOSTILE = "cannot read <script>alert(1)</script>.mp3"

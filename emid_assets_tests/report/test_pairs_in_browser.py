@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from emid_assets.adapters.choices import CHOICE_COLUMNS
 from emid_assets.affect.emotions import MUSIC_EMOTION_KEYS
+from emid_assets.evaluation.top_images import CHOICE_COLUMNS
 from emid_assets.report import pairs
 from emid_assets.report.pairs import render_pairs
 from emid_assets.store.schemas import IMAGES, MUSIC_CLIPS

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from emid_assets.report import figures
+from emid_assets.report import style
 from emid_assets.report.page import render_page
 from emid_assets.report.study import (
     as_factor,
@@ -137,7 +137,7 @@ def test_figures_are_drawn_at_the_values(results: pl.DataFrame) -> None:
     for condition in ("fused", "random"):
         shares = [row["share"] for row in section["emotions"] if row["condition"] == condition]
         assert clouds[condition] == pytest.approx(shares)
-    assert "difference of the shares" in figures.svg(section["differences_figure"], "d", "D")
+    assert "difference of the shares" in style.svg(section["differences_figure"], "d", "D")
 
 
 def test_a_study_without_an_answer_that_counts_says_why(page_of: PageOf) -> None:

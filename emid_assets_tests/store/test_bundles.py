@@ -10,14 +10,14 @@ import filelock
 import polars as pl
 import pytest
 
-from emid_assets.store import duckdb_store
-from emid_assets.store.duckdb_store import Lake, LakeError
+from emid_assets.store import lake as lake_module
+from emid_assets.store.lake import Lake, LakeError
 
 
 @pytest.fixture
 def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
     """A lake where five files of a table are many."""
-    monkeypatch.setattr(duckdb_store, "_LOOSE_FILES", 4)
+    monkeypatch.setattr(lake_module, "_LOOSE_FILES", 4)
     return Lake(tmp_path / "lake", declared={})
 
 
@@ -94,7 +94,7 @@ def test_a_bundle_that_nothing_shows_is_garbage_and_one_that_somebody_reads_is_n
 
 
 def test_a_large_version_stays_where_it_is(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(duckdb_store, "_SMALL_BYTES", 0)
+    monkeypatch.setattr(lake_module, "_SMALL_BYTES", 0)
     for number in range(6):
         lake.write("many", f"p{number}", numbers(number))
     lake.rebuild_catalogue()

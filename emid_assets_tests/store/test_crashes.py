@@ -17,10 +17,11 @@ import duckdb
 import polars as pl
 import pytest
 
-from emid_assets.store import duckdb_store, files
-from emid_assets.store.duckdb_store import Lake
+from emid_assets.store import files
+from emid_assets.store import lake as lake_module
+from emid_assets.store.lake import Lake
 
-STORE_FILES = {duckdb_store.__file__, files.__file__}
+STORE_FILES = {lake_module.__file__, files.__file__}
 CHANGING = {
     "write", "make_folder", "_write_version", "put_in_place", "_point", "_clear_unfinished",
     "rebuild_catalogue", "_rebuild_catalogue", "_remember_catalogue", "_forget_closed_catalogues",

@@ -12,7 +12,7 @@ import duckdb
 import polars as pl
 import pytest
 
-from emid_assets.store.duckdb_store import Lake
+from emid_assets.store.lake import Lake
 
 HERE = duckdb.__version__
 OTHER_SERIES = "1.5" if int(HERE.partition(".")[0]) >= 2 else "2.0"

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from polars.testing.parametric import column, dataframes
 
-from emid_assets.store.duckdb_store import Lake, LakeError
 from emid_assets.store.duckdb_types import schema_from_text, schema_to_text
+from emid_assets.store.lake import Lake, LakeError
 
 NO_SUCH_COLUMN_TYPE = [pl.Extension, pl.Map, pl.Object]
 QUICK = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))

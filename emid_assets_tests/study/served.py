@@ -31,7 +31,7 @@ class Server:
 
     def start(self) -> "Server":
         command = [
-            sys.executable, "-m", "emid_assets.cli", "study", "serve", "--port", str(self.port),
+            sys.executable, "-m", "emid_assets", "study", "serve", "--port", str(self.port),
             "--media", str(self.study.media), "--lake", str(self.study.lake), *self.options,
         ]  # fmt: skip
         environment = clean_environment() | {"PYTHONUNBUFFERED": "1"}

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from scipy import integrate, stats
 
-from emid_assets.cli_study_power import power_command
+from emid_assets.cli.study import power_command
 from emid_assets.study.power import (
     Question,
     central_log_odds,

@@ -222,7 +222,7 @@ def test_the_token_stays_and_only_its_owner_reads_it(tmp_path: Path) -> None:
 
 
 def test_without_a_study_the_command_says_what_to_do(tmp_path: Path, study: Study) -> None:
-    command = [sys.executable, "-m", "emid_assets.cli", "study", "serve", "--media", str(study.media)]
+    command = [sys.executable, "-m", "emid_assets", "study", "serve", "--media", str(study.media)]
     finished = subprocess.run(
         [*command, "--lake", str(tmp_path / "empty")],
         capture_output=True,

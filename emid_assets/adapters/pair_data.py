@@ -1,0 +1,203 @@
+"""What a network learns from: the pairs of the lake with the arrays beside them, split by source.
+
+Belongs here: joining ids and arrays. Training is `training`.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from emid_assets.adapters import AdapterError
+from emid_assets.adapters.formula import Formula
+from emid_assets.adapters.splits import TRAIN, split_by_source
+from emid_assets.matching.fusion import Rescaling
+from emid_assets.ranking.metrics import (
+    Floats,
+    Ids,
+    Relevance,
+)
+from emid_assets.settings import Settings
+
+
+@dataclass(frozen=True)
+class PairData:
+    """What a network learns from.
+
+    Attributes:
+        clip_ids, image_ids: names of the rows of `music` and `images`.
+        source_ids: (N,) source of each clip.
+        music: (N, d) float32 unit embeddings. images: (M, d) the same.
+        music_va, image_va: (N, 2) and (M, 2) float64 aligned valence and arousal. Those of clips
+            outside the training part are not read.
+        pair_clips, pair_images: (P,) int64 rows of the paired clip and image.
+        fused_scores: (P,) float32, T of each pair.
+        pair_parts: (P,) str: `train`, `validation` or `test`.
+        clip_parts: (N,) str: the part of each clip where the split goes by source.
+        formula: what made the pairs; networks that learn from it do with pairs alone where it is None.
+    """
+
+    clip_ids: list[str]
+    image_ids: list[str]
+    source_ids: list[str]
+    music: Floats
+    images: Floats
+    music_va: NDArray[np.float64]
+    image_va: NDArray[np.float64]
+    pair_clips: Ids
+    pair_images: Ids
+    fused_scores: Floats
+    pair_parts: NDArray[np.str_]
+    clip_parts: list[str]
+    formula: Formula | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.pair_parts == TRAIN).any():
+            raise AdapterError("there is no pair to train on: match music and images first")
+        for name, embeddings in (("music", self.music), ("image", self.images)):
+            finite = np.isfinite(embeddings).all(axis=1)
+            if not finite.all():
+                row = int(np.argmin(finite))
+                ids = self.clip_ids if name == "music" else self.image_ids
+                raise AdapterError(f"the embedding of {name} {ids[row]!r} is not finite: encode it again")
+
+    def digest(self) -> str:
+        """Hex sha256 of all that is learnt from and measured on: the data's version."""
+        digest = hashlib.sha256(json.dumps([self.clip_ids, self.image_ids, self.source_ids]).encode())
+        of_pairs = (self.pair_clips, self.pair_images, self.fused_scores, self.pair_parts)
+        order = np.lexsort((self.pair_images, self.pair_clips))  # that of the rows means nothing
+        arrays: list[NDArray[Any]] = [self.music, self.images, self.music_va, self.image_va]
+        for array in arrays + [column[order] for column in of_pairs]:
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def relevance(self, part: str) -> Relevance:
+        """The pairs of one part."""
+        chosen = self.pair_parts == part
+        return Relevance.of_pairs(self.pair_clips[chosen], self.pair_images[chosen], len(self.images))
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """The settings that made the pairs: alpha, K, m, S̃ and E's kernel, as the matching takes them."""
+
+    alpha: float
+    candidates: int
+    images_per_clip: int
+    rescaling: Rescaling
+    kernel: str
+    sigma: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Pairing":
+        """Those of a build."""
+        return cls(
+            settings.alpha,
+            settings.candidates,
+            settings.images_per_clip,
+            settings.semantic_rescaling,
+            settings.emotion_kernel,
+            settings.gaussian_sigma,
+        )
+
+
+def pair_data(
+    music_embeddings: pl.DataFrame,
+    image_embeddings: pl.DataFrame,
+    fused_pairs: pl.DataFrame,
+    music_clips: pl.DataFrame,
+    music_va: pl.DataFrame,
+    image_va: pl.DataFrame,
+    seed: int,
+    pairing: Pairing | None = None,
+) -> PairData:
+    """What `training.train` learns from, split by source clip.
+
+    Args:
+        music_embeddings: all partitions, in any order.
+        image_embeddings: the same.
+        fused_pairs: the same.
+        music_clips: clip_id and source_id are read.
+        music_va: clip_id, valence, arousal **aligned to [-1, 1]²**.
+        image_va: image_id, valence, arousal aligned.
+        seed: of the split.
+        pairing: what made the pairs, for the networks that learn from the formula too.
+
+    Raises:
+        AdapterError: names the first clip or image that one table has and another lacks.
+    """
+    music = music_embeddings.sort("clip_id")
+    images = image_embeddings.sort("image_id")
+    clip_ids, image_ids = music["clip_id"].to_list(), images["image_id"].to_list()
+    sources = aligned_to(music, music_clips.select("clip_id", "source_id"), "clip_id", "music_clips")
+    clip_parts = split_by_source(sources["source_id"].to_list(), seed)
+    pair_clips = _rows_of(fused_pairs["clip_id"], clip_ids, "clip", "music_embeddings")
+    return PairData(
+        clip_ids=clip_ids,
+        image_ids=image_ids,
+        source_ids=sources["source_id"].to_list(),
+        music=_matrix(music["embedding"]),
+        images=_matrix(images["embedding"]),
+        music_va=va_matrix(music, music_va, "clip_id"),
+        image_va=va_matrix(images, image_va, "image_id"),
+        pair_clips=pair_clips,
+        pair_images=_rows_of(fused_pairs["image_id"], image_ids, "image", "image_embeddings"),
+        fused_scores=fused_pairs["fused_score"].cast(pl.Float32).to_numpy(),
+        pair_parts=np.asarray(clip_parts, dtype=np.str_)[pair_clips],
+        clip_parts=clip_parts,
+        formula=None if pairing is None else _formula(music, images, pairing),
+    )
+
+
+def _formula(music: pl.DataFrame, images: pl.DataFrame, pairing: Pairing) -> Formula:
+    return Formula(
+        # An encoder gives all clips one norm, and all images.
+        scale=float(np.median(music["scale"])) * float(np.median(images["scale"])),
+        candidates=pairing.candidates,
+        images_per_clip=pairing.images_per_clip,
+        alpha=pairing.alpha,
+        rescaling=pairing.rescaling,
+        sigma=pairing.sigma if pairing.kernel == "gaussian" else None,
+    )
+
+
+def _matrix(embeddings: pl.Series) -> NDArray[np.float32]:
+    return np.ascontiguousarray(embeddings.to_numpy(), dtype=np.float32)
+
+
+def _rows_of(ids: pl.Series, known: list[str], kind: str, table: str) -> NDArray[np.int64]:
+    row_of = {name: row for row, name in enumerate(known)}
+    missing = [name for name in ids.unique(maintain_order=True).to_list() if name not in row_of]
+    if missing:
+        raise AdapterError(
+            f"{kind} {missing[0]!r} stands in a pair but not in {table}: materialize the pairs again"
+        )
+    return np.asarray([row_of[name] for name in ids.to_list()], dtype=np.int64)
+
+
+def aligned_to(items: pl.DataFrame, facts: pl.DataFrame, key: str, table: str) -> pl.DataFrame:
+    """The rows of `facts` in the order of `items`, by the column `key`.
+
+    Raises:
+        AdapterError: names the first item that `facts`, of the table `table`, has no row or no value for.
+    """
+    joined = items.select(key).join(facts, on=key, how="left", maintain_order="left")
+    missing = joined.filter(pl.any_horizontal(pl.exclude(key).is_null()))
+    if not missing.is_empty():
+        raise AdapterError(
+            f"{key} {missing[key][0]!r} has an embedding but no row in {table}: materialize it again"
+        )
+    if len(joined) != len(items):
+        raise AdapterError(f"a {key} stands twice in {table}")
+    return joined
+
+
+def va_matrix(items: pl.DataFrame, va: pl.DataFrame, key: str) -> NDArray[np.float64]:
+    """(n, 2) valence and arousal of `items`, in their order."""
+    plane = aligned_to(items, va.select(key, "valence", "arousal"), key, "the aligned valence and arousal")
+    return plane.select("valence", "arousal").to_numpy().astype(np.float64)

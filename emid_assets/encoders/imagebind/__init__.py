@@ -1,0 +1,1 @@
+"""ImageBind, the encoder of the paper."""

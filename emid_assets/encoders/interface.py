@@ -1,0 +1,117 @@
+"""What an encoder is: the interface that the embedding stage works with.
+
+Belongs here: the protocol, the item that an encoder is given, and the errors that encoders raise. Loading one
+is `load`. No network, no file reading, no torch: worker processes import this module.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32Array = NDArray[np.float32]
+Prepared = NDArray[np.float32] | NDArray[np.uint8]
+EncoderName = Literal["bundled", "imagebind"]
+Precision = Literal["auto", "float32", "bf16"]
+
+
+class EncoderUnavailableError(RuntimeError):
+    """An encoder cannot be loaded: a package, its weights or the device is missing or wrong."""
+
+
+class EncoderOutOfMemoryError(MemoryError):
+    """A batch did not fit into the device's memory; a smaller one may."""
+
+
+class PreparationError(ValueError):
+    """One item cannot be encoded, through a fault of its own.
+
+    Attributes:
+        reason: the fault in a few words, without the item's name; goes into `rejected_media`.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class MediaItem:
+    """A music clip or an image to encode.
+
+    Attributes:
+        item_id: clip or image id.
+        path: the file.
+        content_hash: hash of the content, window included: equal hashes have equal embeddings.
+        start_s: music: where the clip starts in the file, in seconds.
+        duration_s: music: length of the clip in seconds; None reads to the end.
+        file: the path below the media folder, as the tables name it: stands in rejections. Empty
+            takes `path`.
+    """
+
+    item_id: str
+    path: Path
+    content_hash: str
+    start_s: float = 0.0
+    duration_s: float | None = None
+    file: str = ""
+
+
+class Encoder(Protocol):
+    """Turns music and images into vectors of one joint space.
+
+    The work is in two halves. Preparing reads one file and makes the network's input; it needs
+    no device and runs in worker processes. Encoding runs the network on a batch of such inputs.
+    An item's vector does not depend on the other items of its batch.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name of the encoder, as the setting gives it."""
+
+    @property
+    def licence(self) -> str:
+        """Terms of the weights."""
+
+    @property
+    def dimension(self) -> int:
+        """d: length of an embedding."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Stands for everything that decides an embedding; equal fingerprints give equal vectors."""
+
+    @property
+    def prepare_music(self) -> Callable[[MediaItem], Prepared]:
+        """Reads a clip into the network's input. A module-level function, so that it can be pickled.
+
+        Raises:
+            PreparationError, or another ValueError, for a file that cannot be encoded.
+        """
+
+    @property
+    def music_input(self) -> Callable[[Float32Array, int], Prepared]:
+        """Makes the network's input from a clip's samples (channels, n) and their rate in Hz.
+
+        A module-level function: what `prepare_music` gives for a clip of these samples, bit for bit.
+
+        Raises:
+            PreparationError, or another ValueError, for samples that cannot be encoded.
+        """
+
+    @property
+    def prepare_image(self) -> Callable[[MediaItem], Prepared]:
+        """Reads an image into the network's input; as `prepare_music`."""
+
+    def encode_music(self, batch: Sequence[Prepared]) -> Float32Array:
+        """(n, d) float32 for n prepared clips, as the encoder gives them: the norm is X's scale.
+
+        Raises:
+            EncoderOutOfMemoryError: the batch does not fit; the encoder stays usable.
+        """
+
+    def encode_images(self, batch: Sequence[Prepared]) -> Float32Array:
+        """(n, d) float32 for n prepared images; as `encode_music`."""

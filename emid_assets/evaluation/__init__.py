@@ -1,0 +1,1 @@
+"""How good pairs and adapters are, as frames."""

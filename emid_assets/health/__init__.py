@@ -1,0 +1,1 @@
+"""What is broken, stale or overdue, and who is told. No Dagster."""

@@ -1,0 +1,464 @@
+"""How a pipeline is: what is broken, stale or overdue now, what drifted, what it takes in time and on disk.
+
+Belongs here: the verdict, from the lake and from plain facts about runs, as frames. Each version in
+the lake carries a short history of its partition (`extended_history`), so that drift and times outlive the
+versions that they came from. Nothing here knows Dagster: `defs.health` gathers the facts about runs.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from emid_assets.store.lake import WHOLE_TABLE, Lake, LakeError, Scalar, Version
+from emid_assets.store.schemas import PIPELINE_HEALTH, REJECTED_MEDIA
+
+DATA_VERSION = "data_version"
+COMPUTE_SECONDS = "compute_seconds"
+HISTORY = "history"
+"""Keys in the metadata of a version in the lake."""
+
+HISTORY_LENGTH = 20
+WATCHED: Mapping[str, tuple[str, ...]] = {
+    "music_clips": ("valence", "arousal"),
+    "images": ("valence", "arousal"),
+    "music_embeddings": ("scale",),
+    "image_embeddings": ("scale",),
+}
+"""Columns whose mean and spread are kept with each version; `scale` is the norm of an embedding."""
+
+NOTABLE_SHIFT = 0.5
+"""Spreads by which a partition's mean may move between two builds before it counts as drift. (A choice.)"""
+
+BROKEN = ("failed", "damaged", "overdue")
+"""States that make a pipeline unhealthy; `missing` and `stale` only ask for a rebuild."""
+
+SECONDS_OF_A_DAY = 86_400.0
+
+
+@dataclass(frozen=True)
+class AssetFacts:
+    """One asset of the graph, with names as the lake has them.
+
+    Attributes:
+        name: of the asset and its table.
+        partitions: all that it should have; `WHOLE_TABLE` alone where it has none.
+        parents: asset → whether each partition reads only the one of the same name, not all.
+    """
+
+    name: str
+    partitions: tuple[str, ...]
+    parents: Mapping[str, bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """One run, newest first wherever several are given.
+
+    Attributes:
+        run_id: names it in the web UI.
+        assets: that it was to build.
+        partition: of each of them, as the lake has it.
+        state: `running`, `succeeded` or `failed`; a run whose process is gone has failed.
+        started: seconds since 1970.
+        errors: asset → why it failed, in one line; `""` stands for the run as a whole.
+    """
+
+    run_id: str
+    assets: frozenset[str]
+    partition: str
+    state: Literal["running", "succeeded", "failed"]
+    started: float
+    errors: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Health:
+    """Everything that `emid status`, the health page and the asset show.
+
+    Attributes:
+        at: seconds since 1970.
+        states: frame PIPELINE_HEALTH, every partition of every asset.
+        drift: see `drift`.
+        rejected: kind, reason, items; most frequent first.
+        disk: see `disk_use`.
+        free_bytes: left on the lake's disk.
+        times: see `times`.
+        notes: what else a reader should know, one line each.
+    """
+
+    at: float
+    states: pl.DataFrame
+    drift: pl.DataFrame
+    rejected: pl.DataFrame
+    disk: pl.DataFrame
+    free_bytes: int
+    times: pl.DataFrame
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether nothing has failed, is damaged or overdue."""
+        return self.broken.is_empty()
+
+    @property
+    def broken(self) -> pl.DataFrame:
+        """The partitions that make the pipeline unhealthy."""
+        return self.states.filter(pl.col("state").is_in(BROKEN))
+
+    @property
+    def verdict(self) -> str:
+        """One line: healthy or not, and how many partitions are in a state other than `ok`."""
+        counts = dict(self.states["state"].value_counts().iter_rows())
+        order = ("failed", "damaged", "overdue", "missing", "stale", "running")
+        found = ", ".join(f"{counts[state]} {state}" for state in order if state in counts)
+        return f"{'healthy' if self.is_healthy else 'unhealthy'}{': ' + found if found else ''}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything as plain values, for programs."""
+        frames = {"drift": self.drift, "rejected": self.rejected, "disk": self.disk}
+        return {
+            "healthy": self.is_healthy,
+            "verdict": self.verdict,
+            "at": iso_time(self.at),
+            "broken": self.broken.to_dicts(),
+            "partitions": self.states.to_dicts(),
+            **{name: frame.to_dicts() for name, frame in frames.items()},
+            "free_bytes": self.free_bytes,
+            "times": self.times.to_dicts(),
+            "notes": list(self.notes),
+        }
+
+
+def iso_time(seconds: float) -> str:
+    """Seconds since 1970 as text, in UTC: `2026-11-23T08:45:00Z`."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+# ---------------------------------------------------------------- what is kept with each version
+
+
+def extended_history(
+    previous: Mapping[str, Scalar],
+    table: str,
+    frame: pl.DataFrame,
+    metadata: Mapping[str, Scalar],
+    now: float,
+) -> str:
+    """The history to be kept with a new version: that of the version before, and an entry for this one.
+
+    Args:
+        previous: metadata of the version that counted before; empty where there is none.
+        table: where `frame` belongs.
+        frame: what is about to be stored.
+        metadata: of the new version.
+        now: seconds since 1970; an entry is never older than the one before, whatever the clock says.
+
+    Returns:
+        JSON, a list of at most HISTORY_LENGTH entries: `at`; `since`, when this content first appeared;
+        `rows`; `seconds` of computing; `statistics`: column → [mean, standard deviation].
+    """
+    entries = _history_of(previous)
+    at = max([now, *(float(entry["at"]) for entry in entries[-1:])])
+    data_version = metadata.get(DATA_VERSION)
+    is_same = data_version is not None and data_version == previous.get(DATA_VERSION)
+    statistics = {}
+    for column in WATCHED.get(table, ()) if frame.height else ():
+        values = frame[column].drop_nulls().to_numpy().astype("float64")
+        if len(values):
+            statistics[column] = [float(values.mean()), float(values.std())]
+    entry = {
+        "at": at,
+        "since": entries[-1]["since"] if is_same and entries else at,
+        "rows": frame.height,
+        "seconds": metadata.get(COMPUTE_SECONDS),
+        "statistics": statistics,
+    }
+    return json.dumps([*entries, entry][-HISTORY_LENGTH:])
+
+
+def _history_of(metadata: Mapping[str, Scalar]) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = json.loads(str(metadata.get(HISTORY, "[]")))
+    return entries
+
+
+# ---------------------------------------------------------------- the verdict
+
+
+def examine(
+    lake: Lake,
+    assets: Sequence[AssetFacts],
+    runs: Sequence[RunFacts],
+    now: float,
+    fresh_days: float,
+    notes: Sequence[str] = (),
+) -> Health:
+    """Look at a lake and its runs.
+
+    Args:
+        lake: what is built.
+        assets: what should be.
+        runs: newest first; the newest that is not `succeeded` without a trace decides on a partition.
+        now: seconds since 1970.
+        fresh_days: days after which a partition that was not built again is overdue.
+        notes: passed on.
+    """
+    versions: dict[tuple[str, str], Version] = {}
+    damaged: dict[tuple[str, str], str] = {}
+    for table in sorted({asset.name for asset in assets}):
+        for partition, found in lake.survey(table).items():
+            if isinstance(found, LakeError):
+                damaged[table, partition] = " ".join(str(found).split())
+            else:
+                versions[table, partition] = found
+    free = shutil.disk_usage(next(path for path in (lake.root, *lake.root.parents) if path.exists())).free
+    return Health(
+        at=now,
+        states=_states(assets, runs, versions, damaged, now, fresh_days),
+        drift=_drift(versions),
+        rejected=_rejected(lake),
+        disk=disk_use(lake.root),
+        free_bytes=free,
+        times=_times(versions),
+        notes=tuple(notes),
+    )
+
+
+def _states(
+    assets: Sequence[AssetFacts],
+    runs: Sequence[RunFacts],
+    versions: Mapping[tuple[str, str], Version],
+    damaged: Mapping[tuple[str, str], str],
+    now: float,
+    fresh_days: float,
+) -> pl.DataFrame:
+    newest: dict[tuple[str, str], RunFacts] = {}
+    for run in runs:
+        for name in run.assets:
+            newest.setdefault((name, run.partition), run)
+    partitions_of = {asset.name: asset.partitions for asset in assets}
+    latest = {place: _last(version) for place, version in versions.items()}
+    rows = []
+    for asset in assets:
+        besides = [
+            partition
+            for table, partition in damaged
+            if table == asset.name and partition not in asset.partitions
+        ]
+        for partition in (*asset.partitions, *besides):
+            place = asset.name, partition
+            version, last_run = versions.get(place), newest.get(place)
+            built = latest.get(place)
+            changed = [
+                f"{parent}/{other}" if other != WHOLE_TABLE else parent
+                for parent, is_same in asset.parents.items()
+                for other in ((partition,) if is_same else partitions_of.get(parent, ()))
+                if built and (of_parent := latest.get((parent, other))) and of_parent["since"] > built["at"]
+            ]
+            state, message = "ok", ""
+            if place in damaged:
+                state, message = "damaged", damaged[place]
+            elif last_run is not None and last_run.state == "running":
+                state = "running"
+            elif (
+                last_run is not None
+                and last_run.state == "failed"
+                and _left_undone(asset.name, built, last_run)
+            ):
+                state = "failed"
+                message = last_run.errors.get(asset.name) or f"not reached: {_reason(last_run)}"
+            elif built is None:
+                state, message = "missing", "never built"
+            elif (days := (now - float(built["at"])) / SECONDS_OF_A_DAY) > fresh_days:
+                state, message = "overdue", f"built {days:.0f} days ago, more than {fresh_days:g}"
+            elif changed:
+                more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+                state, message = "stale", f"changed since: {', '.join(changed[:3])}{more}"
+            rows.append(
+                {
+                    "asset": asset.name,
+                    "partition": partition,
+                    "state": state,
+                    "message": message,
+                    "built_at": iso_time(float(built["at"])) if built else None,
+                    "rows": version.rows if version else None,
+                    "bytes": version.bytes if version else None,
+                    "seconds": built["seconds"] if built else None,
+                    "run_id": last_run.run_id if last_run else None,
+                }
+            )
+    return pl.DataFrame(rows, schema=PIPELINE_HEALTH.empty().schema)
+
+
+def _last(version: Version) -> dict[str, Any]:
+    """The newest entry of a version's history; one made from its file where it has none."""
+    entries = _history_of(version.metadata)
+    if entries:
+        return entries[-1]
+    at = version.path.stat().st_mtime
+    return {"at": at, "since": at, "rows": version.rows, "seconds": None, "statistics": {}}
+
+
+def _left_undone(asset: str, built: Mapping[str, Any] | None, run: RunFacts) -> bool:
+    """Whether a failed run failed in this asset, or never got to it."""
+    return asset in run.errors or built is None or float(built["at"]) < run.started
+
+
+def _reason(run: RunFacts) -> str:
+    return next(filter(None, run.errors.values()), "the run was stopped, or failed without a word")
+
+
+def _drift(versions: Mapping[tuple[str, str], Version]) -> pl.DataFrame:
+    """How the watched columns of each partition moved between its last two builds.
+
+    Returns:
+        table, partition, column, before, now (means), shift, is_notable; the largest shift first. The
+        shift is in spreads: standard deviations of the column over the whole table as it was before, or
+        shares of the mean where it had none.
+    """
+    rows: list[dict[str, Any]] = []
+    for table, columns in WATCHED.items():
+        histories = {
+            place[1]: _history_of(version.metadata)
+            for place, version in versions.items()
+            if place[0] == table
+        }
+        for column in columns:
+            pairs = {
+                partition: (entries[-2]["statistics"][column], entries[-1]["statistics"][column])
+                for partition, entries in histories.items()
+                if len(entries) > 1 and all(column in entry["statistics"] for entry in entries[-2:])
+            }
+            weights = {partition: histories[partition][-2]["rows"] for partition in pairs}
+            total = sum(weights.values())
+            centre = sum(weights[p] * before[0] for p, (before, _) in pairs.items()) / max(total, 1)
+            variance = sum(
+                weights[p] * (before[1] ** 2 + (before[0] - centre) ** 2) for p, (before, _) in pairs.items()
+            ) / max(total, 1)
+            spread = variance**0.5 if variance**0.5 > 1e-6 * abs(centre) else abs(centre) or 1.0
+            rows += [
+                {
+                    "table": table,
+                    "partition": partition,
+                    "column": column,
+                    "before": before[0],
+                    "now": after[0],
+                    "shift": (after[0] - before[0]) / spread,
+                }
+                for partition, (before, after) in pairs.items()
+            ]
+    schema = {
+        "table": pl.String, "partition": pl.String, "column": pl.String,
+        "before": pl.Float64, "now": pl.Float64, "shift": pl.Float64,
+    }  # fmt: skip
+    frame = pl.DataFrame(rows, schema=schema).with_columns(is_notable=pl.col("shift").abs() > NOTABLE_SHIFT)
+    return frame.sort(pl.col("shift").abs(), descending=True, maintain_order=True)
+
+
+def _times(versions: Mapping[tuple[str, str], Version]) -> pl.DataFrame:
+    """Seconds of computing of each asset's partitions over their last builds, oldest first.
+
+    Returns:
+        asset, partition, build (0 is the latest, -1 the one before), at, seconds.
+    """
+    rows: list[dict[str, Any]] = []
+    for (table, partition), version in versions.items():
+        entries = _history_of(version.metadata)
+        for build, entry in enumerate(entries, start=1 - len(entries)):
+            if entry["seconds"] is not None:
+                place = {"asset": table, "partition": partition, "build": build}
+                rows.append({**place, "at": iso_time(entry["at"]), "seconds": entry["seconds"]})
+    schema = {
+        "asset": pl.String, "partition": pl.String, "build": pl.Int64, "at": pl.String, "seconds": pl.Float64,
+    }  # fmt: skip
+    return pl.DataFrame(rows, schema=schema).sort("asset", "build", "partition")
+
+
+def _rejected(lake: Lake) -> pl.DataFrame:
+    """Rejected items by kind and reason: `kind`, `reason`, `items`, the most frequent first."""
+    whole = [name for name, found in lake.survey("rejected_media").items() if isinstance(found, Version)]
+    columns = ["kind", "reason"]  # damaged partitions stand among the broken ones
+    rows = lake.read("rejected_media", whole, columns) if whole else REJECTED_MEDIA.empty().select(columns)
+    return (
+        rows.group_by("kind", "reason")
+        .agg(pl.len().cast(pl.Int64).alias("items"))
+        .sort(["items", "kind", "reason"], descending=[True, False, False])
+    )
+
+
+def disk_use(root: Path) -> pl.DataFrame:
+    """Disk used below a lake's folder.
+
+    Returns:
+        part, files, bytes; the largest first. Parts are the tables by name, `superseded versions`
+        of all tables together, and the other entries of the folder, such as `dagster`, `weights`.
+    """
+    sizes: dict[str, tuple[int, int]] = {}
+
+    def add(part: str, path: Path) -> None:
+        try:
+            facts = path.stat()
+        except OSError:  # cleared away since it was listed
+            return
+        files, size = sizes.get(part, (0, 0))
+        sizes[part] = files + 1, size + facts.st_blocks * 512
+
+    for path in root.rglob("*") if root.is_dir() else ():
+        if path.is_dir():
+            continue
+        parts = path.relative_to(root).parts
+        if parts[0] != "tables" or len(parts) < 4:
+            add(parts[0] if len(parts) > 1 else path.name, path)
+            continue
+        pointer = path.with_name("CURRENT")
+        is_superseded = path.suffix == ".duckdb" and (
+            not pointer.exists() or pointer.read_text("utf-8").strip() != path.name
+        )
+        add("superseded versions" if is_superseded else parts[1], path)
+    rows = [(part, files, size) for part, (files, size) in sizes.items()]
+    schema = {"part": pl.String, "files": pl.Int64, "bytes": pl.Int64}
+    return pl.DataFrame(rows, schema=schema, orient="row").sort(["bytes", "part"], descending=[True, False])
+
+
+# ---------------------------------------------------------------- for readers
+
+
+def assets_at_a_glance(states: pl.DataFrame) -> list[dict[str, Any]]:
+    """One row for each asset, in the graph's order.
+
+    Returns:
+        asset, partitions, built, states (other than ok, in words), oldest and newest build, rows,
+        bytes, seconds.
+    """
+    rows = []
+    for frame in states.partition_by("asset", maintain_order=True):
+        counts = frame.filter(pl.col("state") != "ok")["state"].value_counts(sort=True, name="n").rows()
+        rows.append(
+            {
+                "asset": frame["asset"][0],
+                "partitions": frame.height,
+                "built": frame.height - frame["built_at"].null_count(),
+                "states": ", ".join(f"{count} {state}" for state, count in counts) or "ok",
+                "oldest": frame["built_at"].min(),
+                "newest": frame["built_at"].max(),
+                "rows": int(frame["rows"].sum()),
+                "bytes": int(frame["bytes"].sum()),
+                "seconds": float(frame["seconds"].sum()),
+            }
+        )
+    return rows
+
+
+def readable_bytes(count: int) -> str:
+    """A number of bytes in the largest unit that keeps it at 1 or more: `3.2 MB`."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"

@@ -1,0 +1,376 @@
+"""The alignment stage as frames: embeddings in; candidates, VA distances and fused pairs out.
+
+Belongs here: joining ids and arrays. Every frame has the columns that `store/schemas.py`
+declares. No formula stands here: they are in `stream.py`, `fusion.py` and `affect/`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from emid_assets.affect.valence_arousal import emotional_similarity, va_cosine, va_euclidean
+from emid_assets.matching.exact_order import SPARE_SLOTS
+from emid_assets.matching.fusion import Rescaling, fuse, rescale, semantic_similarity
+from emid_assets.matching.product import FastModeError, ProductName
+from emid_assets.matching.row_state import NO_COLUMN, RowState, empty_row_state, log_sum_exp
+from emid_assets.matching.top_k_softmax import (
+    Columns,
+    MatchingError,
+    ShardState,
+    merge_shards,
+    settle_shards,
+    shard_state,
+)
+from emid_assets.store.schemas import FUSED_PAIRS, SIMILARITY_MATRIX, VA_DISTANCES
+
+_T = TypeVar("_T", bound=np.generic)
+
+Engine = ProductName | Literal["device"]
+"""How X·Yᵀ is computed: a product of the processor, or `device`: float32 on an accelerator (`device.py`)."""
+
+ImageFrames = pl.DataFrame | Callable[[], Iterable[pl.DataFrame]]
+"""The image embeddings: one frame, or a function that opens a new stream of frames at each call."""
+
+
+def similarity_frame(
+    music_embeddings: pl.DataFrame,
+    image_embeddings: ImageFrames,
+    k: int,
+    *,
+    threads: int | None = None,
+    product: Engine = "auto",
+    device: str = "cuda",
+) -> pl.DataFrame:
+    """Semantic similarity: each clip's K best images and its softmax denominator over all images.
+
+    Args:
+        music_embeddings: columns of MUSIC_EMBEDDINGS (clip_id, embedding, scale are read).
+        image_embeddings: columns of IMAGE_EMBEDDINGS of **all** images, or a function that opens a
+            stream of such frames (read three times: ids, product, near-ties), so that the images
+            need not fit in memory. Its frames may come in any order.
+        k: candidates per clip; all images where there are fewer.
+        threads: as in `top_k_softmax`.
+        product: as in `top_k_softmax`; `int8` is the fast mode; `device` computes on `device`.
+        device: of the product `device`, as torch names it.
+
+    Returns:
+        SIMILARITY_MATRIX rows by (clip in the order given, rank). Ties break by image id.
+
+    Raises:
+        MatchingError: no images, an image id twice, dimensions that differ, or a number not finite.
+    """
+    images = _Images(image_embeddings)
+    if music_embeddings.is_empty():
+        return SIMILARITY_MATRIX.empty()
+    X = embedding_matrix(music_embeddings)
+    shard = _shard_state(X, images, k, threads, product, device)
+    state = settle_shards(shard, X, images, k, column_ids=images.ranks)
+    return _similarity_rows(music_embeddings["clip_id"], images, state)
+
+
+def _shard_state(
+    X: NDArray[np.float32], Y: Columns, k: int, threads: int | None, product: Engine, device: str
+) -> ShardState:
+    if product != "device":
+        return shard_state(X, Y, k, threads=threads, product=product)
+    from emid_assets.matching.device import shard_state_on_device
+
+    return shard_state_on_device(X, Y, k, device=device, precision="float32")
+
+
+def measure_fast_mode(
+    music_embeddings: pl.DataFrame, image_embeddings: ImageFrames, fast: pl.DataFrame, k: int, rows: int = 64
+) -> FastModeError:
+    """What the fast mode got wrong, on clips spread evenly over the frame: to be kept beside the asset.
+
+    Args:
+        music_embeddings: the clips that `fast` was made from.
+        image_embeddings: the images that it was made from.
+        fast: SIMILARITY_MATRIX rows of `similarity_frame(..., product="int8")`.
+        k: candidates per clip, as they were for `fast`.
+        rows: how many clips to compare with the exact mode.
+    """
+    sample = music_embeddings.gather_every(max(1, len(music_embeddings) // rows))
+    exact = similarity_frame(sample, image_embeddings, k)
+    same = exact.join(fast, on=["clip_id", "image_id"], how="semi").group_by("clip_id").len()
+    both = exact.filter(pl.col("rank") == 1).join(
+        fast.filter(pl.col("rank") == 1), on="clip_id", suffix="_fast"
+    )
+    off = (both["log_sum_exp"] - both["log_sum_exp_fast"]).abs().max()
+    width = len(exact) // max(1, len(sample))
+    return FastModeError(
+        rows=len(sample),
+        equal_sets=len(same.filter(pl.col("len") == width)) / max(1, len(sample)),
+        log_sum_exp=0.0 if off is None else float(off),  # type: ignore[arg-type]
+    )
+
+
+def similarity_shard_frame(
+    music_embeddings: pl.DataFrame,
+    image_shard: pl.DataFrame,
+    k: int,
+    *,
+    threads: int | None = None,
+    product: Engine = "auto",
+    device: str = "cuda",
+) -> pl.DataFrame:
+    """The state of clips over one shard of the images, for another process to merge.
+
+    Args:
+        music_embeddings: columns of MUSIC_EMBEDDINGS.
+        image_shard: columns of IMAGE_EMBEDDINGS of some of the images.
+        k: candidates per clip of the whole matrix.
+        threads: as in `top_k_softmax`.
+        product: as in `similarity_frame`.
+        device: as in `similarity_frame`.
+
+    Returns:
+        clip_id, image_id, score: the clip's best images of the shard, K and some spare; beside them
+        maximum, sum_exp (of the clip), columns, column_norm, rounding (of the shard).
+    """
+    X, Y = embedding_matrix(music_embeddings), embedding_matrix(image_shard)
+    shard = _shard_state(X, Y, k, threads, product, device)
+    width = min(k + SPARE_SLOTS, shard.columns)  # a device keeps more, for its own rounding's sake
+    return pl.DataFrame(
+        {
+            "clip_id": _repeated(music_embeddings["clip_id"], width),
+            "image_id": image_shard["image_id"].gather(shard.state.ids[:, :width].ravel()),
+            "score": shard.state.scores[:, :width].ravel(),
+            "maximum": np.repeat(shard.state.maximum, width),
+            "sum_exp": np.repeat(shard.state.sum_exp, width),
+        }
+    ).with_columns(columns=shard.columns, column_norm=shard.column_norm, rounding=shard.rounding)
+
+
+def merge_similarity_shards(
+    shards: Sequence[pl.DataFrame], music_embeddings: pl.DataFrame, image_embeddings: ImageFrames, k: int
+) -> pl.DataFrame:
+    """The rows of `similarity_frame` from its column shards, to the same ids.
+
+    Args:
+        shards: frames of `similarity_shard_frame` of these clips, which together hold every image once.
+        music_embeddings: columns of MUSIC_EMBEDDINGS of the clips, in the shards' order.
+        image_embeddings: as in `similarity_frame`; read for the ids and where there are near-ties.
+        k: as it was for the shards.
+
+    Raises:
+        MatchingError: a shard is of other clips, or the shards do not hold as many images as there are.
+    """
+    images = _Images(image_embeddings)
+    if music_embeddings.is_empty():
+        return SIMILARITY_MATRIX.empty()
+    states = [_shard_of(frame, music_embeddings["clip_id"], images, k) for frame in shards]
+    state = settle_shards(
+        merge_shards(states), embedding_matrix(music_embeddings), images, k, column_ids=images.ranks
+    )
+    return _similarity_rows(music_embeddings["clip_id"], images, state)
+
+
+def va_distance_frame(
+    similarity: pl.DataFrame,
+    music_va: pl.DataFrame,
+    image_va: pl.DataFrame,
+    kernel: Literal["cosine", "gaussian"],
+    sigma: float,
+) -> pl.DataFrame:
+    """Emotional similarity E of every candidate pair, beside cosine and Euclidean distance.
+
+    Args:
+        similarity: columns of SIMILARITY_MATRIX.
+        music_va: clip_id, valence, arousal **aligned to [-1, 1]²**, one row per clip.
+        image_va: image_id, valence, arousal aligned, one row per image.
+        kernel: of E, as `emotional_similarity` takes it.
+        sigma: width of the gaussian kernel.
+
+    Returns:
+        VA_DISTANCES rows in the order of `similarity`.
+
+    Raises:
+        MatchingError: a candidate has no row in `music_va` or `image_va`; it is named.
+    """
+    u = _coordinates(similarity, music_va, "clip_id")
+    v = _coordinates(similarity, image_va, "image_id")
+    return VA_DISTANCES.check(
+        pl.DataFrame(
+            {
+                "clip_id": similarity["clip_id"],
+                "image_id": similarity["image_id"],
+                "emotional_similarity": emotional_similarity(u, v, kernel=kernel, sigma=sigma),
+                "cosine": pl.Series(va_cosine(u, v)).fill_nan(None),
+                "euclidean": va_euclidean(u, v),
+            }
+        )
+    )
+
+
+def fused_pairs_frame(
+    similarity: pl.DataFrame, va_distances: pl.DataFrame, alpha: float, m: int, rescaling: Rescaling
+) -> pl.DataFrame:
+    """The m best images of every clip by T = alpha S̃ + (1 - alpha) E.
+
+    Args:
+        similarity: columns of SIMILARITY_MATRIX, each clip's rows together and by rank.
+        va_distances: columns of VA_DISTANCES for the same pairs (in any order).
+        alpha: weight of the semantic term, in [0, 1].
+        m: images per clip, at least 1.
+        rescaling: which S̃, as `rescale` takes it.
+
+    Returns:
+        FUSED_PAIRS rows by (clip in the order given, rank): m for each clip, or as many as it has
+        candidates.
+
+    Raises:
+        MatchingError: a candidate without E, or a clip's rows that are not together.
+    """
+    if similarity.is_empty():
+        return FUSED_PAIRS.empty()
+    emotional = _emotional_of(similarity, va_distances)
+    candidates = _Candidates.of(similarity)
+    scores = candidates.spread(similarity["score"].to_numpy(), -np.inf)
+    denominators = similarity["log_sum_exp"].to_numpy()[candidates.first]
+    rescaled = rescale(scores, denominators, rescaling)
+    fused = fuse(rescaled, candidates.spread(emotional, 0.0), candidates.valid, alpha, m)
+    lines, ranks = np.nonzero(fused.slots != NO_COLUMN)
+    slots = fused.slots[lines, ranks]
+    chosen = similarity[candidates.first[lines] + slots]
+    return FUSED_PAIRS.check(
+        pl.DataFrame(
+            {
+                "clip_id": chosen["clip_id"],
+                "image_id": chosen["image_id"],
+                "rank": (ranks + 1).astype(np.int32),
+                "semantic_similarity": chosen["semantic_similarity"],
+                "rescaled_similarity": rescaled[lines, slots],
+                "emotional_similarity": emotional[candidates.first[lines] + slots],
+                "fused_score": fused.fused_score[lines, ranks],
+            }
+        )
+    )
+
+
+def embedding_matrix(embeddings: pl.DataFrame) -> NDArray[np.float32]:
+    """(n, d) float32: embedding × scale, as the encoder gave it before it was made unit length."""
+    unit = embeddings["embedding"].to_numpy()
+    return np.ascontiguousarray(unit * embeddings["scale"].to_numpy()[:, None])
+
+
+class _Images:
+    """All image embeddings: their ids, and their vectors as column parts that can be read again."""
+
+    def __init__(self, source: ImageFrames) -> None:
+        self._source = source
+        parts = [frame["image_id"] for frame in self._open()]
+        self.ids = pl.concat(parts) if parts else pl.Series("image_id", [], dtype=pl.String)
+        if self.ids.is_empty():
+            raise MatchingError("there are no image embeddings: materialize image_embeddings first")
+        twice = self.ids.filter(self.ids.is_duplicated())
+        if not twice.is_empty():
+            raise MatchingError(f"image id {twice[0]!r} stands twice in the image embeddings")
+        self.columns = len(self.ids)
+        by_name = self.ids.arg_sort().to_numpy()
+        self.names = self.ids.gather(by_name)
+        self.ranks = np.empty(self.columns, dtype=np.int64)
+        self.ranks[by_name] = np.arange(self.columns)
+
+    def _open(self) -> Iterable[pl.DataFrame]:
+        return [self._source] if isinstance(self._source, pl.DataFrame) else self._source()
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        for frame in self._open():
+            if not frame.is_empty():
+                yield embedding_matrix(frame)
+
+
+def _similarity_rows(clips: pl.Series, images: _Images, state: RowState) -> pl.DataFrame:
+    width = state.width
+    denominators = log_sum_exp(state)
+    return SIMILARITY_MATRIX.check(
+        pl.DataFrame(
+            {
+                "clip_id": _repeated(clips, width),
+                "image_id": images.names.gather(state.ids.ravel()),
+                "rank": np.tile(np.arange(1, width + 1, dtype=np.int32), state.rows),
+                "score": state.scores.ravel(),
+                "semantic_similarity": semantic_similarity(state.scores, denominators).ravel(),
+                "log_sum_exp": np.repeat(denominators, width),
+            }
+        )
+    )
+
+
+def _shard_of(frame: pl.DataFrame, clips: pl.Series, images: _Images, k: int) -> ShardState:
+    width = len(frame) // max(1, len(clips))
+    if not frame["clip_id"].equals(_repeated(clips, width)):
+        raise MatchingError("a similarity shard is of other clips, or in another order: compute it again")
+    positions = pl.DataFrame({"image_id": images.ids, "position": np.arange(images.columns)})
+    found = frame.select("image_id").join(positions, on="image_id", how="left", maintain_order="left")
+    missing = found.filter(pl.col("position").is_null())
+    if not missing.is_empty():
+        raise MatchingError(
+            f"image {missing['image_id'][0]!r} of a similarity shard has no embedding any more"
+        )
+    first = frame[::width]
+    state = empty_row_state(len(clips), k + SPARE_SLOTS)
+    state.ids[:, :width] = found["position"].to_numpy().reshape(-1, width)
+    state.scores[:, :width] = frame["score"].to_numpy().reshape(-1, width)
+    state.maximum[:] = first["maximum"].to_numpy()
+    state.sum_exp[:] = first["sum_exp"].to_numpy()
+    columns, column_norm, rounding = first.select("columns", "column_norm", "rounding").row(0)
+    return ShardState(state, columns, column_norm, rounding)
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Where each clip's candidates stand in the long frame, as a padded (clips, K) matrix."""
+
+    first: NDArray[np.intp]
+    valid: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, similarity: pl.DataFrame) -> "_Candidates":
+        runs = similarity["clip_id"].rle().struct.unnest()
+        if runs["value"].n_unique() != len(runs):
+            name = runs["value"].filter(runs["value"].is_duplicated())[0]
+            raise MatchingError(f"the candidates of clip {name!r} are not together: sort by clip and rank")
+        counts = runs["len"].to_numpy().astype(np.intp)
+        first = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.intp)
+        return cls(first=first, valid=np.arange(counts.max()) < counts[:, None])
+
+    def spread(self, values: NDArray[_T], fill: float) -> NDArray[_T]:
+        matrix = np.full(self.valid.shape, fill, dtype=values.dtype)
+        matrix[self.valid] = values
+        return matrix
+
+
+def _repeated(ids: pl.Series, times: int) -> pl.Series:
+    return ids.gather(np.repeat(np.arange(len(ids)), times))
+
+
+def _coordinates(pairs: pl.DataFrame, va: pl.DataFrame, key: str) -> NDArray[np.float64]:
+    joined = pairs.select(key).join(va, on=key, how="left", maintain_order="left")
+    missing = joined.filter(pl.col("valence").is_null() | pl.col("arousal").is_null())
+    if not missing.is_empty():
+        raise MatchingError(f"{key} {missing[key][0]!r} has no valence and arousal: materialize its manifest")
+    if len(joined) != len(pairs):
+        raise MatchingError(f"a {key} has more than one row of valence and arousal")
+    return joined.select("valence", "arousal").to_numpy().astype(np.float64)
+
+
+def _emotional_of(similarity: pl.DataFrame, va_distances: pl.DataFrame) -> NDArray[np.float64]:
+    keys = ["clip_id", "image_id"]
+    if len(similarity) == len(va_distances) and all(
+        similarity[key].equals(va_distances[key]) for key in keys
+    ):
+        return va_distances["emotional_similarity"].to_numpy()
+    joined = similarity.select(keys).join(
+        va_distances.select(*keys, "emotional_similarity"), on=keys, how="left", maintain_order="left"
+    )
+    missing = joined.filter(pl.col("emotional_similarity").is_null())
+    if not missing.is_empty():
+        clip, image, _ = missing.row(0)
+        raise MatchingError(f"clip {clip!r} with image {image!r} has no row in va_distances")
+    return joined["emotional_similarity"].to_numpy()

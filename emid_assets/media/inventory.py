@@ -1,0 +1,447 @@
+"""The inventory of a media folder, and the manifests made from it.
+
+Belongs here: which items a folder and its tables hold, their labels and places on the VA scales,
+and the reason for each that cannot be used. Opening files is `contents`'s, grouping clips by their
+source is `sources`'s.
+
+An item is a file, or a window of one that the table names. The first reason found stands; the
+order is: path, disk, label, cells, contents, id, duplicate content.
+"""
+
+import math
+import posixpath
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+
+from emid_assets.affect.emotions import (
+    IMAGE_EMOTIONS,
+    MUSIC_EMOTIONS,
+    RATINGS,
+    UnknownLabelError,
+    find_image_emotion,
+    find_music_emotion,
+)
+from emid_assets.affect.ratings import BLANK_WORDS, RatingsError, parse_feelings, parse_ratings
+from emid_assets.media.contents import with_facts
+from emid_assets.media.folder import SUBFOLDERS, FoundFile, find_files, is_inside, open_media_folder
+from emid_assets.media.import_rejections import rejected_at_import
+from emid_assets.media.limits import MediaLimits
+from emid_assets.media.sources import find_sources
+from emid_assets.media.tables import TABLE_COLUMNS, read_table
+from emid_assets.media.with_predictions import with_predictions
+from emid_assets.store.schemas import (
+    FEELINGS_TYPE,
+    IMAGES,
+    MEDIA_INVENTORY,
+    MUSIC_CLIPS,
+    PREDICTED_EMOTION,
+    REJECTED_MEDIA,
+)
+
+DEFAULT_LIMITS = MediaLimits()
+NOTHING_PREDICTED = PREDICTED_EMOTION.empty()
+
+LABEL_COLUMN = {"music": "genre", "image": "tag"}
+_EXAMPLE_FOLDER = {"music": "music/sad/", "image": "images/awe/"}
+
+_TRUE_WORDS, _FALSE_WORDS = ("true", "1", "yes"), ("false", "0", "no")
+_RATING_COLUMNS = [f"rating_{name}" for name in RATINGS]
+
+
+def take_inventory(
+    media: Path,
+    previous: pl.DataFrame | None = None,
+    limits: MediaLimits = DEFAULT_LIMITS,
+    workers: int = 2,
+    on_progress: Callable[[int, int], None] | None = None,
+    keep_unlabelled: bool = False,
+) -> pl.DataFrame:
+    """List everything in a media folder and its tables, with what each item is or why it is useless.
+
+    A file that `previous` knows with the same size and modification time is neither hashed nor
+    decoded again. Everything else (labels, duplicates, sources) is worked out anew.
+
+    Args:
+        media: folder with music/ and images/ (one of them may be absent), and music.csv and
+            images.csv where there are tables.
+        previous: the last inventory of this folder, taken under the same limits.
+        limits: what a file must not exceed or fall below.
+        workers: threads that hash and decode; 0 works in the caller's.
+        on_progress: called with (files examined, files to examine) as the work goes on.
+        keep_unlabelled: a medium that nobody labelled is no reason to reject it: it stands with neither
+            `reason` nor `partition`, for `predictions.with_predictions`. A label in a table that is none
+            of ours stays a reason; a sub-folder's name that is none of ours is no label then.
+
+    Returns:
+        A frame with the columns of `MEDIA_INVENTORY`, sorted by kind and item id: one row for
+        each item, usable (`reason` null) or not. What an import of this folder has rejected stands
+        there too.
+
+    Raises:
+        MediaFolderError: the folder is not laid out as a media folder.
+        TableError: a table cannot be read; names file and row.
+    """
+    root = open_media_folder(media)
+    items = pl.concat(
+        [_music_items(root, keep_unlabelled), _image_items(root, keep_unlabelled)], how="diagonal"
+    )
+    items = with_facts(items, root, previous, limits, workers, on_progress)
+    items = items.with_columns(duration_s=pl.coalesce("clip_s", "duration_s"))
+    items = _reject_repeated_ids(items)
+    items = _reject_duplicates(items)
+    items = pl.concat([items, rejected_at_import(root)], how="diagonal")
+    # Names and cells may hold line breaks, and megabytes; a reason is one line that can be read.
+    items = items.with_columns(pl.col("reason").str.replace_all(r"\p{Cc}+", " ").str.head(500))
+    inventory = items.sort("kind", "item_id", "file", "row").select(
+        pl.col(name).cast(dtype) for name, (dtype, _) in MEDIA_INVENTORY.columns.items()
+    )
+    return MEDIA_INVENTORY.check(inventory)
+
+
+def music_manifest(
+    inventory: pl.DataFrame, emotion_key: str, predicted: pl.DataFrame = NOTHING_PREDICTED
+) -> pl.DataFrame:
+    """The usable clips of one Cowen category, given or predicted, with MUSIC_CLIPS' columns, by id."""
+    emotion = find_music_emotion(emotion_key)
+    clips = _usable(with_predictions(inventory, predicted), "music", emotion.key).rename(
+        {"item_id": "clip_id"}
+    )
+    return MUSIC_CLIPS.check(
+        clips.with_columns(emotion=pl.lit(emotion.key), genre=pl.lit(emotion.letter)).select(
+            list(MUSIC_CLIPS.columns)
+        )
+    )
+
+
+def image_manifest(
+    inventory: pl.DataFrame, tag: str, predicted: pl.DataFrame = NOTHING_PREDICTED
+) -> pl.DataFrame:
+    """The usable images of one of Mikels' eight emotions, given or predicted, with IMAGES' columns, by id."""
+    emotion = find_image_emotion(tag)
+    images = _usable(with_predictions(inventory, predicted), "image", emotion.key).rename(
+        {"item_id": "image_id"}
+    )
+    of_table = pl.when(pl.col("caption").is_not_null()).then(pl.lit("table"))
+    return IMAGES.check(
+        images.with_columns(tag=pl.lit(emotion.key), caption_source=of_table).select(list(IMAGES.columns))
+    )
+
+
+def rejected_manifest(inventory: pl.DataFrame, predicted: pl.DataFrame = NOTHING_PREDICTED) -> pl.DataFrame:
+    """Everything that cannot be used, with its reason: the columns of `REJECTED_MEDIA`."""
+    rejected = with_predictions(inventory, predicted).filter(pl.col("reason").is_not_null())
+    return REJECTED_MEDIA.check(rejected.select(list(REJECTED_MEDIA.columns)))
+
+
+def _usable(inventory: pl.DataFrame, kind: str, partition: str) -> pl.DataFrame:
+    return inventory.filter(
+        (pl.col("kind") == kind) & (pl.col("partition") == partition) & pl.col("reason").is_null()
+    ).sort("item_id")
+
+
+# ---------------------------------------------------------------- items: folder and table together
+
+
+def _music_items(root: Path, keep_unlabelled: bool) -> pl.DataFrame:
+    items = _labelled_items(root, "music", keep_unlabelled)
+    items = _with_windows(items)
+    items = _with_parsed(items, "emotion", _ratings_row, dict.fromkeys(_RATING_COLUMNS, pl.Float64))
+    items = _with_parsed(items, "feeling", _feelings_row, {"feelings": FEELINGS_TYPE})
+    original = pl.col("is_original_clip").str.to_lowercase()
+    items = items.with_columns(
+        is_original_clip=original.is_in(_TRUE_WORDS) | original.is_null(),
+        reason=_else(
+            pl.when(~original.is_in(_TRUE_WORDS + _FALSE_WORDS)).then(
+                _cell("music", pl.format("is_original_clip is '{}': write true or false", "is_original_clip"))
+            )
+        ),
+    )
+    # A point is measured or it is not: with one of the two missing, both come from the category.
+    rated = pl.col("rating_valence").is_not_null() & pl.col("rating_arousal").is_not_null()
+    mean = {
+        axis: pl.col("partition").replace_strict(
+            {emotion.key: getattr(emotion, axis) for emotion in MUSIC_EMOTIONS},
+            default=None,
+            return_dtype=pl.Float64,
+        )
+        for axis in ("valence", "arousal")
+    }
+    items = items.with_columns(
+        valence=pl.when(rated).then("rating_valence").otherwise(mean["valence"]),
+        arousal=pl.when(rated).then("rating_arousal").otherwise(mean["arousal"]),
+        va_source=pl.when(rated).then(pl.lit("ratings")).otherwise(pl.lit("category_mean")),
+        item_id=pl.coalesce("clip_id", pl.concat_str("below", "window")),
+    )
+    return items.with_columns(
+        va_source=pl.when(pl.col("valence").is_not_null()).then("va_source"), source_id=find_sources(items)
+    )
+
+
+def _image_items(root: Path, keep_unlabelled: bool) -> pl.DataFrame:
+    items = _labelled_items(root, "image", keep_unlabelled)
+    items = _with_number(items, "image", "valence", 0.0, 1.0)
+    items = _with_number(items, "image", "arousal", 0.0, 1.0)
+    measured = pl.col("valence").is_not_null() & pl.col("arousal").is_not_null()
+    half = pl.col("valence").is_not_null() ^ pl.col("arousal").is_not_null()
+    of_tag = {
+        axis: pl.col("partition").replace_strict(
+            {emotion.key: getattr(emotion, axis) for emotion in IMAGE_EMOTIONS},
+            default=None,
+            return_dtype=pl.Float64,
+        )
+        for axis in ("valence", "arousal")
+    }
+    return items.with_columns(
+        reason=_else(
+            pl.when(half).then(
+                _cell("image", pl.lit("has only one of valence and arousal: give both, or neither"))
+            )
+        ),
+        valence=pl.when(measured).then("valence").otherwise(of_tag["valence"]),
+        arousal=pl.when(measured).then("arousal").otherwise(of_tag["arousal"]),
+        va_source=pl.when(measured)
+        .then(pl.lit("measured"))
+        .when(pl.col("partition").is_not_null())
+        .then(pl.lit("tag")),
+        item_id=pl.coalesce("image_id", "below"),
+        source_id=pl.coalesce("source_id", _series()),
+        window=pl.lit(""),
+    ).rename({"text": "caption"})
+
+
+def _series() -> pl.Expr:
+    """What an image is one of: its folder and its name without the number at the end."""
+    return pl.col("below").str.replace(r"\.[^./]*$", "").str.replace(r"[\s_.()-]*\d+[\s()]*$", "")
+
+
+def _labelled_items(root: Path, kind: str, keep_unlabelled: bool) -> pl.DataFrame:
+    """Every file and table row of a kind, with its label and the first reasons against it.
+
+    Columns: the table's as text; `row`; `kind`; `below` (path below the sub-folder, or the text
+    of a table row without a file); `file`; `size_bytes`; `modified_ns`; `reason`; `partition`;
+    `label_source`.
+    """
+    subfolder = SUBFOLDERS[kind]
+    found = find_files(root, kind)
+    files = pl.DataFrame(
+        [(file.below, file.size_bytes, file.modified_ns, file.problem) for file in found],
+        schema={"below": pl.String, "size_bytes": pl.Int64, "modified_ns": pl.Int64, "reason": pl.String},
+        orient="row",
+    )
+    table_path = root / f"{subfolder}.csv"
+    has_table = table_path.exists()
+    if has_table:
+        table = read_table(table_path, kind)
+        below, problems = _find_rows(root, kind, table, found)
+        listed = table.with_columns(
+            pl.Series("below", below, dtype=pl.String), pl.Series("problem", problems, dtype=pl.String)
+        )
+        items = listed.join(files, on="below", how="left", maintain_order="left")
+        unlisted = files.join(listed, on="below", how="anti", maintain_order="left")
+        items = pl.concat([items, unlisted], how="diagonal")
+    else:
+        absent = {column.name: pl.lit(None, pl.String) for column in TABLE_COLUMNS[kind]}
+        items = files.with_columns(row=pl.lit(None, pl.Int64), problem=pl.lit(None, pl.String), **absent)
+    items = items.with_columns(
+        kind=pl.lit(kind),
+        file=pl.concat_str(
+            pl.when(pl.col("problem").is_null()).then(pl.lit(f"{subfolder}/")).otherwise(pl.lit("")), "below"
+        ),
+        reason=pl.coalesce("problem", "reason"),
+    ).drop("problem")
+    return _with_labels(items, kind, has_table, keep_unlabelled)
+
+
+def _find_rows(
+    root: Path, kind: str, table: pl.DataFrame, found: list[FoundFile]
+) -> tuple[list[str], list[str | None]]:
+    """The file below the sub-folder that each table row means, or the row's own text and a problem."""
+    subfolder = SUBFOLDERS[kind]
+    on_disk = {file.below for file in found}
+    # Names with accents may be composed on the disk and decomposed in the table, or the reverse.
+    by_composed: dict[str, set[str]] = {}
+    for name in on_disk:
+        if not name.isascii():
+            by_composed.setdefault(unicodedata.normalize("NFC", name), set()).add(name)
+
+    def place(written: str | None, row: int) -> tuple[str, str | None]:
+        where = f"{subfolder}.csv row {row}"
+        if written is None:
+            return "", f"{where}: file is blank"
+        if posixpath.isabs(written):
+            return written, f"{where}: file is an absolute path; write the path below {subfolder}/"
+        if ".." in written.split("/"):
+            return written, f"{where}: file has .. in its path, which could lead out of the media folder"
+        name = posixpath.normpath(written)
+        for candidate in (name, name.removeprefix(f"{subfolder}/")):
+            same = by_composed.get(unicodedata.normalize("NFC", candidate), set())
+            if candidate in on_disk:
+                return candidate, None
+            if len(same) == 1:
+                return next(iter(same)), None
+        if "\0" not in name and not is_inside(root / subfolder / name, root):
+            return written, f"{where}: file is behind a link that leads out of the media folder"
+        cure = "; divide folders by / and not by \\" if "\\" in name else ""
+        return name, f"{where}: file is missing from the disk ({subfolder}/{name}){cure}"
+
+    places = [place(written, row) for written, row in table.select("file", "row").iter_rows()]
+    return [below for below, _ in places], [problem for _, problem in places]
+
+
+def _with_labels(items: pl.DataFrame, kind: str, has_table: bool, keep_unlabelled: bool) -> pl.DataFrame:
+    """Add `partition` and `label_source`: the table's label, else that of the top sub-folder."""
+    column, subfolder = LABEL_COLUMN[kind], SUBFOLDERS[kind]
+    folder = pl.when(pl.col("below").str.contains("/", literal=True)).then(
+        pl.col("below").str.split_exact("/", 1).struct.field("field_0")
+    )
+    items = items.with_columns(_label=pl.coalesce(column, folder), _folder=folder)
+    find = find_music_emotion if kind == "music" else find_image_emotion
+    partitions: dict[str, str] = {}
+    problems: dict[str, str] = {}
+    for label in items["_label"].drop_nulls().unique():
+        try:
+            partitions[label] = find(label).key
+        except UnknownLabelError as error:
+            problems[label] = str(error)
+    unknown = pl.col("_label").replace_strict(problems, default=None, return_dtype=pl.String)
+    from_table = pl.col(column).is_not_null()
+    in_table = pl.col("row").is_not_null()
+    example = f"put it into a sub-folder named by its emotion, such as {_EXAMPLE_FOLDER[kind]}"
+    unlisted = (
+        f"missing from {subfolder}.csv: list it there, or {example}"
+        if has_table
+        else f"has no label: {example}, or list it in {subfolder}.csv"
+    ) + ", or have it predicted: predict_emotion = on"
+    unlabelled = (
+        pl.when(in_table)
+        .then(_cell(kind, pl.lit(f"no {column}, and the file is in no sub-folder named by an emotion")))
+        .when(pl.col("_folder").is_null() | pl.lit(has_table))
+        .then(pl.lit(unlisted))
+        .otherwise(pl.format("sub-folder: {}", unknown))
+    )
+    is_unlabelled = ~from_table & (pl.col("_label").is_null() | unknown.is_not_null())
+    return items.with_columns(
+        partition=pl.col("_label").replace_strict(partitions, default=None, return_dtype=pl.String),
+        label_source=pl.when(~(is_unlabelled & keep_unlabelled)).then(
+            pl.coalesce(
+                pl.when(in_table).then("label_source"),
+                pl.when(from_table).then(pl.lit("table")).otherwise(pl.lit("folder")),
+            )
+        ),
+        reason=_else(
+            pl.when(from_table & unknown.is_not_null())
+            .then(_cell(kind, unknown))
+            .when(is_unlabelled & (not keep_unlabelled))
+            .then(unlabelled)
+        ),
+    ).drop("_label", "_folder")
+
+
+def _with_windows(items: pl.DataFrame) -> pl.DataFrame:
+    """Read `start_s` and `duration_s`, and write `window`: what tells clips of one file apart."""
+    items = _with_number(items, "music", "start_s", 0.0, math.inf)
+    items = _with_number(items, "music", "duration_s", 0.0, math.inf)
+    has_window = (pl.col("start_s").fill_null(0.0) > 0) | pl.col("duration_s").is_not_null()
+    return items.with_columns(
+        start_s=pl.col("start_s").fill_null(0.0),
+        window=pl.when(has_window)
+        .then(
+            pl.format(
+                "#t={}+{}",
+                pl.col("start_s").fill_null(0.0),
+                pl.col("duration_s").cast(pl.String).fill_null(""),
+            )
+        )
+        .otherwise(pl.lit("")),
+    )
+
+
+def _with_number(items: pl.DataFrame, kind: str, column: str, low: float, high: float) -> pl.DataFrame:
+    """Read a column of text as numbers; what is no number, or outside [low, high], is a reason."""
+    text = pl.when(~pl.col(column).str.to_lowercase().is_in(list(BLANK_WORDS))).then(pl.col(column))
+    number = text.cast(pl.Float64, strict=False)
+    scale = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
+    good = number.is_finite() & number.is_between(low, high)
+    problem = _cell(kind, pl.format(f"{column} is '{{}}', wanted is a number {scale}", text))
+    return items.with_columns(
+        pl.when(good).then(number).alias(column),
+        reason=_else(pl.when(text.is_not_null() & ~good.fill_null(False)).then(problem)),
+    )
+
+
+def _with_parsed(
+    items: pl.DataFrame,
+    column: str,
+    parse: Callable[[str], tuple[object, ...]],
+    schema: dict[str, pl.DataType | type[pl.DataType]],
+) -> pl.DataFrame:
+    """Parse a column of text, once for each text that differs: expanded clips repeat their source's."""
+    rows: list[tuple[object, ...]] = []
+    for text in items[column].drop_nulls().unique():
+        try:
+            rows.append((text, *parse(text), None))
+        except RatingsError as error:
+            rows.append((text, *(None for _ in schema), str(error)))
+    parsed = pl.DataFrame(rows, schema={column: pl.String, **schema, "_problem": pl.String}, orient="row")
+    items = items.join(parsed, on=column, how="left", maintain_order="left")
+    problem = pl.when(pl.col("_problem").is_not_null()).then(_cell("music", pl.col("_problem")))
+    return items.with_columns(reason=_else(problem)).drop("_problem")
+
+
+def _ratings_row(text: str) -> tuple[float | None, ...]:
+    if text.casefold() in BLANK_WORDS:
+        return (None,) * len(RATINGS)
+    return tuple(None if math.isnan(rating) else rating for rating in parse_ratings(text))
+
+
+def _feelings_row(text: str) -> tuple[list[dict[str, object]] | None]:
+    feelings = parse_feelings(text)
+    return ([{"feeling": name, "percent": percent} for name, percent in feelings.items()] or None,)
+
+
+def _else(problem: pl.Expr) -> pl.Expr:
+    """The reason that stands already, else this one."""
+    return pl.coalesce("reason", problem)
+
+
+def _cell(kind: str, problem: pl.Expr) -> pl.Expr:
+    """`problem` with the table and row that it stands in."""
+    return pl.format("{}.csv row {}: {}", pl.lit(SUBFOLDERS[kind]), "row", problem)
+
+
+# ------------------------------------------------------------------------------- ids and duplicates
+
+
+def _reject_repeated_ids(items: pl.DataFrame) -> pl.DataFrame:
+    """Keep the first usable item of each id: table rows in their order, then files by path."""
+    items = items.sort(pl.col("row").fill_null(2**62), "below").with_row_index("place")
+    usable, place = pl.col("reason").is_null(), pl.col("place")
+    first = place.filter(usable).min().over("kind", "item_id")
+    holder = pl.col("file").filter(usable).first().over("kind", "item_id")
+    return items.with_columns(
+        reason=pl.when(usable & (place != first))
+        .then(pl.format("its id '{}' is already that of {}: ids must be unique", "item_id", holder))
+        .otherwise("reason")
+    )
+
+
+def _reject_duplicates(items: pl.DataFrame) -> pl.DataFrame:
+    """Keep the first usable item of each content: labelled, then originals, then by id."""
+    items = (
+        items.sort(
+            pl.col("partition").is_null(), pl.col("is_original_clip").fill_null(True).not_(), "item_id"
+        )
+        .drop("place")
+        .with_row_index("place")
+    )
+    usable, place = pl.col("reason").is_null(), pl.col("place")
+    first = place.filter(usable).min().over("kind", "content_hash")
+    holder = pl.col("item_id").filter(usable).first().over("kind", "content_hash")
+    return items.with_columns(
+        reason=pl.when(usable & (place != first))
+        .then(pl.format("duplicate: same content as '{}'", holder))
+        .otherwise("reason")
+    )

@@ -1,0 +1,1 @@
+"""The Dagster machinery that the assets share."""

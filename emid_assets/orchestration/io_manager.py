@@ -1,0 +1,179 @@
+"""How an asset's frame becomes a version in the lake, and the next asset's input again.
+
+Belongs here: names of tables and partitions taken from Dagster, the check against the declared
+schema, and what the web UI shows of a version. How a version is stored is `store.duckdb_store`.
+"""
+
+import shlex
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from emid_assets.health.verdict import DATA_VERSION, HISTORY, extended_history
+from emid_assets.orchestration.resources import SettingsResource
+from emid_assets.report.markdown import escaped
+from emid_assets.store.lake import WHOLE_TABLE, Lake, LakeError, Scalar, Version
+from emid_assets.store.schemas import TABLES, TableSchema
+
+PREVIEW_ROWS = 5
+PREVIEW_CHARACTERS = 60
+
+
+class LakeIOManager(dg.ConfigurableIOManager):
+    """Keeps every asset's Polars frame as a table of the lake, a partition for a partition.
+
+    An asset's table has the last part of its key for a name. The plain metadata of a materialization
+    (text, numbers, booleans; no Markdown) is kept with it: `Lake.current(table, partition).metadata`.
+    So is the data version, under `data_version`, where the asset tells it by
+    `context.set_data_version` or names it in its metadata: Dagster does not hand on the one in a
+    `MaterializeResult` until the frame is stored. Beside it stands the partition's short history, from
+    which `emid_assets.health.verdict` tells drift and times.
+    """
+
+    settings: dg.ResourceDependency[SettingsResource]
+
+    def handle_output(self, context: dg.OutputContext, obj: pl.DataFrame) -> None:
+        """Store a frame as the new version of its partition and show what was stored."""
+        schema = _declared(context.asset_key)
+        if not isinstance(obj, pl.DataFrame):
+            raise TypeError(
+                f"asset {schema.name} returned a {type(obj).__name__}; its table takes a Polars DataFrame"
+            )
+        frame = schema.check(obj)
+        partition = stored_partition(context.partition_key) if context.has_asset_partitions else WHOLE_TABLE
+        lake = self._lake()
+        kept = _kept_metadata(context)
+        before = previous_version(lake, schema.name, partition)
+        history = extended_history(before.metadata if before else {}, schema.name, frame, kept, time.time())
+        version = lake.write(schema.name, partition, frame, {**kept, HISTORY: history})
+        lake.rebuild_catalogue()
+        context.add_output_metadata(_shown_metadata(schema, version, frame, lake))
+
+    def load_input(self, context: dg.InputContext) -> pl.DataFrame:
+        """The partitions that the input maps to, one after another; the whole table where it has none.
+
+        Where an input maps to several partitions, those that are not built are left out: an emotion
+        may have no media. A single one must be there.
+        """
+        schema = _declared(context.asset_key)
+        lake = self._lake()
+        keys = [WHOLE_TABLE]
+        if context.has_asset_partitions:
+            keys = [stored_partition(key) for key in context.asset_partition_keys]
+        built = set(lake.partitions(schema.name))
+        present = [key for key in keys if key in built]
+        if not present:
+            raise LakeError(_not_built(schema.name, keys, context.has_asset_partitions))
+        if len(present) < len(keys):
+            missing = [key for key in keys if key not in built]
+            context.log.info(f"{schema.name}: {', '.join(missing)} not built, read without")
+        return lake.read(schema.name, present)
+
+    def _lake(self) -> Lake:
+        return Lake(self.settings.lake_folder)
+
+
+def stored_partition(partition_key: str) -> str:
+    """A partition's name in the lake: that in Dagster, with `--` between a multi-partition's dimensions."""
+    return partition_key.replace("|", "--")
+
+
+def previous_version(lake: Lake, table: str, partition: str) -> Version | None:
+    """What a partition was before a rebuild; None where it was not, or is damaged: then it is made anew."""
+    try:
+        return lake.current(table, partition)
+    except LakeError:
+        return None
+
+
+def previous_rows(
+    context: dg.AssetExecutionContext, lake: Lake, version: Version | None
+) -> pl.DataFrame | None:
+    """The rows of a previous version; None, and a warning in the log, where they cannot be read."""
+    if version is None:
+        return None
+    try:
+        return lake.read(version.table, [version.partition])
+    except LakeError as error:
+        context.log.warning(f"{version.table}/{version.partition} is made from nothing: {error}")
+        return None
+
+
+def _declared(key: dg.AssetKey) -> TableSchema:
+    name = key.path[-1]
+    if name not in TABLES:
+        raise LakeError(
+            f"asset {key.to_user_string()} has no table: declare {name} in emid_assets/store/schemas.py, "
+            f"or give the asset another IO manager (declared: {', '.join(TABLES)})"
+        )
+    return TABLES[name]
+
+
+def _not_built(table: str, partitions: list[str], is_partitioned: bool) -> str:
+    if not is_partitioned:
+        return f"asset {table} is not built: materialize it first (dg launch --assets {table})"
+    return (
+        f"asset {table}: partition {', '.join(partitions)} is not built: materialize it first "
+        f"(dg launch --assets {table} --partition {partitions[0]})"
+    )
+
+
+def _kept_metadata(context: dg.OutputContext) -> dict[str, Scalar]:
+    kept: dict[str, Scalar] = {}
+    for key, raw in context.output_metadata.items():
+        value = raw.value if isinstance(raw, dg.MetadataValue) else raw
+        # Markdown is pictures and tables for the web UI, and large.
+        if isinstance(value, Scalar) and not isinstance(raw, dg.MarkdownMetadataValue):
+            kept[key] = value
+    step = context.step_context
+    if step.has_data_version(context.asset_key):
+        kept[DATA_VERSION] = step.get_data_version(context.asset_key).value
+    return kept
+
+
+def _shown_metadata(
+    schema: TableSchema, version: Version, frame: pl.DataFrame, lake: Lake
+) -> Mapping[str, Any]:
+    return {
+        "dagster/row_count": version.rows,
+        "dagster/column_schema": dg.TableSchema(
+            columns=[
+                dg.TableColumn(name, str(dtype), description=schema.columns[name][1])
+                for name, dtype in frame.schema.items()
+            ]
+        ),
+        "dagster/table_name": schema.name,
+        "file": dg.MetadataValue.path(version.path),
+        "size_bytes": version.bytes,
+        "catalogue": dg.MetadataValue.path(lake.catalogue_path),
+        # A line break in the folder's name would end the block, and what follows would be markup.
+        "query": dg.MetadataValue.md(
+            f"```sh\nduckdb {shlex.quote(' '.join(str(lake.catalogue_path).splitlines()))} "
+            f"'SELECT * FROM {schema.name} LIMIT 10'\n```"
+        ),
+        "preview": dg.MetadataValue.md(preview(frame)),
+    }
+
+
+def preview(frame: pl.DataFrame) -> str:
+    """The first rows as a Markdown table: long values cut, an array as its length and first number."""
+    rows = [[_cell(value) for value in row] for row in frame.head(PREVIEW_ROWS).rows()]
+    header = [escaped(name) for name in frame.columns]
+    lines = [header, ["---"] * len(header), *rows]
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    left = frame.height - len(rows)
+    return f"{table}\n\n… and {left:,} more" if left else table
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple) and len(value) > 3 and all(isinstance(x, float | int) for x in value):
+        return escaped(f"{len(value)} numbers: {value[0]:.3g}, {value[1]:.3g}, …")
+    text = str(value)
+    return escaped(text if len(text) <= PREVIEW_CHARACTERS else text[: PREVIEW_CHARACTERS - 1] + "…")

@@ -1,0 +1,95 @@
+"""What all table assets share: the asset decorator with its checks, and a result that names what is wrong.
+
+A check stands beside its asset and runs in the same op, on the frame that is about to be stored.
+Checks block: within a run, nothing downstream is built from a frame that fails one.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from emid_assets.health.verdict import COMPUTE_SECONDS, DATA_VERSION
+from emid_assets.orchestration.pictures import with_kept_pictures
+from emid_assets.store.schemas import TABLES
+
+SHOWN_FAILURES = 5
+
+
+def table_asset(
+    checks: Mapping[str, str] | None = None,
+    warnings: Mapping[str, str] | None = None,
+    table: str | None = None,
+    **arguments: Any,
+) -> Callable[[Callable[..., dg.MaterializeResult[pl.DataFrame]]], dg.AssetsDefinition]:
+    """An asset whose frame becomes the table of its name, with a blocking check of the table's schema.
+
+    Its metadata tells the seconds that its own computing took and its data version, so that both are
+    stored with the frame; pictures in it are put where the web UI shows them.
+
+    Args:
+        checks: Further blocking checks, name to description.
+        warnings: Checks that only warn, name to description.
+        table: Name of the asset and its table, where it is not the function's.
+        **arguments: As `dg.asset` takes them.
+    """
+
+    def decorate(compute: Callable[..., dg.MaterializeResult[pl.DataFrame]]) -> dg.AssetsDefinition:
+        name = table or compute.__name__
+        blocking = {"schema": "The table has the columns and types that it declares.", **(checks or {})}
+        specs = [
+            dg.AssetCheckSpec(check, asset=name, description=description, blocking=check in blocking)
+            for check, description in (blocking | dict(warnings or {})).items()
+        ]
+        # Dagster takes the annotation MaterializeResult beside checks for "no value" and refuses a frame.
+        del compute.__annotations__["return"]
+        asset: dg.AssetsDefinition = dg.asset(name=name, check_specs=specs, **arguments)(_told(compute))
+        return asset
+
+    return decorate
+
+
+def _told(
+    compute: Callable[..., dg.MaterializeResult[pl.DataFrame]],
+) -> Callable[..., dg.MaterializeResult[pl.DataFrame]]:
+    @wraps(compute)
+    def told(*args: Any, **kwargs: Any) -> dg.MaterializeResult[pl.DataFrame]:
+        start = time.monotonic()
+        result = compute(*args, **kwargs)
+        metadata: dict[str, Any] = {**(result.metadata or {}), COMPUTE_SECONDS: time.monotonic() - start}
+        if result.data_version is not None:
+            metadata[DATA_VERSION] = result.data_version.value
+        instance = dg.AssetExecutionContext.get().instance
+        for key, value in metadata.items():
+            if isinstance(value, dg.MarkdownMetadataValue):
+                metadata[key] = dg.MetadataValue.md(with_kept_pictures(value.value or "", instance))
+        changed: dg.MaterializeResult[pl.DataFrame] = result._replace(metadata=metadata)
+        return changed
+
+    return told
+
+
+def check_result(
+    name: str,
+    failures: Sequence[str],
+    checked: int,
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
+) -> dg.AssetCheckResult:
+    """Passed where there are no `failures`; else the first few of them and their number."""
+    shown = "; ".join(failures[:SHOWN_FAILURES])
+    more = len(failures) - SHOWN_FAILURES
+    return dg.AssetCheckResult(
+        check_name=name,
+        passed=not failures,
+        severity=severity,
+        description=f"{shown}; and {more} more" if more > 0 else shown,
+        metadata={"checked": checked, "failures": len(failures)},
+    )
+
+
+def schema_result(table: str, frame: pl.DataFrame) -> dg.AssetCheckResult:
+    """Whether `frame` is what the table `table` declares."""
+    return check_result("schema", TABLES[table].differences(frame), len(frame.columns))

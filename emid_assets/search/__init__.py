@@ -1,0 +1,1 @@
+"""A new file against the lake."""

@@ -1,0 +1,92 @@
+"""A run whose process is really killed: it is seen to have failed, and people are told."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import filelock
+import pytest
+
+from emid_assets.definitions import build_definitions
+from emid_assets.runs.dead_runs import end_dead_runs
+from emid_assets.runs.instance import SHIPPED_INSTANCE
+from emid_assets_tests.conftest import REPOSITORY, clean_environment
+from emid_assets_tests.defs.tiny_media import write_media
+from emid_assets_tests.health.test_alert_channels import TOKEN, Webhook
+from emid_assets_tests.web import wait_for
+
+BUILD = """
+from dagster import DagsterInstance
+from emid_assets.definitions import build_definitions
+from emid_assets.defs.health import PROCESS_TAG
+from emid_assets.processes import name_of_this_process
+with DagsterInstance.get() as instance:
+    job = build_definitions().resolve_job_def("inventory")
+    job.execute_in_process(instance=instance, tags={PROCESS_TAG: name_of_this_process()})
+"""
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    (tmp_path / "home").mkdir()
+    shutil.copy(SHIPPED_INSTANCE, tmp_path / "home" / "dagster.yaml")
+    with dg.DagsterInstance.from_config(str(tmp_path / "home")) as instance:
+        yield instance
+
+
+def test_people_are_told_of_a_killed_run(
+    instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    webhook = Webhook()
+    webhook.statuses = [500]
+    media, lake = write_media(tmp_path / "media"), tmp_path / "lake"
+    monkeypatch.setenv("EMID_ALERT_WEBHOOK", webhook.url)
+    repository = build_definitions(media=str(media), lake=str(lake)).get_repository_def()
+    sensor = repository.get_sensor_def("alert_on_failure")
+    cursor = None
+
+    def tick() -> None:
+        nonlocal cursor
+        with dg.build_sensor_context(
+            instance, cursor, repository_def=repository, resources=repository.get_top_level_resources()
+        ) as context:
+            result = sensor.evaluate_tick(context)
+        cursor = result.cursor
+        assert not any(reaction.error for reaction in result.dagster_run_reactions)
+
+    tick()
+    assert not webhook.posted
+    # A run that is to write the inventory waits for its partition's lock: it is killed within its step.
+    (lake / "tables" / "media_inventory" / "all").mkdir(parents=True)
+    with filelock.FileLock(lake / "tables" / "media_inventory" / "all" / ".lock"):
+        environment = clean_environment() | {
+            "PYTHONPATH": str(REPOSITORY), "DAGSTER_HOME": str(tmp_path / "home"),
+            "EMID_MEDIA": str(media), "EMID_LAKE": str(lake), "EMID_WORKERS": "0",
+        }  # fmt: skip
+        build = subprocess.Popen([sys.executable, "-c", BUILD], env=environment)
+        (run,) = wait_for(
+            lambda: instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])), "the run"
+        )
+        of_type = dg.DagsterEventType.STEP_START
+        wait_for(lambda: instance.all_logs(run.run_id, of_type=of_type), "the run's step")
+        assert end_dead_runs(instance) == []
+        os.kill(build.pid, signal.SIGKILL)
+        build.wait(60)
+    assert end_dead_runs(instance) == [run.run_id]
+    tick()
+    line = webhook.posted[-1][2]["text"]
+    assert line.startswith("media_inventory failed: ")
+    assert "process" in line
+    assert f"(job inventory, run {run.run_id[:8]}" in line
+    assert len(webhook.posted) == 2  # the first was refused
+    assert line in (lake / "alerts.log").read_text()
+    tick()
+    assert len(webhook.posted) == 2
+    assert not any(TOKEN in str(entry) for entry in instance.all_logs(run.run_id))
+    webhook.server.shutdown()
+    webhook.server.server_close()
