@@ -24,6 +24,7 @@ from emid_assets.defs.jobs import stages
 from emid_assets.defs.release import RELEASE_FOLDER
 from emid_assets.encoders.base import EncoderUnavailableError, encoder_of
 from emid_assets.launched import ClusterError, Ended, end_left_runs, launched_runs, records_at_hand
+from emid_assets.matching.product import ProductUnavailableError, find_product
 from emid_assets.media.predictions import with_predictions
 from emid_assets.processes import name_of_this_process
 from emid_assets.settings import load_operations, load_settings
@@ -77,10 +78,14 @@ def _run_stages(options: Mapping[str, Any]) -> dict[str, str]:
         TextColumn("{task.description}"), console=console, disable=not console.is_terminal,
     )  # fmt: skip
     try:
-        encoder_of(settings.encoder, settings.device, settings.precision, settings.imagebind_checkpoint)
+        encoder = encoder_of(
+            settings.encoder, settings.device, settings.precision, settings.imagebind_checkpoint
+        )
+        if settings.matching_product not in ("auto", "device"):
+            find_product(settings.matching_product, encoder.dimension)
         if settings.caption_model:
             load_captioner(settings.caption_model, settings.device)
-    except (EncoderUnavailableError, CaptionerUnavailableError) as error:
+    except (EncoderUnavailableError, CaptionerUnavailableError, ProductUnavailableError) as error:
         raise BuildFailedError(str(error)) from error
     definitions = build_definitions(**options)
     loggers = {"console": _terminal_logger(progress)}

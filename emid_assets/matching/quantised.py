@@ -18,7 +18,11 @@ _AT_ONCE = 128
 
 
 class Int8Product:
-    """int8 × int8 → int32 in torch (oneDNN underneath), four times the speed of float32 where VNNI is."""
+    """int8 × int8 → int32 in torch: four times the speed of float32 where the processor has AVX-512 VNNI.
+
+    Without VNNI, torch adds the products one by one (slower than float32), or its oneDNN lets sums
+    saturate, which `product.refusal` finds.
+    """
 
     def __init__(self) -> None:
         import torch
