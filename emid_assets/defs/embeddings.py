@@ -20,7 +20,7 @@ from emid_assets.orchestration.io_manager import previous_rows, previous_version
 from emid_assets.orchestration.partitions import IMAGE_EMOTION_PARTITIONS, MUSIC_EMOTION_PARTITIONS
 from emid_assets.orchestration.progress import report_progress
 from emid_assets.orchestration.resources import SettingsResource
-from emid_assets.orchestration.table_asset import check_result, schema_result, table_asset
+from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.settings import Settings, load_operations
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.lake import Lake
@@ -156,7 +156,6 @@ def _embeddings(
             "fingerprint": encoder.fingerprint,
         },
         check_results=[
-            schema_result(table, embedded.frame),
             check_result("finite", not_finite, embedded.frame.height),
             check_result("unit_norm", not_unit, embedded.frame.height),
         ],

@@ -11,7 +11,7 @@ from emid_assets.media.expansion import all_clips, all_music_embeddings
 from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
 from emid_assets.orchestration.partitions import every_partition
 from emid_assets.orchestration.resources import SettingsResource
-from emid_assets.orchestration.table_asset import check_result, schema_result, table_asset
+from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.settings import LOCAL_PATHS, Settings
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.files import put_in_place
@@ -191,7 +191,6 @@ def evaluation_report(
             **_test_metrics(metrics),
         },
         check_results=[
-            schema_result("evaluation_report", rows),
             check_result("every_clip_paired", unpaired, clips.height),
         ],
     )

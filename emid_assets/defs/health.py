@@ -14,7 +14,7 @@ import polars as pl
 from emid_assets.health.verdict import Health
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.run_facts import PIPELINE_HEALTH, current_health
-from emid_assets.orchestration.table_asset import check_result, schema_result, table_asset
+from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.runs.dead_runs import end_dead_runs
 from emid_assets.store.data_version import frame_digest
 
@@ -53,7 +53,7 @@ def pipeline_health(definitions: Callable[[], dg.Definitions]) -> dg.AssetsDefin
             value=health.states,
             data_version=dg.DataVersion(frame_digest(health.states)),
             metadata={"page": dg.MetadataValue.path(page), **_metadata(health)},
-            check_results=[schema_result(PIPELINE_HEALTH, health.states), *_checks(health)],
+            check_results=_checks(health),
         )
 
     return asset

@@ -16,7 +16,7 @@ from emid_assets.orchestration.partitions import (
 )
 from emid_assets.orchestration.progress import report_progress
 from emid_assets.orchestration.resources import SettingsResource
-from emid_assets.orchestration.table_asset import schema_result, table_asset
+from emid_assets.orchestration.table_asset import table_asset
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.lake import WHOLE_TABLE, Lake
 
@@ -54,7 +54,6 @@ def media_inventory(
             "unlabelled": unlabelled(inventory).height,
             "rejected": inventory.height - usable.height,
         },
-        check_results=[schema_result("media_inventory", inventory)],
     )
 
 
@@ -82,7 +81,6 @@ def music_clips(
             "human_rated": clips.filter(pl.col("va_source") == "ratings").height,
             "predicted": clips.filter(pl.col("va_source") == PREDICTED).height,
         },
-        check_results=[schema_result("music_clips", clips)],
     )
 
 
@@ -124,7 +122,6 @@ def images(
             "predicted": usable.filter(pl.col("va_source") == PREDICTED).height,
             "pictures": dg.MetadataValue.md(images_preview(usable, settings.media_folder)),
         },
-        check_results=[schema_result("images", usable)],
     )
 
 
@@ -163,7 +160,6 @@ def rejected_media(
         data_version=dg.DataVersion(frame_digest(rejected)),
         metadata={"rejected": rejected.height},
         check_results=[
-            schema_result("rejected_media", rejected),
             dg.AssetCheckResult(
                 check_name="nothing_rejected",
                 passed=rejected.is_empty(),

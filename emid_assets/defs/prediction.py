@@ -17,7 +17,7 @@ from emid_assets.media.with_predictions import unlabelled
 from emid_assets.orchestration.io_manager import previous_rows, previous_version
 from emid_assets.orchestration.progress import report_progress
 from emid_assets.orchestration.resources import SettingsResource
-from emid_assets.orchestration.table_asset import check_result, schema_result, table_asset
+from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.lake import WHOLE_TABLE, Lake
 from emid_assets.store.schemas import IMAGE_EMOTION_HEAD, PREDICTED_EMOTION, TABLES
@@ -61,7 +61,6 @@ def _vectors(
         value=frame,
         data_version=dg.DataVersion(frame_digest(frame.drop(frame.columns[2]), str(made["fingerprint"]))),
         metadata={**made, "media": frame.height, "without": frame["reason"].count()},
-        check_results=[schema_result(table, frame)],
     )
 
 
@@ -150,7 +149,6 @@ def image_emotion_head(
             **figures,
         },
         check_results=[
-            schema_result("image_emotion_head", frame),
             check_result("finite", [name for name, value in figures.items() if value != value], len(figures)),
             dg.AssetCheckResult(
                 check_name="explains",
@@ -202,7 +200,6 @@ def predicted_emotion(
             "without": frame["reason"].count(),
         },
         check_results=[
-            schema_result("predicted_emotion", frame),
             check_result("within_scale", outside, frame.height),
         ],
     )

@@ -7,7 +7,7 @@ from emid_assets.media.expansion import all_clips
 from emid_assets.orchestration.io_manager import previous_version
 from emid_assets.orchestration.partitions import every_partition
 from emid_assets.orchestration.resources import SettingsResource
-from emid_assets.orchestration.table_asset import check_result, schema_result, table_asset
+from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.lake import WHOLE_TABLE, Lake
 
@@ -47,7 +47,6 @@ def published_pairs(
         data_version=dg.DataVersion(frame_digest(pairs)),
         metadata={"pairs": pairs.height, "clips": pairs["clip_id"].n_unique()},
         check_results=[
-            schema_result("published_pairs", pairs),
             check_result("known", unknown, pairs.height, dg.AssetCheckSeverity.WARN),
         ],
     )
@@ -111,7 +110,6 @@ def emid_release(
             "card": dg.MetadataValue.md((folder / "README.md").read_text("utf-8").split("---\n", 2)[2]),
         },
         check_results=[
-            schema_result("emid_release", files),
             check_result(
                 "every_pair_released",
                 [f"{clip} and {image}" for clip, image in missing.select("clip_id", "image_id").rows()],

@@ -12,7 +12,7 @@ from emid_assets.media.va_plane import image_alignment, music_alignment, on_plan
 from emid_assets.orchestration.partitions import every_partition
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.stages import COLLECT_ANSWERS
-from emid_assets.orchestration.table_asset import check_result, schema_result, table_asset
+from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.files import make_folder
 from emid_assets.store.schemas import LISTENING_STUDY, STUDY_RESULTS
@@ -81,7 +81,7 @@ def listening_study(
         return dg.MaterializeResult(
             value=none,
             data_version=dg.DataVersion(frame_digest(none)),
-            check_results=[schema_result("listening_study", none), _can_be_run(str(error))],
+            check_results=[_can_be_run(str(error))],
         )
     study = settings.lake_folder / STUDY_FOLDER
     make_folder(study / DESIGNS)
@@ -112,7 +112,7 @@ def listening_study(
             "ties_in_trials": frame.filter(pl.col("tied_with").list.len() > 0)["trial_id"].n_unique(),
             "ties_over_all_clips": dg.MetadataValue.json(design.facts["ties"]),
         },
-        check_results=[schema_result("listening_study", frame), _can_be_run("")],
+        check_results=[_can_be_run("")],
     )
 
 
@@ -154,7 +154,6 @@ def study_answers(settings: SettingsResource) -> dg.MaterializeResult[pl.DataFra
             "folder": dg.MetadataValue.path(study / COLLECTED),
         },
         check_results=[
-            schema_result("study_answers", answers),
             check_result(
                 "nothing_refused",
                 [f"{where}: {why}" for where, why in refused],
@@ -230,7 +229,6 @@ def study_results(
         data_version=dg.DataVersion(frame_digest(results)),
         metadata=metadata,
         check_results=[
-            schema_result("study_results", results),
             check_result(
                 "analysed", [missing] if missing else [], study_answers.height, dg.AssetCheckSeverity.WARN
             ),
