@@ -18,6 +18,7 @@ WEIGHTS_FOLDER = "weights"
 
 
 @table_asset(
+    stage="train_adapter",
     group_name="adapter",
     kinds={"torch", "duckdb"},
     partitions_def=NETWORK_PARTITIONS,
@@ -116,6 +117,7 @@ def trained_adapter(
 
 
 @table_asset(
+    stage="train_adapter",
     group_name="adapter",
     kinds={"torch", "duckdb"},
     partitions_def=NETWORK_PARTITIONS,

@@ -12,6 +12,7 @@ from emid_assets.store.data_version import frame_digest
 
 
 @table_asset(
+    stage="align",
     group_name="alignment",
     kinds={"numpy", "duckdb"},
     partitions_def=MUSIC_EMOTION_PARTITIONS,
@@ -67,6 +68,7 @@ def va_distances(
 
 
 @table_asset(
+    stage="align",
     group_name="alignment",
     kinds={"numpy", "duckdb"},
     partitions_def=MUSIC_EMOTION_PARTITIONS,

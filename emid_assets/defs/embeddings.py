@@ -163,6 +163,7 @@ def _embeddings(
 
 
 @table_asset(
+    stage="embed_music",
     group_name="embeddings",
     kinds={"torch", "duckdb"},
     partitions_def=MUSIC_EMOTION_PARTITIONS,
@@ -177,6 +178,7 @@ def music_embeddings(
 
 
 @table_asset(
+    stage="embed_images",
     group_name="embeddings",
     kinds={"torch", "duckdb"},
     partitions_def=IMAGE_EMOTION_PARTITIONS,

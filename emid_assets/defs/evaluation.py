@@ -25,6 +25,7 @@ PUBLIC_TASKS = "public_tasks"
 
 
 @table_asset(
+    stage="evaluate",
     group_name="evaluation",
     kinds={"matplotlib", "html", "duckdb"},
     ins=every_partition(

@@ -31,6 +31,7 @@ NAMED = 20
 
 
 @table_asset(
+    stage="embed_music",
     group_name="embeddings",
     kinds={"torch", "duckdb"},
     partitions_def=MUSIC_EMOTION_PARTITIONS,
@@ -86,6 +87,7 @@ def expansion_windows(
 
 
 @table_asset(
+    stage="align",
     group_name="embeddings",
     kinds={"polars", "duckdb"},
     partitions_def=MUSIC_EMOTION_PARTITIONS,

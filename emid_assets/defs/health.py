@@ -25,6 +25,7 @@ def pipeline_health(definitions: Callable[[], dg.Definitions]) -> dg.AssetsDefin
     """The asset that judges the graph in `definitions`, which it is a part of itself."""
 
     @table_asset(
+        stage="health",
         group_name="evaluation",
         kinds={"html", "duckdb"},
         deps=["evaluation_report"],

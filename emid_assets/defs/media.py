@@ -24,7 +24,7 @@ GRACE_S = 24 * 3600.0
 """How long a version that was replaced stays for those who still read it; cleared as a rebuild begins."""
 
 
-@table_asset(group_name="media", kinds={"polars", "duckdb"})
+@table_asset(stage="inventory", group_name="media", kinds={"polars", "duckdb"})
 def media_inventory(
     context: dg.AssetExecutionContext, settings: SettingsResource
 ) -> dg.MaterializeResult[pl.DataFrame]:
@@ -58,6 +58,7 @@ def media_inventory(
 
 
 @table_asset(
+    stage="embed_music",
     group_name="media",
     kinds={"polars", "duckdb"},
     partitions_def=MUSIC_EMOTION_PARTITIONS,
@@ -85,6 +86,7 @@ def music_clips(
 
 
 @table_asset(
+    stage="embed_images",
     group_name="media",
     kinds={"polars", "duckdb"},
     partitions_def=IMAGE_EMOTION_PARTITIONS,
@@ -141,6 +143,7 @@ def _captioned(
 
 
 @table_asset(
+    stage="inventory",
     group_name="media",
     kinds={"polars", "duckdb"},
     warnings={

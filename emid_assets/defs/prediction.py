@@ -64,7 +64,7 @@ def _vectors(
     )
 
 
-@table_asset(group_name="prediction", kinds={"torch", "duckdb"}, pool=GPU_POOL)
+@table_asset(stage="inventory", group_name="prediction", kinds={"torch", "duckdb"}, pool=GPU_POOL)
 def music_tags(
     context: dg.AssetExecutionContext, settings: SettingsResource, media_inventory: pl.DataFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
@@ -79,7 +79,7 @@ def music_tags(
     return _vectors(context, settings, "music", unrated, load)
 
 
-@table_asset(group_name="prediction", kinds={"torch", "duckdb"}, pool=GPU_POOL)
+@table_asset(stage="inventory", group_name="prediction", kinds={"torch", "duckdb"}, pool=GPU_POOL)
 def image_features(
     context: dg.AssetExecutionContext, settings: SettingsResource, media_inventory: pl.DataFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
@@ -102,6 +102,7 @@ def image_features(
 
 
 @table_asset(
+    stage="inventory",
     group_name="prediction",
     kinds={"numpy", "duckdb"},
     checks={"finite": "The cross-validated figures are finite numbers."},
@@ -161,6 +162,7 @@ def image_emotion_head(
 
 
 @table_asset(
+    stage="inventory",
     group_name="prediction",
     kinds={"numpy", "duckdb"},
     checks={"within_scale": "Predicted valence and arousal lie on their modality's scale."},

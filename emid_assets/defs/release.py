@@ -21,6 +21,7 @@ MADE_WITH = (
 
 
 @table_asset(
+    stage="inventory",
     group_name="release",
     kinds={"polars", "duckdb"},
     warnings={"known": "Every published pair is of a clip and an image that are in the media folder."},
@@ -53,6 +54,7 @@ def published_pairs(
 
 
 @table_asset(
+    stage="release",
     group_name="release",
     kinds={"parquet", "huggingface", "duckdb"},
     ins=every_partition("music_clips", "expanded_clips", "images", "fused_pairs"),

@@ -122,6 +122,7 @@ def _result(
 
 
 @table_asset(
+    stage="align",
     group_name="alignment",
     kinds={"torch", "duckdb"},
     partitions_def=MUSIC_EMOTION_PARTITIONS,
@@ -157,6 +158,7 @@ def similarity_matrix(
 
 
 @table_asset(
+    stage="match_shards",
     group_name="alignment",
     kinds={"torch", "duckdb"},
     partitions_def=SHARD_PARTITIONS,
@@ -193,6 +195,7 @@ def similarity_shards(
 
 
 @table_asset(
+    stage="align",
     table="similarity_matrix",
     group_name="alignment",
     kinds={"torch", "duckdb"},

@@ -21,6 +21,7 @@ SECONDS_BETWEEN_LOOKS = 30
 
 
 @table_asset(
+    stage="study",
     group_name="evaluation",
     kinds={"html", "duckdb"},
     ins=every_partition(
@@ -117,6 +118,7 @@ def listening_study(
 
 
 @table_asset(
+    stage="study",
     group_name="evaluation",
     kinds={"polars", "duckdb"},
     deps=["listening_study"],
@@ -197,6 +199,7 @@ CHOICES_FILE = "choices.csv"
 
 
 @table_asset(
+    stage="study",
     group_name="evaluation",
     kinds={"scipy", "duckdb"},
     warnings={"analysed": "The packages that the statistics need are installed, where there are answers."},

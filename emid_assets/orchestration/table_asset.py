@@ -15,6 +15,7 @@ import polars as pl
 
 from emid_assets.health.verdict import COMPUTE_SECONDS, DATA_VERSION
 from emid_assets.orchestration.pictures import with_kept_pictures
+from emid_assets.orchestration.stages import STAGE
 from emid_assets.store.schemas import TABLES
 
 Compute = Callable[..., dg.MaterializeResult[pl.DataFrame]]
@@ -22,6 +23,7 @@ SHOWN_FAILURES = 5
 
 
 def table_asset(
+    stage: str,
     checks: Mapping[str, str] | None = None,
     warnings: Mapping[str, str] | None = None,
     table: str | None = None,
@@ -34,6 +36,7 @@ def table_asset(
     pictures in it are put where the web UI shows them.
 
     Args:
+        stage: The stage of the build whose runs build it (`orchestration.stages`), as a tag.
         checks: Further blocking checks, name to description.
         warnings: Checks that only warn, name to description.
         table: Name of the asset and its table, where it is not the function's.
@@ -51,7 +54,9 @@ def table_asset(
         # Dagster takes the annotation MaterializeResult beside checks for "no value" and refuses a frame.
         signature = inspect.signature(compute).replace(return_annotation=inspect.Signature.empty)
         run.__signature__ = signature  # type: ignore[attr-defined]
-        asset: dg.AssetsDefinition = dg.asset(name=name, check_specs=specs, **arguments)(run)
+        asset: dg.AssetsDefinition = dg.asset(name=name, check_specs=specs, tags={STAGE: stage}, **arguments)(
+            run
+        )
         return asset
 
     return decorate
