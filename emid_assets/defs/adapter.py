@@ -13,8 +13,7 @@ from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.settings import LOCAL_PATHS, Settings
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.lake import Lake
-
-WEIGHTS_FOLDER = "weights"
+from emid_assets.store.layout import WEIGHTS_FOLDER
 
 
 @table_asset(

@@ -24,6 +24,7 @@ from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.settings import Settings, load_operations
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.lake import Lake
+from emid_assets.store.layout import JOURNAL_FOLDER
 
 if TYPE_CHECKING:
     from emid_assets.encoders.embed import Embedded
@@ -122,7 +123,7 @@ def embed_partition(
         batch_size=settings.batch_size,
         workers=settings.workers,
         on_progress=lambda progress: on_progress(progress.done, progress.total),
-        journal=lake.root / "journal" / table / partition,
+        journal=lake.root / JOURNAL_FOLDER / table / partition,
         encode=encode,
     )
 

@@ -17,8 +17,8 @@ from emid_assets.orchestration.run_facts import PIPELINE_HEALTH, current_health
 from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.runs.dead_runs import end_dead_runs
 from emid_assets.store.data_version import frame_digest
-
-HEALTH_PAGE = "health.html"
+from emid_assets.store.files import write_in_place
+from emid_assets.store.layout import HEALTH_PAGE
 
 
 def pipeline_health(definitions: Callable[[], dg.Definitions]) -> dg.AssetsDefinition:
@@ -47,9 +47,7 @@ def pipeline_health(definitions: Callable[[], dg.Definitions]) -> dg.AssetsDefin
 
         health = current_health(definitions(), context.instance, settings, time.time(), context.run_id)
         page = settings.lake_folder / HEALTH_PAGE
-        unfinished = page.with_suffix(".unfinished")
-        unfinished.write_text(health_page(health), encoding="utf-8", newline="\n")
-        unfinished.replace(page)
+        write_in_place(page, health_page(health))
         return dg.MaterializeResult(
             value=health.states,
             data_version=dg.DataVersion(frame_digest(health.states)),

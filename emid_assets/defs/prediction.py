@@ -20,9 +20,8 @@ from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.lake import WHOLE_TABLE, Lake
+from emid_assets.store.layout import JOURNAL_FOLDER, WEIGHTS_FOLDER
 from emid_assets.store.schemas import IMAGE_EMOTION_HEAD, PREDICTED_EMOTION, TABLES
-
-WEIGHTS_FOLDER = "weights"
 
 
 def _vectors(
@@ -54,7 +53,7 @@ def _vectors(
             batch_size=settings.batch_size,
             workers=settings.workers,
             on_progress=lambda progress: on_progress(progress.done, progress.total),
-            journal=lake.root / "journal" / table,
+            journal=lake.root / JOURNAL_FOLDER / table,
         )
         made = {"encoded": encoded, "fingerprint": network.fingerprint, "licence": network.licence}
     return dg.MaterializeResult(

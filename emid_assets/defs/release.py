@@ -10,8 +10,8 @@ from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.lake import WHOLE_TABLE, Lake
+from emid_assets.store.layout import RELEASE_FOLDER
 
-RELEASE_FOLDER = "release"
 MADE_WITH = (
     "alpha", "images_per_clip", "candidates", "semantic_rescaling", "emotion_kernel", "gaussian_sigma",
     "va_alignment", "expansion_window_s", "expansion_hop_s", "expansion_threshold", "expansion_target",

@@ -14,7 +14,15 @@ from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.stages import COLLECT_ANSWERS
 from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.store.data_version import frame_digest
-from emid_assets.store.files import make_folder
+from emid_assets.store.files import make_folder, write_in_place
+from emid_assets.store.layout import (
+    ANSWERS_FOLDER,
+    ANSWERS_STORE,
+    CHOICES_FILE,
+    DESIGNS_FOLDER,
+    STUDY_FOLDER,
+    STUDY_PAGE_FOLDER,
+)
 from emid_assets.store.schemas import LISTENING_STUDY, STUDY_RESULTS
 
 SECONDS_BETWEEN_LOOKS = 30
@@ -48,7 +56,6 @@ def listening_study(
     best network, random. `study/page/` in the lake folder is for participants; `study/designs/`, which
     tells the conditions, is not.
     """
-    from emid_assets.study.answers import DESIGNS, PAGE, STUDY_FOLDER
     from emid_assets.study.design import RANKS_NEEDED, StudyError, draw_design
     from emid_assets.study.page import write_page
 
@@ -85,14 +92,14 @@ def listening_study(
             check_results=[_can_be_run(str(error))],
         )
     study = settings.lake_folder / STUDY_FOLDER
-    make_folder(study / DESIGNS)
-    (study / DESIGNS / f"{design.hash}.json").write_text(design.to_json(), encoding="utf-8", newline="\n")
+    make_folder(study / DESIGNS_FOLDER)
+    write_in_place(study / DESIGNS_FOLDER / f"{design.hash}.json", design.to_json())
     page = write_page(
         design,
         clips,
         images,
         settings.media_folder,
-        study / PAGE,
+        study / STUDY_PAGE_FOLDER,
         seconds=settings.study_seconds,
         embed_bytes=settings.page_media_mb * 1_000_000,
         contact=settings.study_contact,
@@ -130,20 +137,12 @@ def study_answers(settings: SettingsResource) -> dg.MaterializeResult[pl.DataFra
     Each is checked against the design that it was given to. Put the files that participants send into
     the folder; a sensor sees them.
     """
-    from emid_assets.study.answers import (
-        COLLECTED,
-        STORE,
-        STUDY_FOLDER,
-        AnswerStore,
-        DesignFiles,
-        merge_answers,
-        read_answer_files,
-    )
+    from emid_assets.study.answers import AnswerStore, DesignFiles, merge_answers, read_answer_files
 
     study = settings.lake_folder / STUDY_FOLDER
-    make_folder(study / COLLECTED)
-    of_files, refused = read_answer_files(study / COLLECTED, DesignFiles(study))
-    posted = AnswerStore(study / STORE).read()
+    make_folder(study / ANSWERS_FOLDER)
+    of_files, refused = read_answer_files(study / ANSWERS_FOLDER, DesignFiles(study))
+    posted = AnswerStore(study / ANSWERS_STORE).read()
     answers, repeated = merge_answers(posted, of_files)
     refused += repeated
     return dg.MaterializeResult(
@@ -153,7 +152,7 @@ def study_answers(settings: SettingsResource) -> dg.MaterializeResult[pl.DataFra
             "participants": answers["participant_id"].n_unique(),
             "answers": answers.height,
             "missing": answers["chosen_position"].null_count(),
-            "folder": dg.MetadataValue.path(study / COLLECTED),
+            "folder": dg.MetadataValue.path(study / ANSWERS_FOLDER),
         },
         check_results=[
             check_result(
@@ -179,11 +178,10 @@ def answers_arrived(
     context: dg.SensorEvaluationContext, settings: SettingsResource
 ) -> dg.SensorResult | dg.SkipReason:
     """Collect the listening study's answers when files in `study/answers/` or the server's store change."""
-    from emid_assets.study.answers import COLLECTED, STORE, STUDY_FOLDER
 
     study = settings.lake_folder / STUDY_FOLDER
     seen = []
-    for file in sorted([*(study / COLLECTED).rglob("*.json"), *study.glob(STORE + "*")]):
+    for file in sorted([*(study / ANSWERS_FOLDER).rglob("*.json"), *study.glob(ANSWERS_STORE + "*")]):
         if file.suffix != ".lock":
             facts = file.stat()
             seen.append(f"{file.relative_to(study)} {facts.st_size} {facts.st_mtime_ns}")
@@ -193,9 +191,6 @@ def answers_arrived(
     if now == context.cursor:
         return dg.SkipReason("no new answers")
     return dg.SensorResult(run_requests=[dg.RunRequest(run_key=now)], cursor=now)
-
-
-CHOICES_FILE = "choices.csv"
 
 
 @table_asset(
@@ -212,7 +207,7 @@ def study_results(
     Empty while nobody has answered. `study/choices.csv` in the lake folder has a row for each image of
     each analysed trial, as R's lme4 takes them.
     """
-    from emid_assets.study.answers import STUDY_FOLDER, DesignFiles
+    from emid_assets.study.answers import DesignFiles
     from emid_assets.study.optional_packages import missing_packages
 
     missing = missing_packages() if study_answers.height else ""
