@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from emid_assets.adapters.pair_data import (
-    _matrix,
+    matrix,
     va_matrix,
 )
 from emid_assets.adapters.trained_adapter import TrainedAdapter
@@ -41,9 +41,9 @@ def adapted_frame(
     clip_ids, image_ids = music["clip_id"].to_list(), images["image_id"].to_list()
     p, q = adapter.embed(
         clip_ids,
-        _matrix(music["embedding"]),
+        matrix(music["embedding"]),
         image_ids,
-        _matrix(images["embedding"]),
+        matrix(images["embedding"]),
         None if image_va is None else va_matrix(images, image_va, "image_id"),
         str(choose_device(device)),
     )

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from emid_assets.adapters import NETWORKS, AdapterError
 from emid_assets.adapters.expected_images import Expectation
-from emid_assets.adapters.formula import Formula
+from emid_assets.adapters.formula import TaughtFormula
 from emid_assets.adapters.networks.content_tower import Projection
 from emid_assets.adapters.networks.interface import Items, Known, Network, PairScorer
 from emid_assets.adapters.va_ridge import VaReader
@@ -169,7 +169,7 @@ class TrainedAdapter:
             "data_version": self.data_version,
             "best_epoch": self.best_epoch,
             "history": self.history,
-            "formula": None if self.expectation is None else dataclasses.asdict(self.expectation.formula),
+            "formula": None if self.expectation is None else self.expectation.formula.to_json(),
         }
         arrays = {
             "known.va": self.known_va,
@@ -220,7 +220,7 @@ class TrainedAdapter:
                 image_reader=VaReader(**arrays("image_reader")),
                 expectation=None
                 if formula is None
-                else Expectation(Formula(**formula), **arrays("expectation")),
+                else Expectation(TaughtFormula.of_json(formula), **arrays("expectation")),
                 known_va=tensors["known.va"].numpy(),
                 known_pairs=tensors["known.pairs"].numpy(),
                 settings=TrainingSettings(**description.pop("settings")),

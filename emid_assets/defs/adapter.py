@@ -4,8 +4,9 @@ import dagster as dg
 import polars as pl
 
 from emid_assets.defs.embeddings import GPU_POOL
-from emid_assets.media.expansion import all_clips, all_music_embeddings
-from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
+from emid_assets.media.expansion import all_music_embeddings
+from emid_assets.media.lake_tables import LakeTables
+from emid_assets.media.va_plane import image_alignment, on_plane
 from emid_assets.orchestration.io_manager import previous_version
 from emid_assets.orchestration.partitions import NETWORK_PARTITIONS, every_partition
 from emid_assets.orchestration.resources import SettingsResource
@@ -41,28 +42,28 @@ def trained_adapter(
 
     Clips are split by their source, so that no recording is both learnt from and tested on.
     """
-    from emid_assets.adapters.pair_data import Pairing, pair_data
+    from emid_assets.adapters.pair_data import pair_data
     from emid_assets.adapters.run_files import save_run
     from emid_assets.adapters.trained_adapter import TrainingSettings
     from emid_assets.adapters.training import train
     from emid_assets.adapters.tuning import tuned_hyperparameters
+    from emid_assets.matching.fusion import Formula
     from emid_assets.report.figures import loss_figure, metrics_figure
     from emid_assets.report.style import markdown_image
 
     network = context.partition_key
     lake = Lake(settings.lake_folder)
-    clips = all_clips(music_clips, expanded_clips)
     tuned = tuned_hyperparameters(lake, network)
-    data = pair_data(
-        all_music_embeddings(music_embeddings, expanded_clips),
-        image_embeddings,
-        fused_pairs,
-        clips,
-        on_plane(clips, "clip_id", music_alignment(music_clips, settings.va_alignment)),
-        on_plane(images, "image_id", image_alignment(images, settings.va_alignment)),
-        settings.seed,
-        Pairing.of(settings),
+    tables = LakeTables.of(
+        settings.va_alignment,
+        music_clips=music_clips,
+        expanded_clips=expanded_clips,
+        images=images,
+        music_embeddings=music_embeddings,
+        image_embeddings=image_embeddings,
+        fused_pairs=fused_pairs,
     )
+    data = pair_data(tables, settings.seed, Formula.of(settings))
     adapter = train(
         network,
         data,

@@ -4,7 +4,7 @@ import dagster as dg
 import polars as pl
 
 from emid_assets.media.expansion import all_clips
-from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
+from emid_assets.media.va_plane import Plane
 from emid_assets.orchestration.partitions import MUSIC_EMOTION_PARTITIONS, every_partition
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
@@ -33,12 +33,11 @@ def va_distances(
     """
     from emid_assets.matching.frames import va_distance_frame
 
-    music = music_alignment(music_clips, settings.va_alignment)
-    image = image_alignment(images, settings.va_alignment)
+    plane = Plane.fit(music_clips, images, settings.va_alignment)
     distances = va_distance_frame(
         similarity_matrix,
-        on_plane(all_clips(music_clips, expanded_clips), "clip_id", music),
-        on_plane(images, "image_id", image),
+        plane.clips(all_clips(music_clips, expanded_clips)),
+        plane.images(images),
         settings.emotion_kernel,
         settings.gaussian_sigma,
     )
@@ -51,10 +50,7 @@ def va_distances(
         metadata={
             "kernel": settings.emotion_kernel,
             "alignment": settings.va_alignment,
-            "axes_without_spread": ", ".join(
-                [f"music {axis}" for axis in music.fixed_axes]
-                + [f"image {axis}" for axis in image.fixed_axes]
-            ),
+            "axes_without_spread": ", ".join(plane.axes_without_spread),
             "mean_emotional_similarity": _mean(distances["emotional_similarity"]),
         },
         check_results=[

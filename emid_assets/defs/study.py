@@ -6,9 +6,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from emid_assets.defs.evaluation import choices_of_systems
-from emid_assets.media.expansion import all_clips, all_music_embeddings
-from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
+from emid_assets.media.lake_tables import LakeTables
 from emid_assets.orchestration.partitions import every_partition
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.stages import COLLECT_ANSWERS
@@ -56,22 +54,25 @@ def listening_study(
     best network, random. `study/page/` in the lake folder is for participants; `study/designs/`, which
     tells the conditions, is not.
     """
+    from emid_assets.evaluation.top_images import best_network, top_images
+    from emid_assets.matching.fusion import Formula
     from emid_assets.study.design import RANKS_NEEDED, StudyError, draw_design
     from emid_assets.study.page import write_page
 
-    clips = all_clips(music_clips, expanded_clips)
-    network, choices = choices_of_systems(
-        settings,
-        RANKS_NEEDED,
-        on_plane(clips, "clip_id", music_alignment(music_clips, settings.va_alignment)),
-        on_plane(images, "image_id", image_alignment(images, settings.va_alignment)),
-        all_music_embeddings(music_embeddings, expanded_clips),
-        image_embeddings,
-        similarity_matrix,
-        va_distances,
-        trained_adapter,
-        adapted_embeddings,
+    tables = LakeTables.of(
+        settings.va_alignment,
+        music_clips=music_clips,
+        expanded_clips=expanded_clips,
+        images=images,
+        music_embeddings=music_embeddings,
+        image_embeddings=image_embeddings,
+        similarity_matrix=similarity_matrix,
+        va_distances=va_distances,
+        adapted_embeddings=adapted_embeddings,
     )
+    clips = tables.music_clips
+    network = best_network(trained_adapter)
+    choices = top_images(tables, network, Formula.of(settings), RANKS_NEEDED)
     adapted = adapted_embeddings.filter(pl.col("network") == network)
     try:
         design = draw_design(

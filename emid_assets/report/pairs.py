@@ -47,7 +47,7 @@ def render_pairs(
     """The page as one HTML document.
 
     Args:
-        choices: columns of `adapters.choices.CHOICE_COLUMNS`; the first `SHOWN` ranks are shown.
+        choices: columns of `evaluation.top_images.TOP_IMAGES_COLUMNS`; the first `SHOWN` ranks are shown.
         music_clips: MUSIC_CLIPS rows.
         images: IMAGES rows.
         media: the folder below which their files are.
