@@ -10,7 +10,7 @@ from emid_assets.adapters.pair_data import (
     va_matrix,
 )
 from emid_assets.adapters.trained_adapter import TrainedAdapter
-from emid_assets.encoders.torch_device import resolve_device
+from emid_assets.encoders.torch_device import choose_device
 from emid_assets.store.schemas import ADAPTED_EMBEDDINGS
 
 
@@ -45,7 +45,7 @@ def adapted_frame(
         image_ids,
         matrix(images["embedding"]),
         None if image_va is None else va_matrix(images, image_va, "image_id"),
-        resolve_device(device),
+        str(choose_device(device)),
     )
     part_of = adapter.part_of()
     parts = [part_of.get(clip_id) for clip_id in clip_ids]

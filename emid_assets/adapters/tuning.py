@@ -23,6 +23,7 @@ from emid_assets.matching.fusion import Formula
 from emid_assets.media.lake_tables import LakeTables
 from emid_assets.settings import Settings
 from emid_assets.store.lake import Lake
+from emid_assets.store.layout import STUDIES_FOLDER
 from emid_assets.store.schemas import TUNING_TRIALS
 
 if TYPE_CHECKING:
@@ -172,9 +173,6 @@ def _frame(network: str, study: "optuna.Study") -> pl.DataFrame:
         for trial in study.get_trials(deepcopy=False)
     ]
     return TUNING_TRIALS.check(pl.DataFrame(rows, schema=TUNING_TRIALS.empty().schema))
-
-
-STUDIES_FOLDER = "studies"
 
 
 def tune_lake(

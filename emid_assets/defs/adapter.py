@@ -10,15 +10,15 @@ from emid_assets.media.va_plane import image_alignment, on_plane
 from emid_assets.orchestration.io_manager import previous_version
 from emid_assets.orchestration.partitions import NETWORK_PARTITIONS, every_partition
 from emid_assets.orchestration.resources import SettingsResource
-from emid_assets.orchestration.table_asset import check_result, schema_result, table_asset
+from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.settings import LOCAL_PATHS, Settings
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.lake import Lake
-
-WEIGHTS_FOLDER = "weights"
+from emid_assets.store.layout import WEIGHTS_FOLDER
 
 
 @table_asset(
+    stage="train_adapter",
     group_name="adapter",
     kinds={"torch", "duckdb"},
     partitions_def=NETWORK_PARTITIONS,
@@ -111,13 +111,13 @@ def trained_adapter(
             ),
         },
         check_results=[
-            schema_result("trained_adapter", manifest),
             check_result("loss_is_finite", not_finite, len(adapter.history)),
         ],
     )
 
 
 @table_asset(
+    stage="train_adapter",
     group_name="adapter",
     kinds={"torch", "duckdb"},
     partitions_def=NETWORK_PARTITIONS,
@@ -150,7 +150,6 @@ def adapted_embeddings(
         ),
         metadata={"music": music.height, "images": image_embeddings.height},
         check_results=[
-            schema_result("adapted_embeddings", adapted),
             check_result("finite", adapted.filter(~finite)["item_id"].to_list(), adapted.height),
         ],
     )

@@ -7,11 +7,12 @@ from emid_assets.media.expansion import all_clips
 from emid_assets.media.va_plane import Plane
 from emid_assets.orchestration.partitions import MUSIC_EMOTION_PARTITIONS, every_partition
 from emid_assets.orchestration.resources import SettingsResource
-from emid_assets.orchestration.table_asset import check_result, schema_result, table_asset
+from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.store.data_version import frame_digest
 
 
 @table_asset(
+    stage="align",
     group_name="alignment",
     kinds={"numpy", "duckdb"},
     partitions_def=MUSIC_EMOTION_PARTITIONS,
@@ -53,7 +54,6 @@ def va_distances(
             "mean_emotional_similarity": _mean(distances["emotional_similarity"]),
         },
         check_results=[
-            schema_result("va_distances", distances),
             check_result(
                 "within_range",
                 [f"{clip} and {image}" for clip, image in outside.select("clip_id", "image_id").rows()],
@@ -64,6 +64,7 @@ def va_distances(
 
 
 @table_asset(
+    stage="align",
     group_name="alignment",
     kinds={"numpy", "duckdb"},
     partitions_def=MUSIC_EMOTION_PARTITIONS,
@@ -109,7 +110,6 @@ def fused_pairs(
             "pictures": dg.MetadataValue.md(pairs_preview(pairs, images, settings.media_folder)),
         },
         check_results=[
-            schema_result("fused_pairs", pairs),
             check_result(
                 "m_pairs_each",
                 [f"{clip}: {found} pairs, not {expected}" for clip, expected, found in wrong.rows()],

@@ -10,20 +10,20 @@ from emid_assets.encoders.load import encoder_from
 from emid_assets.media.lake_tables import LakeTables
 from emid_assets.orchestration.partitions import every_partition
 from emid_assets.orchestration.resources import SettingsResource
-from emid_assets.orchestration.table_asset import check_result, schema_result, table_asset
+from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.settings import LOCAL_PATHS, Settings
 from emid_assets.store.data_version import frame_digest
-from emid_assets.store.files import put_in_place
+from emid_assets.store.files import write_in_place
 from emid_assets.store.lake import Lake
+from emid_assets.store.layout import PAIRS_PAGE, REPORT_PAGE
 
-REPORT_FILE = "report.html"
-PAIRS_FILE = "pairs.html"
 TEST_SECTION = "retrieval_test"
 RELEASED_TASKS = "released_tasks"
 PUBLIC_TASKS = "public_tasks"
 
 
 @table_asset(
+    stage="evaluate",
     group_name="evaluation",
     kinds={"matplotlib", "html", "duckdb"},
     ins=every_partition(
@@ -147,14 +147,14 @@ def evaluation_report(
         media=settings.media_folder,
         music_alignment=tables_.plane.music,
         image_alignment=tables_.plane.image,
-        pairs_page=PAIRS_FILE,
+        pairs_page=PAIRS_PAGE,
         agreement=agreement,
         image_emotion_head=image_emotion_head,
         sweep=sweep,
         tuning_trials=tuning_trials(Lake(settings.lake_folder)),
     )
-    report = settings.lake_folder / REPORT_FILE
-    pairs = settings.lake_folder / PAIRS_FILE
+    report = settings.lake_folder / REPORT_PAGE
+    pairs = settings.lake_folder / PAIRS_PAGE
     network = best_network(trained_adapter)
     choices = top_images(tables_, network, formula, min(settings.images_per_clip, SHOWN))
     side_by_side = render_pairs(
@@ -168,9 +168,7 @@ def evaluation_report(
         embed_bytes=settings.page_media_mb * 1_000_000,
     )
     for file, content in ((pairs, side_by_side), (report, page)):
-        unfinished = file.with_suffix(".unfinished")
-        unfinished.write_text(content, encoding="utf-8", newline="\n")
-        put_in_place(unfinished, file)
+        write_in_place(file, content)
     unpaired = clips.join(fused_pairs, on="clip_id", how="anti")["clip_id"].to_list()
     semantic = tables.semantic_pairs(similarity_matrix, settings.images_per_clip)
     counts = tables.pair_counts(fused_pairs, clips, images)
@@ -186,7 +184,6 @@ def evaluation_report(
             **_test_metrics(metrics),
         },
         check_results=[
-            schema_result("evaluation_report", rows),
             check_result("every_clip_paired", unpaired, clips.height),
         ],
     )

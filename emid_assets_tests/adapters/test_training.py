@@ -16,6 +16,7 @@ from emid_assets.adapters.networks.interface import Known
 from emid_assets.adapters.pair_data import PairData, pair_data
 from emid_assets.adapters.trained_adapter import TrainedAdapter, TrainingSettings, build_network
 from emid_assets.adapters.training import NonFiniteLossError, train
+from emid_assets.encoders.interface import EncoderUnavailableError
 from emid_assets.media.lake_tables import LakeTables
 from emid_assets.ranking.metrics import evaluate_ranking, inner_product_scores
 from emid_assets_tests.small_lake import FORMULA, SETTINGS, make_lake
@@ -29,6 +30,11 @@ def data(lake: LakeTables) -> PairData:
 @pytest.fixture(scope="module", params=sorted(NETWORKS))
 def adapter(request: pytest.FixtureRequest, data: PairData) -> TrainedAdapter:
     return train(request.param, data, SETTINGS)
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_is_computed(data: PairData) -> None:
+    with pytest.raises(EncoderUnavailableError, match=r"device 'cuda:99' was asked for, but torch .* sees"):
+        train("bmf", data, replace(SETTINGS, device="cuda:99"))
 
 
 def embed(adapter: TrainedAdapter, data: PairData) -> tuple[np.ndarray, np.ndarray]:

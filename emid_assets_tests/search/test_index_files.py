@@ -18,11 +18,12 @@ from emid_assets.adapters.training import train
 from emid_assets.matching.fusion import Formula
 from emid_assets.media.lake_tables import LakeTables
 from emid_assets.media.va_plane import image_alignment, on_plane
-from emid_assets.search.index_files import FOLDER, searchable
+from emid_assets.search.index_files import searchable
 from emid_assets.search.nearest import Catalogue, search_images
 from emid_assets.search.query import nearest
 from emid_assets.settings import Settings
 from emid_assets.store.lake import Lake, LakeError
+from emid_assets.store.layout import SEARCH_FOLDER
 from emid_assets.store.schemas import EXPANDED_CLIPS, IMAGES, MUSIC_CLIPS, TableSchema
 from emid_assets_tests.small_lake import SETTINGS, make_lake
 
@@ -105,14 +106,14 @@ def test_a_build_makes_new_files_and_the_old_ones_go(built: Built) -> None:
     built.lake.write("images", "fear", manifest(IMAGES, renamed))
     again = searchable(built.lake, "image", "bmf", "standardize")
     assert again.items["file"].str.starts_with("moved/").sum() == 50
-    kinds = sorted(path.name.partition("-")[0] for path in (built.lake.root / FOLDER).iterdir())
+    kinds = sorted(path.name.partition("-")[0] for path in (built.lake.root / SEARCH_FOLDER).iterdir())
     assert kinds == ["image", "music"]
     searchable(built.lake, "image", "bmf", "fixed")
-    assert len(list((built.lake.root / FOLDER).glob("image-*"))) == 1
+    assert len(list((built.lake.root / SEARCH_FOLDER).glob("image-*"))) == 1
 
 
 def test_a_lake_that_cannot_be_written_to_is_searched_all_the_same(built: Built) -> None:
-    (built.lake.root / FOLDER).write_text("in the way")
+    (built.lake.root / SEARCH_FOLDER).write_text("in the way")
     assert len(searchable(built.lake, "image", "bmf", "standardize").items) == 90
     shutil.rmtree(built.lake.root / "tables" / "adapted_embeddings")
     with pytest.raises(LakeError, match="adapted_embeddings"):
