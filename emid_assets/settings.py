@@ -288,6 +288,30 @@ WANTED_OF_OPERATIONS = {
 }
 
 
+GROUPS: dict[str, tuple[str, ...]] = {
+    "Media": ("media", "lake"),
+    "Encoder": ("encoder", "imagebind_checkpoint", "precision", "batch_size"),
+    "Expansion": (
+        "expansion_window_s", "expansion_hop_s", "expansion_threshold", "expansion_target",
+        "expansion_per_source",
+    ),
+    "Captions and missing labels": ("caption_model", "predict_emotion"),
+    "Matching": (
+        "alpha", "images_per_clip", "candidates", "semantic_rescaling", "emotion_kernel", "gaussian_sigma",
+        "va_alignment", "matching_product", "matching_threads", "matching_memory_mb",
+    ),
+    "Adapters": ("adapter_dimension", "epochs", "learning_rate", "seed"),
+    "Listening study": ("study_clips", "study_trials", "study_seconds", "study_contact"),
+    "Pages and health": ("page_media_mb", "fresh_days"),
+    "Where it runs": (
+        "device", "workers", "embedding_actors", "shards_per_emotion", "image_shards", "profile", "run_gpus",
+    ),
+    "Rebuilding by itself": ("rebuild_cron", "rebuild_time_zone"),
+    "Alerts": ("alert_file", "alert_webhook", "alert_smtp", "alert_mail_from", "alert_mail_to"),
+}  # fmt: skip
+"""The names of all settings and operations, by group, in the order in which help and docs show them."""
+
+
 def load_operations(environment: Mapping[str, str] | None = None) -> Operations:
     """The operations' settings from `EMID_*` variables, the process's own by default.
 

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from emid_assets.cli.main import main
 from emid_assets.orchestration.resources import SettingsResource, settings_resource
 from emid_assets.settings import (
+    GROUPS,
     SAMPLE_MEDIA,
     Operations,
     Settings,
@@ -16,6 +17,7 @@ from emid_assets.settings import (
     allowed_range,
     load_settings,
 )
+from tools.make_settings_page import PAGE, settings_page
 
 
 def test_defaults_are_the_methods() -> None:
@@ -26,6 +28,15 @@ def test_defaults_are_the_methods() -> None:
         "candidate_minmax",
     )
     assert (settings.emotion_kernel, settings.va_alignment, settings.epochs) == ("cosine", "standardize", 50)
+
+
+def test_each_setting_stands_in_exactly_one_group() -> None:
+    grouped = [name for names in GROUPS.values() for name in names]
+    assert sorted(grouped) == sorted([*Settings.model_fields, *Operations.model_fields])
+
+
+def test_the_page_of_the_settings_is_current() -> None:
+    assert PAGE.read_text(encoding="utf-8") == settings_page(), "run: python tools/make_settings_page.py"
 
 
 def test_an_override_goes_before_the_environment_and_that_before_the_default() -> None:
