@@ -7,6 +7,7 @@ what the command line's options are made from. Nothing here reads media, tables 
 import hashlib
 import os
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -335,9 +336,15 @@ def load_operations(environment: Mapping[str, str] | None = None) -> Operations:
     )
 
 
+@cache
+def _json_schema() -> dict[str, Any]:
+    schema: dict[str, Any] = Settings.model_json_schema()["properties"]
+    return schema
+
+
 def allowed_range(name: str) -> str:
     """The values that setting `name` may have, in words, such as `0.0 to 1.0`."""
-    field = Settings.model_json_schema()["properties"][name]
+    field = _json_schema()[name]
     if "enum" in field:
         return " or ".join(field["enum"])
     if "pattern" in field:

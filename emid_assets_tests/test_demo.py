@@ -260,7 +260,7 @@ def test_a_signal_stops_the_build_at_once(demo: Checkout, tmp_path: Path, number
     process.send_signal(number)
     rest = process.stderr.read()
     assert process.wait(60) == 130, rest
-    assert "the same command goes on from there" in rest
+    assert "run the same command again to resume" in rest
     assert "embed_images" not in rest
 
 

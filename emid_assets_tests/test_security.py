@@ -18,6 +18,7 @@ from PIL import Image
 
 import emid_assets
 from emid_assets.cli import main as cli
+from emid_assets.cli import ui
 from emid_assets.definitions import build_definitions
 from emid_assets.encoders.interface import EncoderUnavailableError
 from emid_assets.media.folder import path_within
@@ -225,11 +226,11 @@ def test_the_web_ui_listens_on_the_loopback_unless_told_otherwise_and_then_warns
     options: list[str], host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[list[str]] = []
-    monkeypatch.setattr(cli.os, "execve", lambda path, command, environment: started.append(command))
+    monkeypatch.setattr(ui.os, "execve", lambda path, command, environment: started.append(command))
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     result = CliRunner().invoke(cli.main, ["ui", "--lake", str(tmp_path / "lake"), "--port", "0", *options])
     assert "0 is not in the range" in result.output
-    with cli.socket.socket() as probe:
+    with ui.socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     result = CliRunner().invoke(

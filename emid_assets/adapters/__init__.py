@@ -13,6 +13,9 @@ NETWORKS: dict[str, str] = {
 }
 """Network name → `module:class`."""
 
+DEFAULT_NETWORK = "distilled"
+"""The network that searches where none is named."""
+
 
 class AdapterError(ValueError):
     """An adapter cannot be trained, loaded or applied."""

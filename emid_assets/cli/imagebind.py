@@ -1,5 +1,6 @@
 """The commands `emid imagebind fetch | check | verify`: a thin front on the encoder's own functions."""
 
+import json
 from pathlib import Path
 
 import click
@@ -10,17 +11,17 @@ from emid_assets.encoders.interface import EncoderUnavailableError
 
 @click.group()
 def imagebind() -> None:
-    """ImageBind's checkpoint: download it, check a file, reproduce the official figures."""
+    """Download, check or verify ImageBind's checkpoint."""
 
 
 @imagebind.command()
-@click.option("--to", type=click.Path(path_type=Path), help="File to make. [default: torch hub's folder]")
+@click.option("--to", type=click.Path(path_type=Path), help="File to write. [default: torch hub's folder]")
 @click.option(
-    "--url", default=files.URL, show_default=True, help="A mirror; the file's sum is checked anyway."
+    "--url", default=files.URL, show_default=True, help="A mirror; the file's sha256 is checked anyway."
 )
 @click.option("--accept-licence", is_flag=True, help="You have read the licence and accept it.")
 def fetch(to: Path | None, url: str, accept_licence: bool) -> None:
-    """Download the checkpoint (4.8 GB); goes on where an earlier download ended."""
+    """Download the checkpoint (4.8 GB); resumes an earlier download."""
     click.echo(files.LICENCE_TEXT)
     if not accept_licence:
         raise click.ClickException("nothing was downloaded: add --accept-licence if you accept these terms")
@@ -30,13 +31,16 @@ def fetch(to: Path | None, url: str, accept_licence: bool) -> None:
             files.fetch(target, url=url, on_bytes=lambda there, _: bar.update(there - bar.pos))
         except files.FetchError as error:
             raise click.ClickException(str(error)) from None
-    click.echo(f"{target}: whole, sha256 {files.SHA256}")
+    click.echo(f"{target}: complete, sha256 {files.SHA256}")
 
 
 @imagebind.command()
 @click.argument("path", required=False, type=click.Path(path_type=Path))
 def check(path: Path | None) -> None:
-    """Say whether PATH (or the file that a build would take) is ImageBind's checkpoint, and if not, why."""
+    """Check that PATH is ImageBind's official checkpoint; else say what differs.
+
+    Without PATH it checks the file that a build would load.
+    """
     from emid_assets.encoders.imagebind import model
 
     try:
@@ -45,25 +49,31 @@ def check(path: Path | None) -> None:
         raise click.ClickException(str(error)) from None
     problems = files.file_problems(path)
     if problems:
-        # Another file may still hold the right tensors, such as a checkpoint saved anew.
+        # Another file may still hold the right tensors, such as a checkpoint that was saved again.
         try:
             differences = model.differences(model.map_checkpoint(path))
             problems += differences or ["its vision and audio tensors have the right names, shapes and types"]
         except EncoderUnavailableError as error:
             problems.append(str(error))
         raise click.ClickException("\n  ".join([f"{path} is not the official checkpoint:", *problems]))
-    click.echo(f"{path}: ImageBind's official checkpoint, whole")
+    click.echo(f"{path}: ImageBind's official checkpoint, complete")
 
 
 @imagebind.command()
 @click.argument("assets", type=click.Path(path_type=Path))
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="The file. [default: the usual places]")
+@click.option(
+    "--checkpoint", type=click.Path(path_type=Path), help="Its file. [default: the one that a build loads]"
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
 @click.option(
     "--precision", default="float32", show_default=True, type=click.Choice(["float32", "bf16", "auto"])
 )
-def verify(assets: Path, checkpoint: Path | None, device: str, precision: str) -> None:
-    """Reproduce the official README's vision × audio matrix from the files in the folder ASSETS."""
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def verify(assets: Path, checkpoint: Path | None, device: str, precision: str, as_json: bool) -> None:
+    """Reproduce the vision × audio matrix of the official README.
+
+    ASSETS is the folder with the official example files.
+    """
     from emid_assets.encoders.imagebind import encoder
 
     try:
@@ -73,9 +83,14 @@ def verify(assets: Path, checkpoint: Path | None, device: str, precision: str) -
         raise click.ClickException(str(error)) from None
     off = 0.0
     for row, expected in zip(matrix.tolist(), encoder.VERIFY_MATRIX, strict=True):
-        click.echo("  ".join(f"{a:.4f} ({b:.4f})" for a, b in zip(row, expected, strict=True)))
+        if not as_json:
+            click.echo("  ".join(f"{a:.4f} ({b:.4f})" for a, b in zip(row, expected, strict=True)))
         off = max(off, *(abs(a - b) for a, b in zip(row, expected, strict=True)))
     allowed = encoder.VERIFY_TOLERANCE[loaded.precision]
+    if as_json:
+        found = {"matrix": matrix.tolist(), "published": [list(row) for row in encoder.VERIFY_MATRIX]}
+        click.echo(json.dumps(found | {"largest_difference": off, "allowed": allowed}))
     if off > allowed:
         raise click.ClickException(f"off by up to {off:.4f}, more than the {allowed} of {loaded.precision}")
-    click.echo(f"as published (in brackets), within {off:.4f}")
+    if not as_json:
+        click.echo(f"as published (in brackets), within {off:.4f}")

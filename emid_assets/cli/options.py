@@ -7,8 +7,10 @@ from typing import Any, TypeVar, get_args
 
 import click
 
+from emid_assets.runs.instance import prepare_instance, what_ray_lacks
 from emid_assets.settings import (
     ENVIRONMENT_PREFIX,
+    GROUPS,
     Settings,
     SettingsError,
     allowed_range,
@@ -17,6 +19,26 @@ from emid_assets.settings import (
 )
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+profile_option = click.option(
+    "--profile",
+    type=click.Choice(["local", "ray"]),
+    help="Where runs are executed: on this machine, or on a Ray cluster (docs/cluster.md). [EMID_PROFILE]",
+)
+
+
+class SettingsCommand(click.Command):
+    """A command whose help lists its own options first, then the settings in their groups."""
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options of the help."""
+        records = {each.name: each.get_help_record(context) for each in self.get_params(context)}
+        grouped = {name for names in GROUPS.values() for name in names}
+        own = [name for name in records if name not in grouped]
+        for title, names in {"Options": own, **GROUPS}.items():
+            if shown := [record for name in names if (record := records.get(name))]:
+                with formatter.section(title):
+                    formatter.write_dl(shown)
 
 
 def output_path(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
@@ -36,8 +58,8 @@ def settings_options(command: Command) -> Command:
             name,
             type=click.Choice(choices) if choices else str,
             metavar=None if choices else "DIR" if name in ("media", "lake") else "VALUE",
-            help=f"{field.description} "
-            f"[{allowed_range(name)}; default: {default}; {ENVIRONMENT_PREFIX}{name.upper()}]",
+            help=f"{field.description} [{'' if choices else allowed_range(name) + '; '}"
+            f"default: {default}; {ENVIRONMENT_PREFIX}{name.upper()}]",
         )(command)
     return command
 
@@ -52,3 +74,23 @@ def settings_from(options: dict[str, Any]) -> Settings:
     if not settings.media_folder.is_dir():
         raise click.ClickException(f"media = {settings.media!r}: there is no such folder")
     return settings
+
+
+def prepared_instance(settings: Settings, profile: str | None) -> Path:
+    """Dagster's folder for these settings, with an error of one line where it cannot be prepared."""
+    from emid_assets.store.lake import Lake, LakeError
+
+    if profile is not None:
+        os.environ["EMID_PROFILE"] = profile  # for this process and all that it starts
+    try:
+        Lake(settings.lake_folder)
+        home = prepare_instance(settings)
+    except LakeError as error:
+        raise click.ClickException(f"lake = {str(settings.lake_folder)!r}: {error}") from None
+    except OSError as error:
+        raise click.ClickException(
+            f"lake = {str(settings.lake_folder)!r}: cannot be created or written to ({error.strerror})"
+        ) from None
+    if load_operations().profile == "ray" and (lack := what_ray_lacks(home)):
+        raise click.ClickException(lack)
+    return home

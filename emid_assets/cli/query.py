@@ -5,15 +5,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import click
-import polars as pl
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from emid_assets.adapters import NETWORKS
-from emid_assets.cli.options import output_path, settings_from, settings_options
-from emid_assets.search.query import DEFAULT_NETWORK, query
-from emid_assets.store.lake import Lake
+from emid_assets.adapters import DEFAULT_NETWORK, NETWORKS
+from emid_assets.cli.options import SettingsCommand, output_path, settings_from, settings_options
 
 Number = TypeVar("Number", int, float)
 
@@ -38,7 +32,7 @@ _numbers = _list_of(float, "numbers such as 0,0.5,1")
 _counts = _list_of(int, "whole numbers such as 1,3")
 
 
-@click.command("query")
+@click.command("query", cls=SettingsCommand)
 @click.argument("kind", type=click.Choice(["music", "image"]))
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="Results to show.")
@@ -61,7 +55,9 @@ def query_command(
     html: Path | None,
     **options: Any,
 ) -> None:
-    """The images nearest to a music FILE, or the music nearest to an image FILE."""
+    """Find the images nearest to a music FILE, or the music to an image."""
+    from emid_assets.search.query import query
+
     settings = settings_from(options)
     try:
         answer = query(kind, file, settings, network, top)
@@ -75,11 +71,14 @@ def query_command(
     if as_json:
         click.echo(answer.results.write_json())
         return
+    from emid_assets.cli.terminal import console, table
+
     columns = {"semantic_similarity": "S", "emotional_similarity": "E", "fused_score": "T"}
-    _print_table(answer.results.select("rank", "item_id", "label", "score", *columns).rename(columns))
+    shown = answer.results.select("rank", "item_id", "label", "score", *columns).rename(columns)
+    console().print(table(shown.columns, shown.rows()))
 
 
-@click.command("sweep")
+@click.command("sweep", cls=SettingsCommand)
 @click.option(
     "--alphas", default="0,0.2,0.4,0.6,0.8,1", show_default=True, callback=_numbers, help="Values of α."
 )
@@ -96,12 +95,17 @@ def query_command(
 def sweep_command(
     alphas: list[float], pairs: list[int], counts: list[int] | None, csv: Path | None, **options: Any
 ) -> None:
-    """What α, m and K do to the pairs, over the S and E that a build has stored."""
+    """Show what α, m and K do to the pairs of a build.
+
+    It mixes the S and E that the build has stored again, so it encodes nothing.
+    """
+    from emid_assets.cli.terminal import console, table
     from emid_assets.evaluation.sweep import selected_point, sweep_lake
+    from emid_assets.store.lake import Lake
 
     settings = settings_from(options)
     try:
-        table = sweep_lake(
+        points = sweep_lake(
             Lake(settings.lake_folder),
             settings.va_alignment,
             alphas=alphas,
@@ -111,17 +115,10 @@ def sweep_command(
     except (ValueError, RuntimeError) as error:
         raise click.ClickException(str(error)) from None
     if csv is not None:
-        table.write_csv(csv)
-    _print_table(table)
-    best = selected_point(table)
+        points.write_csv(csv)
+    console().print(table(points.columns, points.rows()))
+    best = selected_point(points)
     click.echo(
         f"\nLabels, which T does not see, fit best with {best['rescaling']}, α = {best['alpha']:g}, "
         f"m = {best['images_per_clip']}, K = {best['candidates']}: {best['label_precision']:.3f}"
     )
-
-
-def _print_table(frame: pl.DataFrame) -> None:
-    table = Table(*frame.columns, box=None, header_style="bold")
-    for row in frame.rows():
-        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else escape(str(value)) for value in row))
-    Console().print(table)

@@ -5,29 +5,29 @@ import os
 import sys
 import time
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
 
-from emid_assets.cli.options import settings_from, settings_options
-from emid_assets.health.verdict import Health, assets_at_a_glance, readable_bytes
+from emid_assets.cli.options import SettingsCommand, settings_from, settings_options
 from emid_assets.runs.instance import environment_of, prepare_instance
-from emid_assets.store.lake import LakeError
 from emid_assets.store.layout import DAGSTER_FOLDER, TABLES_FOLDER
+
+if TYPE_CHECKING:
+    from emid_assets.health.verdict import Health
 
 SHOWN = 20
 STYLES = {"failed": "bold red", "damaged": "bold red", "overdue": "yellow", "missing": "yellow"}
 
 
-@click.command("status")
+@click.command("status", cls=SettingsCommand)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @settings_options
 def status_command(as_json: bool, **options: Any) -> None:
-    """What is broken, stale or overdue now; exit code 1 where the pipeline is unhealthy."""
+    """Show what is broken, stale or overdue now.
+
+    The exit code is 1 where the pipeline is unhealthy.
+    """
     settings = settings_from(options)
     # A first build that failed left no table, but the record of its runs.
     if not any((settings.lake_folder / part).is_dir() for part in (TABLES_FOLDER, DAGSTER_FOLDER)):
@@ -38,6 +38,7 @@ def status_command(as_json: bool, **options: Any) -> None:
     from emid_assets.definitions import build_definitions
     from emid_assets.orchestration.resources import SHAPING_THE_GRAPH
     from emid_assets.orchestration.run_facts import current_health
+    from emid_assets.store.lake import LakeError
 
     definitions = build_definitions(**{name: getattr(settings, name) for name in SHAPING_THE_GRAPH})
     try:
@@ -49,29 +50,38 @@ def status_command(as_json: bool, **options: Any) -> None:
     if as_json:
         click.echo(json.dumps(health.as_json(), indent=1))
     else:
-        _print(health, Console())
+        _print(health)
     sys.exit(0 if health.is_healthy else 1)
 
 
-def _print(health: Health, console: Console) -> None:
-    colour = "green" if health.is_healthy else "bold red"
-    console.print(f"[{colour}]{health.verdict}[/]")
+def _print(health: "Health") -> None:
+    from rich.text import Text
+
+    from emid_assets.cli.terminal import console, table
+    from emid_assets.health.verdict import assets_at_a_glance, readable_bytes
+
+    out = console()
+    out.print(health.verdict, style="green" if health.is_healthy else "bold red")
     for title, frame in (
         ("Broken now", health.broken),
         ("Waits for a rebuild", health.states.filter(health.states["state"].is_in(["missing", "stale"]))),
     ):
         if frame.height:
-            table = _table(title, "asset", "partition", "state", "last built", "why")
-            for row in frame.head(SHOWN).iter_rows(named=True):
-                state = Text(row["state"], STYLES.get(row["state"], ""))
-                built = _ago(row["built_at"], health.at)
-                table.add_row(row["asset"], row["partition"], state, built, escape(row["message"]))
-            console.print(table)
+            rows = [
+                (
+                    row["asset"],
+                    row["partition"],
+                    Text(row["state"], STYLES.get(row["state"], "")),
+                    _ago(row["built_at"], health.at),
+                    row["message"],
+                )
+                for row in frame.head(SHOWN).iter_rows(named=True)
+            ]
+            out.print(table(("asset", "partition", "state", "last built", "why"), rows, title))
             if frame.height > SHOWN:
-                console.print(f"… and {frame.height - SHOWN} more: --json has all")
-    table = _table("Assets", "asset", "built", "state", "last built", "rows", "size", "seconds")
-    for row in assets_at_a_glance(health.states):
-        table.add_row(
+                out.print(f"… and {frame.height - SHOWN} more: --json has all")
+    assets = [
+        (
             row["asset"],
             f"{row['built']}/{row['partitions']}",
             row["states"],
@@ -80,31 +90,31 @@ def _print(health: Health, console: Console) -> None:
             readable_bytes(row["bytes"]),
             f"{row['seconds']:.1f}",
         )
-    console.print(table)
+        for row in assets_at_a_glance(health.states)
+    ]
+    out.print(table(("asset", "built", "state", "last built", "rows", "size", "seconds"), assets, "Assets"))
     moved = health.drift.filter("is_notable")
     if moved.height:
-        table = _table(
-            "Drift since the build before", "table", "partition", "column", "before", "now", "shift"
-        )
-        for row in moved.head(SHOWN).iter_rows(named=True):
-            numbers = (f"{row['before']:.4g}", f"{row['now']:.4g}", f"{row['shift']:+.2f}")
-            table.add_row(row["table"], row["partition"], row["column"], *numbers)
-        console.print(table)
+        columns = ("table", "partition", "column", "before", "now", "shift")
+        shifts = [(*row[:-1], f"{row[-1]:+.2f}") for row in moved.head(SHOWN).select(columns).rows()]
+        out.print(table(columns, shifts, "Drift since the previous build"))
     if health.rejected.height:
-        table = _table("Rejected media", "kind", "items", "reason")
-        for row in health.rejected.head(SHOWN).iter_rows(named=True):
-            table.add_row(row["kind"], f"{row['items']:,}", escape(row["reason"]))
-        console.print(table)
+        facts = ("kind", "items", "reason")
+        reasons = [
+            (kind, f"{items:,}", reason)
+            for kind, items, reason in health.rejected.head(SHOWN).select(facts).rows()
+        ]
+        out.print(table(facts, reasons, "Rejected media"))
         if health.rejected.height > SHOWN:
-            console.print(f"… and {health.rejected.height - SHOWN} more reasons: --json has all")
-        console.print("Their files stand in the table rejected_media.")
+            out.print(f"… and {health.rejected.height - SHOWN} more reasons: --json has all")
+        out.print("The table rejected_media lists their files.")
     parts = ", ".join(
         f"{row['part']} {readable_bytes(row['bytes'])}" for row in health.disk.head(4).iter_rows(named=True)
     )
     used = readable_bytes(int(health.disk["bytes"].sum()))
-    console.print(f"Disk: {used} ({parts}); {readable_bytes(health.free_bytes)} free")
+    out.print(f"Disk: {used} ({parts}); {readable_bytes(health.free_bytes)} free")
     for note in health.notes:
-        console.print(escape(note))
+        out.print(note)
 
 
 def _ago(text: str | None, now: float) -> str:
@@ -116,10 +126,3 @@ def _ago(text: str | None, now: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.0f} {unit} ago"
     return f"{seconds:.0f} s ago"
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", box=None, header_style="bold")
-    for place, column in enumerate(columns):
-        table.add_column(column, no_wrap=place < 2)
-    return table

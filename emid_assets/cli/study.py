@@ -3,25 +3,24 @@
 import socket
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import polars as pl
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from emid_assets.cli.options import output_path, settings_from, settings_options
+from emid_assets.cli.options import SettingsCommand, output_path, settings_from, settings_options
 from emid_assets.runs.signals import hear_signals
 from emid_assets.store.layout import ANSWERS_STORE, STUDY_FOLDER, STUDY_PAGE, STUDY_PAGE_FOLDER
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @click.group()
 def study() -> None:
-    """The listening study: how many participants it needs, and taking their answers."""
+    """Serve the listening study, or plan its size."""
 
 
-@study.command("serve")
+@study.command("serve", cls=SettingsCommand)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
@@ -32,27 +31,28 @@ def study() -> None:
 )
 @click.option(
     "--token",
-    help="What a link must hold to send answers. Default: one made for this study, kept in its folder.",
+    help="Secret in the participants' link; without it no answer is accepted. [default: one made for this "
+    "study and kept in its folder]",
 )
 @click.option(
     "--rate",
     type=click.IntRange(1),
     default=600,
     show_default=True,
-    help="Answers taken from one address in a minute.",
+    help="Answers accepted from one address per minute.",
 )
 @click.option(
     "--participants",
     type=click.IntRange(1),
     default=10_000,
     show_default=True,
-    help="Participants taken in all.",
+    help="Participants accepted in total.",
 )
 @settings_options
 def serve_command(
     host: str, port: int, token: str | None, rate: int, participants: int, **options: Any
 ) -> None:
-    """Hand out the page of a build's study and take the answers, until Ctrl-C."""
+    """Serve the page of a build's study and collect the answers, until Ctrl-C."""
     import uvicorn
 
     from emid_assets.study.answers import AnswerStore, DesignFiles
@@ -64,9 +64,9 @@ def serve_command(
     try:
         designs = DesignFiles(folder)
         if not designs or not (folder / STUDY_PAGE_FOLDER / STUDY_PAGE).is_file():
-            raise StudyError(f"{folder} has no study: run emid build, or materialize listening_study")
+            raise StudyError(f"{folder} has no study: run `emid build`, or materialize listening_study")
         if token is not None and len(token) < 8:
-            raise StudyError("--token: at least 8 characters, or whoever tries a few can send answers")
+            raise StudyError("--token: give at least 8 characters; a shorter one can be guessed")
         token = token or token_of(folder)
         app = study_app(
             folder / STUDY_PAGE_FOLDER,
@@ -83,7 +83,7 @@ def serve_command(
     click.echo(f"Link for participants  http://{shown}:{listener.getsockname()[1]}/#token={token}")
     click.echo(f"Answers                {folder / ANSWERS_STORE}")
     if host not in ("127.0.0.1", "::1", "localhost"):
-        click.echo("Plain HTTP: put a proxy with HTTPS before it where others share the network.", err=True)
+        click.echo("This is plain HTTP: on a shared network, put a proxy with HTTPS in front.", err=True)
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, limit_concurrency=500,
         timeout_keep_alive=30,
@@ -116,42 +116,50 @@ def _counts(_: click.Context, option: click.Parameter, text: str) -> list[int]:
     type=SHARE,
     default=0.6,
     show_default=True,
-    help="Share of the trials that choose the condition.",
+    help="Share of trials in which the condition is chosen.",
 )
-@click.option("--chance", type=SHARE, default=0.5, show_default=True, help="Share to tell it from.")
+@click.option("--chance", type=SHARE, default=0.5, show_default=True, help="Share under chance.")
 @click.option(
-    "--versus", type=SHARE, help="Share of another condition, to tell it from instead, in the same trials."
+    "--versus", type=SHARE, help="Share of another condition in the same trials; replaces --chance."
 )
 @click.option(
-    "--trials", default="12,24,36", show_default=True, callback=_counts, help="Trials of a participant."
+    "--trials", default="12,24,36", show_default=True, callback=_counts, help="Trials per participant."
 )
 @click.option(
     "--clips", type=click.IntRange(2), default=60, show_default=True, help="Clips in the whole study."
 )
 @click.option(
     "--participant-sd", type=click.FloatRange(0, 5), default=0.5, show_default=True,
-    help="How much participants differ: standard deviation of the log-odds of their choice.",
+    help="Standard deviation between participants, of the log-odds of a choice.",
 )  # fmt: skip
 @click.option(
-    "--clip-sd", type=click.FloatRange(0, 5), default=0.5, show_default=True, help="How much clips differ."
+    "--clip-sd",
+    type=click.FloatRange(0, 5),
+    default=0.5,
+    show_default=True,
+    help="Standard deviation between clips, of the log-odds of a choice.",
 )
 @click.option(
     "--significance", type=click.FloatRange(1e-6, 0.5), default=0.05, show_default=True,
-    help="Probability of finding a difference where there is none.",
+    help="Probability of reporting a difference where there is none.",
 )  # fmt: skip
 @click.option(
     "--power", type=click.FloatRange(0.05, 0.999), default=0.8, show_default=True,
-    help="Probability of finding this one.",
+    help="Probability of detecting this difference.",
 )  # fmt: skip
-@click.option("--two-sided", is_flag=True, help="A difference in the other direction would be one too.")
+@click.option("--two-sided", is_flag=True, help="Test for a difference in either direction.")
 @click.option(
     "--simulations", type=click.IntRange(100, 1_000_000), default=2000, show_default=True,
-    help="Studies to simulate of each size.",
+    help="Simulated studies of each size.",
 )  # fmt: skip
 @click.option(
-    "--most", type=click.IntRange(4, 100_000), default=2000, show_default=True, help="Participants to try."
+    "--most",
+    type=click.IntRange(4, 100_000),
+    default=2000,
+    show_default=True,
+    help="Largest number of participants to try.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the simulation.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the simulation.")
 @click.option("--csv", type=click.Path(path_type=Path), callback=output_path, help="Write the table here.")
 def power_command(
     share: float,
@@ -169,7 +177,7 @@ def power_command(
     seed: int,
     csv: Path | None,
 ) -> None:
-    """How many participants and trials a difference needs, by simulation, before anyone is asked."""
+    """Simulate how many participants and trials a difference needs."""
     from emid_assets.study.optional_packages import missing_packages
 
     if missing := missing_packages():
@@ -179,11 +187,11 @@ def power_command(
     decided = 1.0
     if versus is not None:
         if share + versus > 1:
-            raise click.ClickException(f"the shares {share} and {versus} are together above 1")
+            raise click.ClickException(f"--share {share} and --versus {versus} add up to more than 1")
         share, chance, decided = head_to_head(share, versus)
     if max(trials) > clips:
         raise click.ClickException(
-            f"{max(trials)} trials of a participant need as many clips, and there are {clips}"
+            f"--trials {max(trials)} needs at least {max(trials)} clips, and --clips is {clips}"
         )
     question = Question(
         share, chance, decided, participant_sd, clip_sd, clips, significance, power, two_sided
@@ -192,47 +200,47 @@ def power_command(
         fewest, always = independent_trials(question)
     except ValueError as error:
         raise click.ClickException(str(error)) from None
-    among = "" if versus is None else f", among trials that chose one of the two ({decided:.0%} of all)"
+    among = "" if versus is None else f", in trials that chose one of the two ({decided:.0%} of all)"
     click.echo(
         f"{share:.3g} against {chance:.3g}{among}; {'two' if two_sided else 'one'}-sided {significance:.3g}, "
         f"power {power:.3g}.\n"
-        f"Were all trials independent: {fewest} such trials, {always} to be sure of any larger number "
+        f"With independent trials: at least {fewest} such trials; from {always} on, every number is enough "
         "(exact binomial test).\n"
-        f"Participants differ by {participant_sd:g}, clips by {clip_sd:g} (log-odds); {clips} clips:"
+        f"With standard deviations of {participant_sd:g} between participants and {clip_sd:g} between clips "
+        f"(log-odds), and {clips} clips:"
     )
-    console = Console(stderr=True)
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from emid_assets.cli.terminal import console
+
+    told = console(stderr=True)
     progress = Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console,
-        disable=not console.is_terminal, transient=True,
+        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=told,
+        disable=not told.is_terminal, transient=True,
     )  # fmt: skip
     with progress:
         bar = progress.add_task("simulating", total=None)
-        table = power_table(
+        needed = power_table(
             question, trials, seed, simulations, most,
             on_study=lambda each, people: progress.update(
                 bar, description=f"simulating {people} participants of {each} trials"
             ),
         )  # fmt: skip
     if csv is not None:
-        table.write_csv(csv)
-    _print(table, most)
+        needed.write_csv(csv)
+    _print(needed, most)
 
 
-def _print(frame: pl.DataFrame, most: int) -> None:
-    table = Table(
-        "trials of each",
-        "participants",
-        "trials in all",
-        "power",
-        "times as many",
-        box=None,
-        header_style="bold",
-    )
+def _print(frame: "pl.DataFrame", most: int) -> None:
+    from emid_assets.cli.terminal import console, table
+
+    rows = []
     for each, participants, total, power, times in frame.rows():
-        needed = f"above {most}" if participants is None else str(participants)
-        cells = ("–", "–") if total is None else (str(total), f"{times:.1f}")
-        table.add_row(str(each), needed, cells[0], f"{power:.2f}", cells[1])
-    Console().print(table)
+        needed = f"above {most}" if participants is None else participants
+        of_all = ("–", "–") if total is None else (total, f"{times:.1f}")
+        rows.append((each, needed, of_all[0], f"{power:.2f}", of_all[1]))
+    columns = ("trials per participant", "participants", "trials in total", "power", "× independent trials")
+    console().print(table(columns, rows))
     if frame["participants"].null_count():
         click.echo(f"Where {most} participants are not enough, more clips help, not more participants.")
 

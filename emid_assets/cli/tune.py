@@ -1,4 +1,4 @@
-"""The command `emid tune`: hyperparameters of a network by a study that can be gone on with."""
+"""The command `emid tune`: hyperparameters of a network by a resumable study."""
 
 import json
 from typing import Any
@@ -6,18 +6,23 @@ from typing import Any
 import click
 
 from emid_assets.adapters import NETWORKS
-from emid_assets.cli.options import settings_from, settings_options
+from emid_assets.cli.options import SettingsCommand, settings_from, settings_options
 
 
-@click.command("tune")
+@click.command("tune", cls=SettingsCommand)
 @click.argument("network", type=click.Choice(list(NETWORKS)))
 @click.option(
     "--trials", type=click.IntRange(1), default=30, show_default=True,
-    help="Finished trials in all; those of an earlier call count.",
+    help="Finished trials in total; those of earlier calls count.",
 )  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 @settings_options
-def tune_command(network: str, trials: int, **options: Any) -> None:
-    """Try hyperparameters of NETWORK on the validation part; the next build trains with the best."""
+def tune_command(network: str, trials: int, as_json: bool, **options: Any) -> None:
+    """Search the hyperparameters of NETWORK.
+
+    Trials are scored on the validation part; the next build trains with the best. A stopped search is
+    resumed by the next call.
+    """
     from emid_assets.adapters.tuning import best_trial, tune_lake
 
     def on_trial(done: int, best: float | None) -> None:
@@ -29,10 +34,16 @@ def tune_command(network: str, trials: int, **options: Any) -> None:
         raise click.ClickException(str(error)) from None
     best = best_trial(rows)
     own = rows.row(0, named=True)
+    values = json.loads(best["hyperparameters"])
+    if as_json:
+        found = {"network": network, "trial": best["trial"], "ndcg_at_10": best["ndcg_at_10"]}
+        defaults = {"ndcg_at_10_of_defaults": own["ndcg_at_10"], "hyperparameters": values}
+        click.echo(json.dumps(found | defaults, indent=1))
+        return
     click.echo(
-        f"{network}: NDCG@10 {best['ndcg_at_10']:.4f} on the validation part by trial {best['trial']} "
-        f"({own['ndcg_at_10']:.4f} by the network's own values)"
+        f"{network}: NDCG@10 {best['ndcg_at_10']:.4f} on the validation part in trial {best['trial']} "
+        f"({own['ndcg_at_10']:.4f} with the network's own values)"
     )
-    for name, value in json.loads(best["hyperparameters"]).items():
+    for name, value in values.items():
         click.echo(f"  {name:<16} {value:.4g}")
-    click.echo("`emid build` trains with these, and its report plots the study.")
+    click.echo("`emid build` trains with these values, and its report plots the study.")

@@ -1,13 +1,13 @@
 """The published data set as a media folder of ours: tables, files, and the published pairs.
 
-Belongs here: what of a published row is kept, mended or rejected, and why. Reading what was
+Belongs here: what of a published row is kept, repaired or rejected, and why. Reading what was
 published is `emid_source`'s, naming and placing files is `media_store`'s, the folder is
 `import_folder`'s.
 
     music.csv, images.csv, music/, images/  what `emid build --media` takes
     pairs.csv                               the published pairs: clip_id, image_id, rank
-    import.csv                              every row that was mended, kept with a fault, or rejected, and why
-    .import/                                a journal of what is read: a stopped import goes on there
+    import.csv                              every row that was repaired, kept with a fault or rejected: why
+    .import/                                a journal of finished rows, from which a stopped import resumes
 """
 
 import re
@@ -40,7 +40,9 @@ from emid_assets.release.media_store import MediaStore, Stored
 
 PAIRS_FILE = "pairs.csv"
 _EXPANDED_NAME = re.compile(rf"(?P<stem>.+){EXPANDED_MARK}\d+(?:\.\w+)?")
-_UNLABELLED = "a build leaves it out until {0} is mended; a blank {0} may be predicted (predict_emotion = on)"
+_UNLABELLED = (
+    "a build leaves it out until {0} is corrected; a blank {0} may be predicted (predict_emotion = on)"
+)
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{2,4}$")
 
 
@@ -67,7 +69,7 @@ class Finding:
     """Something about a row that was not as it should be.
 
     Attributes:
-        outcome: `mended`; `kept` with its fault, for the user to mend; or `rejected`.
+        outcome: `repaired`; `kept` with its fault, for the user to correct; or `rejected`.
         kind: a few words that are the same for findings of one kind.
         where: file and row.
         item: the clip or image, by its published name or the column it should stand in.
@@ -256,7 +258,7 @@ def _usable_images(rows: Sequence[ImportedRow], findings: list[Finding]) -> dict
             places = found.setdefault(image.stored.name, [])
             if not places:
                 for kind, note in image.stored.notes:
-                    told("mended", kind, row, image, note)
+                    told("repaired", kind, row, image, note)
             places.append((row, image))
     usable: dict[str, ImportedImage] = {}
     for name, places in found.items():
@@ -269,7 +271,7 @@ def _usable_images(rows: Sequence[ImportedRow], findings: list[Finding]) -> dict
                 break
             if tag != first:
                 reason = f"{said}, and {first} in another row: {first} stands"
-                told("mended", "image of two tags", row, image, reason)
+                told("repaired", "image of two tags", row, image, reason)
         image = places[0][1]
         captions = [image.text for _, image in places if image.text]
         usable[name] = replace(image, tag=first or image.tag, text=(captions or [""])[0])
@@ -299,7 +301,7 @@ def _usable_clips(rows: Sequence[ImportedRow], findings: list[Finding]) -> list[
             found = "original" if row.is_original else "expanded"
             findings.append(
                 Finding(
-                    "mended", "is_original_clip is missing", row.where, item,
+                    "repaired", "is_original_clip is missing", row.where, item,
                     f"{found}, by its name ({EXPANDED_MARK} and a number stand for expanded clips)",
                 )
             )  # fmt: skip
@@ -317,7 +319,7 @@ def _usable_clips(rows: Sequence[ImportedRow], findings: list[Finding]) -> list[
             )  # fmt: skip
     for row in kept.values():
         for kind, note in row.audio.notes:
-            findings.append(Finding("mended", kind, row.where, row.published, note))
+            findings.append(Finding("repaired", kind, row.where, row.published, note))
     return list(kept.values())
 
 
@@ -345,8 +347,8 @@ def _sources_of_group(
 ) -> dict[str, str]:
     """The sources of clips of equal labels: each original, but for those that one clip may be cut from."""
 
-    def mended(kind: str, row: ImportedRow, reason: str) -> None:
-        findings.append(Finding("mended", kind, row.where, row.published, reason))
+    def repaired(kind: str, row: ImportedRow, reason: str) -> None:
+        findings.append(Finding("repaired", kind, row.where, row.published, reason))
 
     names = sorted(row.audio.name for row in rows)
     originals = [row for row in rows if row.is_original]
@@ -356,7 +358,7 @@ def _sources_of_group(
         for row in rows:
             if row.audio.name not in told:
                 reason = f"kept together with the {len(rows)} clips of equal feeling and emotion"
-                mended("source is not among the rows", row, f"{reason}, as source {source}")
+                repaired("source is not among the rows", row, f"{reason}, as source {source}")
         return {name: told.get(name, source) for name in names}
     sources = {row.audio.name: told.get(row.audio.name, row.audio.name) for row in originals}
     origins = {row.audio.name: _possible_originals(row, originals) for row in expanded}
@@ -371,7 +373,7 @@ def _sources_of_group(
     for row in originals:
         alike = [one for one in originals if sources[one.audio.name] == sources[row.audio.name]]
         if row is not alike[0] and row.audio.name not in told:
-            mended(
+            repaired(
                 "originals of equal ratings", row,
                 "an expanded clip of equal feeling and emotion could be cut from it or from "
                 f"{alike[0].audio.name}: kept together as one source",
@@ -380,7 +382,7 @@ def _sources_of_group(
         origin = origins[row.audio.name]
         sources[row.audio.name] = told.get(row.audio.name, sources[origin[0].audio.name])
         if row.audio.name not in told and not any(_is_named_by(row, one) for one in origin):
-            mended(
+            repaired(
                 "mangled name", row,
                 f"names {_stem(row.published)}, which is none: its source is {origin[0].published}, "
                 "by equal feeling and emotion",
@@ -433,7 +435,7 @@ def _feeling(row: ImportedRow, findings: list[Finding]) -> str:
         parse_feelings(row.feeling)
     except RatingsError as error:
         findings.append(
-            Finding("mended", "unreadable feeling", row.where, row.published, f"{error}: left out")
+            Finding("repaired", "unreadable feeling", row.where, row.published, f"{error}: left out")
         )
         return ""
     return row.feeling
@@ -442,20 +444,22 @@ def _feeling(row: ImportedRow, findings: list[Finding]) -> str:
 def _emotion(row: ImportedRow, findings: list[Finding]) -> str:
     """The ratings as they are published, `nan` for those that are none."""
 
-    def mended(kind: str, reason: str) -> None:
-        findings.append(Finding("mended", kind, row.where, row.published, reason))
+    def repaired(kind: str, reason: str) -> None:
+        findings.append(Finding("repaired", kind, row.where, row.published, reason))
 
     if not row.emotion:
-        mended("no ratings", "has no ratings: its category's mean stands in")
+        repaired("no ratings", "has no ratings: its category's mean stands in")
         return ""
     cells = [cell.strip() for cell in row.emotion.strip("[]").split(",")]
     if len(cells) != len(RATINGS):
-        mended("unreadable emotion", f"has {len(cells)} ratings, wanted are {len(RATINGS)}: all are left out")
+        repaired(
+            "unreadable emotion", f"has {len(cells)} ratings, wanted are {len(RATINGS)}: all are left out"
+        )
         return ""
     for place, (name, cell) in enumerate(zip(RATINGS, cells, strict=True)):
         if cell.casefold() in BLANK_WORDS:
             cells[place] = MISSING
-            mended("missing rating", f"the rating of {name} is missing: kept as {MISSING}")
+            repaired("missing rating", f"the rating of {name} is missing: kept as {MISSING}")
             continue
         try:
             good = LOWEST_RATING <= float(cell) <= HIGHEST_RATING
@@ -463,7 +467,7 @@ def _emotion(row: ImportedRow, findings: list[Finding]) -> str:
             good = False
         if not good:
             cells[place] = MISSING
-            mended("unreadable rating", f"the rating of {name} is {cell!r}: kept as {MISSING}")
+            repaired("unreadable rating", f"the rating of {name} is {cell!r}: kept as {MISSING}")
     text = ",".join(cells)
     parse_ratings(text)
     return text
@@ -481,7 +485,7 @@ def _pairs(
         if name in seen:
             findings.append(
                 Finding(
-                    "mended", "image twice in a row", row.where, f"image {image.slot} {image.published}",
+                    "repaired", "image twice in a row", row.where, f"image {image.slot} {image.published}",
                     "stands in an earlier slot of the same row: that one stands", "image",
                 )
             )  # fmt: skip

@@ -42,7 +42,7 @@ class Stored:
         size_bytes: their number.
         modified_ns: the file's modification time, nanoseconds.
         sample_rate: of music, where its header could be read.
-        notes: what was mended.
+        notes: what was repaired.
         problem: why it cannot be used; empty where it can.
     """
 

@@ -12,13 +12,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from emid_assets.adapters import DEFAULT_NETWORK
 from emid_assets.encoders.interface import MediaItem
 from emid_assets.encoders.load import encoder_from
 from emid_assets.search.index_files import Searchable, searchable
 from emid_assets.settings import Settings
 from emid_assets.store.lake import Lake
-
-DEFAULT_NETWORK = "distilled"
 
 
 class QueryError(ValueError):

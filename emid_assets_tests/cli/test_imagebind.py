@@ -41,7 +41,7 @@ def test_fetch_says_where_the_checkpoint_is_or_why_not(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     code, output = run("fetch", "--accept-licence")
     assert code == 0
-    assert f"{tmp_path}/hub/checkpoints/imagebind_huge.pth: whole" in output
+    assert f"{tmp_path}/hub/checkpoints/imagebind_huge.pth: complete" in output
     code, output = run("fetch", "--accept-licence", "--url", "bad")
     assert code == 1
     assert "Error: the line is cut" in output
@@ -66,7 +66,7 @@ def test_check_accepts_the_official_file(tmp_path: Path, monkeypatch: pytest.Mon
     path = tmp_path / "a.pth"
     path.write_bytes(b"whole")
     monkeypatch.setattr(imagebind_checkpoint, "file_problems", lambda path: [])
-    assert run("check", path) == (0, f"{path}: ImageBind's official checkpoint, whole\n")
+    assert run("check", path) == (0, f"{path}: ImageBind's official checkpoint, complete\n")
 
 
 @pytest.mark.parametrize(("off", "code"), [(0.0005, 0), (0.1, 1)])

@@ -68,7 +68,7 @@ def test_rows_become_tables_files_and_pairs_that_the_inventory_takes(tmp_path: P
     ]
 
 
-def test_every_trap_of_the_published_rows_is_named_and_mended_or_rejected(tmp_path: Path) -> None:
+def test_every_trap_of_the_published_rows_is_named_and_repaired_or_rejected(tmp_path: Path) -> None:
     rows = [
         row("3143.m4a.wav", tone(200), [AWE]),
         row("143.m4a___58.wav", tone(201, rate=48_000), [AWE, AWE], original=False),
@@ -95,29 +95,29 @@ def test_every_trap_of_the_published_rows_is_named_and_mended_or_rejected(tmp_pa
     named_audio = next(path.name for path in (tmp_path / "to" / "music").glob("music-*.wav"))
     assert Counter(found(summary)) == Counter(
         [
-            ("mended", "mangled name", "row 2", "143.m4a___58.wav"),
-            ("mended", "image twice in a row", "row 2", "image 2 a.png"),
+            ("repaired", "mangled name", "row 2", "143.m4a___58.wav"),
+            ("repaired", "image twice in a row", "row 2", "image 2 a.png"),
             ("rejected", "audio without content", "row 3", "empty.wav"),
             ("rejected", "audio without content", "row 4", "nothing.wav"),
             ("rejected", "audio without content", "row 5", "header.wav"),
-            ("mended", "no ratings", "row 6", "no ratings.wav"),
-            ("mended", "missing rating", "row 7", "nan.wav"),
-            ("mended", "unreadable emotion", "row 8", "eleven.wav"),
-            ("mended", "unreadable rating", "row 9", "ten.wav"),
-            ("mended", "unreadable feeling", "row 10", "feeling.wav"),
+            ("repaired", "no ratings", "row 6", "no ratings.wav"),
+            ("repaired", "missing rating", "row 7", "nan.wav"),
+            ("repaired", "unreadable emotion", "row 8", "eleven.wav"),
+            ("repaired", "unreadable rating", "row 9", "ten.wav"),
+            ("repaired", "unreadable feeling", "row 10", "feeling.wav"),
             ("kept", "clip without a known genre", "row 11", "genre.wav"),
             ("rejected", "clip that stands there already", "row 12", "again.wav"),
-            ("mended", "name of two contents", "row 13", "3143.m4a.wav"),
-            ("mended", "name of two contents", "row 13", "image 1 a.png"),
-            ("mended", "name of another type", "row 14", "5.m4a"),
-            ("mended", "name of another type", "row 14", "image 1 x.jpg"),
-            ("mended", "without a name", "row 15", named_audio),
-            ("mended", "without a name", "row 15", "image 1"),
-            ("mended", "is_original_clip is missing", "row 16", "lost___7.wav"),
-            ("mended", "source is not among the rows", "row 16", "lost___7.wav"),
+            ("repaired", "name of two contents", "row 13", "3143.m4a.wav"),
+            ("repaired", "name of two contents", "row 13", "image 1 a.png"),
+            ("repaired", "name of another type", "row 14", "5.m4a"),
+            ("repaired", "name of another type", "row 14", "image 1 x.jpg"),
+            ("repaired", "without a name", "row 15", named_audio),
+            ("repaired", "without a name", "row 15", "image 1"),
+            ("repaired", "is_original_clip is missing", "row 16", "lost___7.wav"),
+            ("repaired", "source is not among the rows", "row 16", "lost___7.wav"),
             ("rejected", "image without content", "row 16", "image 1 b.png"),
-            ("mended", "is_original_clip is missing", "row 17", "tags.wav"),
-            ("mended", "image of two tags", "row 17", "image 1 a.png"),
+            ("repaired", "is_original_clip is missing", "row 17", "tags.wav"),
+            ("repaired", "image of two tags", "row 17", "image 1 a.png"),
             ("kept", "image without a known tag", "row 17", "image 2 c.png"),
         ]
     )
@@ -231,7 +231,7 @@ def test_the_published_rows_at_hand_fall_into_their_sources(tmp_path: Path, shar
     summary = import_emid(csv_pieces(shared_data / "emid_shard0_dev.csv", tmp_path), tmp_path / "to")
     music = {line["file"]: line for line in table(tmp_path / "to" / "music.csv")}
     assert len(music) == len(published) == 1067
-    assert {finding.outcome for finding in summary.findings} == {"mended"}
+    assert {finding.outcome for finding in summary.findings} == {"repaired"}
     # The labels stand unchanged, and group the clips: one source, and one original, for each.
     sources: dict[tuple[str, str], set[str]] = {}
     for line in published:
@@ -385,7 +385,7 @@ def test_terms_are_those_of_the_tables_beside_the_rows_else_those_that_are_given
     arguments = ["--parquet", str(tmp_path / "data"), "--to", str(tmp_path / "to"), "--licence", "Ours"]
     result = CliRunner().invoke(main, ["import", "emid", *arguments])
     assert result.exit_code == 0, result.output
-    assert "4 items: Ours, Zou et al. 2023 (EMID); 2 as the tables beside the rows say" in result.output
+    assert "4 items: Ours, Zou et al. 2023 (EMID); 2 items: as in the tables beside the rows" in result.output
     music, images = (table(tmp_path / "to" / f"{kind}.csv") for kind in ("music", "images"))
     assert [(line["source_id"], line["licence"], line["author"]) for line in music] == [
         ("tape 1", "CC0-1.0", ""),
@@ -546,9 +546,12 @@ def test_the_command_prints_what_it_made_and_what_comes_next(tmp_path: Path) -> 
     ]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
-    assert "2 (2 original) of 2 sources; 2 at 44,100 Hz" in result.output
+    assert "2 (2 original) from 2 sources; 2 at 44,100 Hz" in result.output
     assert "train-0.parquet row 3, empty.wav: empty (0 bytes)" in result.output
     assert f"emid build --media {tmp_path / 'to'}" in result.output
+    told = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)
+    assert (told["rows"], told["reused_rows"], told["clips"], told["sample_rates"]) == (3, 3, 2, {"44100": 2})
+    assert told["findings"] == {"repaired": 0, "kept": 0, "rejected": 1}
     written = json.loads(next((tmp_path / "to" / ".import").glob("*.json")).read_text())
     assert written
     of_parquet = ["--parquet", str(tmp_path / "data")]

@@ -248,7 +248,7 @@ def test_what_is_released_can_be_imported_again(release: Path, tmp_path: Path, f
     tables = ItemTables.of_folders(places_beside(pieces, release))
     summary = import_emid(pieces, tmp_path / "to", tables=tables)
     assert (summary.clips, summary.pairs) == (6, 18)
-    assert {finding.outcome for finding in summary.findings} <= {"mended"}
+    assert {finding.outcome for finding in summary.findings} <= {"repaired"}
     # Terms, sources and measured values are those of the release's own tables.
     own = ["feeling", "source_id", "licence", "author", "label_source"]
     for kind, columns in (("music", own), ("images", ["text", "valence", "arousal", "source_id", "licence"])):

@@ -152,7 +152,7 @@ def test_the_command_tells_the_exact_figure_and_the_simulated_ones() -> None:
         done = CliRunner().invoke(power_command, ["--trials", "10,20", "--csv", "power.csv"])
         written = pl.read_csv("power.csv")
     assert done.exit_code == 0, done.output
-    assert "158 such trials, 169 to be sure" in done.output
+    assert "158 such trials; from 169 on" in done.output
     assert written.equals(power_table(Question(0.6, 0.5), [10, 20]))
     for row in written.rows(named=True):
         assert str(row["participants"]) in done.output
@@ -162,8 +162,8 @@ def test_the_command_tells_the_exact_figure_and_the_simulated_ones() -> None:
     ("arguments", "complaint"),
     [
         (["--share", "0.4"], "must lie above"),
-        (["--share", "0.7", "--versus", "0.4"], "together above 1"),
-        (["--trials", "80"], "need as many clips"),
+        (["--share", "0.7", "--versus", "0.4"], "add up to more than 1"),
+        (["--trials", "80"], "needs at least 80 clips"),
         (["--trials", "ten"], "not a list of numbers"),
     ],
 )

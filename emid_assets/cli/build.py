@@ -1,0 +1,54 @@
+"""The command `emid build`: every stage of the graph, for every partition that is not current."""
+
+import os
+import shlex
+import sys
+import time
+from typing import Any
+
+import click
+
+from emid_assets.cli.options import (
+    SettingsCommand,
+    prepared_instance,
+    profile_option,
+    settings_from,
+    settings_options,
+)
+from emid_assets.runs.instance import environment_of
+from emid_assets.runs.signals import hear_signals
+
+STOPPED = 130
+"""Exit status of a build that was told to stop, as a shell has it for Ctrl-C."""
+
+
+@click.command(cls=SettingsCommand)
+@profile_option
+@settings_options
+def build(profile: str | None, **options: Any) -> None:
+    """Build the whole graph: media, embeddings, pairs, adapters, report.
+
+    A stopped build keeps all finished work: run the same command again to resume.
+    """
+    settings = settings_from(options)
+    home = prepared_instance(settings, profile)
+    os.environ.update(environment_of(settings, home))
+    from emid_assets.build.stage_by_stage import BuildFailedError, BuildStoppedError, run_build
+
+    hear_signals()
+    start = time.monotonic()
+    try:
+        summary = run_build({name: value for name, value in options.items() if value is not None})
+    except BuildFailedError as error:
+        raise click.ClickException(str(error)) from None
+    except (BuildStoppedError, KeyboardInterrupt) as stop:
+        click.echo(
+            f"\n{str(stop) or 'stopped'}: finished work is kept; run the same command again to resume",
+            err=True,
+        )
+        sys.exit(STOPPED)
+    click.echo(f"\nDone in {time.monotonic() - start:.0f} s.")
+    for name, value in summary.items():
+        click.echo(f"  {name:<14} {value}")
+    folders = ["--media", str(settings.media_folder), "--lake", str(settings.lake_folder)]
+    click.echo(f"  {'web UI':<14} {shlex.join([sys.argv[0], 'ui', *folders])}")

@@ -1,0 +1,80 @@
+"""The front door: every command stands in the help, and starting one imports only what it needs."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from emid_assets.cli.main import COMMANDS, main
+from emid_assets.settings import GROUPS, Settings
+
+ROOT = Path(__file__).parents[2]
+HEAVY = {"dagster", "torch", "polars", "duckdb", "pyarrow", "numpy", "matplotlib", "numba", "scipy", "rich"}
+
+
+def imported_by(arguments: list[str], folder: Path) -> set[str]:
+    """The top-level modules of a process that has run `emid ARGUMENTS`."""
+    code = (
+        "import json, sys\nfrom emid_assets.cli.main import main\n"
+        "try:\n    main(sys.argv[1:])\nfinally:\n"
+        "    print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stderr.splitlines()[-1]))
+
+
+def test_the_help_imports_no_command(tmp_path: Path) -> None:
+    imported = imported_by(["--help"], tmp_path)
+    assert not imported & (HEAVY | {"pydantic"})
+    assert "click" in imported
+
+
+@pytest.mark.parametrize("name", ["build", "ui", "status", "query", "sweep", "tune", "study", "import"])
+def test_the_help_of_a_command_imports_settings_and_nothing_heavier(name: str, tmp_path: Path) -> None:
+    assert not imported_by([name, "--help"], tmp_path) & HEAVY
+
+
+def test_each_line_of_the_help_is_the_first_sentence_of_its_command() -> None:
+    context = click.Context(main)
+    for name, (_, line) in COMMANDS.items():
+        command = main.get_command(context, name)
+        assert command is not None
+        assert command.name == name
+        assert " ".join((command.help or "").partition("\n\n")[0].split()) == line
+
+
+def test_an_unknown_command_is_an_error_of_one_line() -> None:
+    done = CliRunner().invoke(main, ["biuld"])
+    assert done.exit_code == 2
+    assert "No such command 'biuld'" in done.output
+
+
+def test_the_options_of_a_build_are_grouped_and_complete() -> None:
+    text = CliRunner().invoke(main, ["build", "--help"], terminal_width=200).output
+    sections: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if line.endswith(":") and not line.startswith(" "):
+            sections[line[:-1]] = []
+        elif line.startswith("  --"):
+            sections[list(sections)[-1]].append(line.split()[0].removeprefix("--").replace("-", "_"))
+    assert sections.pop("Options") == []
+    options = {*Settings.model_fields, "profile"}
+    expected = {group: [name for name in names if name in options] for group, names in GROUPS.items()}
+    assert sections == {group: names for group, names in expected.items() if names}
+
+
+def test_the_package_runs_as_a_module(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "emid_assets", "--version"],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.startswith("python -m emid_assets, version ")
