@@ -14,6 +14,13 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
 
+# The values of the settings below that other modules name too: each stands here once.
+EncoderName = Literal["bundled", "imagebind"]
+Precision = Literal["auto", "float32", "bf16"]
+Rescaling = Literal["candidate_minmax", "raw", "candidate_softmax"]
+Kernel = Literal["cosine", "gaussian"]
+AlignmentMethod = Literal["standardize", "fixed"]
+
 ENVIRONMENT_PREFIX = "EMID_"
 SAMPLE_MEDIA = Path(__file__).parent / "sample"
 LOCAL_PATHS = ("media", "lake", "imagebind_checkpoint", "caption_model")
@@ -36,7 +43,7 @@ class Settings(BaseModel):
         description="Lake folder: every asset's tables, weights and reports, and lake.duckdb over them. "
         "Empty: .emid/demo for the sample, else .emid/NAME-HASH of the media folder.",
     )
-    encoder: Literal["bundled", "imagebind"] = Field(
+    encoder: EncoderName = Field(
         default="bundled",
         description="Encoder of the joint space: bundled (small, weak, no download) or imagebind.",
     )
@@ -44,8 +51,8 @@ class Settings(BaseModel):
         default="",
         description="ImageBind's weights file. Empty: torch hub's checkpoints folder, then ./.checkpoints.",
     )
-    predict_emotion: Literal["off", "on"] = Field(
-        default="off",
+    predict_emotion: bool = Field(
+        default=False,
         description="Media without a label: off rejects them; on predicts their emotion, and marks it.",
     )
     device: str = Field(
@@ -53,7 +60,7 @@ class Settings(BaseModel):
         pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
         description="Device of the encoder and of training: auto, cpu, cuda, cuda:1, mps.",
     )
-    precision: Literal["auto", "float32", "bf16"] = Field(
+    precision: Precision = Field(
         default="auto",
         description="Precision of ImageBind's products; auto takes bf16 where the device gains by it.",
     )
@@ -128,17 +135,17 @@ class Settings(BaseModel):
         le=1.0,
         description="Weight of the semantic term in T = alpha S + (1 - alpha) E; 1 is semantic only.",
     )
-    semantic_rescaling: Literal["candidate_minmax", "raw", "candidate_softmax"] = Field(
+    semantic_rescaling: Rescaling = Field(
         default="candidate_minmax",
         description="S̃, S as T uses it: rescaled among a clip's candidates, or the paper's literal raw S.",
     )
-    emotion_kernel: Literal["cosine", "gaussian"] = Field(
+    emotion_kernel: Kernel = Field(
         default="cosine", description="E: by direction in the valence-arousal plane, or by distance."
     )
     gaussian_sigma: float = Field(
         default=0.5, gt=0.0, le=10.0, description="Width of the gaussian kernel on the [-1, 1]² plane."
     )
-    va_alignment: Literal["standardize", "fixed"] = Field(
+    va_alignment: AlignmentMethod = Field(
         default="standardize",
         description="How the scales of music and images meet: by each one's own spread, or by its ends.",
     )
@@ -335,11 +342,18 @@ def load_operations(environment: Mapping[str, str] | None = None) -> Operations:
     )
 
 
+def in_words(value: Any) -> Any:
+    """A value as a user writes it: `on` and `off` for true and false."""
+    return ("off", "on")[value] if isinstance(value, bool) else value
+
+
 def allowed_range(name: str) -> str:
     """The values that setting `name` may have, in words, such as `0.0 to 1.0`."""
     field = Settings.model_json_schema()["properties"][name]
     if "enum" in field:
         return " or ".join(field["enum"])
+    if field["type"] == "boolean":
+        return "off or on"
     if "pattern" in field:
         return "auto, cpu, mps, cuda or cuda:N"
     low = field.get("minimum", field.get("exclusiveMinimum"))

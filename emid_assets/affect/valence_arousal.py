@@ -15,10 +15,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from emid_assets.settings import Kernel
+
 Floats = npt.NDArray[np.float64]
 
 AXES = ("valence", "arousal")
-Kernel = Literal["cosine", "gaussian"]
 
 SPREADS_TO_EDGE = 2.5
 """Standard deviations from the centre to the plane's edge under `standardize`.

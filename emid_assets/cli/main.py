@@ -20,7 +20,7 @@ from emid_assets.cli.study import study
 from emid_assets.cli.tune import tune_command
 from emid_assets.runs.instance import environment_of, prepare_instance, what_ray_lacks
 from emid_assets.runs.processes import daemons_of
-from emid_assets.runs.signals import hear_signals
+from emid_assets.runs.signals import raise_on_signals
 from emid_assets.settings import Settings, load_operations
 from emid_assets.store.lake import Lake, LakeError
 
@@ -75,7 +75,7 @@ def build(profile: str | None, **options: Any) -> None:
     os.environ.update(environment_of(settings, home))
     from emid_assets.build.stage_by_stage import BuildFailedError, BuildStoppedError, run_build
 
-    hear_signals()
+    raise_on_signals()
     start = time.monotonic()
     try:
         summary = run_build({name: value for name, value in options.items() if value is not None})

@@ -12,6 +12,7 @@ from emid_assets.settings import (
     Settings,
     SettingsError,
     allowed_range,
+    in_words,
     load_operations,
     load_settings,
 )
@@ -29,8 +30,8 @@ def output_path(context: click.Context, option: click.Parameter, path: Path | No
 def settings_options(command: Command) -> Command:
     """Give a command one option for each setting; an option that is not given comes as None."""
     for name, field in reversed(Settings.model_fields.items()):
-        choices = get_args(field.annotation)
-        default = field.default if field.default != "" else "empty"
+        choices = ("off", "on") if field.annotation is bool else get_args(field.annotation)
+        default = in_words(field.default) if field.default != "" else "empty"
         command = click.option(
             "--" + name.replace("_", "-"),
             name,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import click
 import polars as pl
@@ -12,6 +12,7 @@ from rich.table import Table
 
 from emid_assets.adapters import NETWORKS
 from emid_assets.cli.options import output_path, settings_from, settings_options
+from emid_assets.media.kinds import MediaKind
 from emid_assets.search.query import DEFAULT_NETWORK, query
 from emid_assets.store.lake import Lake
 
@@ -53,7 +54,7 @@ _counts = _list_of(int, "whole numbers such as 1,3")
 )  # fmt: skip
 @settings_options
 def query_command(
-    kind: Literal["music", "image"],
+    kind: MediaKind,
     file: Path,
     top: int,
     network: str,

@@ -12,10 +12,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from emid_assets.affect.valence_arousal import Kernel, emotional_similarity, va_cosine, va_euclidean
+from emid_assets.affect.valence_arousal import emotional_similarity, va_cosine, va_euclidean
 from emid_assets.matching.exact_order import SPARE_SLOTS
-from emid_assets.matching.fusion import Rescaling, fuse, rescale, semantic_similarity
-from emid_assets.matching.product import FastModeError, ProductName
+from emid_assets.matching.fusion import fuse, rescale, semantic_similarity
+from emid_assets.matching.product import FastModeAccuracy, ProductName
 from emid_assets.matching.row_state import NO_COLUMN, RowState, empty_row_state, log_sum_exp
 from emid_assets.matching.top_k_softmax import (
     Columns,
@@ -25,6 +25,7 @@ from emid_assets.matching.top_k_softmax import (
     settle_shards,
     shard_state,
 )
+from emid_assets.settings import Kernel, Rescaling
 from emid_assets.store.schemas import FUSED_PAIRS, SIMILARITY_MATRIX, VA_DISTANCES
 
 _T = TypeVar("_T", bound=np.generic)
@@ -84,7 +85,7 @@ def _shard_state(
 
 def measure_fast_mode(
     music_embeddings: pl.DataFrame, image_embeddings: ImageFrames, fast: pl.DataFrame, k: int, rows: int = 64
-) -> FastModeError:
+) -> FastModeAccuracy:
     """What the fast mode got wrong, on clips spread evenly over the frame: to be kept beside the asset.
 
     Args:
@@ -102,7 +103,7 @@ def measure_fast_mode(
     )
     off = (both["log_sum_exp"] - both["log_sum_exp_fast"]).abs().max()
     width = len(exact) // max(1, len(sample))
-    return FastModeError(
+    return FastModeAccuracy(
         rows=len(sample),
         equal_sets=len(same.filter(pl.col("len") == width)) / max(1, len(sample)),
         log_sum_exp=0.0 if off is None else float(off),  # type: ignore[arg-type]
