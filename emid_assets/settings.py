@@ -2,6 +2,9 @@
 
 The same class is what the web UI's launchpad shows, what `EMID_*` environment variables fill and
 what the command line's options are made from. Nothing here reads media, tables or Dagster.
+
+The loader is our own: pydantic-settings accepts a variable of an unknown name, its errors name neither the
+variable nor the allowed range, and a Dagster resource made from its class would read the environment again.
 """
 
 import hashlib
