@@ -10,16 +10,16 @@ import warnings
 from collections.abc import Callable
 
 import dagster as dg
-from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
-from dagster._core.execution.backfill import (
-    BULK_ACTION_TERMINAL_STATUSES,
-    PartitionBackfill,
-)
 
 from emid_assets.media.folder_changes import Watch, in_words, judge, look_at
 from emid_assets.media.limits import MediaFolderError
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.stages import device_tags
+from emid_assets.runs.dagster_internals import (
+    BULK_ACTION_TERMINAL_STATUSES,
+    AssetGraphSubset,
+    PartitionBackfill,
+)
 from emid_assets.settings import Operations
 from emid_assets.store.lake import WHOLE_TABLE, Lake
 
