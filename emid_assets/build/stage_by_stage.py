@@ -21,6 +21,7 @@ from emid_assets.captions.load import load_captioner
 from emid_assets.definitions import build_definitions
 from emid_assets.encoders.interface import EncoderUnavailableError
 from emid_assets.encoders.load import encoder_from
+from emid_assets.matching.product import ProductUnavailableError, find_product
 from emid_assets.media.with_predictions import with_predictions
 from emid_assets.orchestration.stages import stages
 from emid_assets.runs.dagster_internals import SerializableErrorInfo
@@ -86,10 +87,12 @@ def _run_stages(options: Mapping[str, Any]) -> dict[str, str]:
         TextColumn("{task.description}"), console=console, disable=not console.is_terminal,
     )  # fmt: skip
     try:
-        encoder_from(settings)
+        encoder = encoder_from(settings)
+        if settings.matching_product != "auto" and settings.matching_product != "device":
+            find_product(settings.matching_product, encoder.dimension)
         if settings.caption_model:
             load_captioner(settings.caption_model, settings.device)
-    except (EncoderUnavailableError, CaptionerUnavailableError) as error:
+    except (EncoderUnavailableError, CaptionerUnavailableError, ProductUnavailableError) as error:
         raise BuildFailedError(str(error)) from error
     definitions = build_definitions(**options)
     loggers = {"console": _terminal_logger(progress)}

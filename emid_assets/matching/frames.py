@@ -1,7 +1,7 @@
 """The alignment stage as frames: embeddings in; candidates, VA distances and fused pairs out.
 
 Belongs here: joining ids and arrays. Every frame has the columns that `store/schemas.py`
-declares. No formula stands here: they are in `stream.py`, `fusion.py` and `affect/`.
+declares. No formula stands here: they are in `top_k_softmax.py`, `fusion.py` and `affect/`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -1,6 +1,6 @@
 """ImageBind's checkpoint as a file: where it is looked for, how it is fetched, whether it is whole.
 
-Belongs here: paths, bytes and sums. What is inside the file is `imagebind_model.py`'s. No torch, so
+Belongs here: paths, bytes and sums. What is inside the file is `model.py`'s. No torch, so
 that the command line can fetch without it.
 """
 
