@@ -23,6 +23,7 @@ Precision = Literal["auto", "float32", "bf16"]
 Rescaling = Literal["candidate_minmax", "raw", "candidate_softmax"]
 Kernel = Literal["cosine", "gaussian"]
 AlignmentMethod = Literal["standardize", "fixed"]
+MatchingProduct = Literal["auto", "numpy", "torch", "onednn", "int8", "device"]
 
 ENVIRONMENT_PREFIX = "EMID_"
 SAMPLE_MEDIA = Path(__file__).parent / "sample"
@@ -115,7 +116,7 @@ class Settings(BaseModel):
         le=100_000,
         description="K: images with the largest S that stay in the choice for a clip.",
     )
-    matching_product: Literal["auto", "numpy", "torch", "onednn", "int8", "device"] = Field(
+    matching_product: MatchingProduct = Field(
         default="auto",
         description="Product of the matching: auto takes the processor's fastest exact one; device computes "
         "in float32 on the setting `device`; int8 is faster, not exact.",
@@ -345,7 +346,7 @@ def load_operations(environment: Mapping[str, str] | None = None) -> Operations:
     )
 
 
-def in_words(value: Any) -> Any:
+def setting_text(value: Any) -> Any:
     """A value as a user writes it: `on` and `off` for true and false."""
     return ("off", "on")[value] if isinstance(value, bool) else value
 

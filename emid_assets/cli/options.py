@@ -12,9 +12,9 @@ from emid_assets.settings import (
     Settings,
     SettingsError,
     allowed_range,
-    in_words,
     load_operations,
     load_settings,
+    setting_text,
 )
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -31,7 +31,7 @@ def settings_options(command: Command) -> Command:
     """Give a command one option for each setting; an option that is not given comes as None."""
     for name, field in reversed(Settings.model_fields.items()):
         choices = ("off", "on") if field.annotation is bool else get_args(field.annotation)
-        default = in_words(field.default) if field.default != "" else "empty"
+        default = setting_text(field.default) if field.default != "" else "empty"
         command = click.option(
             "--" + name.replace("_", "-"),
             name,

@@ -1,7 +1,7 @@
 """What starts runs without a person: the look at the media folder, the changed data, the nightly rebuild.
 
 All three are off until they are switched on, by one click each. What they may start is said by
-`conditions`; whether a folder has come to rest, by `media.watch`.
+`conditions`; whether a folder has come to rest, by `media.folder_changes`.
 """
 
 import time

@@ -180,7 +180,7 @@ def sweep_lake(
     images_per_clip: Sequence[int],
     candidate_counts: Sequence[int] | None = None,
 ) -> pl.DataFrame:
-    """Every point of the grid as `adapters.sweep.sweep` gives it, from the lake's S and E.
+    """Every point of the grid as `evaluation.sweep.sweep` gives it, from the lake's S and E.
 
     Args:
         lake: of a build.
@@ -251,7 +251,7 @@ def sweep_frames(
     candidate_counts: Sequence[int],
     rescalings: Sequence[Rescaling] = ("candidate_minmax", "raw"),
 ) -> pl.DataFrame:
-    """Every point of the grid as `adapters.sweep.sweep` gives it, from the tables of those names."""
+    """Every point of the grid as `evaluation.sweep.sweep` gives it, from the tables of those names."""
 
     candidates = Candidates.of_frames(similarity_matrix, va_distances)
     clips = pl.DataFrame({"clip_id": candidates.clip_ids}).join(

@@ -1,6 +1,6 @@
 """The same tiles on an accelerator: low-precision products with float32 accumulation, settled on the CPU.
 
-Belongs here: one function that gives a `ShardState` as `stream.shard_state` does, so that shards
+Belongs here: one function that gives a `ShardState` as `top_k_softmax.shard_state` does, so that shards
 from devices, processes and machines merge alike. It runs on any torch device; on the CPU the
 same code rounds the same inputs, which is how it is tested where there is no accelerator.
 """
@@ -37,11 +37,11 @@ def shard_state_on_device(
     tile_rows: int = 8192,
     tile_columns: int = 16384,
 ) -> ShardState:
-    """Rows over a shard of the columns, computed on `device`; `stream.settle_shards` makes it exact.
+    """Rows over a shard of the columns, computed on `device`; `top_k_softmax.settle_shards` makes it exact.
 
     Args:
         X: (N, d) float32 rows.
-        Y: columns, as `stream.top_k_softmax` takes them; one part at a time goes to the device.
+        Y: columns, as `top_k_softmax.top_k_softmax` takes them; one part at a time goes to the device.
         k: how many columns each row will keep.
         device: a torch device, such as `cuda`.
         precision: of the product's inputs; sums are float32. `tf32` keeps the guarantee of exact ids:
@@ -53,7 +53,7 @@ def shard_state_on_device(
         tile_columns: its columns; 4 · tile_rows · tile_columns bytes, three times over.
 
     Raises:
-        MatchingError: as `stream.top_k_softmax`.
+        MatchingError: as `top_k_softmax.top_k_softmax`.
     """
     if k < 1:
         raise MatchingError(f"k is {k}: at least one candidate per row is needed")

@@ -29,7 +29,13 @@ import polars as pl
 import pyarrow as pa
 
 from emid_assets.store.duckdb_types import UnstorableError, check_storable, schema_from_text, schema_to_text
-from emid_assets.store.files import UNFINISHED, is_open_somewhere, make_folder, put_in_place, write_in_place
+from emid_assets.store.files import (
+    UNFINISHED_SUFFIX,
+    is_open_somewhere,
+    make_folder,
+    put_in_place,
+    write_in_place,
+)
 from emid_assets.store.layout import CATALOGUE, TABLES_FOLDER
 from emid_assets.store.schemas import TABLES, TableSchema
 
@@ -128,7 +134,7 @@ class Lake:
             make_folder(folder)
             with self._partition_lock(folder):
                 path = folder / f"{_clear_unfinished(folder) + 1:06}-{secrets.token_hex(4)}.duckdb"
-                unfinished = path.with_name(path.name + UNFINISHED)
+                unfinished = path.with_name(path.name + UNFINISHED_SUFFIX)
                 try:
                     _write_version(unfinished, frame, facts)
                     unfinished.chmod(0o444)
@@ -350,14 +356,14 @@ class Lake:
 
     def _count_rebuild(self, what: str, number: int) -> None:
         # Not synced, since every version that is stored counts here and a lost count costs one rebuild.
-        unfinished = self._catalogues / (what + UNFINISHED)
+        unfinished = self._catalogues / (what + UNFINISHED_SUFFIX)
         unfinished.touch(mode=0o644)
         unfinished.write_text(str(number), "utf-8")
         unfinished.replace(self._catalogues / what)
 
     def _rebuild_catalogue(self) -> None:
         files = {table: self._bundled(table) for table in self._tables()}
-        unfinished = self.catalogue_path.with_name(self.catalogue_path.name + UNFINISHED)
+        unfinished = self.catalogue_path.with_name(self.catalogue_path.name + UNFINISHED_SUFFIX)
         for leftover in self.root.glob(unfinished.name + "*"):
             leftover.unlink()
         with duckdb.connect() as connection:
@@ -427,10 +433,10 @@ class Lake:
         return [*bundles, *sorted(loose)]
 
     def _bundle(self, folder: Path, members: Sequence[Path]) -> Path:
-        for leftover in folder.glob("*" + UNFINISHED + "*"):
+        for leftover in folder.glob("*" + UNFINISHED_SUFFIX + "*"):
             leftover.unlink()
         path = folder / f"{time.time_ns():020}.duckdb"
-        unfinished = path.with_name(path.name + UNFINISHED)
+        unfinished = path.with_name(path.name + UNFINISHED_SUFFIX)
         with duckdb.connect() as connection:
             connection.execute(f"ATTACH {_quoted(unfinished)} AS bundle ({_FORMAT})")
             connection.execute(f"CREATE TABLE bundle.data AS {_all_of(members)}")
@@ -639,7 +645,7 @@ def _clear_unfinished(folder: Path) -> int:
     A version after the one that CURRENT names was never seen by anybody. Where there is no CURRENT at
     all, versions stay: it may have been lost, and they can still be named by hand.
     """
-    for path in folder.glob("*" + UNFINISHED + "*"):
+    for path in folder.glob("*" + UNFINISHED_SUFFIX + "*"):
         path.unlink()
     versions = _versions(folder)
     pointed = _pointed(folder)
