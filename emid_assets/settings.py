@@ -2,6 +2,9 @@
 
 The same class is what the web UI's launchpad shows, what `EMID_*` environment variables fill and
 what the command line's options are made from. Nothing here reads media, tables or Dagster.
+
+The loader is our own: pydantic-settings accepts a variable of an unknown name, its errors name neither the
+variable nor the allowed range, and a Dagster resource made from its class would read the environment again.
 """
 
 import hashlib
@@ -14,6 +17,14 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
+
+# The values of the settings below that other modules name too: each stands here once.
+EncoderName = Literal["bundled", "imagebind"]
+Precision = Literal["auto", "float32", "bf16"]
+Rescaling = Literal["candidate_minmax", "raw", "candidate_softmax"]
+Kernel = Literal["cosine", "gaussian"]
+AlignmentMethod = Literal["standardize", "fixed"]
+MatchingProduct = Literal["auto", "numpy", "torch", "onednn", "int8", "device"]
 
 ENVIRONMENT_PREFIX = "EMID_"
 SAMPLE_MEDIA = Path(__file__).parent / "sample"
@@ -37,7 +48,7 @@ class Settings(BaseModel):
         description="Lake folder: every asset's tables, weights and reports, and lake.duckdb over them. "
         "Empty: .emid/demo for the sample, else .emid/NAME-HASH of the media folder.",
     )
-    encoder: Literal["bundled", "imagebind"] = Field(
+    encoder: EncoderName = Field(
         default="bundled",
         description="Encoder of the joint space: bundled (small, weak, no download) or imagebind.",
     )
@@ -45,8 +56,8 @@ class Settings(BaseModel):
         default="",
         description="ImageBind's weights file. Empty: torch hub's checkpoints folder, then ./.checkpoints.",
     )
-    predict_emotion: Literal["off", "on"] = Field(
-        default="off",
+    predict_emotion: bool = Field(
+        default=False,
         description="Media without a label: off rejects them; on predicts their emotion, and marks it.",
     )
     device: str = Field(
@@ -54,7 +65,7 @@ class Settings(BaseModel):
         pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
         description="Device of the encoder and of training: auto, cpu, cuda, cuda:1, mps.",
     )
-    precision: Literal["auto", "float32", "bf16"] = Field(
+    precision: Precision = Field(
         default="auto",
         description="Precision of ImageBind's products; auto takes bf16 where the device gains by it.",
     )
@@ -106,7 +117,7 @@ class Settings(BaseModel):
         le=100_000,
         description="K: images with the largest S that stay in the choice for a clip.",
     )
-    matching_product: Literal["auto", "numpy", "torch", "onednn", "int8", "device"] = Field(
+    matching_product: MatchingProduct = Field(
         default="auto",
         description="Product of the matching: auto takes the processor's fastest exact one; device computes "
         "in float32 on the setting `device`; int8 is faster, not exact.",
@@ -129,17 +140,17 @@ class Settings(BaseModel):
         le=1.0,
         description="Weight of the semantic term in T = alpha S + (1 - alpha) E; 1 is semantic only.",
     )
-    semantic_rescaling: Literal["candidate_minmax", "raw", "candidate_softmax"] = Field(
+    semantic_rescaling: Rescaling = Field(
         default="candidate_minmax",
         description="S̃, S as T uses it: rescaled among a clip's candidates, or the paper's literal raw S.",
     )
-    emotion_kernel: Literal["cosine", "gaussian"] = Field(
+    emotion_kernel: Kernel = Field(
         default="cosine", description="E: by direction in the valence-arousal plane, or by distance."
     )
     gaussian_sigma: float = Field(
         default=0.5, gt=0.0, le=10.0, description="Width of the gaussian kernel on the [-1, 1]² plane."
     )
-    va_alignment: Literal["standardize", "fixed"] = Field(
+    va_alignment: AlignmentMethod = Field(
         default="standardize",
         description="How the scales of music and images meet: by each one's own spread, or by its ends.",
     )
@@ -342,11 +353,18 @@ def _json_schema() -> dict[str, Any]:
     return schema
 
 
+def setting_text(value: Any) -> Any:
+    """A value as a user writes it: `on` and `off` for true and false."""
+    return ("off", "on")[value] if isinstance(value, bool) else value
+
+
 def allowed_range(name: str) -> str:
     """The values that setting `name` may have, in words, such as `0.0 to 1.0`."""
     field = _json_schema()[name]
     if "enum" in field:
         return " or ".join(field["enum"])
+    if field["type"] == "boolean":
+        return "off or on"
     if "pattern" in field:
         return "auto, cpu, mps, cuda or cuda:N"
     low = field.get("minimum", field.get("exclusiveMinimum"))

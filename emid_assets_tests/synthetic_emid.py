@@ -5,6 +5,7 @@ EMID's counts, its labels' places on the valence-arousal plane and its way of ma
 networks can be compared where the data set itself may not be passed on.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from emid_assets.adapters.formula import TaughtFormula
 from emid_assets.adapters.pair_data import PairData
-from emid_assets.adapters.splits import TRAIN, hold_out_one_pair, split_by_source
+from emid_assets.adapters.splits import TEST, TRAIN, VALIDATION, split_by_source
 from emid_assets.affect.emotions import IMAGE_EMOTIONS, MUSIC_EMOTIONS
 from emid_assets.affect.valence_arousal import emotional_similarity, fit_alignment
 from emid_assets.matching.fusion import Formula, fuse, rescale
@@ -185,6 +186,34 @@ def _only_images(data: GeneratedData, kept: NDArray[np.bool_]) -> GeneratedData:
         fused_scores=data.fused_scores[pairs],
         recipe=replace(data.recipe, candidates=max(1, round(data.recipe.candidates * kept.mean()))),
     )
+
+
+def hold_out_one_pair(
+    pair_clips: NDArray[np.int64], source_ids: Sequence[str], seed: int
+) -> NDArray[np.str_]:
+    """The part of each pair where all clips are known: one pair of each clip is held out.
+
+    The held-out pairs of one half of the sources are validation, those of the other half test, so
+    that what is chosen on the one is measured on the other. A clip with a single pair trains.
+
+    Args:
+        pair_clips: (P,) row of the clip of each pair.
+        source_ids: (N,) source of each clip.
+        seed: of the choice.
+
+    Returns:
+        (P,) `train`, `validation` or `test`.
+    """
+    n = len(source_ids)
+    priority = np.random.default_rng(seed).random(len(pair_clips))
+    order = np.lexsort((priority, pair_clips))
+    clips, first = np.unique(pair_clips[order], return_index=True)
+    held_out = order[first[np.bincount(pair_clips, minlength=n)[clips] > 1]]
+    halves = np.asarray(split_by_source(source_ids, seed, validation=0.5, test=0.0), dtype=np.str_)
+    parts = np.full(len(pair_clips), TRAIN, dtype="<U10")
+    validation = halves[pair_clips[held_out]] == VALIDATION
+    parts[held_out] = np.where(validation, VALIDATION, TEST)
+    return parts
 
 
 def pair_data(data: GeneratedData, protocol: Literal["warm", "cold"], seed: int) -> PairData:

@@ -101,7 +101,7 @@ def test_sql_is_never_put_together_from_anything_but_checked_names() -> None:
         for written, _ in calls(tree)
         if written.endswith((".execute", ".executemany", "duckdb.sql", "connection.sql"))
     }
-    assert {"store/duckdb_store.py", "study/answers.py"} <= speaks
+    assert {"store/lake.py", "study/answers.py"} <= speaks
     known = {
         "_quoted(path)", "_quoted(unfinished)", "_quoted(message)", "_FORMAT", "block_bytes", "table",
         "select", "paths", "_all_of(members)", "_identifier(row[0])", "row[1]",

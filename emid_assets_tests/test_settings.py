@@ -1,13 +1,17 @@
 """Settings: one definition, checked where values enter."""
 
 from pathlib import Path
+from typing import Any
 
+import click
 import dagster as dg
 import pytest
 from click.testing import CliRunner
 
 from emid_assets.cli.main import main
+from emid_assets.cli.options import settings_from, settings_options
 from emid_assets.orchestration.resources import SettingsResource, settings_resource
+from emid_assets.runs.instance import environment_of
 from emid_assets.settings import (
     GROUPS,
     SAMPLE_MEDIA,
@@ -16,6 +20,7 @@ from emid_assets.settings import (
     SettingsError,
     allowed_range,
     load_settings,
+    setting_text,
 )
 from tools.make_settings_page import PAGE, settings_page
 
@@ -41,7 +46,8 @@ def test_the_page_of_the_settings_is_current() -> None:
     for name, field in (Settings.model_fields | Operations.model_fields).items():
         [row] = [line for line in page.splitlines() if line.startswith((f"| `{name}` |", f"| `{name}` † |"))]
         is_shown = isinstance(field.default, str | int | float) and field.default != ""
-        default = "the sample" if name == "media" else f"`{field.default}`" if is_shown else "empty"
+        shown = f"`{setting_text(field.default)}`" if is_shown else "empty"
+        default = "the sample" if name == "media" else shown
         assert f" | {default} | " in row
         assert row.endswith(f" | `EMID_{name.upper()}` | {field.description} |")
         if name in Settings.model_fields:
@@ -64,6 +70,7 @@ def test_an_override_goes_before_the_environment_and_that_before_the_default() -
         ("images_per_clip", "-1", "1 to 1000"),
         ("gaussian_sigma", "0", "above 0.0 to 10.0"),
         ("encoder", "clip", "bundled or imagebind"),
+        ("predict_emotion", "perhaps", "off or on"),
         ("device", "tpu", "auto, cpu, mps, cuda or cuda:N"),
         ("semantic_rescaling", "softmax", "candidate_minmax or raw or candidate_softmax"),
     ],
@@ -77,6 +84,35 @@ def test_a_wrong_value_is_an_error_that_names_the_setting_and_its_range(
     with pytest.raises(SettingsError, match=f"EMID_{name.upper()}") as by_environment:
         load_settings({}, {f"EMID_{name.upper()}": value})
     assert range_ in str(by_environment.value)
+
+
+@pytest.mark.parametrize(("text", "value"), [("on", True), ("off", False)])
+def test_what_is_on_or_off_is_true_or_false_however_it_is_given(
+    text: str, value: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EMID_PREDICT_EMOTION", raising=False)
+    assert load_settings({}, {"EMID_PREDICT_EMOTION": text}).predict_emotion is value
+    assert load_settings({"predict_emotion": text}, {}).predict_emotion is value
+    seen: list[object] = []
+
+    @click.command()
+    @settings_options
+    def command(**options: Any) -> None:
+        seen.append(settings_from(options).predict_emotion)
+
+    assert CliRunner().invoke(command, ["--predict-emotion", text]).exit_code == 0
+    assert seen == [value]
+    variables = environment_of(Settings(predict_emotion=value), tmp_path)
+    assert variables["EMID_PREDICT_EMOTION"] == text
+
+    @dg.asset
+    def probe(settings: SettingsResource) -> None:
+        seen.append(settings.predict_emotion)
+
+    resource = settings_resource(Settings(predict_emotion=not value))
+    config = {"resources": {"settings": {"config": {"predict_emotion": value}}}}
+    assert dg.materialize([probe], resources={"settings": resource}, run_config=config).success
+    assert seen == [value, value]
 
 
 def test_all_wrong_values_are_named_at_once() -> None:

@@ -14,6 +14,7 @@ from emid_assets.settings import (
     Operations,
     Settings,
     allowed_range,
+    setting_text,
 )
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "settings.md"
@@ -52,6 +53,7 @@ def _row(name: str) -> str:
     of_a_run = name in Settings.model_fields
     field = (Settings if of_a_run else Operations).model_fields[name]
     default = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
+    default = setting_text(default)
     shown = "the sample" if default == str(SAMPLE_MEDIA) else f"`{default}`" if default != "" else "empty"
     allowed = allowed_range(name) if of_a_run else WANTED_OF_OPERATIONS.get(name, "a file")
     cells = (

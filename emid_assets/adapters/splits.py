@@ -8,9 +8,6 @@ its pairs is held out.
 import hashlib
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
 
@@ -45,31 +42,3 @@ def split_by_source(
     part.update(dict.fromkeys(sources[:n_validation], VALIDATION))
     part.update(dict.fromkeys(sources[n_validation : n_validation + n_test], TEST))
     return [part[source] for source in source_ids]
-
-
-def hold_out_one_pair(
-    pair_clips: NDArray[np.int64], source_ids: Sequence[str], seed: int
-) -> NDArray[np.str_]:
-    """The part of each pair where all clips are known: one pair of each clip is held out.
-
-    The held-out pairs of one half of the sources are validation, those of the other half test, so
-    that what is chosen on the one is measured on the other. A clip with a single pair trains.
-
-    Args:
-        pair_clips: (P,) row of the clip of each pair.
-        source_ids: (N,) source of each clip.
-        seed: of the choice.
-
-    Returns:
-        (P,) `train`, `validation` or `test`.
-    """
-    n = len(source_ids)
-    priority = np.random.default_rng(seed).random(len(pair_clips))
-    order = np.lexsort((priority, pair_clips))
-    clips, first = np.unique(pair_clips[order], return_index=True)
-    held_out = order[first[np.bincount(pair_clips, minlength=n)[clips] > 1]]
-    halves = np.asarray(split_by_source(source_ids, seed, validation=0.5, test=0.0), dtype=np.str_)
-    parts = np.full(len(pair_clips), TRAIN, dtype="<U10")
-    validation = halves[pair_clips[held_out]] == VALIDATION
-    parts[held_out] = np.where(validation, VALIDATION, TEST)
-    return parts

@@ -1,7 +1,7 @@
 """The valence-arousal (VA) plane: bringing both modalities onto it, and likeness on it.
 
 Belongs here: arithmetic on arrays whose last axis is (valence, arousal). Where a clip's or an
-image's VA comes from is `media.manifest`'s business.
+image's VA comes from is `media.inventory`'s business.
 
 Music is rated on 1 to 9, images on 0 to 1, and neither fills its scale, so equal numbers do not
 mean equal emotion. An alignment maps each modality to the centred plane [-1, 1]², on which E,
@@ -15,10 +15,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from emid_assets.settings import Kernel
+
 Floats = npt.NDArray[np.float64]
 
 AXES = ("valence", "arousal")
-Kernel = Literal["cosine", "gaussian"]
 
 SPREADS_TO_EDGE = 2.5
 """Standard deviations from the centre to the plane's edge under `standardize`.

@@ -16,12 +16,14 @@ from typing import Any
 
 import dagster as dg
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunsFilter
-from dagster._core.code_pointer import ModuleCodePointer
-from dagster._core.launcher import WorkerStatus
-from dagster._core.origin import RepositoryPythonOrigin
-from dagster_shared.error import SerializableErrorInfo
 from sqlalchemy.exc import DBAPIError
 
+from emid_assets.runs.dagster_internals import (
+    ModuleCodePointer,
+    RepositoryPythonOrigin,
+    SerializableErrorInfo,
+    WorkerStatus,
+)
 from emid_assets.runs.dead_runs import EXECUTING
 from emid_assets.runs.failures import first_error
 from emid_assets.runs.processes import is_gone, name_of_this_process

@@ -11,7 +11,6 @@ from typing import Any
 import dagster as dg
 import polars as pl
 from dagster import DagsterInstance
-from dagster_shared.error import SerializableErrorInfo
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from sqlalchemy.exc import OperationalError
@@ -25,6 +24,7 @@ from emid_assets.encoders.load import encoder_from
 from emid_assets.matching.product import ProductUnavailableError, find_product
 from emid_assets.media.with_predictions import with_predictions
 from emid_assets.orchestration.stages import stages
+from emid_assets.runs.dagster_internals import SerializableErrorInfo
 from emid_assets.runs.dead_runs import PROCESS_TAG, end_dead_runs
 from emid_assets.runs.failures import first_error, message_of
 from emid_assets.runs.processes import name_of_this_process

@@ -47,7 +47,7 @@ def fill_captions(
     Args:
         images: IMAGES.
         media: the media folder.
-        captioner: see `emid_assets.captions.interface.load_captioner`.
+        captioner: see `emid_assets.captions.load.load_captioner`.
         previous: IMAGES of the partition's stored version: its captions by the same captioner are
             kept for equal contents.
         on_progress: called with (captions written, captions to write).

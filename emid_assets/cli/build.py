@@ -16,7 +16,7 @@ from emid_assets.cli.options import (
     settings_options,
 )
 from emid_assets.runs.instance import environment_of
-from emid_assets.runs.signals import hear_signals
+from emid_assets.runs.signals import raise_on_signals
 
 STOPPED = 130
 """Exit status of a build that was told to stop, as a shell has it for Ctrl-C."""
@@ -35,7 +35,7 @@ def build(profile: str | None, **options: Any) -> None:
     os.environ.update(environment_of(settings, home))
     from emid_assets.build.stage_by_stage import BuildFailedError, BuildStoppedError, run_build
 
-    hear_signals()
+    raise_on_signals()
     start = time.monotonic()
     try:
         summary = run_build({name: value for name, value in options.items() if value is not None})

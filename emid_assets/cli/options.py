@@ -16,6 +16,7 @@ from emid_assets.settings import (
     allowed_range,
     load_operations,
     load_settings,
+    setting_text,
 )
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -51,8 +52,8 @@ def output_path(context: click.Context, option: click.Parameter, path: Path | No
 def settings_options(command: Command) -> Command:
     """Give a command one option for each setting; an option that is not given comes as None."""
     for name, field in reversed(Settings.model_fields.items()):
-        choices = get_args(field.annotation)
-        default = field.default if field.default != "" else "empty"
+        choices = ("off", "on") if field.annotation is bool else get_args(field.annotation)
+        default = setting_text(field.default) if field.default != "" else "empty"
         command = click.option(
             "--" + name.replace("_", "-"),
             name,

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from emid_assets.adapters import DEFAULT_NETWORK, NETWORKS
 from emid_assets.cli.options import SettingsCommand, output_path, settings_from, settings_options
+from emid_assets.media.kinds import MediaKind
 
 Number = TypeVar("Number", int, float)
 
@@ -47,7 +48,7 @@ _counts = _list_of(int, "whole numbers such as 1,3")
 )  # fmt: skip
 @settings_options
 def query_command(
-    kind: Literal["music", "image"],
+    kind: MediaKind,
     file: Path,
     top: int,
     network: str,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emid_assets.cli.options import SettingsCommand, output_path, settings_from, settings_options
-from emid_assets.runs.signals import hear_signals
+from emid_assets.runs.signals import raise_on_signals
 from emid_assets.store.layout import ANSWERS_STORE, STUDY_FOLDER, STUDY_PAGE, STUDY_PAGE_FOLDER
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def serve_command(
         listener = socket.create_server((host, port), family=_family(host))
     except (StudyError, OSError) as error:
         raise click.ClickException(str(error)) from None
-    hear_signals()
+    raise_on_signals()
     shown = f"[{host}]" if ":" in host else host
     click.echo(f"Link for participants  http://{shown}:{listener.getsockname()[1]}/#token={token}")
     click.echo(f"Answers                {folder / ANSWERS_STORE}")

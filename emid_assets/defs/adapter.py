@@ -11,7 +11,7 @@ from emid_assets.orchestration.io_manager import previous_version
 from emid_assets.orchestration.partitions import NETWORK_PARTITIONS, every_partition
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
-from emid_assets.settings import LOCAL_PATHS, Settings
+from emid_assets.settings import LOCAL_PATHS, Settings, setting_text
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.lake import Lake
 from emid_assets.store.layout import WEIGHTS_FOLDER
@@ -82,7 +82,7 @@ def trained_adapter(
     previous = previous_version(lake, "trained_adapter", network)
     keep = {lake.root / str(previous.metadata["weights_file"])} if previous else set()
     names = [name for name in Settings.model_fields if name not in LOCAL_PATHS]
-    configuration = {name: getattr(settings, name) for name in names}
+    configuration = {name: setting_text(getattr(settings, name)) for name in names}
     weights, sha256 = save_run(adapter, lake.root / WEIGHTS_FOLDER, configuration, keep)
     manifest = adapter.manifest_frame(weights.relative_to(lake.root).as_posix(), sha256)
     best = adapter.history[adapter.best_epoch - 1]

@@ -18,7 +18,7 @@ _FROM_OUTSIDE = "marked as failed from outside"
 """In Dagster's message where whoever ended a run gave no reason, but told one just before."""
 
 
-def failure_line(instance: DagsterInstance, run: DagsterRun) -> str:
+def alert_line(instance: DagsterInstance, run: DagsterRun) -> str:
     """Such as `music_embeddings [sad] failed: MemoryError: … (job embed_music, run 1f2e3d4c)`.
 
     Where no step had the time to fail, since its process was killed, the asset is the one that was
@@ -87,7 +87,7 @@ def alert_on_failure(context: dg.RunFailureSensorContext, settings: SettingsReso
     """Tell of a failed run; whatever goes wrong here is a line in this sensor's own log."""
     try:
         operations = load_operations()
-        line = failure_line(context.instance, context.dagster_run)
+        line = alert_line(context.instance, context.dagster_run)
         undelivered = deliver(line, channels(operations, settings.lake_folder), secrets_of(operations))
     except Exception as error:  # an alert must not add a failure of its own
         context.log.error(f"no alert could be made for run {context.dagster_run.run_id}: {error}")

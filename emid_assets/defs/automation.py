@@ -1,7 +1,7 @@
 """What starts runs without a person: the look at the media folder, the changed data, the nightly rebuild.
 
 All three are off until they are switched on, by one click each. What they may start is said by
-`conditions`; whether a folder has come to rest, by `media.watch`.
+`conditions`; whether a folder has come to rest, by `media.folder_changes`.
 """
 
 import time
@@ -10,16 +10,16 @@ import warnings
 from collections.abc import Callable
 
 import dagster as dg
-from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
-from dagster._core.execution.backfill import (
-    BULK_ACTION_TERMINAL_STATUSES,
-    PartitionBackfill,
-)
 
 from emid_assets.media.folder_changes import Watch, in_words, judge, look_at
 from emid_assets.media.limits import MediaFolderError
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.stages import device_tags
+from emid_assets.runs.dagster_internals import (
+    BULK_ACTION_TERMINAL_STATUSES,
+    AssetGraphSubset,
+    PartitionBackfill,
+)
 from emid_assets.settings import Operations
 from emid_assets.store.lake import WHOLE_TABLE, Lake
 

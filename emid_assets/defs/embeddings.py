@@ -6,7 +6,7 @@ only new content is encoded.
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import numpy as np
@@ -15,6 +15,7 @@ import polars as pl
 from emid_assets.encoders.interface import Encoder, MediaItem
 from emid_assets.encoders.load import encoder_from
 from emid_assets.media.folder import path_within
+from emid_assets.media.kinds import MediaKind
 from emid_assets.media.limits import MediaError
 from emid_assets.orchestration.io_manager import previous_rows, previous_version
 from emid_assets.orchestration.partitions import IMAGE_EMOTION_PARTITIONS, MUSIC_EMOTION_PARTITIONS
@@ -89,7 +90,7 @@ def embed_partition(
     context: dg.AssetExecutionContext,
     settings: SettingsResource,
     encoder: Encoder,
-    kind: Literal["music", "image"],
+    kind: MediaKind,
     items: list[MediaItem],
     doing: str,
 ) -> "Embedded":
@@ -131,7 +132,7 @@ def embed_partition(
 def _embeddings(
     context: dg.AssetExecutionContext,
     settings: SettingsResource,
-    kind: Literal["music", "image"],
+    kind: MediaKind,
     media: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     table = f"{kind}_embeddings"

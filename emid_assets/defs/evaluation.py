@@ -11,7 +11,7 @@ from emid_assets.media.lake_tables import LakeTables
 from emid_assets.orchestration.partitions import every_partition
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
-from emid_assets.settings import LOCAL_PATHS, Settings
+from emid_assets.settings import LOCAL_PATHS, Settings, setting_text
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.files import write_in_place
 from emid_assets.store.lake import Lake
@@ -141,7 +141,11 @@ def evaluation_report(
         trained_adapters=trained_adapter,
         metrics=metrics,
         study_results=study_results,
-        settings={name: getattr(settings, name) for name in Settings.model_fields if name not in LOCAL_PATHS},
+        settings={
+            name: setting_text(getattr(settings, name))
+            for name in Settings.model_fields
+            if name not in LOCAL_PATHS
+        },
         meanings={name: field.description or "" for name, field in Settings.model_fields.items()},
         encoder=EncoderFacts(encoder.name, encoder.licence, encoder.dimension, encoder.fingerprint),
         media=settings.media_folder,

@@ -13,12 +13,13 @@ import polars as pl
 
 from emid_assets.health.verdict import Health
 from emid_assets.orchestration.resources import SettingsResource
-from emid_assets.orchestration.run_facts import PIPELINE_HEALTH, current_health
+from emid_assets.orchestration.run_facts import current_health
 from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.runs.dead_runs import end_dead_runs
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.files import write_in_place
 from emid_assets.store.layout import HEALTH_PAGE
+from emid_assets.store.schemas import PIPELINE_HEALTH
 
 
 def pipeline_health(definitions: Callable[[], dg.Definitions]) -> dg.AssetsDefinition:
@@ -29,7 +30,7 @@ def pipeline_health(definitions: Callable[[], dg.Definitions]) -> dg.AssetsDefin
         group_name="evaluation",
         kinds={"html", "duckdb"},
         deps=["evaluation_report"],
-        table=PIPELINE_HEALTH,
+        table=PIPELINE_HEALTH.name,
         warnings={
             "nothing_broken": "No partition is left failed, damaged or overdue.",
             "nothing_stale": "No partition is missing or older than what it was made from.",

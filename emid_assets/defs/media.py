@@ -41,7 +41,7 @@ def media_inventory(
         previous,
         workers=max(1, settings.workers),
         on_progress=report_progress(context, "read files"),
-        keep_unlabelled=settings.predict_emotion == "on",
+        keep_unlabelled=settings.predict_emotion,
     )
     usable = inventory.filter(pl.col("reason").is_null())
     return dg.MaterializeResult(

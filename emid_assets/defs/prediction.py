@@ -6,13 +6,13 @@ in the graph, in the partition of the image's tag.
 """
 
 from collections.abc import Callable
-from typing import Literal
 
 import dagster as dg
 import polars as pl
 
 from emid_assets.defs.embeddings import GPU_POOL, media_items
 from emid_assets.encoders.interface import Encoder
+from emid_assets.media.kinds import MediaKind
 from emid_assets.media.with_predictions import unlabelled
 from emid_assets.orchestration.io_manager import previous_rows, previous_version
 from emid_assets.orchestration.progress import report_progress
@@ -27,7 +27,7 @@ from emid_assets.store.schemas import IMAGE_EMOTION_HEAD, PREDICTED_EMOTION, TAB
 def _vectors(
     context: dg.AssetExecutionContext,
     settings: SettingsResource,
-    kind: Literal["music", "image"],
+    kind: MediaKind,
     media: pl.DataFrame,
     load_network: Callable[[], Encoder],
 ) -> dg.MaterializeResult[pl.DataFrame]:
@@ -95,7 +95,7 @@ def image_features(
 
     rated = rated_images(media_inventory)
     unrated = unlabelled(media_inventory).filter((pl.col("kind") == "image") & pl.col("valence").is_null())
-    wanted = settings.predict_emotion == "on" and too_few_rated(rated.height) is None
+    wanted = settings.predict_emotion and too_few_rated(rated.height) is None
     images = pl.concat([rated, unrated]) if wanted else media_inventory.clear()
     return _vectors(context, settings, "image", images, load)
 
@@ -175,7 +175,7 @@ def predicted_emotion(
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """Valence, arousal, their uncertainty and the nearest emotion of each medium without a label."""
     frame = PREDICTED_EMOTION.empty()
-    if settings.predict_emotion == "on":
+    if settings.predict_emotion:
         from emid_assets.prediction.image_head import ImageEmotionHead
         from emid_assets.prediction.predict import predict_emotion
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -21,11 +20,11 @@ from emid_assets.encoders.interface import Encoder, EncoderOutOfMemoryError, Flo
 from emid_assets.encoders.journal import Journal
 from emid_assets.encoders.preparation import prepare_all
 from emid_assets.encoders.recordings import ClipReader, by_recording, shared_recordings
+from emid_assets.media.kinds import MediaKind
 from emid_assets.store.schemas import IMAGE_EMBEDDINGS, MUSIC_EMBEDDINGS, REJECTED_MEDIA
 
 _LOG = logging.getLogger(__name__)
 
-Kind = Literal["music", "image"]
 
 EncodedBatch = tuple[list[str], Float32Array]
 """Content hashes and their rows as an encoder gives them."""
@@ -71,7 +70,7 @@ class Embedded:
 def embed(
     items: Sequence[MediaItem],
     encoder: Encoder,
-    kind: Kind,
+    kind: MediaKind,
     previous: pl.DataFrame | None = None,
     previous_fingerprint: str | None = None,
     *,
@@ -166,7 +165,7 @@ def embed(
 
 def encode_items(
     encoder: Encoder,
-    kind: Kind,
+    kind: MediaKind,
     items: Sequence[MediaItem],
     reasons: dict[str, str],
     *,
@@ -270,7 +269,7 @@ class _Table:
             if row is not None and not self._filled[row]:
                 self._embeddings[row], self._scales[row], self._filled[row] = embedding, scale, True
 
-    def frame(self, items: list[MediaItem], kind: Kind) -> pl.DataFrame:
+    def frame(self, items: list[MediaItem], kind: MediaKind) -> pl.DataFrame:
         rows = [self._row[item.content_hash] for item in items]
         schema = MUSIC_EMBEDDINGS if kind == "music" else IMAGE_EMBEDDINGS
         dimension = self._embeddings.shape[1]

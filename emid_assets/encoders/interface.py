@@ -7,15 +7,13 @@ is `load`. No network, no file reading, no torch: worker processes import this m
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Float32Array = NDArray[np.float32]
 Prepared = NDArray[np.float32] | NDArray[np.uint8]
-EncoderName = Literal["bundled", "imagebind"]
-Precision = Literal["auto", "float32", "bf16"]
 
 
 class EncoderUnavailableError(RuntimeError):

@@ -6,11 +6,12 @@ is asked for.
 
 from functools import cache
 from pathlib import Path
+from typing import get_args
 
-from emid_assets.encoders.interface import Encoder, EncoderName, EncoderUnavailableError, Precision
-from emid_assets.settings import Settings
+from emid_assets.encoders.interface import Encoder, EncoderUnavailableError
+from emid_assets.settings import EncoderName, Precision, Settings
 
-ENCODER_NAMES: tuple[EncoderName, ...] = ("bundled", "imagebind")
+ENCODER_NAMES: tuple[EncoderName, ...] = get_args(EncoderName)
 
 
 def load_encoder(

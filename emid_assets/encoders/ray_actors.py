@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from emid_assets.encoders.embed import Encode, EncodedBatch, Kind, encode_items
+from emid_assets.encoders.embed import Encode, EncodedBatch, encode_items
 from emid_assets.encoders.interface import Encoder, MediaItem
+from emid_assets.media.kinds import MediaKind
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -39,7 +40,7 @@ class ActorsError(RuntimeError):
 def on_actors(
     load: Callable[[], Encoder],
     fingerprint: str,
-    kind: Kind,
+    kind: MediaKind,
     *,
     actors: int,
     gpus: float,
@@ -94,7 +95,7 @@ class _Actor:
     """Holds an encoder, and encodes the pieces that come."""
 
     def __init__(
-        self, load: Callable[[], Encoder], fingerprint: str, kind: Kind, batch_size: int, workers: int
+        self, load: Callable[[], Encoder], fingerprint: str, kind: MediaKind, batch_size: int, workers: int
     ) -> None:
         self._encoder, self._fingerprint = load(), fingerprint
         self._kind, self._batch_size, self._workers = kind, batch_size, workers

@@ -15,11 +15,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from emid_assets.adapters import AdapterError
-from emid_assets.matching.fusion import Rescaling, fuse, rescale
+from emid_assets.matching.fusion import fuse, rescale
 from emid_assets.media.expansion import all_clips
-from emid_assets.media.va_plane import Method, image_alignment, music_alignment, on_plane
+from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
 from emid_assets.ranking.emotion_metrics import emotion_metrics_at_k
 from emid_assets.ranking.metrics import Ids, coverage
+from emid_assets.settings import AlignmentMethod, Rescaling
 from emid_assets.store.lake import Lake
 
 SWEEP_COLUMNS = {
@@ -173,13 +174,13 @@ def selected_point(points: pl.DataFrame) -> dict[str, Any]:
 
 def sweep_lake(
     lake: Lake,
-    va_alignment: Method,
+    va_alignment: AlignmentMethod,
     *,
     alphas: Sequence[float],
     images_per_clip: Sequence[int],
     candidate_counts: Sequence[int] | None = None,
 ) -> pl.DataFrame:
-    """Every point of the grid as `adapters.sweep.sweep` gives it, from the lake's S and E.
+    """Every point of the grid as `evaluation.sweep.sweep` gives it, from the lake's S and E.
 
     Args:
         lake: of a build.
@@ -215,7 +216,7 @@ def sweep_around(
     music_clips: pl.DataFrame,
     expanded_clips: pl.DataFrame,
     images: pl.DataFrame,
-    va_alignment: Method,
+    va_alignment: AlignmentMethod,
     m: int,
     rescaling: Rescaling,
 ) -> pl.DataFrame:
@@ -243,14 +244,14 @@ def sweep_frames(
     music_clips: pl.DataFrame,
     expanded_clips: pl.DataFrame,
     images: pl.DataFrame,
-    va_alignment: Method,
+    va_alignment: AlignmentMethod,
     *,
     alphas: Sequence[float],
     images_per_clip: Sequence[int],
     candidate_counts: Sequence[int],
     rescalings: Sequence[Rescaling] = ("candidate_minmax", "raw"),
 ) -> pl.DataFrame:
-    """Every point of the grid as `adapters.sweep.sweep` gives it, from the tables of those names."""
+    """Every point of the grid as `evaluation.sweep.sweep` gives it, from the tables of those names."""
 
     candidates = Candidates.of_frames(similarity_matrix, va_distances)
     clips = pl.DataFrame({"clip_id": candidates.clip_ids}).join(

@@ -1,6 +1,6 @@
 """The same tiles on an accelerator: low-precision products with float32 accumulation, settled on the CPU.
 
-Belongs here: one function that gives a `ShardState` as `stream.shard_state` does, so that shards
+Belongs here: one function that gives a `ShardState` as `top_k_softmax.shard_state` does, so that shards
 from devices, processes and machines merge alike. It runs on any torch device; on the CPU the
 same code rounds the same inputs, which is how it is tested where there is no accelerator.
 """
@@ -17,7 +17,7 @@ from emid_assets.matching.product import float32_rounding
 from emid_assets.matching.row_state import RowState
 from emid_assets.matching.top_k_softmax import Columns, MatchingError, ShardState, checked_norms, column_parts
 
-Precision = Literal["float32", "tf32", "bf16"]
+TilePrecision = Literal["float32", "tf32", "bf16"]
 
 SPARE_SLOTS = 64
 """Slots beyond K: more than on the CPU, since more columns lie within the rounding of the K-th."""
@@ -32,16 +32,16 @@ def shard_state_on_device(
     k: int,
     *,
     device: str,
-    precision: Precision = "tf32",
+    precision: TilePrecision = "tf32",
     first_column: int = 0,
     tile_rows: int = 8192,
     tile_columns: int = 16384,
 ) -> ShardState:
-    """Rows over a shard of the columns, computed on `device`; `stream.settle_shards` makes it exact.
+    """Rows over a shard of the columns, computed on `device`; `top_k_softmax.settle_shards` makes it exact.
 
     Args:
         X: (N, d) float32 rows.
-        Y: columns, as `stream.top_k_softmax` takes them; one part at a time goes to the device.
+        Y: columns, as `top_k_softmax.top_k_softmax` takes them; one part at a time goes to the device.
         k: how many columns each row will keep.
         device: a torch device, such as `cuda`.
         precision: of the product's inputs; sums are float32. `tf32` keeps the guarantee of exact ids:
@@ -53,7 +53,7 @@ def shard_state_on_device(
         tile_columns: its columns; 4 · tile_rows · tile_columns bytes, three times over.
 
     Raises:
-        MatchingError: as `stream.top_k_softmax`.
+        MatchingError: as `top_k_softmax.top_k_softmax`.
     """
     if k < 1:
         raise MatchingError(f"k is {k}: at least one candidate per row is needed")
@@ -118,7 +118,7 @@ def _largest(scores: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tens
     return values, best.gather(1, slots // GROUP) * GROUP + slots % GROUP
 
 
-def _rounded(values: torch.Tensor, precision: Precision) -> torch.Tensor:
+def _rounded(values: torch.Tensor, precision: TilePrecision) -> torch.Tensor:
     if precision == "bf16":
         return values.bfloat16()
     if precision == "tf32":
@@ -137,14 +137,14 @@ def _product(rows: torch.Tensor, tile: torch.Tensor) -> torch.Tensor:
     return rows.float() @ tile.float().T
 
 
-def _rounding(precision: Precision, dimension: int) -> float:
+def _rounding(precision: TilePrecision, dimension: int) -> float:
     inputs = {"float32": 0.0, "tf32": 2 * 2.0**-11, "bf16": 8 * np.sqrt(2 / dimension) * 2.0**-8}[precision]
     # Tensor cores sum in float32 without rounding each step to nearest: twice the bound.
     return float(inputs + 2 * float32_rounding(dimension))
 
 
 @contextmanager
-def _tensor_cores(precision: Precision) -> Iterator[None]:
+def _tensor_cores(precision: TilePrecision) -> Iterator[None]:
     before = torch.get_float32_matmul_precision()
     # "high" lets a CUDA product of float32 matrices run in tf32.
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")

@@ -6,16 +6,16 @@ declares. No formula stands here: they are in `top_k_softmax.py`, `fusion.py` an
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from emid_assets.affect.valence_arousal import Kernel, emotional_similarity, va_cosine, va_euclidean
+from emid_assets.affect.valence_arousal import emotional_similarity, va_cosine, va_euclidean
 from emid_assets.matching.exact_order import SPARE_SLOTS
-from emid_assets.matching.fusion import Rescaling, fuse, rescale, semantic_similarity
-from emid_assets.matching.product import FastModeError, ProductName
+from emid_assets.matching.fusion import fuse, rescale, semantic_similarity
+from emid_assets.matching.product import FastModeAccuracy
 from emid_assets.matching.row_state import NO_COLUMN, RowState, empty_row_state, log_sum_exp
 from emid_assets.matching.top_k_softmax import (
     Columns,
@@ -25,12 +25,11 @@ from emid_assets.matching.top_k_softmax import (
     settle_shards,
     shard_state,
 )
+from emid_assets.settings import Kernel, MatchingProduct, Rescaling
 from emid_assets.store.schemas import FUSED_PAIRS, SIMILARITY_MATRIX, VA_DISTANCES
 
 _T = TypeVar("_T", bound=np.generic)
 
-Engine = ProductName | Literal["device"]
-"""How X·Yᵀ is computed: a product of the processor, or `device`: float32 on an accelerator (`device.py`)."""
 
 ImageFrames = pl.DataFrame | Callable[[], Iterable[pl.DataFrame]]
 """The image embeddings: one frame, or a function that opens a new stream of frames at each call."""
@@ -42,7 +41,7 @@ def similarity_frame(
     k: int,
     *,
     threads: int | None = None,
-    product: Engine = "auto",
+    product: MatchingProduct = "auto",
     device: str = "cuda",
 ) -> pl.DataFrame:
     """Semantic similarity: each clip's K best images and its softmax denominator over all images.
@@ -73,7 +72,7 @@ def similarity_frame(
 
 
 def _shard_state(
-    X: NDArray[np.float32], Y: Columns, k: int, threads: int | None, product: Engine, device: str
+    X: NDArray[np.float32], Y: Columns, k: int, threads: int | None, product: MatchingProduct, device: str
 ) -> ShardState:
     if product != "device":
         return shard_state(X, Y, k, threads=threads, product=product)
@@ -84,7 +83,7 @@ def _shard_state(
 
 def measure_fast_mode(
     music_embeddings: pl.DataFrame, image_embeddings: ImageFrames, fast: pl.DataFrame, k: int, rows: int = 64
-) -> FastModeError:
+) -> FastModeAccuracy:
     """What the fast mode got wrong, on clips spread evenly over the frame: to be kept beside the asset.
 
     Args:
@@ -102,7 +101,7 @@ def measure_fast_mode(
     )
     off = (both["log_sum_exp"] - both["log_sum_exp_fast"]).abs().max()
     width = len(exact) // max(1, len(sample))
-    return FastModeError(
+    return FastModeAccuracy(
         rows=len(sample),
         equal_sets=len(same.filter(pl.col("len") == width)) / max(1, len(sample)),
         log_sum_exp=0.0 if off is None else float(off),  # type: ignore[arg-type]
@@ -115,7 +114,7 @@ def similarity_shard_frame(
     k: int,
     *,
     threads: int | None = None,
-    product: Engine = "auto",
+    product: MatchingProduct = "auto",
     device: str = "cuda",
 ) -> pl.DataFrame:
     """The state of clips over one shard of the images, for another process to merge.

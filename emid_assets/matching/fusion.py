@@ -5,16 +5,15 @@ here: finding the candidates (`top_k_softmax.py`), the VA plane and E's kernels 
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emid_assets.affect.valence_arousal import Kernel, emotional_similarity
+from emid_assets.affect.valence_arousal import emotional_similarity
 from emid_assets.matching.row_state import NO_COLUMN
-from emid_assets.settings import Settings
+from emid_assets.settings import Kernel, Rescaling, Settings
 
-Rescaling = Literal["candidate_minmax", "raw", "candidate_softmax"]
 RESCALINGS: tuple[Rescaling, ...] = get_args(Rescaling)
 
 

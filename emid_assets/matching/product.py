@@ -346,8 +346,8 @@ class Int8Product:
 
 
 @dataclass(frozen=True)
-class FastModeError:
-    """What the fast mode got wrong on the rows it was measured on; goes beside the asset.
+class FastModeAccuracy:
+    """How close the fast mode came on the rows that it was measured on; goes beside the asset.
 
     Attributes:
         rows: how many rows were measured.

@@ -204,55 +204,6 @@ def settle_shards(
     return settle(shard.state, X, parts, k, shard.columns, bound, column_ids, _inner_loops(backend, small))
 
 
-def stream_row_groups(
-    X: NDArray[np.float32],
-    Y: Columns,
-    k: int,
-    *,
-    memory_mb: float,
-    column_ids: NDArray[np.int64] | None = None,
-    threads: int | None = None,
-    product: ProductName = "auto",
-    backend: Backend = "auto",
-) -> Iterator[tuple[slice, RowState]]:
-    """`top_k_softmax` for X and Y beyond memory: groups of rows, each against all columns.
-
-    Args:
-        X: (N, d) float32; may be memory-mapped, since a group of rows is read at a time.
-        Y: as in `top_k_softmax`; a memory-mapped array is read in parts. Of an iterable the parts
-            are the caller's, and one of them is held at a time.
-        k: as in `top_k_softmax`.
-        memory_mb: what may be held at once, in MB, beside what the libraries themselves take.
-        column_ids: as in `top_k_softmax`; held as it is.
-        threads: as in `top_k_softmax`; fewer where their tiles would take more than half of the memory.
-        product: as in `top_k_softmax`.
-        backend: as in `top_k_softmax`.
-
-    Yields:
-        The rows, and their state.
-
-    Raises:
-        MatchingError: as `top_k_softmax`, or the memory is too small for one row and one tile.
-    """
-    # Where there are many processors and little memory, half of it at most goes to the threads' tiles.
-    most = max(1, int(memory_mb * 1e6 / 2 / _tile_bytes(X.shape[1])))
-    threads = min(threads or usable_processors(), most)
-    rows, columns = fit_memory(memory_mb, X.shape[1], k, threads)
-    parts = ArrayParts(Y, columns) if isinstance(Y, np.ndarray) else Y
-    for start in range(0, len(X), rows):
-        group = slice(start, min(start + rows, len(X)))
-        state = top_k_softmax(
-            np.array(X[group]),
-            parts,
-            k,
-            column_ids=column_ids,
-            threads=threads,
-            product=product,
-            backend=backend,
-        )
-        yield group, state
-
-
 def fit_memory(memory_mb: float, dimension: int, k: int, threads: int) -> tuple[int, int]:
     """Rows of X and columns of Y to hold at once, so that they, their states and the tiles fit.
 
@@ -272,42 +223,6 @@ def fit_memory(memory_mb: float, dimension: int, k: int, threads: int) -> tuple[
 def _tile_bytes(dimension: int) -> int:
     """What a thread holds: a block of scores twice (oneDNN takes its own) and a reordered tile."""
     return 4 * (2 * TILE_ROWS * TILE_COLUMNS + TILE_COLUMNS * dimension)
-
-
-class ArrayParts:
-    """A large (perhaps memory-mapped) array as parts that are copied into memory one at a time."""
-
-    def __init__(self, array: NDArray[np.float32], columns: int) -> None:
-        self._array, self._at_once = array, columns
-        self.columns = len(array)
-
-    def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        for start in range(0, self.columns, self._at_once):
-            yield np.array(self._array[start : start + self._at_once])
-
-
-class FileParts:
-    """A float32 matrix in an `.npy` file as parts that are read one at a time.
-
-    Memory-mapped pages count as the process's memory while they are mapped; read parts do not stay.
-    """
-
-    def __init__(self, path: os.PathLike[str], columns: int) -> None:
-        matrix = np.load(path, mmap_mode="r")
-        if matrix.dtype != np.float32 or matrix.ndim != 2 or not matrix.flags.c_contiguous:
-            raise MatchingError(
-                f"{path} holds {matrix.dtype} of shape {matrix.shape}: a float32 matrix is needed"
-            )
-        self._path, self._at_once = path, columns
-        self.columns, self._dimension = matrix.shape
-        self._offset = matrix.offset
-
-    def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        for start in range(0, self.columns, self._at_once):
-            count = min(self._at_once, self.columns - start)
-            offset = self._offset + 4 * start * self._dimension
-            part = np.fromfile(self._path, np.float32, count * self._dimension, offset=offset)
-            yield part.reshape(count, self._dimension)
 
 
 class _Rows:

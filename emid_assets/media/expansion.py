@@ -36,7 +36,7 @@ class ExpansionError(ValueError):
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenWindows:
     """The windows that join.
 
     Attributes:
@@ -156,7 +156,7 @@ def with_nearest_source(
 
 def choose_windows(
     windows: pl.DataFrame, clips: pl.DataFrame, *, threshold: float, per_source: int, target: int
-) -> Choice:
+) -> ChosenWindows:
     """The windows that join the data set, chosen from those of all partitions together.
 
     A window can join where it overlaps no clip of its recording, whatever the clip's label. One that
@@ -186,7 +186,7 @@ def choose_windows(
         elif eligible.height:
             threshold = cosines[min(wanted, eligible.height) - 1]
     chosen = eligible.filter(pl.col("cosine") >= threshold)
-    return Choice(
+    return ChosenWindows(
         chosen.select("clip_id", "source_clip_id").sort("clip_id"),
         threshold,
         target,
@@ -263,7 +263,7 @@ def all_music_embeddings(music_embeddings: pl.DataFrame, expanded_clips: pl.Data
     return pl.concat([music_embeddings, expanded])
 
 
-def with_chosen(music_clips: pl.DataFrame, choice: Choice) -> pl.DataFrame:
+def with_chosen(music_clips: pl.DataFrame, choice: ChosenWindows) -> pl.DataFrame:
     """`emotion` and `is_original_clip` of the clips and of the windows that join them."""
     labels = music_clips.select(pl.col("clip_id").alias("source_clip_id"), "emotion")
     joining = choice.chosen.join(labels, on="source_clip_id")

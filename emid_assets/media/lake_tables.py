@@ -9,7 +9,8 @@ from functools import cached_property
 import polars as pl
 
 from emid_assets.media.expansion import all_clips, all_music_embeddings
-from emid_assets.media.va_plane import Method, Plane
+from emid_assets.media.va_plane import Plane
+from emid_assets.settings import AlignmentMethod
 from emid_assets.store.lake import Lake
 from emid_assets.store.schemas import TABLES
 
@@ -46,7 +47,7 @@ class LakeTables:
     @classmethod
     def of(
         cls,
-        method: Method,
+        method: AlignmentMethod,
         *,
         music_clips: pl.DataFrame,
         expanded_clips: pl.DataFrame,
@@ -76,7 +77,7 @@ class LakeTables:
         )
 
     @classmethod
-    def read(cls, lake: Lake, method: Method, *tables: str) -> "LakeTables":
+    def read(cls, lake: Lake, method: AlignmentMethod, *tables: str) -> "LakeTables":
         """The media of a lake, and these tables beside them.
 
         Raises:

@@ -5,24 +5,23 @@ Belongs here: from the columns of `music_clips` and `images` to the arrays of
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import polars as pl
 
 from emid_assets.affect.valence_arousal import VaAlignment, fit_alignment
+from emid_assets.settings import AlignmentMethod
 
 MUSIC_SCALE = (1.0, 9.0)
 IMAGE_SCALE = (0.0, 1.0)
-Method = Literal["standardize", "fixed"]
 
 
-def music_alignment(music_clips: pl.DataFrame, method: Method) -> VaAlignment:
+def music_alignment(music_clips: pl.DataFrame, method: AlignmentMethod) -> VaAlignment:
     """The alignment of music, fitted to all clips (MUSIC_CLIPS), one weight for each Cowen category."""
     va = music_clips.select("valence", "arousal").to_numpy()
     return fit_alignment(va, music_clips["emotion"].to_list(), *MUSIC_SCALE, method=method)
 
 
-def image_alignment(images: pl.DataFrame, method: Method) -> VaAlignment:
+def image_alignment(images: pl.DataFrame, method: AlignmentMethod) -> VaAlignment:
     """The alignment of images, fitted to all images (IMAGES), one weight for each tag."""
     va = images.select("valence", "arousal").to_numpy()
     return fit_alignment(va, images["tag"].to_list(), *IMAGE_SCALE, method=method)
@@ -50,7 +49,7 @@ class Plane:
     image: VaAlignment
 
     @classmethod
-    def fit(cls, music_clips: pl.DataFrame, images: pl.DataFrame, method: Method) -> "Plane":
+    def fit(cls, music_clips: pl.DataFrame, images: pl.DataFrame, method: AlignmentMethod) -> "Plane":
         """Fitted to all original clips (MUSIC_CLIPS) and all images (IMAGES)."""
         return cls(music_alignment(music_clips, method), image_alignment(images, method))
 

@@ -1,7 +1,7 @@
 """How an asset's frame becomes a version in the lake, and the next asset's input again.
 
 Belongs here: names of tables and partitions taken from Dagster, the check against the declared
-schema, and what the web UI shows of a version. How a version is stored is `store.duckdb_store`.
+schema, and what the web UI shows of a version. How a version is stored is `store.lake`.
 """
 
 import shlex

@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 
 from dagster import DagsterInstance
-from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 
+from emid_assets.runs.dagster_internals import LocalComputeLogManager
 from emid_assets.store.files import make_folder, write_in_place
 
 FOLDER = "pictures"

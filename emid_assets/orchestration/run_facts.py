@@ -12,9 +12,7 @@ from emid_assets.runs.dead_runs import EXECUTING, UNDER_WAY, process_is_gone
 from emid_assets.runs.failures import failure_line, first_error
 from emid_assets.settings import Settings
 from emid_assets.store.lake import WHOLE_TABLE, Lake
-
-PIPELINE_HEALTH = "pipeline_health"
-"""The asset that holds the verdict."""
+from emid_assets.store.schemas import PIPELINE_HEALTH
 
 RUNS_READ = 1000
 FAILURES_READ = 50
@@ -47,7 +45,7 @@ def asset_facts(definitions: dg.Definitions) -> list[AssetFacts]:
     facts = []
     for key in graph.toposorted_asset_keys:
         node = graph.get(key)
-        if key.path[-1] == PIPELINE_HEALTH:
+        if key.path[-1] == PIPELINE_HEALTH.name:
             continue
         keys = node.partitions_def.get_partition_keys() if node.partitions_def else []
         parents = {

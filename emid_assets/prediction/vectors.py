@@ -6,20 +6,20 @@ tables whose vectors are kept as they are, and not as a direction and a length.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import polars as pl
 
 from emid_assets.encoders.embed import Progress, embed
 from emid_assets.encoders.interface import Encoder, MediaItem
+from emid_assets.media.kinds import MediaKind
 from emid_assets.store.schemas import TableSchema
 
 
 def vectors_of(
     items: Sequence[MediaItem],
     network: Encoder,
-    kind: Literal["music", "image"],
+    kind: MediaKind,
     schema: TableSchema,
     previous: pl.DataFrame | None = None,
     previous_fingerprint: str | None = None,

@@ -1,7 +1,7 @@
 """How well the images that are ranked for a clip fit its feeling.
 
 Belongs here: @k metrics that look at labels and at valence and arousal, not at the pairs. They go
-beside the metrics of `retrieval`, never alone: a ranking by labels alone wins these and loses those.
+beside the metrics of `metrics`, never alone: a ranking by labels alone wins these and loses those.
 """
 
 from collections.abc import Sequence

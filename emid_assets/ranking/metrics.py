@@ -63,23 +63,6 @@ def inner_product_scores(queries: Floats, items: Floats) -> ScoreRows:
     return score_rows
 
 
-def for_cosine_index(queries: Floats, items: Floats) -> tuple[Floats, Floats]:
-    """Both sides with one more number, so that the cosine ranks as the inner product does.
-
-    Items get √(Φ² - |q|²), where Φ is the largest norm, so that all have norm Φ; queries get 0
-    (Bachrach et al. 2014, "Speeding up the Xbox recommender system").
-
-    Args:
-        queries: (N, e).
-        items: (M, e).
-    """
-    squares = (items.astype(np.float64) ** 2).sum(axis=1)
-    missing = np.sqrt(np.maximum(squares.max() - squares, 0.0)).astype(items.dtype)
-    return np.column_stack([queries, np.zeros(len(queries), queries.dtype)]), np.column_stack(
-        [items, missing]
-    )
-
-
 def metrics_like_librecommender(hits: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
     """MAP and NDCG as LibRecommender (1.x) defines them, for comparison with figures made by it.
 

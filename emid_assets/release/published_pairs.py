@@ -1,7 +1,7 @@
 """The published pairs beside ours: reading them, and how many agree at which alpha.
 
 Belongs here: `pairs.csv` of a media folder, and the comparison. Choosing pairs again at another alpha
-is a re-sort of stored candidates, which `adapters.sweep` does.
+is a re-sort of stored candidates, which `evaluation.sweep` does.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """The pairs in the form that public retrieval benchmarks take: queries, corpus, qrels, in both directions.
 
 Belongs here: files of the tasks' shape, under the tasks' names. What a system scores on them is
-`adapters.public_tasks`'s.
+`evaluation.mteb_tasks`'s.
 
 Each task is a folder that `datasets.load_dataset(folder, "queries" | "corpus" | "qrels")` and tools
 like mteb read: ids and media in Parquet, and (query-id, corpus-id, score). The same in BEIR's plain

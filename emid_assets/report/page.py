@@ -157,7 +157,7 @@ def render_page(
         image_alignment: the same, image side.
         agreement: the published pairs beside ours; None where nothing is published.
         image_emotion_head: frame IMAGE_EMOTION_HEAD; None for no head.
-        sweep: points of one S̃ (`adapters.sweep.SWEEP_COLUMNS`), those of the pairs' m among them.
+        sweep: points of one S̃ (`evaluation.sweep.SWEEP_COLUMNS`), those of the pairs' m among them.
         tuning_trials: the studies of the networks' hyperparameters.
         clips_per_emotion: clips of one emotion in the gallery, at most.
         clips_in_gallery: clips in the gallery, at most.

@@ -1,6 +1,6 @@
 """The page of pairs: for each clip what the semantic term alone, the α in use and the adapter show.
 
-Belongs here: from the frame of `adapters.choices` to one HTML page that stays usable with many
+Belongs here: from the frame of `evaluation.top_images` to one HTML page that stays usable with many
 thousands of clips. It holds every clip as data, and the script in `pairs.js` builds only the rows that
 are in view. Small sets have their media inside, larger ones read them from the media folder.
 """

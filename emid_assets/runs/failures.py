@@ -7,7 +7,8 @@ import builtins
 from collections.abc import Iterable
 
 from dagster import DagsterEvent
-from dagster_shared.error import SerializableErrorInfo
+
+from emid_assets.runs.dagster_internals import SerializableErrorInfo
 
 LONGEST_LINE = 500
 

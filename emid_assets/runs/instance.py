@@ -6,7 +6,7 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
-from emid_assets.settings import ENVIRONMENT_PREFIX, Settings, load_operations
+from emid_assets.settings import ENVIRONMENT_PREFIX, Settings, load_operations, setting_text
 from emid_assets.store.layout import DAGSTER_FOLDER, DAGSTER_RAY_FOLDER
 
 PACKAGE = Path(__file__).parents[1]
@@ -48,5 +48,7 @@ def what_ray_lacks(home: Path) -> str:
 def environment_of(settings: Settings, home: Path) -> dict[str, str]:
     """The variables that make another process see the same settings and the same instance."""
     values = settings.model_dump() | {"media": settings.media_folder, "lake": settings.lake_folder}
-    variables = {ENVIRONMENT_PREFIX + name.upper(): str(value) for name, value in values.items()}
+    variables = {
+        ENVIRONMENT_PREFIX + name.upper(): str(setting_text(value)) for name, value in values.items()
+    }
     return variables | {"DAGSTER_HOME": str(home)}

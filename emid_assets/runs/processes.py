@@ -1,11 +1,15 @@
-"""Naming a process so that another one can tell, later, that it is gone.
+"""Process names that let another process detect a death.
 
-Belongs here: what is asked of the operating system. What a process was doing is its caller's.
+Belongs here: what is asked of the operating system. What a process was doing is its caller's. psutil answers
+all but the names: its `create_time` moves with the system's clock, so that a living process would count as
+another one after the clock was set, and it knows no boot and no process namespace.
 """
 
 import os
 import socket
 from pathlib import Path
+
+import psutil
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -30,28 +34,28 @@ def is_gone(name: str) -> bool:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is a process `pid` on this machine."""
+    """Whether there is a process `pid` on this machine that has not ended."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:  # somebody else's
+    except psutil.AccessDenied:  # somebody else's
         return True
-    return _state(pid) != "Z"
 
 
 def daemons_of(home: Path) -> list[int]:
-    """Processes of this machine that are Dagster daemons on the instance in `home`. (On Linux only.)"""
+    """Processes of this machine that are Dagster daemons on the instance in `home`."""
     found = []
-    for folder in Path("/proc").glob("[0-9]*"):
+    for process in psutil.process_iter():
         try:
-            command = (folder / "cmdline").read_bytes().split(b"\0")
-            environment = (folder / "environ").read_bytes().split(b"\0")
-        except OSError:  # ended since, or somebody else's
+            command = process.cmdline()
+            is_daemon = "dagster._daemon" in command or any(
+                word.endswith("dagster-daemon") for word in command
+            )
+            if is_daemon and process.environ().get("DAGSTER_HOME") == str(home):
+                found.append(process.pid)
+        except psutil.Error:  # ended since, or somebody else's
             continue
-        is_daemon = b"dagster._daemon" in command or any(word.endswith(b"dagster-daemon") for word in command)
-        if is_daemon and f"DAGSTER_HOME={home}".encode() in environment:
-            found.append(int(folder.name))
     return found
 
 
@@ -61,19 +65,11 @@ def _machine() -> str:
     return f"{socket.gethostname()} {boot} {namespace.readlink() if namespace.is_symlink() else '-'}"
 
 
-def _state(pid: int) -> str:
-    return (_stat(pid) or [""])[0]
-
-
 def _started(pid: int) -> int | None:
-    """Clock ticks from boot to the process's start, which no change of the clock moves; None if unknown."""
-    fields = _stat(pid)
-    return int(fields[19]) if fields else None
-
-
-def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat after the command's name, which may hold anything; none elsewhere."""
+    """Clock ticks from boot to the process's start; None where the system has no /proc."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        # The command's name comes before, in parentheses, and may hold anything.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return []
+        return None
+    return int(fields[19])

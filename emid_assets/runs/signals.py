@@ -3,7 +3,7 @@
 import signal
 
 
-def hear_signals() -> None:
+def raise_on_signals() -> None:
     """Let Ctrl-C and SIGTERM raise KeyboardInterrupt, whatever this process inherited.
 
     A shell makes its background jobs deaf to Ctrl-C, and Dagster gives SIGTERM the handler that it

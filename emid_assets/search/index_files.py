@@ -15,13 +15,15 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
 from emid_assets.media.expansion import all_clips, all_music_embeddings
-from emid_assets.media.va_plane import Method, image_alignment, music_alignment, on_plane
+from emid_assets.media.kinds import MediaKind
+from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
+from emid_assets.settings import AlignmentMethod
 from emid_assets.store.lake import Lake
 from emid_assets.store.layout import SEARCH_FOLDER
 
@@ -35,8 +37,6 @@ MADE_FROM = {
     "image": ("image_embeddings", "images"),
     "music": ("music_embeddings", "music_clips", "expanded_clips"),
 }
-
-Kind = Literal["image", "music"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Searchable:
     built_with: Mapping[str, str | None]
 
 
-def searchable(lake: Lake, kind: Kind, network: str, va_alignment: Method) -> Searchable:
+def searchable(lake: Lake, kind: MediaKind, network: str, va_alignment: AlignmentMethod) -> Searchable:
     """The files of this kind and network, made now where a build has come since.
 
     Where the lake cannot be written to they are made for this call only.
@@ -72,7 +72,9 @@ def searchable(lake: Lake, kind: Kind, network: str, va_alignment: Method) -> Se
             return _searchable(Path(folder), lake, kind, network, va_alignment)
 
 
-def _searchable(folder: Path, lake: Lake, kind: Kind, network: str, va_alignment: Method) -> Searchable:
+def _searchable(
+    folder: Path, lake: Lake, kind: MediaKind, network: str, va_alignment: AlignmentMethod
+) -> Searchable:
     from emid_assets.adapters.trained_adapter import TrainedAdapter
     from emid_assets.search.nearest import Catalogue
 
@@ -121,7 +123,7 @@ def _make(folder: Path, others: str, write: Callable[[Path], None]) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _write_items(lake: Lake, kind: Kind, va_alignment: Method, folder: Path) -> None:
+def _write_items(lake: Lake, kind: MediaKind, va_alignment: AlignmentMethod, folder: Path) -> None:
     table = f"{kind}_embeddings"
     embeddings = lake.read(table)
     if kind == "image":
@@ -150,7 +152,7 @@ def _write_items(lake: Lake, kind: Kind, va_alignment: Method, folder: Path) -> 
     np.save(folder / FROZEN, embeddings["embedding"].to_numpy() * embeddings["scale"].to_numpy()[:, None])
 
 
-def _write_network(lake: Lake, kind: Kind, network: str, of_items: Path, folder: Path) -> None:
+def _write_network(lake: Lake, kind: MediaKind, network: str, of_items: Path, folder: Path) -> None:
     from emid_assets.adapters import AdapterError
     from emid_assets.adapters.trained_adapter import TrainedAdapter
 

@@ -6,7 +6,6 @@ Belongs here: what `emid query` needs from the lake, put together. The search it
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from emid_assets.adapters import DEFAULT_NETWORK
 from emid_assets.encoders.interface import MediaItem
 from emid_assets.encoders.load import encoder_from
+from emid_assets.media.kinds import MediaKind
 from emid_assets.search.index_files import Searchable, searchable
 from emid_assets.settings import Settings
 from emid_assets.store.lake import Lake
@@ -36,14 +36,14 @@ class Answer:
             also start_s and duration_s, their place in the file.
     """
 
-    kind: Literal["music", "image"]
+    kind: MediaKind
     file: Path
     network: str
     results: pl.DataFrame
 
 
 def query(
-    kind: Literal["music", "image"],
+    kind: MediaKind,
     file: Path,
     settings: Settings,
     network: str = DEFAULT_NETWORK,
@@ -91,7 +91,7 @@ def query(
 
 def nearest(
     searched: Searchable,
-    kind: Literal["music", "image"],
+    kind: MediaKind,
     embedding: NDArray[np.float32],
     scale: float,
     settings: Settings,

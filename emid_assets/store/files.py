@@ -14,7 +14,7 @@ from pathlib import Path
 
 import filelock
 
-UNFINISHED = ".unfinished"
+UNFINISHED_SUFFIX = ".unfinished"
 """How the name of a file ends that is not in its place."""
 
 
@@ -52,7 +52,7 @@ def write_in_place(path: Path, content: str | bytes) -> None:
 
     Two writers do not disturb each other: the later one's file stays.
     """
-    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
+    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}{UNFINISHED_SUFFIX}")
     try:
         unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
         put_in_place(unfinished, path)

@@ -28,14 +28,14 @@ import filelock
 import polars as pl
 import pyarrow as pa
 
-from emid_assets.store.duckdb_types import (
-    UnstorableError,
-    from_stored,
-    schema_from_text,
-    schema_to_text,
-    to_stored,
+from emid_assets.store.duckdb_types import UnstorableError, check_storable, schema_from_text, schema_to_text
+from emid_assets.store.files import (
+    UNFINISHED_SUFFIX,
+    is_open_somewhere,
+    make_folder,
+    put_in_place,
+    write_in_place,
 )
-from emid_assets.store.files import UNFINISHED, is_open_somewhere, make_folder, put_in_place, write_in_place
 from emid_assets.store.layout import CATALOGUE, TABLES_FOLDER
 from emid_assets.store.schemas import TABLES, TableSchema
 
@@ -120,12 +120,12 @@ class Lake:
                     f"metadata {key!r} of {table}/{partition} is a {type(value).__name__}, not a scalar"
                 )
         try:
-            stored = to_stored(frame)
+            check_storable(frame)
         except UnstorableError as error:
             raise LakeError(f"cannot store {table}/{partition}: {error}") from error
         facts = {
             "rows": frame.height,
-            "frame_bytes": int(stored.estimated_size()),
+            "frame_bytes": int(frame.estimated_size()),
             "columns": json.dumps({name: str(dtype) for name, dtype in frame.schema.items()}),
             "polars_schema": schema_to_text(frame.schema),
             "metadata": json.dumps(dict(metadata)),
@@ -134,9 +134,9 @@ class Lake:
             make_folder(folder)
             with self._partition_lock(folder):
                 path = folder / f"{_clear_unfinished(folder) + 1:06}-{secrets.token_hex(4)}.duckdb"
-                unfinished = path.with_name(path.name + UNFINISHED)
+                unfinished = path.with_name(path.name + UNFINISHED_SUFFIX)
                 try:
-                    _write_version(unfinished, stored, facts)
+                    _write_version(unfinished, frame, facts)
                     unfinished.chmod(0o444)
                     put_in_place(unfinished, path)
                     _point(folder, path.name)
@@ -155,7 +155,7 @@ class Lake:
             path,
             frame.height,
             path.stat().st_size,
-            int(stored.estimated_size()),
+            int(frame.estimated_size()),
             frame.schema,
             dict(metadata),
         )
@@ -356,14 +356,14 @@ class Lake:
 
     def _count_rebuild(self, what: str, number: int) -> None:
         # Not synced, since every version that is stored counts here and a lost count costs one rebuild.
-        unfinished = self._catalogues / (what + UNFINISHED)
+        unfinished = self._catalogues / (what + UNFINISHED_SUFFIX)
         unfinished.touch(mode=0o644)
         unfinished.write_text(str(number), "utf-8")
         unfinished.replace(self._catalogues / what)
 
     def _rebuild_catalogue(self) -> None:
         files = {table: self._bundled(table) for table in self._tables()}
-        unfinished = self.catalogue_path.with_name(self.catalogue_path.name + UNFINISHED)
+        unfinished = self.catalogue_path.with_name(self.catalogue_path.name + UNFINISHED_SUFFIX)
         for leftover in self.root.glob(unfinished.name + "*"):
             leftover.unlink()
         with duckdb.connect() as connection:
@@ -398,7 +398,7 @@ class Lake:
         """The columns of a table that has no rows, as a SELECT list of nulls of the declared types."""
         if table not in self.declared:
             return "NULL AS nothing"
-        connection.register("declared", to_stored(self.declared[table].empty()).to_arrow())
+        connection.register("declared", self.declared[table].empty().to_arrow())
         described = connection.execute("DESCRIBE declared").fetchall()
         return ", ".join(f"NULL::{row[1]} AS {_identifier(row[0])}" for row in described)
 
@@ -433,10 +433,10 @@ class Lake:
         return [*bundles, *sorted(loose)]
 
     def _bundle(self, folder: Path, members: Sequence[Path]) -> Path:
-        for leftover in folder.glob("*" + UNFINISHED + "*"):
+        for leftover in folder.glob("*" + UNFINISHED_SUFFIX + "*"):
             leftover.unlink()
         path = folder / f"{time.time_ns():020}.duckdb"
-        unfinished = path.with_name(path.name + UNFINISHED)
+        unfinished = path.with_name(path.name + UNFINISHED_SUFFIX)
         with duckdb.connect() as connection:
             connection.execute(f"ATTACH {_quoted(unfinished)} AS bundle ({_FORMAT})")
             connection.execute(f"CREATE TABLE bundle.data AS {_all_of(members)}")
@@ -558,12 +558,12 @@ class Lake:
         return filelock.FileLock(self.root / f"{CATALOGUE}.lock", timeout=_LOCK_TIMEOUT_S, mode=0o644)
 
 
-def _write_version(path: Path, stored: pl.DataFrame, facts: Mapping[str, object]) -> None:
+def _write_version(path: Path, frame: pl.DataFrame, facts: Mapping[str, object]) -> None:
     # A file takes some blocks for each column: DuckDB's own 256 KiB are made for more than a few rows.
-    block_bytes = 16_384 if stored.estimated_size() < 4_000_000 else 262_144
+    block_bytes = 16_384 if frame.estimated_size() < 4_000_000 else 262_144
     with duckdb.connect() as connection:
         connection.execute(f"ATTACH {_quoted(path)} AS version ({_FORMAT}, BLOCK_SIZE {block_bytes})")
-        connection.register("frame", stored.to_arrow())
+        connection.register("frame", frame.to_arrow())
         connection.execute("CREATE TABLE version.data AS SELECT * FROM frame")
         connection.execute("CREATE TABLE version.metadata (key VARCHAR, value VARCHAR)")
         connection.execute(
@@ -602,7 +602,7 @@ def _select(version: Version, columns: Sequence[str] | None, first: Version) -> 
 def _frame(rows: pa.Table | pa.RecordBatch, version: Version) -> pl.DataFrame:
     frame = pl.from_arrow(rows)
     assert isinstance(frame, pl.DataFrame)
-    return from_stored(frame, version.schema)
+    return frame.cast({name: version.schema[name] for name in frame.columns})
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -645,7 +645,7 @@ def _clear_unfinished(folder: Path) -> int:
     A version after the one that CURRENT names was never seen by anybody. Where there is no CURRENT at
     all, versions stay: it may have been lost, and they can still be named by hand.
     """
-    for path in folder.glob("*" + UNFINISHED + "*"):
+    for path in folder.glob("*" + UNFINISHED_SUFFIX + "*"):
         path.unlink()
     versions = _versions(folder)
     pointed = _pointed(folder)

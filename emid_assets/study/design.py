@@ -41,7 +41,7 @@ TIE_RULE = (
     "images in an order drawn for the trial, and one whose image is taken shows its next."
 )
 
-Kind = Literal["trial", "check", "practice"]
+TrialKind = Literal["trial", "check", "practice"]
 Screen = tuple[int, ...]
 """For each place on the screen, the index of the option that is shown there."""
 
@@ -84,7 +84,7 @@ class Trial:
     """
 
     trial_id: str
-    kind: Kind
+    kind: TrialKind
     clip_id: str
     emotion: str
     split: str | None
@@ -121,7 +121,7 @@ class Design:
         """Each form as trial → order on the screen."""
         return tuple(dict(form) for form in self.forms)
 
-    def of_kind(self, kind: Kind) -> list[Trial]:
+    def of_kind(self, kind: TrialKind) -> list[Trial]:
         """The trials of one kind, in the design's order."""
         return [trial for trial in self.trials if trial.kind == kind]
 
@@ -293,7 +293,7 @@ def draw_design(
 
 @dataclass(frozen=True)
 class _Drawn:
-    kind: Kind
+    kind: TrialKind
     clip_id: str
     options: list[tuple[str, str | None, int, tuple[str, ...]]]
     """Of each option: image, condition, rank, tied with."""
@@ -364,8 +364,8 @@ def _checks_and_practice(
     clips: Sequence[str], all_images: Sequence[str], rng: np.random.Generator
 ) -> list[_Drawn]:
     """Trials that do not count."""
-    check: Kind = "check"
-    practice: Kind = "practice"
+    check: TrialKind = "check"
+    practice: TrialKind = "practice"
     kinds = [check] * CHECKS + [practice] * PRACTICE
     order = itertools.cycle(rng.permutation(np.array(clips, dtype=object)))
     places = rng.permutation(len(CONDITIONS)) + 1

@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from emid_assets.definitions import build_definitions
-from emid_assets.defs.alerts import alert_on_failure, failure_line
+from emid_assets.defs.alerts import alert_line, alert_on_failure
 from emid_assets_tests.defs.tiny_media import write_media
 
 TOKEN = "T0KEN-abc"
@@ -44,7 +44,7 @@ def test_the_line_names_the_asset_and_the_reason_whatever_the_reason_holds(
 ) -> None:
     (media / "music.csv").write_text('"na\x1b[2J\nme",genre\nsad/a.wav,K\n')
     result = failed(definitions, instance, "inventory")
-    line = failure_line(instance, result.dagster_run)
+    line = alert_line(instance, result.dagster_run)
     assert line.startswith("media_inventory failed: ")
     assert "music.csv" in line
     assert line.endswith(f"(job inventory, run {result.run_id[:8]})")
@@ -53,7 +53,7 @@ def test_the_line_names_the_asset_and_the_reason_whatever_the_reason_holds(
 
 def test_the_line_names_the_partition(definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
     result = failed(definitions, instance, "embed_images", "awe")
-    line = failure_line(instance, result.dagster_run)
+    line = alert_line(instance, result.dagster_run)
     assert line.startswith("images [awe] failed: asset media_inventory is not built")
 
 
@@ -94,5 +94,5 @@ def test_what_the_code_server_saw_of_a_process_that_died_is_the_reason(
     died = f"Run execution process for {run.run_id} unexpectedly exited with exit code -9."
     instance.report_engine_event(died, run)
     instance.report_run_failed(run)
-    line = failure_line(instance, run)
+    line = alert_line(instance, run)
     assert line == f"inventory failed: {died} (job inventory, run {run.run_id[:8]})"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from emid_assets.matching.device import Precision, shard_state_on_device
+from emid_assets.matching.device import TilePrecision, shard_state_on_device
 from emid_assets.matching.row_state import log_sum_exp
 from emid_assets.matching.top_k_softmax import MatchingError, merge_shards, settle_shards, shard_state
 from emid_assets_tests.matching.brute_force import brute_force_scores, brute_force_top_k, unit_rows
@@ -16,7 +16,7 @@ DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, needs_cuda])]
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("tf32", 2e-3), ("bf16", 2e-2)])
 def test_low_precision_products_settle_to_the_ids_of_float64(
-    device: str, precision: Precision, tolerance: float
+    device: str, precision: TilePrecision, tolerance: float
 ) -> None:
     rng = np.random.default_rng(0)
     X, Y = unit_rows(rng, 90, 256, 20.0), unit_rows(rng, 6000, 256)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emid_assets.matching.fusion import RESCALINGS, Rescaling, fuse, rescale, semantic_similarity
+from emid_assets.matching.fusion import RESCALINGS, fuse, rescale, semantic_similarity
+from emid_assets.settings import Rescaling
 
 
 def _formula(

@@ -10,16 +10,29 @@ import polars as pl
 import pytest
 
 from emid_assets.matching.frames import similarity_frame
-from emid_assets.matching.top_k_softmax import (
-    ArrayParts,
-    FileParts,
-    MatchingError,
-    fit_memory,
-    stream_row_groups,
-    top_k_softmax,
-)
+from emid_assets.matching.top_k_softmax import MatchingError, fit_memory, top_k_softmax
 from emid_assets.store.lake import Lake
 from emid_assets_tests.matching.brute_force import unit_rows
+
+
+class FileParts:
+    """A float32 matrix in an `.npy` file as parts that are read one at a time.
+
+    Memory-mapped pages count as the process's memory while they are mapped; read parts do not stay.
+    """
+
+    def __init__(self, path: Path, columns: int) -> None:
+        matrix = np.load(path, mmap_mode="r")
+        self._path, self._at_once = path, columns
+        self.columns, self._dimension = matrix.shape
+        self._offset = matrix.offset
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for start in range(0, self.columns, self._at_once):
+            count = min(self._at_once, self.columns - start)
+            offset = self._offset + 4 * start * self._dimension
+            part = np.fromfile(self._path, np.float32, count * self._dimension, offset=offset)
+            yield part.reshape(count, self._dimension)
 
 
 def test_parts_read_from_a_file_give_the_bits_of_the_array_in_memory(tmp_path: Path) -> None:
@@ -27,51 +40,32 @@ def test_parts_read_from_a_file_give_the_bits_of_the_array_in_memory(tmp_path: P
     X, Y = unit_rows(rng, 50, 32, 20.0), unit_rows(rng, 1000, 32)
     np.save(tmp_path / "Y.npy", Y)
     whole = top_k_softmax(X, Y, 10, tile_columns=250)
-    for parts in (
-        FileParts(tmp_path / "Y.npy", 500),
-        ArrayParts(np.load(tmp_path / "Y.npy", mmap_mode="r"), 250),
-    ):
-        state = top_k_softmax(X, parts, 10, tile_columns=250)
+    for columns in (500, 250):
+        state = top_k_softmax(X, FileParts(tmp_path / "Y.npy", columns), 10, tile_columns=250)
         assert state.ids.tobytes() == whole.ids.tobytes()
         assert state.sum_exp.tobytes() == whole.sum_exp.tobytes()
 
 
-def test_groups_of_rows_within_a_memory_give_the_ids_of_all_rows_at_once(tmp_path: Path) -> None:
+def test_groups_of_rows_within_a_memory_give_the_ids_of_all_rows_at_once() -> None:
     rng = np.random.default_rng(1)
     X, Y = unit_rows(rng, 90, 16, 20.0), unit_rows(rng, 1000, 16)
-    np.save(tmp_path / "X.npy", X)
-    memory = 4.26 + 2 * 0.05
-    rows, columns = fit_memory(memory, 16, 20, threads=1)
+    rows, columns = fit_memory(4.26 + 2 * 0.05, 16, 20, threads=1)
     assert rows < 90
     assert columns < 1000
-    groups = list(
-        stream_row_groups(np.load(tmp_path / "X.npy", mmap_mode="r"), Y, 20, memory_mb=memory, threads=1)
-    )
-    assert len(groups) > 1
-    assert [group.start for group, _ in groups] == list(range(0, 90, rows))
-    ids = np.concatenate([state.ids for _, state in groups])
-    np.testing.assert_array_equal(ids, top_k_softmax(X, Y, 20).ids)
+    ids = [top_k_softmax(X[start : start + rows], Y, 20).ids for start in range(0, 90, rows)]
+    np.testing.assert_array_equal(np.concatenate(ids), top_k_softmax(X, Y, 20).ids)
 
 
-def test_many_threads_do_not_take_the_memory_from_the_rows(tmp_path: Path) -> None:
-    rng = np.random.default_rng(1)
-    X, Y = unit_rows(rng, 90, 16, 20.0), unit_rows(rng, 1000, 16)
-    (_, state), *_ = stream_row_groups(X, Y, 20, memory_mb=64, threads=500)
-    np.testing.assert_array_equal(state.ids, top_k_softmax(X, Y, 20).ids)
-
-
-def test_a_memory_that_holds_no_tile_and_a_file_of_another_type_are_refused(tmp_path: Path) -> None:
+def test_a_memory_that_holds_no_tile_is_refused() -> None:
     with pytest.raises(MatchingError, match="8 MB is too little"):
         fit_memory(8, 1024, 50, threads=1)
-    np.save(tmp_path / "Y.npy", np.ones((3, 2)))
-    with pytest.raises(MatchingError, match=r"Y.npy holds float64 of shape \(3, 2\)"):
-        FileParts(tmp_path / "Y.npy", 10)
 
 
 PAST_MEMORY = """
 import resource, sys
 import numpy as np
-from emid_assets.matching.top_k_softmax import FileParts, top_k_softmax
+from emid_assets.matching.top_k_softmax import top_k_softmax
+from emid_assets_tests.matching.test_memory import FileParts
 X = np.load(sys.argv[1])
 top_k_softmax(X[:2], X, 2, backend="numba", product="onednn")  # libraries and compiled code are loaded
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -8,13 +8,13 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
-from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+from dagster._core.execution.backfill import BulkActionStatus
 
 from emid_assets.definitions import definitions
 from emid_assets.defs.automation import changed_data
 from emid_assets.orchestration.conditions import on_changed_data, retry_once
 from emid_assets.orchestration.stages import STAGE
+from emid_assets.runs.dagster_internals import AssetGraphSubset, PartitionBackfill
 from emid_assets.settings import load_operations
 from emid_assets_tests.defs.ticking import Automation
 from emid_assets_tests.graph import stage_of_assets

@@ -11,7 +11,6 @@ from emid_assets.ranking.metrics import (
     coverage,
     evaluate_ranked,
     evaluate_ranking,
-    for_cosine_index,
     inner_product_scores,
     metrics_at_k,
     metrics_like_librecommender,
@@ -155,18 +154,6 @@ def test_evaluation_without_any_relevant_item_is_an_error() -> None:
     nothing = Relevance.of_pairs(np.array([], dtype=np.int64), np.array([], dtype=np.int64), 4)
     with pytest.raises(ValueError, match="nothing to evaluate"):
         evaluate_ranking(lambda rows: np.zeros((len(rows), 4)), np.arange(4), nothing)
-
-
-def test_the_cosine_of_the_lengthened_vectors_ranks_as_the_inner_product() -> None:
-    rng = np.random.default_rng(3)
-    queries = rng.normal(size=(40, 6))
-    items = rng.normal(size=(500, 6)) * rng.lognormal(size=(500, 1))
-    longer_queries, longer_items = for_cosine_index(queries, items)
-    unit = longer_items / np.linalg.norm(longer_items, axis=1, keepdims=True)
-    np.testing.assert_array_equal(
-        np.argsort(-(longer_queries @ unit.T), axis=1)[:, :50],
-        np.argsort(-(queries @ items.T), axis=1)[:, :50],
-    )
 
 
 def test_librecommenders_metrics_do_not_blame_for_what_was_not_retrieved() -> None:

@@ -114,8 +114,8 @@ class Distilled(nn.Module):
         with none the teacher's, or its pairs where there is no teacher.
         """
         present = batch.present
-        heard = self._heard(present)
-        clips = batch.clips._replace(history=batch.clips.history * heard)
+        given = self._given_images(present)
+        clips = batch.clips._replace(history=batch.clips.history * given)
         p, q = self._learned(clips, batch.images)
         scores = product(p, q)
         if (frozen := self._frozen(clips)).shape[1]:
@@ -123,15 +123,15 @@ class Distilled(nn.Module):
             scores = scores + self.log_frozen_scale.exp() * beside
         # What a clip comes with is given, so it is neither target nor rival.
         rows = batch.positives.clamp(min=0)
-        log_probabilities = log_softmax(scores.scatter_add_(1, rows, heard * -1e4), dim=1)
-        wanted = present & ~heard
+        log_probabilities = log_softmax(scores.scatter_add_(1, rows, given * -1e4), dim=1)
+        wanted = present & ~given
         loss = -(log_probabilities.gather(1, rows) * wanted).sum(1) / wanted.sum(1)
         if batch.teacher is not None:
             target = batch.teacher.target(clips.va, batch.images.va, self.config.draws)
             target = normalize(target**self.config.sharpness, p=1.0)
             candidates = batch.teacher.candidates.clamp(min=0)
             taught = -(log_probabilities.gather(1, candidates) * target).sum(1)
-            loss = torch.where(heard.any(1), loss, taught)
+            loss = torch.where(given.any(1), loss, taught)
         return loss.mean()
 
     def embeddings(self, music: Items, images: Items) -> tuple[Tensor, Tensor]:
@@ -162,12 +162,12 @@ class Distilled(nn.Module):
     def _frozen(self, music: Items) -> Tensor:
         return music.features[:, self.learned :]
 
-    def _heard(self, present: Tensor) -> Tensor:
+    def _given_images(self, present: Tensor) -> Tensor:
         """(B, m) bool: the images that a clip comes with; the others, at least one, are to be found."""
-        heard = present & (torch.rand(present.shape, device=present.device) < 0.5)
+        given = present & (torch.rand(present.shape, device=present.device) < 0.5)
         dropped = torch.rand(len(present), 1, device=present.device) < self.config.history_dropout
-        all_heard = (heard == present).all(1, keepdim=True)
-        return heard & ~dropped & ~all_heard
+        all_given = (given == present).all(1, keepdim=True)
+        return given & ~dropped & ~all_given
 
     def _history(self, music: Items, images: Items, v: Tensor) -> Tensor:
         """|N|^-½ Σ y of the images that each clip comes with, as far as they are among `images`."""
@@ -177,8 +177,8 @@ class Distilled(nn.Module):
         content = torch.cat([images.features[distinct, : self.learned], v[distinct]], dim=1)
         y = self.history_content(content) + self.history_factors(images.ids[distinct])
         total = (y[places] * present[:, :, None]).sum(1)
-        heard: Tensor = total * present.sum(1, keepdim=True).clamp(min=1) ** -0.5
-        return heard
+        mean: Tensor = total * present.sum(1, keepdim=True).clamp(min=1) ** -0.5
+        return mean
 
 
 def waves(va: Tensor, count: int) -> Tensor:

@@ -29,7 +29,6 @@ from emid_assets.encoders.interface import (
     EncoderUnavailableError,
     Float32Array,
     MediaItem,
-    Precision,
     Prepared,
 )
 from emid_assets.encoders.linear_products import (
@@ -45,6 +44,7 @@ from emid_assets.encoders.linear_products import (
     use_product,
 )
 from emid_assets.encoders.torch_device import choose_device, map_items, memory_errors
+from emid_assets.settings import Precision
 
 CODE_VERSION = "1"
 DEVICE_CHUNK = 32

@@ -18,9 +18,9 @@ from emid_assets.encoders.interface import (
     EncoderOutOfMemoryError,
     EncoderUnavailableError,
     MediaItem,
-    Precision,
 )
 from emid_assets.encoders.linear_products import PRODUCTS, ProductName, refusal
+from emid_assets.settings import Precision
 from emid_assets_tests.encoders.imagebind.small_imagebind import SMALL, small_model, write_small_checkpoint
 
 CPU = torch.device("cpu")
