@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from emid_assets.encoders.linear_products import Size, onednn_product, refusal
 
-
 _TRIED: tuple[Size, ...] = ((1, 1, 1), (1, 257, 3), (7, 5, 11), (64, 96, 512))
 
 

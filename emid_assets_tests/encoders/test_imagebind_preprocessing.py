@@ -1,4 +1,3 @@
-import hashlib
 import json
 import math
 from pathlib import Path
