@@ -196,7 +196,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
     On a CPU, torch's kernel gains nothing by bf16. There the scores and their softmax are float32,
     which they are inside that kernel too, and only the larger product with the values is bf16: half
-    the time.
+    the time with AVX-512 bf16.
     """
     if query.device.type != "cpu" or query.dtype != torch.bfloat16:
         return functional.scaled_dot_product_attention(query, key, value)

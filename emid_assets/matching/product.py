@@ -25,12 +25,13 @@ PRODUCTS: tuple[ProductName, ...] = get_args(ProductName)
 FLOAT32_UNIT = 2.0**-24
 
 _REORDER_FROM = 6
-"""Blocks of rows: reordering a tile costs a sixth of one product with it, and saves a thirtieth of each."""
+"""Blocks of rows: on an AMD EPYC, reordering a tile costs a sixth of one product with it, and saves a
+thirtieth of each."""
 
 TILE_ROWS = 512
 TILE_COLUMNS = 1024
 """The block of scores that a thread holds: 2 MB, so that it and the tile (4 MB at d = 1024) stay in the cache
-between the product and what follows it. Larger ones cost up to 3 % more, and memory."""
+between the product and what follows it. Larger ones cost up to 3 % more on an AMD EPYC, and memory."""
 
 _PROBE_SHAPE = (256, 1024)
 _PROBE_ROUNDS = 3

@@ -81,6 +81,7 @@ def test_before_training_the_scores_rank_as_the_centred_frozen_space(network: st
     assert slope > 0
 
 
+@pytest.mark.processor
 def test_training_twice_gives_the_same_bits(adapter: TrainedAdapter, data: PairData, tmp_path: Path) -> None:
     again = train(adapter.network, data, SETTINGS)
     assert adapter.save(tmp_path / "a") == again.save(tmp_path / "b")

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from emid_assets_tests.web import free_port
+from emid_assets_tests.web import DEADLINE_S, free_port
 
 SHIPPED = Path(__file__).parents[2] / "deploy" / "nginx" / "emid-assets.conf"
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -129,7 +129,7 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     command = [NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
-        end = time.monotonic() + 30
+        end = time.monotonic() + DEADLINE_S
         while True:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:

@@ -15,6 +15,7 @@ import yaml
 
 from emid_assets.definitions import build_definitions
 from emid_assets.runs.instance import SHIPPED_INSTANCE
+from emid_assets_tests.web import DEADLINE_S
 
 PROFILE = Path(__file__).parents[2] / "deploy" / "postgres" / "dagster.yaml"
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
@@ -58,7 +59,7 @@ def postgres() -> Iterator[int]:
             cwd=folder, stdout=subprocess.DEVNULL, stderr=(folder / "log").open("w"),
         )  # fmt: skip
         try:
-            end = time.monotonic() + 60
+            end = time.monotonic() + DEADLINE_S
             ready = [str(binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
             while subprocess.run(ready, check=False).returncode:
                 assert server.poll() is None, (folder / "log").read_text()

@@ -16,6 +16,7 @@ from emid_assets.encoders.interface import (
     PreparationError,
     Prepared,
 )
+from emid_assets_tests.web import DEADLINE_S
 
 WORKER_MARK = "a worker was here"
 HANGING_MARK = "a worker hangs"
@@ -75,7 +76,7 @@ class FakeEncoder:
     def encode_images(self, batch: Sequence[Prepared]) -> Float32Array:
         if len(batch) > self.room_for:
             raise EncoderOutOfMemoryError(f"room for {self.room_for}, asked for {len(batch)}")
-        give_up = time.monotonic() + 30
+        give_up = time.monotonic() + DEADLINE_S
         while self.wait_for is not None and not self.wait_for.exists():
             assert time.monotonic() < give_up, "no worker came"
             time.sleep(0.01)

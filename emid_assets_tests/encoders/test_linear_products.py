@@ -18,6 +18,8 @@ from emid_assets.encoders.linear_products import (
     use_product,
 )
 
+pytestmark = pytest.mark.processor
+
 CPU = torch.device("cpu")
 
 

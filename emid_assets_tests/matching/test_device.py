@@ -13,6 +13,7 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch fin
 DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, needs_cuda])]
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("tf32", 2e-3), ("bf16", 2e-2)])
 def test_low_precision_products_settle_to_the_ids_of_float64(
@@ -30,6 +31,7 @@ def test_low_precision_products_settle_to_the_ids_of_float64(
     np.testing.assert_allclose(log_sum_exp(state), denominators, atol=tolerance)
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_shard_from_the_device_merges_with_one_from_the_processor(device: str) -> None:
     rng = np.random.default_rng(1)

@@ -23,6 +23,7 @@ from emid_assets.matching.top_k_softmax import top_k_softmax
 from emid_assets_tests.matching.brute_force import brute_force_scores, brute_force_top_k, unit_rows
 
 
+@pytest.mark.processor
 def test_the_probe_measures_every_product_that_works_and_numpy_always_does() -> None:
     speeds = measure_products(64)
     assert speeds["numpy"] > 0
@@ -39,6 +40,7 @@ def tried_anew() -> Iterator[None]:
         cached.cache_clear()
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize("name", ["numpy", "torch", "onednn", "int8"])
 @pytest.mark.parametrize("dimension", [1, 7, 64, 1000])
 def test_a_product_is_refused_exactly_where_its_scores_are_not_those_of_float64(
@@ -58,6 +60,7 @@ def test_a_product_is_refused_exactly_where_its_scores_are_not_those_of_float64(
         np.testing.assert_allclose(scores, X.astype(np.float64) @ Y.T.astype(np.float64), atol=1e-3)
 
 
+@pytest.mark.processor
 def test_an_operator_that_torch_no_longer_has_falls_out_of_the_probe(
     monkeypatch: pytest.MonkeyPatch, tried_anew: None
 ) -> None:
@@ -73,6 +76,7 @@ def test_an_operator_that_torch_no_longer_has_falls_out_of_the_probe(
         find_product("onednn", 32)
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize("rows", [1, 7, 512])
 @pytest.mark.parametrize("columns", [1, 5, 1024])
 def test_a_product_that_refuses_one_size_of_block_is_no_candidate(
@@ -91,6 +95,7 @@ def test_a_product_that_refuses_one_size_of_block_is_no_candidate(
         top_k_softmax(np.eye(16, dtype=np.float32), np.eye(16, dtype=np.float32), 1, product="onednn")
 
 
+@pytest.mark.processor
 def test_a_product_whose_scores_are_wrong_is_no_candidate(
     monkeypatch: pytest.MonkeyPatch, tried_anew: None
 ) -> None:
@@ -123,6 +128,7 @@ def test_fast_mode_keeps_the_top_k_sets_and_the_denominators_within_the_stated_e
     assert np.abs(log_sum_exp(exact) - log_sum_exp(fast)).max() <= 0.01
 
 
+@pytest.mark.processor
 def test_auto_computes_a_problem_that_is_not_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("emid_assets.matching.top_k_softmax.SMALL_PROBLEM", 0.0)
     rng = np.random.default_rng(4)

@@ -61,6 +61,7 @@ def problems(draw: st.DrawFn) -> Problem:
     return Problem(X, Y, draw(st.sampled_from([1, 3, 50, 130])), scale)
 
 
+@pytest.mark.processor
 @settings(deadline=None, max_examples=150)
 @given(
     problem=problems(),
@@ -92,6 +93,7 @@ def test_ids_are_those_of_a_float64_brute_force_and_probabilities_within_the_sta
     np.testing.assert_allclose(ours, expected, rtol=1e-6 + 5e-7 * problem.scale, atol=0)
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 @pytest.mark.parametrize("product", ["numpy", "torch", "onednn"])
 def test_the_thread_count_changes_no_bit(backend: Backend, product: ProductName) -> None:
@@ -107,6 +109,7 @@ def test_the_thread_count_changes_no_bit(backend: Backend, product: ProductName)
         assert len({getattr(state, name).tobytes() for state in states}) == 1
 
 
+@pytest.mark.processor
 def test_the_callers_thread_settings_are_put_back() -> None:
     import torch
     from threadpoolctl import threadpool_info  # type: ignore[import-untyped]

@@ -7,6 +7,8 @@ from emid_assets.adapters.networks import linear as products
 from emid_assets.adapters.networks.linear import Linear, product
 from emid_assets.encoders.linear_products import onednn_product
 
+pytestmark = pytest.mark.processor
+
 
 @pytest.mark.parametrize(("n", "m", "d"), [(7, 11, 5), (1, 3, 257), (4, 1, 1), (0, 3, 5), (3, 2, 0)])
 def test_a_product_and_its_gradients_are_those_of_float64(n: int, m: int, d: int) -> None:

@@ -39,6 +39,7 @@ def encoder() -> ImageBindEncoder:
     return ImageBindEncoder(small_model(), "sum", CPU, "float32", "torch")
 
 
+@pytest.mark.processor
 def test_rows_are_the_official_models(encoder: ImageBindEncoder) -> None:
     with torch.inference_mode():
         official = small_model()(
@@ -62,6 +63,7 @@ def test_images_have_norm_1_and_music_is_the_mean_of_three_vectors_of_norm_20(
     np.testing.assert_allclose(encoder.encode_music([one])[0], np.mean(thirds, axis=0), atol=1e-5)
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_a_row_does_not_depend_on_its_batch_or_on_the_threads_bit_for_bit(precision: Precision) -> None:
     encoder = ImageBindEncoder(small_model(), "sum", CPU, precision)
@@ -82,6 +84,7 @@ def test_a_row_does_not_depend_on_its_batch_or_on_the_threads_bit_for_bit(precis
     assert rows[0] == rows[1] == rows[2] == rows[3]
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize("product", ["torch", "onednn"])
 @pytest.mark.parametrize(("precision", "least"), [("float32", 0.99999), ("bf16", 0.999)])
 def test_every_product_and_precision_gives_the_same_directions_or_is_refused_by_name(
@@ -98,6 +101,7 @@ def test_every_product_and_precision_gives_the_same_directions_or_is_refused_by_
     assert cosines(other.encode_music(SOUNDS), encoder.encode_music(SOUNDS)).min() >= least
 
 
+@pytest.mark.processor
 def test_auto_encodes_on_every_processor(encoder: ImageBindEncoder) -> None:
     auto = ImageBindEncoder(small_model(), "sum", CPU, "auto")
     assert not refusal(auto.product, CPU, imagebind.DTYPES[auto.precision], layer_sizes_of(small_model()))
@@ -105,6 +109,7 @@ def test_auto_encodes_on_every_processor(encoder: ImageBindEncoder) -> None:
     assert cosines(auto.encode_music(SOUNDS), encoder.encode_music(SOUNDS)).min() >= 0.999
 
 
+@pytest.mark.processor
 def test_the_sizes_that_are_tried_are_those_of_the_products_that_an_item_takes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -122,6 +127,7 @@ def test_the_sizes_that_are_tried_are_those_of_the_products_that_an_item_takes(
     assert seen == layer_sizes_of(small_model())
 
 
+@pytest.mark.processor
 def test_auto_keeps_to_float32_where_bf16_cannot_be_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_bf16(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         if x.dtype == torch.bfloat16:
@@ -139,6 +145,7 @@ def test_auto_keeps_to_float32_where_bf16_cannot_be_computed(monkeypatch: pytest
         ImageBindEncoder(small_model(), "sum", CPU, "bf16")
 
 
+@pytest.mark.processor
 def test_the_fingerprint_stands_for_weights_and_precision(encoder: ImageBindEncoder) -> None:
     same = ImageBindEncoder(small_model(), "sum", CPU, "float32")
     assert same.fingerprint == encoder.fingerprint
