@@ -64,6 +64,7 @@ lint: install  ## Ruff and strict types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 acceptance: install  ## The whole graph on 170 real tracks and 1,000 images of Debian packages (downloads 1 GB)
 	$(BIN)/python acceptance/run.py

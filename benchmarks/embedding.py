@@ -247,7 +247,7 @@ def memory(name):
 
 import torch
 from emid_assets.encoders import imagebind_model
-from emid_assets.encoders.imagebind_checkpoint import checkpoint_sha256
+from emid_assets.encoders.imagebind.checkpoint import checkpoint_sha256
 imagebind_model.official_code()
 start, peak, done = memory("RssAnon"), 0, False
 

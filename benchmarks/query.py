@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,15 @@ import polars as pl
 import torch
 
 from emid_assets.adapters.adapted_embeddings import adapted_frame
-from emid_assets.adapters.pair_data import Pairing, pair_data
+from emid_assets.adapters.pair_data import pair_data
 from emid_assets.adapters.run_files import save_run
 from emid_assets.adapters.trained_adapter import TrainingSettings
 from emid_assets.adapters.training import train
 from emid_assets.affect.emotions import IMAGE_EMOTIONS, MUSIC_EMOTIONS
 from emid_assets.matching.frames import fused_pairs_frame, similarity_frame, va_distance_frame
-from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
+from emid_assets.matching.fusion import Formula
+from emid_assets.media.lake_tables import LakeTables
+from emid_assets.media.va_plane import Plane
 from emid_assets.search.index_files import searchable
 from emid_assets.search.query import nearest
 from emid_assets.settings import Settings
@@ -83,20 +86,20 @@ def write_lake(lake: Lake, network: str, n_images: int, n_clips: int, dimension:
         lake.write("images", tag.key, pictures[-1])
         lake.write("image_embeddings", tag.key, images[-1], {"encoder": "random", "fingerprint": "0"})
     all_clips, all_images, X, Y = (pl.concat(parts) for parts in (clips, pictures, music, images))
-    music_va = on_plane(all_clips, "clip_id", music_alignment(all_clips, "standardize"))
-    image_va = on_plane(all_images, "image_id", image_alignment(all_images, "standardize"))
+    plane = Plane.fit(all_clips, all_images, "standardize")
+    tables = LakeTables(plane, all_clips, all_images, music_embeddings=X, image_embeddings=Y)
     settings = Settings()
     similarity = similarity_frame(X, Y, settings.candidates)
-    distances = va_distance_frame(similarity, music_va, image_va, "cosine", 0.5)
+    distances = va_distance_frame(similarity, tables.music_va, tables.image_va, "cosine", 0.5)
     pairs = fused_pairs_frame(similarity, distances, settings.alpha, 3, settings.semantic_rescaling)
     adapter = train(
         network,
-        pair_data(X, Y, pairs, all_clips, music_va, image_va, seed=0, pairing=Pairing.of(settings)),
+        pair_data(replace(tables, fused_pairs=pairs), seed=0, formula=Formula.of(settings)),
         TrainingSettings(epochs=1),
     )  # fmt: skip
     weights, sha256 = save_run(adapter, lake.root / "weights", {})
     lake.write("trained_adapter", network, adapter.manifest_frame(f"weights/{weights.name}", sha256))
-    lake.write("adapted_embeddings", network, adapted_frame(weights, X, Y, "cpu", image_va))
+    lake.write("adapted_embeddings", network, adapted_frame(weights, X, Y, "cpu", tables.image_va))
 
 
 def query_seconds(settings: Settings, network: str, dimension: int, rounds: int) -> list[float]:

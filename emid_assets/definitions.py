@@ -34,12 +34,12 @@ from emid_assets.orchestration.partitions import (
     sharded,
 )
 from emid_assets.orchestration.resources import settings_resource
-from emid_assets.orchestration.stages import jobs, stages
+from emid_assets.orchestration.stages import STAGE, jobs
 from emid_assets.settings import load_operations, load_settings
 from emid_assets.store.schemas import TABLES
 
 OWNERS = ["team:emid"]
-STAGES = (
+ASSET_MODULES = (
     media, prediction, embeddings, expansion, alignment, release, adapter, study, evaluation,
 )  # fmt: skip
 EMOTION_PARTITIONS = (MUSIC_EMOTION_PARTITIONS, IMAGE_EMOTION_PARTITIONS)
@@ -56,16 +56,17 @@ def build_definitions(**overrides: Any) -> dg.Definitions:
     days = timedelta(days=settings.fresh_days)
     fresh = dg.FreshnessPolicy.time_window(fail_window=days, warn_window=0.75 * days)
 
-    stage_of = {asset: stage for stage, assets in stages(settings.image_shards).items() for asset in assets}
-
     def with_policies(spec: dg.AssetSpec) -> dg.AssetSpec:
         table = TABLES[spec.key.path[-1]]
+        stage = spec.tags[STAGE]
+        if settings.image_shards > 1 and table.name == "expanded_clips":
+            stage = "expand"  # the shards are matched from them, before `align` merges what was found
         attributes: dict[str, Any] = {
             "owners": OWNERS,
-            "tags": {**spec.tags, "stage": stage_of[table.name]},
+            "tags": {**spec.tags, STAGE: stage},
             "freshness_policy": fresh,
             "metadata": {**spec.metadata, "table": table.name, "row": table.row},
-            "automation_condition": on_changed_data(stage_of[table.name]) if spec.deps else retry_once(),
+            "automation_condition": on_changed_data(stage) if spec.deps else retry_once(),
         }
         if spec.partitions_def == SHARD_PARTITIONS:
             music = sharded(MUSIC_EMOTION_PARTITIONS, settings.shards_per_emotion)
@@ -79,7 +80,7 @@ def build_definitions(**overrides: Any) -> dg.Definitions:
     if settings.image_shards > 1:
         matching = [similarity.similarity_shards, similarity.similarity_matrix_of_shards]
     loaded = [
-        *dg.load_assets_from_modules(STAGES),
+        *dg.load_assets_from_modules(ASSET_MODULES),
         *matching,
         health.pipeline_health(lambda: definitions),
     ]

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 import emid_assets
+from emid_assets.media.lake_tables import LakeTables
+from emid_assets_tests.small_lake import make_lake
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CHROMIUM = "/usr/bin/chromium"
@@ -104,3 +106,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     checkout = Checkout(folder)
     checkout.run("make demo")
     return checkout
+
+
+@pytest.fixture(scope="session")
+def lake() -> LakeTables:
+    """A small lake whose pairs can be learnt, as frames."""
+    return make_lake()

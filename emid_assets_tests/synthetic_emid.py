@@ -11,12 +11,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from emid_assets.adapters.formula import Formula
+from emid_assets.adapters.formula import TaughtFormula
 from emid_assets.adapters.pair_data import PairData
 from emid_assets.adapters.splits import TRAIN, hold_out_one_pair, split_by_source
 from emid_assets.affect.emotions import IMAGE_EMOTIONS, MUSIC_EMOTIONS
 from emid_assets.affect.valence_arousal import emotional_similarity, fit_alignment
-from emid_assets.matching.fusion import fuse, rescale
+from emid_assets.matching.fusion import Formula, fuse, rescale
 from emid_assets.matching.row_state import log_sum_exp
 from emid_assets.matching.top_k_softmax import top_k_softmax
 
@@ -95,6 +95,12 @@ class GeneratedData:
     fused_scores: NDArray[np.float64]
     image_ids: list[str]
     recipe: Recipe
+
+    @property
+    def formula(self) -> Formula:
+        """What made the pairs."""
+        recipe = self.recipe
+        return Formula(recipe.alpha, recipe.candidates, recipe.images_per_clip, "raw", "cosine", 0.5)
 
 
 def generate(seed: int, recipe: Recipe | None = None) -> GeneratedData:
@@ -190,7 +196,6 @@ def pair_data(data: GeneratedData, protocol: Literal["warm", "cold"], seed: int)
     else:
         clip_parts = [TRAIN] * len(sources)
         pair_parts = hold_out_one_pair(data.pair_clips, sources, seed)
-    recipe = data.recipe
     return PairData(
         clip_ids=[f"clip {row}" for row in range(len(data.music))],
         image_ids=data.image_ids,
@@ -204,14 +209,7 @@ def pair_data(data: GeneratedData, protocol: Literal["warm", "cold"], seed: int)
         fused_scores=data.fused_scores.astype(np.float32),
         pair_parts=pair_parts,
         clip_parts=clip_parts,
-        formula=Formula(
-            scale=recipe.scale,
-            candidates=recipe.candidates,
-            images_per_clip=recipe.images_per_clip,
-            alpha=recipe.alpha,
-            rescaling="raw",
-            sigma=None,
-        ),
+        formula=TaughtFormula(data.recipe.scale, data.formula),
     )
 
 

@@ -1,6 +1,7 @@
 """The code location: what it holds, and that it loads fast and light."""
 
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -11,40 +12,12 @@ import pytest
 import yaml
 
 from emid_assets.definitions import build_definitions
-from emid_assets.orchestration.stages import STAGES
+from emid_assets.orchestration.stages import stages
 from emid_assets.settings import SettingsError
 from emid_assets.store.schemas import TABLES
+from emid_assets_tests.graph import REWRITE, SNAPSHOT, assets_as_text, graph_text, stage_of_assets
 
 ROOT = Path(__file__).parents[1]
-GRAPH = """
-media_inventory <-
-music_tags <- media_inventory
-image_features <- media_inventory
-image_emotion_head <- image_features media_inventory
-predicted_emotion <- image_emotion_head image_features media_inventory music_tags
-music_clips[13] <- media_inventory predicted_emotion
-images[8] <- media_inventory predicted_emotion
-rejected_media <- media_inventory predicted_emotion
-music_embeddings[13] <- music_clips
-image_embeddings[8] <- images
-expansion_windows[13] <- music_clips music_embeddings
-expanded_clips[13] <- expansion_windows music_clips
-similarity_matrix[13] <- expanded_clips image_embeddings music_embeddings
-va_distances[13] <- expanded_clips images music_clips similarity_matrix
-fused_pairs[13] <- images similarity_matrix va_distances
-published_pairs <- media_inventory
-emid_release <- expanded_clips fused_pairs images media_inventory music_clips
-trained_adapter[4] <- expanded_clips fused_pairs image_embeddings images music_clips music_embeddings
-adapted_embeddings[4] <- expanded_clips image_embeddings images music_embeddings trained_adapter
-listening_study <- adapted_embeddings expanded_clips image_embeddings images music_clips music_embeddings \
-similarity_matrix trained_adapter va_distances
-study_answers <- listening_study
-study_results <- study_answers
-evaluation_report <- adapted_embeddings expanded_clips fused_pairs image_embeddings image_emotion_head \
-images music_clips music_embeddings published_pairs rejected_media similarity_matrix study_results \
-trained_adapter va_distances
-pipeline_health <- evaluation_report
-"""
 
 
 def loaded_in_a_fresh_process() -> tuple[float, set[str]]:
@@ -68,19 +41,10 @@ def test_definitions_load_fast_and_without_heavy_packages() -> None:
     assert min(seconds for seconds, _ in runs) < 2.0
 
 
-def graph_lines(definitions: dg.Definitions) -> list[str]:
-    graph = definitions.resolve_asset_graph()
-    lines = []
-    for key in graph.toposorted_asset_keys:
-        node = graph.get(key)
-        partitions = f"[{len(node.partitions_def.get_partition_keys())}]" if node.partitions_def else ""
-        parents = " ".join(sorted(parent.to_user_string() for parent in node.parent_keys))
-        lines.append(f"{key.to_user_string()}{partitions} <- {parents}".strip())
-    return sorted(lines)
-
-
-def test_the_graph_is_as_designed() -> None:
-    assert graph_lines(build_definitions()) == sorted(line for line in GRAPH.strip().splitlines())
+def test_the_graph_is_the_one_that_was_reviewed() -> None:
+    assert graph_text() == SNAPSHOT.read_text(encoding="utf-8"), (
+        f"the graph has changed: `{REWRITE}` rewrites {SNAPSHOT.name}, and its difference shows in review"
+    )
 
 
 def test_every_asset_says_what_it_holds_and_who_owns_it() -> None:
@@ -95,9 +59,24 @@ def test_every_asset_says_what_it_holds_and_who_owns_it() -> None:
 
 
 def test_every_asset_is_in_one_stage_of_the_build() -> None:
-    staged = [asset for assets in STAGES.values() for asset in assets]
-    keys = {key.to_user_string() for key in build_definitions().resolve_asset_graph().get_all_asset_keys()}
-    assert sorted(staged) == sorted(keys)
+    for image_shards in (1, 2):
+        definitions = build_definitions(image_shards=image_shards)
+        built: list[str] = []
+        for stage in stages(image_shards):
+            keys = definitions.resolve_job_def(stage).asset_layer.executable_asset_keys
+            built += [key.path[-1] for key in keys]
+        assert sorted(built) == sorted(stage_of_assets(definitions))
+
+
+def test_no_stage_is_built_before_what_it_is_made_from() -> None:
+    for image_shards in (1, 2):
+        definitions = build_definitions(image_shards=image_shards)
+        graph = definitions.resolve_asset_graph()
+        order = list(stages(image_shards))
+        stage_of = stage_of_assets(definitions)
+        for asset, stage in stage_of.items():
+            for parent in graph.get(dg.AssetKey(asset)).parent_keys:
+                assert order.index(stage_of[parent.path[-1]]) <= order.index(stage), (parent, asset)
 
 
 def test_every_table_asset_has_a_blocking_schema_check() -> None:
@@ -112,10 +91,12 @@ def test_every_table_asset_has_a_blocking_schema_check() -> None:
 
 
 def test_shards_cut_each_emotion_into_more_partitions_of_the_same_graph() -> None:
-    lines = graph_lines(build_definitions(shards_per_emotion=2))
-    assert lines == [
-        line.replace("[13]", "[26]").replace("[8]", "[16]") for line in graph_lines(build_definitions())
-    ]
+    one, two = (assets_as_text(build_definitions(shards_per_emotion=shards)) for shards in (1, 2))
+    doubled = {13: 26, 8: 16, 4: 4, 1: 1}
+    for name, text in one.items():
+        expected = re.sub(r"partitions (\d+)", lambda found: f"partitions {doubled[int(found[1])]}", text)
+        assert two.pop(name) == expected
+    assert not two
 
 
 def test_a_wrong_setting_stops_the_load_and_is_named() -> None:

@@ -15,10 +15,11 @@ import pytest
 import soundfile
 from PIL import Image
 
-from emid_assets.orchestration.stages import STAGES
+from emid_assets.definitions import definitions
 from emid_assets.store.lake import Lake
 from emid_assets.store.schemas import TABLES
 from emid_assets_tests.conftest import Checkout
+from emid_assets_tests.graph import stage_of_assets
 
 EXPANDED = 5
 """Expanded clips of the sample: of six windows of its two recordings, one does not sound like its clip."""
@@ -33,7 +34,7 @@ def encoded_files(lake: Lake) -> int:
 
 def test_every_asset_is_stored_and_declared_as_it_is(demo: Checkout) -> None:
     lake = Lake(demo.demo_lake)
-    for name in [asset for assets in STAGES.values() for asset in assets]:
+    for name in stage_of_assets(definitions):
         frame = lake.read(name)
         assert not TABLES[name].differences(frame), name
         empty = ("rejected_media", "published_pairs", "study_answers", "study_results")

@@ -15,13 +15,12 @@ import pytest
 from PIL import Image
 
 from emid_assets.definitions import definitions
-from emid_assets.orchestration.stages import STAGES
 from emid_assets_tests.conftest import REPOSITORY, Checkout
 from emid_assets_tests.web import WebUI, free_port, wait_for
 
 GRAPH = definitions.resolve_asset_graph()
 GROUPS = sorted({str(GRAPH.get(key).group_name) for key in GRAPH.get_all_asset_keys()})
-ASSETS = sorted(asset for assets in STAGES.values() for asset in assets)
+ASSETS = sorted(key.path[-1] for key in GRAPH.get_all_asset_keys())
 
 
 class Served(WebUI):

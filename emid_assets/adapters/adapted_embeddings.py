@@ -6,11 +6,11 @@ import numpy as np
 import polars as pl
 
 from emid_assets.adapters.pair_data import (
-    _matrix,
+    matrix,
     va_matrix,
 )
 from emid_assets.adapters.trained_adapter import TrainedAdapter
-from emid_assets.encoders.torch_device import resolve_device
+from emid_assets.encoders.torch_device import choose_device
 from emid_assets.store.schemas import ADAPTED_EMBEDDINGS
 
 
@@ -41,11 +41,11 @@ def adapted_frame(
     clip_ids, image_ids = music["clip_id"].to_list(), images["image_id"].to_list()
     p, q = adapter.embed(
         clip_ids,
-        _matrix(music["embedding"]),
+        matrix(music["embedding"]),
         image_ids,
-        _matrix(images["embedding"]),
+        matrix(images["embedding"]),
         None if image_va is None else va_matrix(images, image_va, "image_id"),
-        resolve_device(device),
+        str(choose_device(device)),
     )
     part_of = adapter.part_of()
     parts = [part_of.get(clip_id) for clip_id in clip_ids]

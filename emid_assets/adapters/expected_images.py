@@ -11,10 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from emid_assets.adapters.formula import Formula, Ids
+from emid_assets.adapters.formula import TaughtFormula
 from emid_assets.adapters.networks.interface import Teacher
-
-Floats = NDArray[np.float32]
+from emid_assets.ranking.metrics import Floats, Ids
 
 DRAWS = 48
 """Errors of reading that an expectation is averaged over: the same ones for every clip."""
@@ -33,26 +32,26 @@ class Expectation:
         precision: (f,) float32, 1 / (f × variance) of each of the images' features.
     """
 
-    formula: Formula
+    formula: TaughtFormula
     errors: Floats
     precision: Floats
 
     @classmethod
-    def of(cls, formula: Formula, errors: NDArray[np.float64], image_features: Floats) -> "Expectation":
+    def of(cls, formula: TaughtFormula, errors: NDArray[np.float64], image_features: Floats) -> "Expectation":
         """From (n, 2) errors of reading and (M, f) features of images."""
         variance = image_features.var(axis=0, dtype=np.float64)
         precision = 1 / (len(variance) * np.maximum(variance, 1e-4 * variance.mean() + 1e-12))
         return cls(formula, errors.astype(np.float32), precision.astype(np.float32))
 
     def teacher(self, candidates: Ids, semantic: Floats, device: str) -> Teacher:
-        """The formula for some clips, from what `Formula.semantic` gives."""
+        """The formula for some clips, from what `TaughtFormula.semantic` gives."""
         ids, weighted = torch.from_numpy(candidates).to(device), torch.from_numpy(semantic).to(device)
         return Teacher(
             candidates=ids,
             semantic=weighted.masked_fill(ids < 0, -torch.inf),
-            emotional_weight=1 - self.formula.alpha,
+            emotional_weight=1 - self.formula.formula.alpha,
             sigma=self.formula.sigma,
-            pairs=self.formula.images_per_clip,
+            pairs=self.formula.formula.images_per_clip,
             errors=torch.from_numpy(self.errors).to(device),
             generator=torch.Generator(),
         )

@@ -13,15 +13,15 @@ import polars as pl
 from numpy.typing import NDArray
 
 from emid_assets.adapters import AdapterError
-from emid_assets.adapters.formula import Formula
+from emid_assets.adapters.formula import TaughtFormula
 from emid_assets.adapters.splits import TRAIN, split_by_source
-from emid_assets.matching.fusion import Rescaling
+from emid_assets.matching.fusion import Formula
+from emid_assets.media.lake_tables import LakeTables
 from emid_assets.ranking.metrics import (
     Floats,
     Ids,
     Relevance,
 )
-from emid_assets.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class PairData:
     fused_scores: Floats
     pair_parts: NDArray[np.str_]
     clip_parts: list[str]
-    formula: Formula | None = None
+    formula: TaughtFormula | None = None
 
     def __post_init__(self) -> None:
         if not (self.pair_parts == TRAIN).any():
@@ -82,95 +82,54 @@ class PairData:
         return Relevance.of_pairs(self.pair_clips[chosen], self.pair_images[chosen], len(self.images))
 
 
-@dataclass(frozen=True)
-class Pairing:
-    """The settings that made the pairs: alpha, K, m, S̃ and E's kernel, as the matching takes them."""
-
-    alpha: float
-    candidates: int
-    images_per_clip: int
-    rescaling: Rescaling
-    kernel: str
-    sigma: float
-
-    @classmethod
-    def of(cls, settings: Settings) -> "Pairing":
-        """Those of a build."""
-        return cls(
-            settings.alpha,
-            settings.candidates,
-            settings.images_per_clip,
-            settings.semantic_rescaling,
-            settings.emotion_kernel,
-            settings.gaussian_sigma,
-        )
-
-
-def pair_data(
-    music_embeddings: pl.DataFrame,
-    image_embeddings: pl.DataFrame,
-    fused_pairs: pl.DataFrame,
-    music_clips: pl.DataFrame,
-    music_va: pl.DataFrame,
-    image_va: pl.DataFrame,
-    seed: int,
-    pairing: Pairing | None = None,
-) -> PairData:
+def pair_data(tables: LakeTables, seed: int, formula: Formula | None = None) -> PairData:
     """What `training.train` learns from, split by source clip.
 
     Args:
-        music_embeddings: all partitions, in any order.
-        image_embeddings: the same.
-        fused_pairs: the same.
-        music_clips: clip_id and source_id are read.
-        music_va: clip_id, valence, arousal **aligned to [-1, 1]²**.
-        image_va: image_id, valence, arousal aligned.
+        tables: media, embeddings and fused_pairs of the whole lake, rows in any order.
         seed: of the split.
-        pairing: what made the pairs, for the networks that learn from the formula too.
+        formula: what made the pairs, for the networks that learn from it too.
 
     Raises:
         AdapterError: names the first clip or image that one table has and another lacks.
     """
-    music = music_embeddings.sort("clip_id")
-    images = image_embeddings.sort("image_id")
+    music = tables.music_embeddings.sort("clip_id")
+    images = tables.image_embeddings.sort("image_id")
     clip_ids, image_ids = music["clip_id"].to_list(), images["image_id"].to_list()
-    sources = aligned_to(music, music_clips.select("clip_id", "source_id"), "clip_id", "music_clips")
+    sources = aligned_to(music, tables.music_clips.select("clip_id", "source_id"), "clip_id", "music_clips")
     clip_parts = split_by_source(sources["source_id"].to_list(), seed)
-    pair_clips = _rows_of(fused_pairs["clip_id"], clip_ids, "clip", "music_embeddings")
+    pairs = tables.fused_pairs
+    pair_clips = rows_of(pairs["clip_id"], clip_ids, "clip", "music_embeddings")
+    # An encoder gives all clips one norm, and all images.
+    scale = float(np.median(music["scale"])) * float(np.median(images["scale"]))
     return PairData(
         clip_ids=clip_ids,
         image_ids=image_ids,
         source_ids=sources["source_id"].to_list(),
-        music=_matrix(music["embedding"]),
-        images=_matrix(images["embedding"]),
-        music_va=va_matrix(music, music_va, "clip_id"),
-        image_va=va_matrix(images, image_va, "image_id"),
+        music=matrix(music["embedding"]),
+        images=matrix(images["embedding"]),
+        music_va=va_matrix(music, tables.music_va, "clip_id"),
+        image_va=va_matrix(images, tables.image_va, "image_id"),
         pair_clips=pair_clips,
-        pair_images=_rows_of(fused_pairs["image_id"], image_ids, "image", "image_embeddings"),
-        fused_scores=fused_pairs["fused_score"].cast(pl.Float32).to_numpy(),
+        pair_images=rows_of(pairs["image_id"], image_ids, "image", "image_embeddings"),
+        fused_scores=pairs["fused_score"].cast(pl.Float32).to_numpy(),
         pair_parts=np.asarray(clip_parts, dtype=np.str_)[pair_clips],
         clip_parts=clip_parts,
-        formula=None if pairing is None else _formula(music, images, pairing),
+        formula=None if formula is None else TaughtFormula(scale, formula),
     )
 
 
-def _formula(music: pl.DataFrame, images: pl.DataFrame, pairing: Pairing) -> Formula:
-    return Formula(
-        # An encoder gives all clips one norm, and all images.
-        scale=float(np.median(music["scale"])) * float(np.median(images["scale"])),
-        candidates=pairing.candidates,
-        images_per_clip=pairing.images_per_clip,
-        alpha=pairing.alpha,
-        rescaling=pairing.rescaling,
-        sigma=pairing.sigma if pairing.kernel == "gaussian" else None,
-    )
-
-
-def _matrix(embeddings: pl.Series) -> NDArray[np.float32]:
+def matrix(embeddings: pl.Series) -> NDArray[np.float32]:
+    """(n, d) float32, contiguous, of a column of embeddings."""
     return np.ascontiguousarray(embeddings.to_numpy(), dtype=np.float32)
 
 
-def _rows_of(ids: pl.Series, known: list[str], kind: str, table: str) -> NDArray[np.int64]:
+def rows_of(ids: pl.Series, known: list[str], kind: str, table: str) -> NDArray[np.int64]:
+    """The place of each id among those known.
+
+    Raises:
+        AdapterError: names the first id that is not known; `kind` and `table` say of what and where.
+    """
     row_of = {name: row for row, name in enumerate(known)}
     missing = [name for name in ids.unique(maintain_order=True).to_list() if name not in row_of]
     if missing:

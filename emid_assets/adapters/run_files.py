@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from emid_assets.adapters.trained_adapter import TrainedAdapter
+from emid_assets.store.files import put_in_place, write_in_place
 
 PACKAGES = ("emid-assets", "torch", "numpy")
 
@@ -33,7 +34,8 @@ def save_run(
     """
     unnamed = folder / f"{adapter.network}.safetensors"
     sha256 = adapter.save(unnamed)
-    weights = unnamed.replace(unnamed.with_name(f"{adapter.network}-{sha256[:12]}.safetensors"))
+    weights = unnamed.with_name(f"{adapter.network}-{sha256[:12]}.safetensors")
+    put_in_place(unnamed, weights)
     record = {
         "network": adapter.network,
         "weights_file": weights.name,
@@ -47,9 +49,7 @@ def save_run(
         "best_epoch": adapter.best_epoch,
         "history": adapter.history,
     }
-    unfinished = weights.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(weights.with_suffix(".json"))
+    write_in_place(weights.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
     kept = {weights, *keep}
     for old in folder.glob(f"{adapter.network}-*.safetensors"):
         if old not in kept:

@@ -8,7 +8,6 @@ import dataclasses
 import hashlib
 import importlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,15 +18,16 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from emid_assets.adapters import NETWORKS, AdapterError
 from emid_assets.adapters.expected_images import Expectation
-from emid_assets.adapters.formula import Formula
+from emid_assets.adapters.formula import TaughtFormula
 from emid_assets.adapters.networks.content_tower import Projection
 from emid_assets.adapters.networks.interface import Items, Known, Network, PairScorer
 from emid_assets.adapters.va_ridge import VaReader
+from emid_assets.store.files import write_in_place
 from emid_assets.store.schemas import EPOCH_TYPE, TRAINED_ADAPTER
 
 Epoch = dict[str, int | float | None]
@@ -169,7 +169,7 @@ class TrainedAdapter:
             "data_version": self.data_version,
             "best_epoch": self.best_epoch,
             "history": self.history,
-            "formula": None if self.expectation is None else dataclasses.asdict(self.expectation.formula),
+            "formula": None if self.expectation is None else self.expectation.formula.to_json(),
         }
         arrays = {
             "known.va": self.known_va,
@@ -186,9 +186,7 @@ class TrainedAdapter:
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
         tensors |= {f"network.{name}": tensor.contiguous() for name, tensor in self.state.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        save_file(tensors, partial, metadata={"adapter": json.dumps(description, sort_keys=True)})
-        partial.replace(path)
+        write_in_place(path, save(tensors, metadata={"adapter": json.dumps(description, sort_keys=True)}))
         return file_sha256(path)
 
     @classmethod
@@ -222,7 +220,7 @@ class TrainedAdapter:
                 image_reader=VaReader(**arrays("image_reader")),
                 expectation=None
                 if formula is None
-                else Expectation(Formula(**formula), **arrays("expectation")),
+                else Expectation(TaughtFormula.of_json(formula), **arrays("expectation")),
                 known_va=tensors["known.va"].numpy(),
                 known_pairs=tensors["known.pairs"].numpy(),
                 settings=TrainingSettings(**description.pop("settings")),

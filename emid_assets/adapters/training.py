@@ -32,7 +32,7 @@ from emid_assets.adapters.trained_adapter import (
     network_class,
 )
 from emid_assets.adapters.va_ridge import VaReader, fit_va_reader
-from emid_assets.encoders.torch_device import resolve_device
+from emid_assets.encoders.torch_device import choose_device
 from emid_assets.ranking.metrics import evaluate_ranking, inner_product_scores
 
 VALIDATION_QUERIES = 1024
@@ -70,9 +70,10 @@ def train(
     Raises:
         NonFiniteLossError: names epoch and batch.
         AdapterError: unknown network or hyperparameter.
+        EncoderUnavailableError: the device is not on this machine.
     """
     settings = settings or TrainingSettings()
-    device = resolve_device(settings.device)
+    device = str(choose_device(settings.device))
     training_clips = np.unique(data.pair_clips[data.pair_parts == TRAIN])
     if projection is None:
         projection = fit_projection(data.music[training_clips], data.images, settings.dimension)

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import polars as pl
 
 from emid_assets.adapters import AdapterError
-from emid_assets.adapters.pair_data import PairData
+from emid_assets.adapters.pair_data import PairData, pair_data
 from emid_assets.adapters.splits import VALIDATION
 from emid_assets.adapters.trained_adapter import Epoch, TrainingSettings, network_class
 from emid_assets.adapters.training import train
-from emid_assets.media.expansion import all_clips, all_music_embeddings
-from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
+from emid_assets.matching.fusion import Formula
+from emid_assets.media.lake_tables import LakeTables
 from emid_assets.settings import Settings
 from emid_assets.store.lake import Lake
+from emid_assets.store.layout import STUDIES_FOLDER
 from emid_assets.store.schemas import TUNING_TRIALS
 
 if TYPE_CHECKING:
@@ -174,9 +175,6 @@ def _frame(network: str, study: "optuna.Study") -> pl.DataFrame:
     return TUNING_TRIALS.check(pl.DataFrame(rows, schema=TUNING_TRIALS.empty().schema))
 
 
-STUDIES_FOLDER = "studies"
-
-
 def tune_lake(
     settings: Settings,
     network: str,
@@ -189,22 +187,12 @@ def tune_lake(
         LakeError: the pairs have not been built.
         AdapterError: as `adapters.tuning.tune`.
     """
-    from emid_assets.adapters.pair_data import Pairing, pair_data
-    from emid_assets.adapters.trained_adapter import TrainingSettings
 
     lake = Lake(settings.lake_folder)
-    music_clips, expanded = lake.read("music_clips"), lake.read("expanded_clips")
-    clips, images = all_clips(music_clips, expanded), lake.read("images")
-    data = pair_data(
-        all_music_embeddings(lake.read("music_embeddings"), expanded),
-        lake.read("image_embeddings"),
-        lake.read("fused_pairs"),
-        clips,
-        on_plane(clips, "clip_id", music_alignment(music_clips, settings.va_alignment)),
-        on_plane(images, "image_id", image_alignment(images, settings.va_alignment)),
-        settings.seed,
-        Pairing.of(settings),
+    tables = LakeTables.read(
+        lake, settings.va_alignment, "music_embeddings", "image_embeddings", "fused_pairs"
     )
+    data = pair_data(tables, settings.seed, Formula.of(settings))
     rows = tune(
         network,
         data,

@@ -18,6 +18,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 AXES = ("valence", "arousal")
+Kernel = Literal["cosine", "gaussian"]
 
 SPREADS_TO_EDGE = 2.5
 """Standard deviations from the centre to the plane's edge under `standardize`.
@@ -137,7 +138,7 @@ def va_euclidean(u: npt.ArrayLike, v: npt.ArrayLike) -> Floats:
 def emotional_similarity(
     u: npt.ArrayLike,
     v: npt.ArrayLike,
-    kernel: Literal["cosine", "gaussian"] = "cosine",
+    kernel: Kernel = "cosine",
     sigma: float = 0.5,
 ) -> Floats:
     """E: how alike two points of the aligned VA plane are, in [0, 1]; 1 is alike.

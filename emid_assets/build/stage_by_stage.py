@@ -20,9 +20,9 @@ from emid_assets.build.ray_runs import ClusterError, Ended, end_left_runs, launc
 from emid_assets.captions.interface import CaptionerUnavailableError
 from emid_assets.captions.load import load_captioner
 from emid_assets.definitions import build_definitions
-from emid_assets.defs.release import RELEASE_FOLDER
 from emid_assets.encoders.interface import EncoderUnavailableError
 from emid_assets.encoders.load import encoder_from
+from emid_assets.matching.product import ProductUnavailableError, find_product
 from emid_assets.media.with_predictions import with_predictions
 from emid_assets.orchestration.stages import stages
 from emid_assets.runs.dead_runs import PROCESS_TAG, end_dead_runs
@@ -31,6 +31,14 @@ from emid_assets.runs.processes import name_of_this_process
 from emid_assets.settings import load_operations, load_settings
 from emid_assets.store.files import held_alone
 from emid_assets.store.lake import Lake, LakeError
+from emid_assets.store.layout import (
+    BUILD_LOCK,
+    RELEASE_FOLDER,
+    REPORT_PAGE,
+    STUDY_FOLDER,
+    STUDY_PAGE,
+    STUDY_PAGE_FOLDER,
+)
 
 FEEDING_AT_ONCE = 2
 """Runs that feed actors: one has them all while the next starts up. More would only hold memory."""
@@ -79,10 +87,12 @@ def _run_stages(options: Mapping[str, Any]) -> dict[str, str]:
         TextColumn("{task.description}"), console=console, disable=not console.is_terminal,
     )  # fmt: skip
     try:
-        encoder_from(settings)
+        encoder = encoder_from(settings)
+        if settings.matching_product != "auto" and settings.matching_product != "device":
+            find_product(settings.matching_product, encoder.dimension)
         if settings.caption_model:
             load_captioner(settings.caption_model, settings.device)
-    except (EncoderUnavailableError, CaptionerUnavailableError) as error:
+    except (EncoderUnavailableError, CaptionerUnavailableError, ProductUnavailableError) as error:
         raise BuildFailedError(str(error)) from error
     definitions = build_definitions(**options)
     loggers = {"console": _terminal_logger(progress)}
@@ -95,7 +105,7 @@ def _run_stages(options: Mapping[str, Any]) -> dict[str, str]:
     other = BuildFailedError(
         f"another build of {folder} is under way: wait for its end, or build into another --lake"
     )
-    alone = held_alone(folder / ".build.lock", other)
+    alone = held_alone(folder / BUILD_LOCK, other)
     with alone, DagsterInstance.get() as instance, progress:
         end_dead_runs(instance)  # a killed build's place in a pool would keep this one waiting
         if on_ray:
@@ -137,7 +147,7 @@ def _run_stages(options: Mapping[str, Any]) -> dict[str, str]:
     )
     pairs = lake.read("fused_pairs", columns=["clip_id"])
     rejected = lake.read("rejected_media", columns=["reason"])
-    page = settings.lake_folder / "study" / "page" / "index.html"
+    page = settings.lake_folder / STUDY_FOLDER / STUDY_PAGE_FOLDER / STUDY_PAGE
     return {
         "encoded": f"{encoded} clips, windows and images, {kept} kept",
         "expanded": f"{sum(version.rows for version in lake.versions('expanded_clips'))} clips "
@@ -146,7 +156,7 @@ def _run_stages(options: Mapping[str, Any]) -> dict[str, str]:
         "rejected": f"{rejected.height} media (table rejected_media)",
         "store": f"{lake.catalogue_path}  (duckdb -readonly, or duckdb.connect)",
         "release": str(settings.lake_folder / RELEASE_FOLDER),
-        "report": str(settings.lake_folder / "report.html"),
+        "report": str(settings.lake_folder / REPORT_PAGE),
         **({"study": f"{page}  (for participants)"} if page.exists() else {}),
     }
 

@@ -11,6 +11,7 @@ import click
 
 from emid_assets.cli.options import SettingsCommand, settings_from, settings_options
 from emid_assets.runs.instance import environment_of, prepare_instance
+from emid_assets.store.layout import DAGSTER_FOLDER, TABLES_FOLDER
 
 if TYPE_CHECKING:
     from emid_assets.health.verdict import Health
@@ -29,7 +30,7 @@ def status_command(as_json: bool, **options: Any) -> None:
     """
     settings = settings_from(options)
     # A first build that failed left no table, but the record of its runs.
-    if not any((settings.lake_folder / part).is_dir() for part in ("tables", "dagster")):
+    if not any((settings.lake_folder / part).is_dir() for part in (TABLES_FOLDER, DAGSTER_FOLDER)):
         raise click.ClickException(f"nothing is built in {settings.lake_folder}: `emid build` builds it")
     from dagster import DagsterInstance
 

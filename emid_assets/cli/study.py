@@ -9,6 +9,7 @@ import click
 
 from emid_assets.cli.options import SettingsCommand, output_path, settings_from, settings_options
 from emid_assets.runs.signals import hear_signals
+from emid_assets.store.layout import ANSWERS_STORE, STUDY_FOLDER, STUDY_PAGE, STUDY_PAGE_FOLDER
 
 if TYPE_CHECKING:
     import polars as pl
@@ -54,28 +55,33 @@ def serve_command(
     """Serve the page of a build's study and collect the answers, until Ctrl-C."""
     import uvicorn
 
-    from emid_assets.study.answers import PAGE, STORE, STUDY_FOLDER, AnswerStore, DesignFiles
+    from emid_assets.study.answers import AnswerStore, DesignFiles
     from emid_assets.study.design import StudyError
-    from emid_assets.study.page import PAGE_FILE
     from emid_assets.study.server import study_app, token_of
 
     settings = settings_from(options)
     folder = settings.lake_folder / STUDY_FOLDER
     try:
         designs = DesignFiles(folder)
-        if not designs or not (folder / PAGE / PAGE_FILE).is_file():
+        if not designs or not (folder / STUDY_PAGE_FOLDER / STUDY_PAGE).is_file():
             raise StudyError(f"{folder} has no study: run `emid build`, or materialize listening_study")
         if token is not None and len(token) < 8:
             raise StudyError("--token: give at least 8 characters; a shorter one can be guessed")
         token = token or token_of(folder)
-        app = study_app(folder / PAGE, designs, AnswerStore(folder / STORE, participants), token, rate)
+        app = study_app(
+            folder / STUDY_PAGE_FOLDER,
+            designs,
+            AnswerStore(folder / ANSWERS_STORE, participants),
+            token,
+            rate,
+        )
         listener = socket.create_server((host, port), family=_family(host))
     except (StudyError, OSError) as error:
         raise click.ClickException(str(error)) from None
     hear_signals()
     shown = f"[{host}]" if ":" in host else host
     click.echo(f"Link for participants  http://{shown}:{listener.getsockname()[1]}/#token={token}")
-    click.echo(f"Answers                {folder / STORE}")
+    click.echo(f"Answers                {folder / ANSWERS_STORE}")
     if host not in ("127.0.0.1", "::1", "localhost"):
         click.echo("This is plain HTTP: on a shared network, put a proxy with HTTPS in front.", err=True)
     config = uvicorn.Config(

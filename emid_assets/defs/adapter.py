@@ -4,20 +4,21 @@ import dagster as dg
 import polars as pl
 
 from emid_assets.defs.embeddings import GPU_POOL
-from emid_assets.media.expansion import all_clips, all_music_embeddings
-from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
+from emid_assets.media.expansion import all_music_embeddings
+from emid_assets.media.lake_tables import LakeTables
+from emid_assets.media.va_plane import image_alignment, on_plane
 from emid_assets.orchestration.io_manager import previous_version
 from emid_assets.orchestration.partitions import NETWORK_PARTITIONS, every_partition
 from emid_assets.orchestration.resources import SettingsResource
-from emid_assets.orchestration.table_asset import check_result, schema_result, table_asset
+from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.settings import LOCAL_PATHS, Settings
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.lake import Lake
-
-WEIGHTS_FOLDER = "weights"
+from emid_assets.store.layout import WEIGHTS_FOLDER
 
 
 @table_asset(
+    stage="train_adapter",
     group_name="adapter",
     kinds={"torch", "duckdb"},
     partitions_def=NETWORK_PARTITIONS,
@@ -41,28 +42,28 @@ def trained_adapter(
 
     Clips are split by their source, so that no recording is both learnt from and tested on.
     """
-    from emid_assets.adapters.pair_data import Pairing, pair_data
+    from emid_assets.adapters.pair_data import pair_data
     from emid_assets.adapters.run_files import save_run
     from emid_assets.adapters.trained_adapter import TrainingSettings
     from emid_assets.adapters.training import train
     from emid_assets.adapters.tuning import tuned_hyperparameters
+    from emid_assets.matching.fusion import Formula
     from emid_assets.report.figures import loss_figure, metrics_figure
     from emid_assets.report.style import markdown_image
 
     network = context.partition_key
     lake = Lake(settings.lake_folder)
-    clips = all_clips(music_clips, expanded_clips)
     tuned = tuned_hyperparameters(lake, network)
-    data = pair_data(
-        all_music_embeddings(music_embeddings, expanded_clips),
-        image_embeddings,
-        fused_pairs,
-        clips,
-        on_plane(clips, "clip_id", music_alignment(music_clips, settings.va_alignment)),
-        on_plane(images, "image_id", image_alignment(images, settings.va_alignment)),
-        settings.seed,
-        Pairing.of(settings),
+    tables = LakeTables.of(
+        settings.va_alignment,
+        music_clips=music_clips,
+        expanded_clips=expanded_clips,
+        images=images,
+        music_embeddings=music_embeddings,
+        image_embeddings=image_embeddings,
+        fused_pairs=fused_pairs,
     )
+    data = pair_data(tables, settings.seed, Formula.of(settings))
     adapter = train(
         network,
         data,
@@ -110,13 +111,13 @@ def trained_adapter(
             ),
         },
         check_results=[
-            schema_result("trained_adapter", manifest),
             check_result("loss_is_finite", not_finite, len(adapter.history)),
         ],
     )
 
 
 @table_asset(
+    stage="train_adapter",
     group_name="adapter",
     kinds={"torch", "duckdb"},
     partitions_def=NETWORK_PARTITIONS,
@@ -149,7 +150,6 @@ def adapted_embeddings(
         ),
         metadata={"music": music.height, "images": image_embeddings.height},
         check_results=[
-            schema_result("adapted_embeddings", adapted),
             check_result("finite", adapted.filter(~finite)["item_id"].to_list(), adapted.height),
         ],
     )

@@ -4,14 +4,15 @@ import dagster as dg
 import polars as pl
 
 from emid_assets.media.expansion import all_clips
-from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
+from emid_assets.media.va_plane import Plane
 from emid_assets.orchestration.partitions import MUSIC_EMOTION_PARTITIONS, every_partition
 from emid_assets.orchestration.resources import SettingsResource
-from emid_assets.orchestration.table_asset import check_result, schema_result, table_asset
+from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.store.data_version import frame_digest
 
 
 @table_asset(
+    stage="align",
     group_name="alignment",
     kinds={"numpy", "duckdb"},
     partitions_def=MUSIC_EMOTION_PARTITIONS,
@@ -32,12 +33,11 @@ def va_distances(
     """
     from emid_assets.matching.frames import va_distance_frame
 
-    music = music_alignment(music_clips, settings.va_alignment)
-    image = image_alignment(images, settings.va_alignment)
+    plane = Plane.fit(music_clips, images, settings.va_alignment)
     distances = va_distance_frame(
         similarity_matrix,
-        on_plane(all_clips(music_clips, expanded_clips), "clip_id", music),
-        on_plane(images, "image_id", image),
+        plane.clips(all_clips(music_clips, expanded_clips)),
+        plane.images(images),
         settings.emotion_kernel,
         settings.gaussian_sigma,
     )
@@ -50,14 +50,10 @@ def va_distances(
         metadata={
             "kernel": settings.emotion_kernel,
             "alignment": settings.va_alignment,
-            "axes_without_spread": ", ".join(
-                [f"music {axis}" for axis in music.fixed_axes]
-                + [f"image {axis}" for axis in image.fixed_axes]
-            ),
+            "axes_without_spread": ", ".join(plane.axes_without_spread),
             "mean_emotional_similarity": _mean(distances["emotional_similarity"]),
         },
         check_results=[
-            schema_result("va_distances", distances),
             check_result(
                 "within_range",
                 [f"{clip} and {image}" for clip, image in outside.select("clip_id", "image_id").rows()],
@@ -68,6 +64,7 @@ def va_distances(
 
 
 @table_asset(
+    stage="align",
     group_name="alignment",
     kinds={"numpy", "duckdb"},
     partitions_def=MUSIC_EMOTION_PARTITIONS,
@@ -113,7 +110,6 @@ def fused_pairs(
             "pictures": dg.MetadataValue.md(pairs_preview(pairs, images, settings.media_folder)),
         },
         check_results=[
-            schema_result("fused_pairs", pairs),
             check_result(
                 "m_pairs_each",
                 [f"{clip}: {found} pairs, not {expected}" for clip, expected, found in wrong.rows()],

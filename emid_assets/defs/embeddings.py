@@ -20,10 +20,11 @@ from emid_assets.orchestration.io_manager import previous_rows, previous_version
 from emid_assets.orchestration.partitions import IMAGE_EMOTION_PARTITIONS, MUSIC_EMOTION_PARTITIONS
 from emid_assets.orchestration.progress import report_progress
 from emid_assets.orchestration.resources import SettingsResource
-from emid_assets.orchestration.table_asset import check_result, schema_result, table_asset
+from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.settings import Settings, load_operations
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.lake import Lake
+from emid_assets.store.layout import JOURNAL_FOLDER
 
 if TYPE_CHECKING:
     from emid_assets.encoders.embed import Embedded
@@ -122,7 +123,7 @@ def embed_partition(
         batch_size=settings.batch_size,
         workers=settings.workers,
         on_progress=lambda progress: on_progress(progress.done, progress.total),
-        journal=lake.root / "journal" / table / partition,
+        journal=lake.root / JOURNAL_FOLDER / table / partition,
         encode=encode,
     )
 
@@ -156,7 +157,6 @@ def _embeddings(
             "fingerprint": encoder.fingerprint,
         },
         check_results=[
-            schema_result(table, embedded.frame),
             check_result("finite", not_finite, embedded.frame.height),
             check_result("unit_norm", not_unit, embedded.frame.height),
         ],
@@ -164,6 +164,7 @@ def _embeddings(
 
 
 @table_asset(
+    stage="embed_music",
     group_name="embeddings",
     kinds={"torch", "duckdb"},
     partitions_def=MUSIC_EMOTION_PARTITIONS,
@@ -178,6 +179,7 @@ def music_embeddings(
 
 
 @table_asset(
+    stage="embed_images",
     group_name="embeddings",
     kinds={"torch", "duckdb"},
     partitions_def=IMAGE_EMOTION_PARTITIONS,

@@ -7,24 +7,23 @@ import polars as pl
 
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS
 from emid_assets.encoders.load import encoder_from
-from emid_assets.media.expansion import all_clips, all_music_embeddings
-from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
+from emid_assets.media.lake_tables import LakeTables
 from emid_assets.orchestration.partitions import every_partition
 from emid_assets.orchestration.resources import SettingsResource
-from emid_assets.orchestration.table_asset import check_result, schema_result, table_asset
+from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.settings import LOCAL_PATHS, Settings
 from emid_assets.store.data_version import frame_digest
-from emid_assets.store.files import put_in_place
+from emid_assets.store.files import write_in_place
 from emid_assets.store.lake import Lake
+from emid_assets.store.layout import PAIRS_PAGE, REPORT_PAGE
 
-REPORT_FILE = "report.html"
-PAIRS_FILE = "pairs.html"
 TEST_SECTION = "retrieval_test"
 RELEASED_TASKS = "released_tasks"
 PUBLIC_TASKS = "public_tasks"
 
 
 @table_asset(
+    stage="evaluate",
     group_name="evaluation",
     kinds={"matplotlib", "html", "duckdb"},
     ins=every_partition(
@@ -59,47 +58,45 @@ def evaluation_report(
     from emid_assets.adapters.tuning import tuning_trials
     from emid_assets.evaluation.evaluate import evaluate, evaluate_public_tasks, evaluate_released_tasks
     from emid_assets.evaluation.sweep import sweep_around
+    from emid_assets.evaluation.top_images import best_network, top_images
+    from emid_assets.matching.fusion import Formula
     from emid_assets.release.published_pairs import compare
     from emid_assets.report import tables
     from emid_assets.report.page import EncoderFacts, render_page
     from emid_assets.report.pairs import SHOWN, render_pairs
     from emid_assets.report.predicted import predicted_clips
 
-    music = music_alignment(music_clips, settings.va_alignment)
-    image = image_alignment(images, settings.va_alignment)
-    image_va = on_plane(images, "image_id", image)
     rejected_media = Lake(settings.lake_folder).read("rejected_media")
-    all_music = all_music_embeddings(music_embeddings, expanded_clips)
+    tables_ = LakeTables.of(
+        settings.va_alignment,
+        music_clips=music_clips,
+        expanded_clips=expanded_clips,
+        images=images,
+        music_embeddings=music_embeddings,
+        image_embeddings=image_embeddings,
+        similarity_matrix=similarity_matrix,
+        va_distances=va_distances,
+        fused_pairs=fused_pairs,
+        trained_adapter=trained_adapter,
+        adapted_embeddings=adapted_embeddings,
+    )
+    formula = Formula.of(settings)
     # What was rejected as it was embedded; a row rejected for an id that is taken has a good clip's id.
     failed = rejected_media.filter(kind="music").select(clip_id="item_id")
-    failed = failed.join(all_music, on="clip_id", how="anti")
-    clips = all_clips(music_clips, expanded_clips).join(failed, on="clip_id", how="anti")
-    clip_va = on_plane(clips, "clip_id", music)
+    failed = failed.join(tables_.music_embeddings, on="clip_id", how="anti")
+    clips = tables_.music_clips.join(failed, on="clip_id", how="anti")
     by_split = evaluate(
-        adapted_embeddings,
-        all_music,
-        image_embeddings,
-        fused_pairs,
-        clips,
-        images,
-        clip_va,
-        image_va,
+        tables_,
+        formula,
         seed=settings.seed,
-        alpha=settings.alpha,
-        candidates=settings.candidates,
-        rescaling=settings.semantic_rescaling,
-        kernel=settings.emotion_kernel,
-        sigma=settings.gaussian_sigma,
         predicted=predicted_clips(clips),
         weights={
             network: settings.lake_folder / file
             for network, file in trained_adapter.select("network", "weights_file").iter_rows()
         },
     )
-    public_tasks = evaluate_public_tasks(
-        adapted_embeddings, all_music, image_embeddings, fused_pairs, images, settings.seed
-    )
-    released_tasks = evaluate_released_tasks(all_music, image_embeddings, fused_pairs)
+    public_tasks = evaluate_public_tasks(tables_, settings.seed)
+    released_tasks = evaluate_released_tasks(tables_)
     columns = ["system", "metric", "value"]
     metrics = pl.concat(
         [
@@ -148,20 +145,18 @@ def evaluation_report(
         meanings={name: field.description or "" for name, field in Settings.model_fields.items()},
         encoder=EncoderFacts(encoder.name, encoder.licence, encoder.dimension, encoder.fingerprint),
         media=settings.media_folder,
-        music_alignment=music,
-        image_alignment=image,
-        pairs_page=PAIRS_FILE,
+        music_alignment=tables_.plane.music,
+        image_alignment=tables_.plane.image,
+        pairs_page=PAIRS_PAGE,
         agreement=agreement,
         image_emotion_head=image_emotion_head,
         sweep=sweep,
         tuning_trials=tuning_trials(Lake(settings.lake_folder)),
     )
-    report = settings.lake_folder / REPORT_FILE
-    pairs = settings.lake_folder / PAIRS_FILE
-    network, choices = choices_of_systems(
-        settings, min(settings.images_per_clip, SHOWN), clip_va, image_va, all_music, image_embeddings,
-        similarity_matrix, va_distances, trained_adapter, adapted_embeddings,
-    )  # fmt: skip
+    report = settings.lake_folder / REPORT_PAGE
+    pairs = settings.lake_folder / PAIRS_PAGE
+    network = best_network(trained_adapter)
+    choices = top_images(tables_, network, formula, min(settings.images_per_clip, SHOWN))
     side_by_side = render_pairs(
         choices,
         clips,
@@ -173,14 +168,12 @@ def evaluation_report(
         embed_bytes=settings.page_media_mb * 1_000_000,
     )
     for file, content in ((pairs, side_by_side), (report, page)):
-        unfinished = file.with_suffix(".unfinished")
-        unfinished.write_text(content, encoding="utf-8", newline="\n")
-        put_in_place(unfinished, file)
+        write_in_place(file, content)
     unpaired = clips.join(fused_pairs, on="clip_id", how="anti")["clip_id"].to_list()
     semantic = tables.semantic_pairs(similarity_matrix, settings.images_per_clip)
     counts = tables.pair_counts(fused_pairs, clips, images)
     semantic_counts = tables.pair_counts(semantic, clips, images)
-    plane = tables.va_plane(clips, images, music, image)
+    plane = tables.va_plane(clips, images, tables_.plane.music, tables_.plane.image)
     return dg.MaterializeResult(
         value=rows,
         data_version=dg.DataVersion(frame_digest(rows)),
@@ -191,46 +184,9 @@ def evaluation_report(
             **_test_metrics(metrics),
         },
         check_results=[
-            schema_result("evaluation_report", rows),
             check_result("every_clip_paired", unpaired, clips.height),
         ],
     )
-
-
-def choices_of_systems(
-    settings: Settings,
-    top: int,
-    clip_va: pl.DataFrame,
-    image_va: pl.DataFrame,
-    music_embeddings: pl.DataFrame,
-    image_embeddings: pl.DataFrame,
-    similarity_matrix: pl.DataFrame,
-    va_distances: pl.DataFrame,
-    trained_adapter: pl.DataFrame,
-    adapted_embeddings: pl.DataFrame,
-) -> tuple[str, pl.DataFrame]:
-    """The adapter's best network, and what it, S alone and T show first for every clip.
-
-    The clips, on the plane and as embeddings, are originals and expanded ones together.
-    """
-    from emid_assets.evaluation.top_images import best_network, first_choices
-
-    network = best_network(trained_adapter)
-    choices = first_choices(
-        similarity_matrix,
-        va_distances,
-        adapted_embeddings.filter(pl.col("network") == network),
-        music_embeddings,
-        image_embeddings,
-        clip_va,
-        image_va,
-        top=top,
-        alpha=settings.alpha,
-        rescaling=settings.semantic_rescaling,
-        kernel=settings.emotion_kernel,
-        sigma=settings.gaussian_sigma,
-    )
-    return network, choices
 
 
 def _figures(

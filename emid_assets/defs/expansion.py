@@ -21,7 +21,7 @@ from emid_assets.media.expansion import (
 )
 from emid_assets.orchestration.partitions import MUSIC_EMOTION_PARTITIONS, every_partition
 from emid_assets.orchestration.resources import SettingsResource
-from emid_assets.orchestration.table_asset import check_result, schema_result, table_asset
+from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.lake import Lake
 
@@ -31,6 +31,7 @@ NAMED = 20
 
 
 @table_asset(
+    stage="embed_music",
     group_name="embeddings",
     kinds={"torch", "duckdb"},
     partitions_def=MUSIC_EMOTION_PARTITIONS,
@@ -79,7 +80,6 @@ def expansion_windows(
             "encoder_licence": encoder.licence,
         },
         check_results=[
-            schema_result("expansion_windows", frame),
             check_result("finite", not_finite, frame.height),
             check_result("unit_norm", not_unit, frame.height),
         ],
@@ -87,6 +87,7 @@ def expansion_windows(
 
 
 @table_asset(
+    stage="align",
     group_name="embeddings",
     kinds={"polars", "duckdb"},
     partitions_def=MUSIC_EMOTION_PARTITIONS,
@@ -130,7 +131,6 @@ def expanded_clips(
             "fingerprint": fingerprint,
         },
         check_results=[
-            schema_result("expanded_clips", expanded),
             dg.AssetCheckResult(
                 check_name="target_reached",
                 passed=not choice.missing,

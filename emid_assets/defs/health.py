@@ -14,17 +14,18 @@ import polars as pl
 from emid_assets.health.verdict import Health
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.run_facts import PIPELINE_HEALTH, current_health
-from emid_assets.orchestration.table_asset import check_result, schema_result, table_asset
+from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.runs.dead_runs import end_dead_runs
 from emid_assets.store.data_version import frame_digest
-
-HEALTH_PAGE = "health.html"
+from emid_assets.store.files import write_in_place
+from emid_assets.store.layout import HEALTH_PAGE
 
 
 def pipeline_health(definitions: Callable[[], dg.Definitions]) -> dg.AssetsDefinition:
     """The asset that judges the graph in `definitions`, which it is a part of itself."""
 
     @table_asset(
+        stage="health",
         group_name="evaluation",
         kinds={"html", "duckdb"},
         deps=["evaluation_report"],
@@ -46,14 +47,12 @@ def pipeline_health(definitions: Callable[[], dg.Definitions]) -> dg.AssetsDefin
 
         health = current_health(definitions(), context.instance, settings, time.time(), context.run_id)
         page = settings.lake_folder / HEALTH_PAGE
-        unfinished = page.with_suffix(".unfinished")
-        unfinished.write_text(health_page(health), encoding="utf-8", newline="\n")
-        unfinished.replace(page)
+        write_in_place(page, health_page(health))
         return dg.MaterializeResult(
             value=health.states,
             data_version=dg.DataVersion(frame_digest(health.states)),
             metadata={"page": dg.MetadataValue.path(page), **_metadata(health)},
-            check_results=[schema_result(PIPELINE_HEALTH, health.states), *_checks(health)],
+            check_results=_checks(health),
         )
 
     return asset

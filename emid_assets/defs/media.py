@@ -16,7 +16,7 @@ from emid_assets.orchestration.partitions import (
 )
 from emid_assets.orchestration.progress import report_progress
 from emid_assets.orchestration.resources import SettingsResource
-from emid_assets.orchestration.table_asset import schema_result, table_asset
+from emid_assets.orchestration.table_asset import table_asset
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.lake import WHOLE_TABLE, Lake
 
@@ -24,7 +24,7 @@ GRACE_S = 24 * 3600.0
 """How long a version that was replaced stays for those who still read it; cleared as a rebuild begins."""
 
 
-@table_asset(group_name="media", kinds={"polars", "duckdb"})
+@table_asset(stage="inventory", group_name="media", kinds={"polars", "duckdb"})
 def media_inventory(
     context: dg.AssetExecutionContext, settings: SettingsResource
 ) -> dg.MaterializeResult[pl.DataFrame]:
@@ -54,11 +54,11 @@ def media_inventory(
             "unlabelled": unlabelled(inventory).height,
             "rejected": inventory.height - usable.height,
         },
-        check_results=[schema_result("media_inventory", inventory)],
     )
 
 
 @table_asset(
+    stage="embed_music",
     group_name="media",
     kinds={"polars", "duckdb"},
     partitions_def=MUSIC_EMOTION_PARTITIONS,
@@ -82,11 +82,11 @@ def music_clips(
             "human_rated": clips.filter(pl.col("va_source") == "ratings").height,
             "predicted": clips.filter(pl.col("va_source") == PREDICTED).height,
         },
-        check_results=[schema_result("music_clips", clips)],
     )
 
 
 @table_asset(
+    stage="embed_images",
     group_name="media",
     kinds={"polars", "duckdb"},
     partitions_def=IMAGE_EMOTION_PARTITIONS,
@@ -124,7 +124,6 @@ def images(
             "predicted": usable.filter(pl.col("va_source") == PREDICTED).height,
             "pictures": dg.MetadataValue.md(images_preview(usable, settings.media_folder)),
         },
-        check_results=[schema_result("images", usable)],
     )
 
 
@@ -144,6 +143,7 @@ def _captioned(
 
 
 @table_asset(
+    stage="inventory",
     group_name="media",
     kinds={"polars", "duckdb"},
     warnings={
@@ -163,7 +163,6 @@ def rejected_media(
         data_version=dg.DataVersion(frame_digest(rejected)),
         metadata={"rejected": rejected.height},
         check_results=[
-            schema_result("rejected_media", rejected),
             dg.AssetCheckResult(
                 check_name="nothing_rejected",
                 passed=rejected.is_empty(),

@@ -17,12 +17,11 @@ from emid_assets.media.with_predictions import unlabelled
 from emid_assets.orchestration.io_manager import previous_rows, previous_version
 from emid_assets.orchestration.progress import report_progress
 from emid_assets.orchestration.resources import SettingsResource
-from emid_assets.orchestration.table_asset import check_result, schema_result, table_asset
+from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.lake import WHOLE_TABLE, Lake
+from emid_assets.store.layout import JOURNAL_FOLDER, WEIGHTS_FOLDER
 from emid_assets.store.schemas import IMAGE_EMOTION_HEAD, PREDICTED_EMOTION, TABLES
-
-WEIGHTS_FOLDER = "weights"
 
 
 def _vectors(
@@ -54,18 +53,17 @@ def _vectors(
             batch_size=settings.batch_size,
             workers=settings.workers,
             on_progress=lambda progress: on_progress(progress.done, progress.total),
-            journal=lake.root / "journal" / table,
+            journal=lake.root / JOURNAL_FOLDER / table,
         )
         made = {"encoded": encoded, "fingerprint": network.fingerprint, "licence": network.licence}
     return dg.MaterializeResult(
         value=frame,
         data_version=dg.DataVersion(frame_digest(frame.drop(frame.columns[2]), str(made["fingerprint"]))),
         metadata={**made, "media": frame.height, "without": frame["reason"].count()},
-        check_results=[schema_result(table, frame)],
     )
 
 
-@table_asset(group_name="prediction", kinds={"torch", "duckdb"}, pool=GPU_POOL)
+@table_asset(stage="inventory", group_name="prediction", kinds={"torch", "duckdb"}, pool=GPU_POOL)
 def music_tags(
     context: dg.AssetExecutionContext, settings: SettingsResource, media_inventory: pl.DataFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
@@ -80,7 +78,7 @@ def music_tags(
     return _vectors(context, settings, "music", unrated, load)
 
 
-@table_asset(group_name="prediction", kinds={"torch", "duckdb"}, pool=GPU_POOL)
+@table_asset(stage="inventory", group_name="prediction", kinds={"torch", "duckdb"}, pool=GPU_POOL)
 def image_features(
     context: dg.AssetExecutionContext, settings: SettingsResource, media_inventory: pl.DataFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
@@ -103,6 +101,7 @@ def image_features(
 
 
 @table_asset(
+    stage="inventory",
     group_name="prediction",
     kinds={"numpy", "duckdb"},
     checks={"finite": "The cross-validated figures are finite numbers."},
@@ -150,7 +149,6 @@ def image_emotion_head(
             **figures,
         },
         check_results=[
-            schema_result("image_emotion_head", frame),
             check_result("finite", [name for name, value in figures.items() if value != value], len(figures)),
             dg.AssetCheckResult(
                 check_name="explains",
@@ -163,6 +161,7 @@ def image_emotion_head(
 
 
 @table_asset(
+    stage="inventory",
     group_name="prediction",
     kinds={"numpy", "duckdb"},
     checks={"within_scale": "Predicted valence and arousal lie on their modality's scale."},
@@ -202,7 +201,6 @@ def predicted_emotion(
             "without": frame["reason"].count(),
         },
         check_results=[
-            schema_result("predicted_emotion", frame),
             check_result("within_scale", outside, frame.height),
         ],
     )

@@ -7,11 +7,11 @@ from emid_assets.media.expansion import all_clips
 from emid_assets.orchestration.io_manager import previous_version
 from emid_assets.orchestration.partitions import every_partition
 from emid_assets.orchestration.resources import SettingsResource
-from emid_assets.orchestration.table_asset import check_result, schema_result, table_asset
+from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.lake import WHOLE_TABLE, Lake
+from emid_assets.store.layout import RELEASE_FOLDER
 
-RELEASE_FOLDER = "release"
 MADE_WITH = (
     "alpha", "images_per_clip", "candidates", "semantic_rescaling", "emotion_kernel", "gaussian_sigma",
     "va_alignment", "expansion_window_s", "expansion_hop_s", "expansion_threshold", "expansion_target",
@@ -21,6 +21,7 @@ MADE_WITH = (
 
 
 @table_asset(
+    stage="inventory",
     group_name="release",
     kinds={"polars", "duckdb"},
     warnings={"known": "Every published pair is of a clip and an image that are in the media folder."},
@@ -47,13 +48,13 @@ def published_pairs(
         data_version=dg.DataVersion(frame_digest(pairs)),
         metadata={"pairs": pairs.height, "clips": pairs["clip_id"].n_unique()},
         check_results=[
-            schema_result("published_pairs", pairs),
             check_result("known", unknown, pairs.height, dg.AssetCheckSeverity.WARN),
         ],
     )
 
 
 @table_asset(
+    stage="release",
     group_name="release",
     kinds={"parquet", "huggingface", "duckdb"},
     ins=every_partition("music_clips", "expanded_clips", "images", "fused_pairs"),
@@ -111,7 +112,6 @@ def emid_release(
             "card": dg.MetadataValue.md((folder / "README.md").read_text("utf-8").split("---\n", 2)[2]),
         },
         check_results=[
-            schema_result("emid_release", files),
             check_result(
                 "every_pair_released",
                 [f"{clip} and {image}" for clip, image in missing.select("clip_id", "image_id").rows()],

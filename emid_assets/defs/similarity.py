@@ -16,7 +16,7 @@ import polars as pl
 from emid_assets.media.expansion import all_music_embeddings
 from emid_assets.orchestration.partitions import MUSIC_EMOTION_PARTITIONS, SHARD_PARTITIONS
 from emid_assets.orchestration.resources import SettingsResource
-from emid_assets.orchestration.table_asset import check_result, schema_result, table_asset
+from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.settings import Settings
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.lake import Lake, Version
@@ -114,7 +114,6 @@ def _result(
             **fast_mode,
         },
         check_results=[
-            schema_result("similarity_matrix", similarity),
             check_result(
                 "rows_sum_to_one", [f"{clip}: {total:.6f}" for clip, total in wrong.rows()], sums.height
             ),
@@ -123,6 +122,7 @@ def _result(
 
 
 @table_asset(
+    stage="align",
     group_name="alignment",
     kinds={"torch", "duckdb"},
     partitions_def=MUSIC_EMOTION_PARTITIONS,
@@ -158,6 +158,7 @@ def similarity_matrix(
 
 
 @table_asset(
+    stage="match_shards",
     group_name="alignment",
     kinds={"torch", "duckdb"},
     partitions_def=SHARD_PARTITIONS,
@@ -190,11 +191,11 @@ def similarity_shards(
         value=found,
         data_version=dg.DataVersion(frame_digest(found)),
         metadata={"clips": music.height, "images": mine.rows},
-        check_results=[schema_result("similarity_shards", found)],
     )
 
 
 @table_asset(
+    stage="align",
     table="similarity_matrix",
     group_name="alignment",
     kinds={"torch", "duckdb"},

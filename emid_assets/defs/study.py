@@ -6,21 +6,28 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from emid_assets.defs.evaluation import choices_of_systems
-from emid_assets.media.expansion import all_clips, all_music_embeddings
-from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
+from emid_assets.media.lake_tables import LakeTables
 from emid_assets.orchestration.partitions import every_partition
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.stages import COLLECT_ANSWERS
-from emid_assets.orchestration.table_asset import check_result, schema_result, table_asset
+from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.store.data_version import frame_digest
-from emid_assets.store.files import make_folder
+from emid_assets.store.files import make_folder, write_in_place
+from emid_assets.store.layout import (
+    ANSWERS_FOLDER,
+    ANSWERS_STORE,
+    CHOICES_FILE,
+    DESIGNS_FOLDER,
+    STUDY_FOLDER,
+    STUDY_PAGE_FOLDER,
+)
 from emid_assets.store.schemas import LISTENING_STUDY, STUDY_RESULTS
 
 SECONDS_BETWEEN_LOOKS = 30
 
 
 @table_asset(
+    stage="study",
     group_name="evaluation",
     kinds={"html", "duckdb"},
     ins=every_partition(
@@ -47,23 +54,25 @@ def listening_study(
     best network, random. `study/page/` in the lake folder is for participants; `study/designs/`, which
     tells the conditions, is not.
     """
-    from emid_assets.study.answers import DESIGNS, PAGE, STUDY_FOLDER
+    from emid_assets.evaluation.top_images import best_network, top_images
+    from emid_assets.matching.fusion import Formula
     from emid_assets.study.design import RANKS_NEEDED, StudyError, draw_design
     from emid_assets.study.page import write_page
 
-    clips = all_clips(music_clips, expanded_clips)
-    network, choices = choices_of_systems(
-        settings,
-        RANKS_NEEDED,
-        on_plane(clips, "clip_id", music_alignment(music_clips, settings.va_alignment)),
-        on_plane(images, "image_id", image_alignment(images, settings.va_alignment)),
-        all_music_embeddings(music_embeddings, expanded_clips),
-        image_embeddings,
-        similarity_matrix,
-        va_distances,
-        trained_adapter,
-        adapted_embeddings,
+    tables = LakeTables.of(
+        settings.va_alignment,
+        music_clips=music_clips,
+        expanded_clips=expanded_clips,
+        images=images,
+        music_embeddings=music_embeddings,
+        image_embeddings=image_embeddings,
+        similarity_matrix=similarity_matrix,
+        va_distances=va_distances,
+        adapted_embeddings=adapted_embeddings,
     )
+    clips = tables.music_clips
+    network = best_network(trained_adapter)
+    choices = top_images(tables, network, Formula.of(settings), RANKS_NEEDED)
     adapted = adapted_embeddings.filter(pl.col("network") == network)
     try:
         design = draw_design(
@@ -81,17 +90,17 @@ def listening_study(
         return dg.MaterializeResult(
             value=none,
             data_version=dg.DataVersion(frame_digest(none)),
-            check_results=[schema_result("listening_study", none), _can_be_run(str(error))],
+            check_results=[_can_be_run(str(error))],
         )
     study = settings.lake_folder / STUDY_FOLDER
-    make_folder(study / DESIGNS)
-    (study / DESIGNS / f"{design.hash}.json").write_text(design.to_json(), encoding="utf-8", newline="\n")
+    make_folder(study / DESIGNS_FOLDER)
+    write_in_place(study / DESIGNS_FOLDER / f"{design.hash}.json", design.to_json())
     page = write_page(
         design,
         clips,
         images,
         settings.media_folder,
-        study / PAGE,
+        study / STUDY_PAGE_FOLDER,
         seconds=settings.study_seconds,
         embed_bytes=settings.page_media_mb * 1_000_000,
         contact=settings.study_contact,
@@ -112,11 +121,12 @@ def listening_study(
             "ties_in_trials": frame.filter(pl.col("tied_with").list.len() > 0)["trial_id"].n_unique(),
             "ties_over_all_clips": dg.MetadataValue.json(design.facts["ties"]),
         },
-        check_results=[schema_result("listening_study", frame), _can_be_run("")],
+        check_results=[_can_be_run("")],
     )
 
 
 @table_asset(
+    stage="study",
     group_name="evaluation",
     kinds={"polars", "duckdb"},
     deps=["listening_study"],
@@ -128,20 +138,12 @@ def study_answers(settings: SettingsResource) -> dg.MaterializeResult[pl.DataFra
     Each is checked against the design that it was given to. Put the files that participants send into
     the folder; a sensor sees them.
     """
-    from emid_assets.study.answers import (
-        COLLECTED,
-        STORE,
-        STUDY_FOLDER,
-        AnswerStore,
-        DesignFiles,
-        merge_answers,
-        read_answer_files,
-    )
+    from emid_assets.study.answers import AnswerStore, DesignFiles, merge_answers, read_answer_files
 
     study = settings.lake_folder / STUDY_FOLDER
-    make_folder(study / COLLECTED)
-    of_files, refused = read_answer_files(study / COLLECTED, DesignFiles(study))
-    posted = AnswerStore(study / STORE).read()
+    make_folder(study / ANSWERS_FOLDER)
+    of_files, refused = read_answer_files(study / ANSWERS_FOLDER, DesignFiles(study))
+    posted = AnswerStore(study / ANSWERS_STORE).read()
     answers, repeated = merge_answers(posted, of_files)
     refused += repeated
     return dg.MaterializeResult(
@@ -151,10 +153,9 @@ def study_answers(settings: SettingsResource) -> dg.MaterializeResult[pl.DataFra
             "participants": answers["participant_id"].n_unique(),
             "answers": answers.height,
             "missing": answers["chosen_position"].null_count(),
-            "folder": dg.MetadataValue.path(study / COLLECTED),
+            "folder": dg.MetadataValue.path(study / ANSWERS_FOLDER),
         },
         check_results=[
-            schema_result("study_answers", answers),
             check_result(
                 "nothing_refused",
                 [f"{where}: {why}" for where, why in refused],
@@ -178,11 +179,10 @@ def answers_arrived(
     context: dg.SensorEvaluationContext, settings: SettingsResource
 ) -> dg.SensorResult | dg.SkipReason:
     """Collect the listening study's answers when files in `study/answers/` or the server's store change."""
-    from emid_assets.study.answers import COLLECTED, STORE, STUDY_FOLDER
 
     study = settings.lake_folder / STUDY_FOLDER
     seen = []
-    for file in sorted([*(study / COLLECTED).rglob("*.json"), *study.glob(STORE + "*")]):
+    for file in sorted([*(study / ANSWERS_FOLDER).rglob("*.json"), *study.glob(ANSWERS_STORE + "*")]):
         if file.suffix != ".lock":
             facts = file.stat()
             seen.append(f"{file.relative_to(study)} {facts.st_size} {facts.st_mtime_ns}")
@@ -194,10 +194,8 @@ def answers_arrived(
     return dg.SensorResult(run_requests=[dg.RunRequest(run_key=now)], cursor=now)
 
 
-CHOICES_FILE = "choices.csv"
-
-
 @table_asset(
+    stage="study",
     group_name="evaluation",
     kinds={"scipy", "duckdb"},
     warnings={"analysed": "The packages that the statistics need are installed, where there are answers."},
@@ -210,7 +208,7 @@ def study_results(
     Empty while nobody has answered. `study/choices.csv` in the lake folder has a row for each image of
     each analysed trial, as R's lme4 takes them.
     """
-    from emid_assets.study.answers import STUDY_FOLDER, DesignFiles
+    from emid_assets.study.answers import DesignFiles
     from emid_assets.study.optional_packages import missing_packages
 
     missing = missing_packages() if study_answers.height else ""
@@ -230,7 +228,6 @@ def study_results(
         data_version=dg.DataVersion(frame_digest(results)),
         metadata=metadata,
         check_results=[
-            schema_result("study_results", results),
             check_result(
                 "analysed", [missing] if missing else [], study_answers.height, dg.AssetCheckSeverity.WARN
             ),

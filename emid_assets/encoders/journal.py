@@ -8,8 +8,8 @@ says which encoder and which kind of media it is of, so that no other run takes 
 """
 
 import hashlib
+import io
 import logging
-import os
 import time
 import uuid
 from pathlib import Path
@@ -17,6 +17,7 @@ from pathlib import Path
 import polars as pl
 
 from emid_assets.encoders.interface import Float32Array
+from emid_assets.store.files import write_in_place
 
 CHUNK_ITEMS = 256
 CHUNK_SECONDS = 30.0
@@ -91,12 +92,9 @@ class Journal:
         if not self._waiting:
             return
         final = self._folder / f"{self._prefix}-{uuid.uuid4().hex}.parquet"
-        unfinished = final.with_suffix(".unfinished")
-        with unfinished.open("wb") as file:
-            pl.concat(self._waiting).write_parquet(file)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.rename(final)
+        chunk = io.BytesIO()
+        pl.concat(self._waiting).write_parquet(chunk)
+        write_in_place(final, chunk.getvalue())
         self._waiting = []
 
 

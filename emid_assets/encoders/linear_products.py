@@ -2,11 +2,14 @@
 
 Belongs here: which function multiplies, and the layers that use it in the place of a model's own. On some
 processors torch's default takes a slow path (MKL on AMD), and the oneDNN inside torch is twice as
-fast at the same numerics. Nothing here knows ImageBind's weights or files.
+fast at the same numerics. Which products a processor can make is found by trying: oneDNN, for one,
+refuses bf16 without AVX-512. Nothing here knows ImageBind's weights or files.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Literal
 
 import torch
@@ -15,10 +18,16 @@ from torch.nn import functional
 
 Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 ProductName = Literal["torch", "onednn"]
+Size = tuple[int, int, int]
+"""Rows, inputs and outputs of a linear layer."""
 
 # Another product must beat torch's own by this much: near one, noise would choose.
 CLEAR_GAIN = 1.2
-_PROBE_ROWS, _PROBE_WIDTH, _PROBE_ROUNDS = 257, 1280, 4
+PROBE_SIZE: Size = (257, 1280, 320)
+_PROBE_ROUNDS = 4
+
+# As a share of the result's norm: several times what rounding alone gives.
+_WRONG_FROM = {torch.float32: 1e-3, torch.bfloat16: 1e-2}
 
 
 def onednn_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -30,45 +39,88 @@ def onednn_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 PRODUCTS: dict[ProductName, Product] = {"torch": functional.linear, "onednn": onednn_product}
 
 
-def products_here(device: torch.device) -> dict[ProductName, Product]:
-    """The products that this torch has on the device."""
-    has_onednn = (
-        device.type == "cpu"
-        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    )
-    return {name: product for name, product in PRODUCTS.items() if name == "torch" or has_onednn}
+def products_here(
+    device: torch.device, dtype: torch.dtype, sizes: Collection[Size]
+) -> dict[ProductName, Product]:
+    """The products that the device can make in this dtype at every one of these sizes."""
+    return {name: product for name, product in PRODUCTS.items() if not refusal(name, device, dtype, sizes)}
+
+
+def refusal(name: ProductName, device: torch.device, dtype: torch.dtype, sizes: Collection[Size]) -> str:
+    """Why a product cannot be made on the device in this dtype at one of these sizes; empty where it can."""
+    if name == "onednn" and device.type != "cpu":
+        return "oneDNN computes on the CPU only"
+    if name == "torch":
+        # Public, and so made at every size: one row tells whether the dtype is there.
+        sizes = {(1, inputs, outputs) for _, inputs, outputs in sizes}
+    found = (_refusal_at(PRODUCTS[name], device, dtype, size) for size in sorted(sizes))
+    return next(filter(None, found), "")
+
+
+@cache
+def _refusal_at(product: Product, device: torch.device, dtype: torch.dtype, size: Size) -> str:
+    rows, inputs, outputs = size
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(rows, inputs, generator=generator).to(dtype)
+    few = torch.randn(8, inputs, generator=generator).to(dtype)
+    often = -(-outputs // 8)
+    weight = few.repeat(often, 1)[:outputs].contiguous()
+    try:
+        with torch.inference_mode(), _one_thread():
+            result = product(x.to(device), weight.to(device), None)
+    except (AttributeError, RuntimeError) as error:  # a torch without the operator, or a refusal
+        return str(error).splitlines()[0].partition(". Run workload with")[0]
+    expected = (x.double() @ few.double().T).repeat(1, often)[:, :outputs]
+    off = float((result.cpu().double() - expected).norm() / expected.norm())
+    return "" if off <= _WRONG_FROM[dtype] else f"its result is off by {off:.1%}"
 
 
 def probe_seconds(product: Product, dtype: torch.dtype) -> float:
     """Seconds that one thread needs for a layer of 0.2 GFLOP: the best of a few rounds."""
+    rows, inputs, outputs = PROBE_SIZE
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(_PROBE_ROWS, _PROBE_WIDTH, generator=generator).to(dtype)
-    weight = torch.randn(_PROBE_WIDTH // 4, _PROBE_WIDTH, generator=generator).to(dtype)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        best = float("inf")
+    x = torch.randn(rows, inputs, generator=generator).to(dtype)
+    weight = torch.randn(outputs, inputs, generator=generator).to(dtype)
+    best = float("inf")
+    with torch.inference_mode(), _one_thread():
         for _ in range(_PROBE_ROUNDS):
             start = time.perf_counter()
             product(x, weight, None)
             best = min(best, time.perf_counter() - start)
-    finally:
-        torch.set_num_threads(threads)
     return best
 
 
-def fastest_product(device: torch.device, dtype: torch.dtype) -> tuple[ProductName, float]:
-    """The fastest product on the device, found by trying, and its seconds (0 where nothing was tried)."""
-    products = products_here(device)
-    if len(products) == 1:
-        return "torch", 0.0
-    with torch.inference_mode():
-        seconds = {name: probe_seconds(product, dtype) for name, product in products.items()}
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def fastest_product(dtype: torch.dtype, sizes: Collection[Size]) -> tuple[ProductName, float]:
+    """The fastest of the products that the CPU can make at these sizes, and its seconds in the probe.
+
+    Where there is none, torch's own and infinite seconds.
+    """
+    products = products_here(torch.device("cpu"), dtype, {*sizes, PROBE_SIZE})
+    seconds: dict[ProductName, float] = {"torch": float("inf")}
+    seconds |= {name: probe_seconds(product, dtype) for name, product in products.items()}
     fastest = min(seconds, key=lambda name: seconds[name])
     if seconds["torch"] < CLEAR_GAIN * seconds[fastest]:
         fastest = "torch"
     return fastest, seconds[fastest]
+
+
+def layer_sizes(block: nn.Module, rows: int) -> set[Size]:
+    """Sizes of the layers that `use_product` replaces in a block that is given so many rows."""
+    weights = [module.weight for module in block.modules() if isinstance(module, nn.Linear)]
+    weights += [
+        module.in_proj_weight for module in block.modules() if isinstance(module, nn.MultiheadAttention)
+    ]
+    return {(rows, weight.shape[1], weight.shape[0]) for weight in weights}
 
 
 def use_product(block: nn.Module, product: Product, dtype: torch.dtype) -> None:

@@ -1,6 +1,6 @@
 """The device that a network runs on: choosing it, and telling when its memory is full.
 
-Belongs here: what every torch encoder needs of a device. No network, no numbers.
+Belongs here: what everything that computes with torch needs of a device. No network, no numbers.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -92,12 +92,3 @@ def _one_thread_inside() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def resolve_device(device: str) -> str:
-    """`auto` is CUDA, then MPS, then the CPU; anything else stays as it is."""
-    if device != "auto":
-        return device
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"

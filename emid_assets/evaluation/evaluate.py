@@ -4,6 +4,7 @@ Belongs here: joining ids and arrays for the metrics of `ranking`. What networks
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,9 @@ from numpy.typing import NDArray
 
 from emid_assets.adapters import AdapterError
 from emid_assets.adapters.pair_data import (
-    _matrix,
-    _rows_of,
     aligned_to,
+    matrix,
+    rows_of,
     va_matrix,
 )
 from emid_assets.adapters.splits import TEST, TRAIN, VALIDATION
@@ -22,9 +23,11 @@ from emid_assets.adapters.trained_adapter import TrainedAdapter
 from emid_assets.adapters.va_ridge import fit_va_reader
 from emid_assets.evaluation.baselines import formula_scores, random_scores
 from emid_assets.evaluation.mteb_tasks import public_tasks, retrieval_task
-from emid_assets.matching.fusion import Rescaling
+from emid_assets.matching.fusion import Formula
+from emid_assets.media.lake_tables import LakeTables
 from emid_assets.ranking.emotion_metrics import emotion_metrics_at_k
 from emid_assets.ranking.metrics import (
+    Evaluation,
     Floats,
     Ids,
     Relevance,
@@ -46,21 +49,9 @@ EVALUATION_COLUMNS = {"system": pl.String, "split": pl.String, "metric": pl.Stri
 
 
 def evaluate(
-    adapted: pl.DataFrame,
-    music_embeddings: pl.DataFrame,
-    image_embeddings: pl.DataFrame,
-    fused_pairs: pl.DataFrame,
-    music_clips: pl.DataFrame,
-    images: pl.DataFrame,
-    music_va: pl.DataFrame,
-    image_va: pl.DataFrame,
-    *,
+    tables: LakeTables,
+    formula: Formula,
     seed: int,
-    alpha: float,
-    candidates: int,
-    rescaling: Rescaling,
-    kernel: str,
-    sigma: float,
     predicted: frozenset[str] = frozenset(),
     weights: Mapping[str, Path] = {},
 ) -> pl.DataFrame:
@@ -71,20 +62,9 @@ def evaluate(
     clips' own VA, which made the pairs).
 
     Args:
-        adapted: ADAPTED_EMBEDDINGS of one or more networks.
-        music_embeddings: all partitions.
-        image_embeddings: all partitions.
-        fused_pairs: all partitions.
-        music_clips: clip_id, source_id and emotion are read.
-        images: image_id and tag are read.
-        music_va: clip_id, valence, arousal **aligned to [-1, 1]²**.
-        image_va: image_id, valence, arousal aligned.
+        tables: media, embeddings, pairs and adapted_embeddings of the whole lake.
+        formula: that made the pairs.
         seed: of the random baseline.
-        alpha: the one that made the pairs; the same goes for the rest.
-        candidates: K.
-        rescaling: S̃.
-        kernel: of E.
-        sigma: width of the gaussian kernel.
         predicted: ids of clips whose emotion nobody gave. Where a split holds any, the split's name with
             `_given` stands for its other clips.
         weights: network → weights file. A network that is more than an inner product stands a second
@@ -93,91 +73,20 @@ def evaluate(
     Returns:
         system, split, metric, value. Beside the systems stands `ceiling`, the best that the metrics
         of pairs can be, since a clip has few images. Splits are `validation` and `test`; where there
-        is neither (one source clip in all) `train`, under that name. Metrics are those of `retrieval`
-        and of `emotion_metrics`, at 10, `auc`, and `queries`, the number of clips.
+        is neither (one source clip in all) `train`, under that name. Metrics are those of
+        `ranking.metrics` and of `ranking.emotion_metrics`, at 10, `auc`, and `queries`, the number of clips.
 
     Raises:
         AdapterError: networks that were split differently, or tables that do not fit each other.
     """
-    music = music_embeddings.sort("clip_id")
-    pictures = image_embeddings.sort("image_id")
-    clip_ids, image_ids = music["clip_id"].to_list(), pictures["image_id"].to_list()
-    parts = _common_split(adapted, clip_ids)
-    facts = aligned_to(music, music_clips.select("clip_id", "emotion", "source_id"), "clip_id", "music_clips")
-    tags = aligned_to(pictures, images.select("image_id", "tag"), "image_id", "images")
-    music_plane, image_plane = (
-        va_matrix(music, music_va, "clip_id"),
-        va_matrix(pictures, image_va, "image_id"),
-    )
-    unit = _matrix(music["embedding"])
-    X = unit * music["scale"].to_numpy()[:, None]
-    Y = _matrix(pictures["embedding"]) * pictures["scale"].to_numpy()[:, None]
-    learn = parts == TRAIN
-    reader, _ = fit_va_reader(unit[learn], music_plane[learn], facts["source_id"].filter(learn).to_list())
-
-    def formula(va: NDArray[np.float64]) -> ScoreRows:
-        return formula_scores(
-            X, Y, va, image_plane,
-            alpha=alpha, candidates=candidates, rescaling=rescaling, kernel=kernel, sigma=sigma,
-        )  # fmt: skip
-
-    systems: dict[str, ScoreRows] = {}
-    reordering: dict[str, Callable[[Ids, Ids], Floats]] = {}
-    for (network,), adapted_rows in adapted.group_by("network", maintain_order=True):
-        systems[str(network)] = inner_product_scores(
-            _adapted_matrix(adapted_rows, "music", clip_ids),
-            _adapted_matrix(adapted_rows, "image", image_ids),
-        )
-        adapter = TrainedAdapter.load(weights[str(network)]) if network in weights else None
-        if adapter is not None and adapter.scores_pairs:
-            systems[f"{network}_reranked"] = systems[str(network)]
-            reordering[f"{network}_reranked"] = adapter.pair_scores(
-                adapter.music_items(clip_ids, unit),
-                adapter.image_items(image_ids, _matrix(pictures["embedding"]), image_plane),
-            )
-    systems["structured"] = formula(reader.read(unit).astype(np.float64))
-    systems["semantic"] = inner_product_scores(X, Y)
-    systems["random"] = random_scores(seed, len(image_ids))
-    systems["oracle"] = formula(music_plane)
-
-    relevance = Relevance.of_pairs(
-        _rows_of(fused_pairs["clip_id"], clip_ids, "clip", "music_embeddings"),
-        _rows_of(fused_pairs["image_id"], image_ids, "image", "image_embeddings"),
-        len(image_ids),
-    )
+    space = _Space.of(tables)
+    systems = _networks(space, tables.adapted_embeddings, weights) | _baselines(space, formula, seed)
     lines: list[tuple[str, str, str, float]] = []
-    is_given = np.array([clip_id not in predicted for clip_id in clip_ids], dtype=bool)
-    populations: list[tuple[str, NDArray[np.int64]]] = []
-    for part in [part for part in (VALIDATION, TEST) if (parts == part).any()] or [TRAIN]:
-        populations.append((part, np.flatnonzero(parts == part)))
-        given = np.flatnonzero((parts == part) & is_given)
-        if 0 < len(given) < len(populations[-1][1]):
-            populations.append((f"{part}_given", given))
-    for split, rows in populations:
-        for system, score_rows in systems.items():
-            if system in reordering:
-                asked = rows[relevance.counts(rows) > 0]
-                ranked = rerank(score_rows, reordering[system], asked, RETRIEVED, K)
-                evaluation = evaluate_ranked(asked, ranked, relevance)
-            else:
-                evaluation = evaluate_ranking(score_rows, rows, relevance, K)
-            by_feeling = emotion_metrics_at_k(
-                evaluation.ranked,
-                facts["emotion"].gather(evaluation.rows).to_list(),
-                music_plane[evaluation.rows],
-                tags["tag"].to_list(),
-                image_plane,
-            )
-            values = dict(evaluation.metrics)
-            for name, value in by_feeling.items():
-                defined = value[np.isfinite(value)]
-                values[f"{name}_at_{K}"] = float(defined.mean()) if len(defined) else float("nan")
-            hits = relevance.hits(evaluation.rows, evaluation.ranked)
-            for name, value in metrics_like_librecommender(hits).items():
-                values[f"{name}_at_{K}"] = float(value.mean())
-            values["queries"] = float(len(evaluation.rows))
-            lines += [(system, split, metric, value) for metric, value in values.items()]
-        counts = relevance.counts(rows)
+    for split, rows in _populations(space, predicted).items():
+        for name, system in systems.items():
+            values = _values(space, system.evaluated(rows, space.relevance))
+            lines += [(name, split, metric, value) for metric, value in values.items()]
+        counts = space.relevance.counts(rows)
         lines += [
             ("ceiling", split, f"{name}_at_{K}", float(value.mean()))
             for name, value in ceilings_at_k(counts[counts > 0], K).items()
@@ -185,41 +94,160 @@ def evaluate(
     return pl.DataFrame(lines, schema=EVALUATION_COLUMNS, orient="row")
 
 
-def evaluate_public_tasks(
-    adapted: pl.DataFrame,
-    music_embeddings: pl.DataFrame,
-    image_embeddings: pl.DataFrame,
-    fused_pairs: pl.DataFrame,
-    images: pl.DataFrame,
-    seed: int,
-) -> pl.DataFrame:
+@dataclass(frozen=True)
+class _Space:
+    """The lake as arrays: clips and images in the order of their ids."""
+
+    clip_ids: list[str]
+    image_ids: list[str]
+    parts: NDArray[np.str_]
+    emotions: pl.Series
+    sources: pl.Series
+    tags: list[str]
+    music: Floats
+    images: Floats
+    music_scale: Floats
+    image_scale: Floats
+    music_va: NDArray[np.float64]
+    image_va: NDArray[np.float64]
+    relevance: Relevance
+
+    @classmethod
+    def of(cls, tables: LakeTables) -> "_Space":
+        music = tables.music_embeddings.sort("clip_id")
+        images = tables.image_embeddings.sort("image_id")
+        clip_ids, image_ids = music["clip_id"].to_list(), images["image_id"].to_list()
+        parts = _common_split(tables.adapted_embeddings, clip_ids)
+        facts = tables.music_clips.select("clip_id", "emotion", "source_id")
+        facts = aligned_to(music, facts, "clip_id", "music_clips")
+        pairs = tables.fused_pairs
+        return cls(
+            clip_ids=clip_ids,
+            image_ids=image_ids,
+            parts=parts,
+            emotions=facts["emotion"],
+            sources=facts["source_id"],
+            tags=_tags(images, tables.images),
+            music=matrix(music["embedding"]),
+            images=matrix(images["embedding"]),
+            music_scale=music["scale"].to_numpy(),
+            image_scale=images["scale"].to_numpy(),
+            music_va=va_matrix(music, tables.music_va, "clip_id"),
+            image_va=va_matrix(images, tables.image_va, "image_id"),
+            relevance=Relevance.of_pairs(
+                rows_of(pairs["clip_id"], clip_ids, "clip", "music_embeddings"),
+                rows_of(pairs["image_id"], image_ids, "image", "image_embeddings"),
+                len(image_ids),
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class _System:
+    """A ranking of all images for a clip; with `reorder`, its first `RETRIEVED` put in order again."""
+
+    score_rows: ScoreRows
+    reorder: Callable[[Ids, Ids], Floats] | None = None
+
+    def evaluated(self, rows: Ids, relevance: Relevance) -> Evaluation:
+        if self.reorder is None:
+            return evaluate_ranking(self.score_rows, rows, relevance, K)
+        asked = rows[relevance.counts(rows) > 0]
+        ranked = rerank(self.score_rows, self.reorder, asked, RETRIEVED, K)
+        return evaluate_ranked(asked, ranked, relevance)
+
+
+def _networks(space: _Space, adapted: pl.DataFrame, weights: Mapping[str, Path]) -> dict[str, _System]:
+    systems: dict[str, _System] = {}
+    for (network,), rows in adapted.group_by("network", maintain_order=True):
+        scores = inner_product_scores(
+            _adapted_matrix(rows, "music", space.clip_ids), _adapted_matrix(rows, "image", space.image_ids)
+        )
+        systems[str(network)] = _System(scores)
+        adapter = TrainedAdapter.load(weights[str(network)]) if network in weights else None
+        if adapter is not None and adapter.scores_pairs:
+            reorder = adapter.pair_scores(
+                adapter.music_items(space.clip_ids, space.music),
+                adapter.image_items(space.image_ids, space.images, space.image_va),
+            )
+            systems[f"{network}_reranked"] = _System(scores, reorder)
+    return systems
+
+
+def _baselines(space: _Space, formula: Formula, seed: int) -> dict[str, _System]:
+    X = space.music * space.music_scale[:, None]
+    Y = space.images * space.image_scale[:, None]
+    learn = space.parts == TRAIN
+    reader, _ = fit_va_reader(
+        space.music[learn], space.music_va[learn], space.sources.filter(learn).to_list()
+    )
+    read = reader.read(space.music).astype(np.float64)
+    scores = {
+        "structured": formula_scores(X, Y, read, space.image_va, formula),
+        "semantic": inner_product_scores(X, Y),
+        "random": random_scores(seed, len(space.image_ids)),
+        "oracle": formula_scores(X, Y, space.music_va, space.image_va, formula),
+    }
+    return {name: _System(score_rows) for name, score_rows in scores.items()}
+
+
+def _populations(space: _Space, predicted: frozenset[str]) -> dict[str, NDArray[np.int64]]:
+    """The clips that are asked about, by split."""
+    is_given = np.array([clip_id not in predicted for clip_id in space.clip_ids], dtype=bool)
+    populations: dict[str, NDArray[np.int64]] = {}
+    for part in [part for part in (VALIDATION, TEST) if (space.parts == part).any()] or [TRAIN]:
+        populations[part] = np.flatnonzero(space.parts == part)
+        given = np.flatnonzero((space.parts == part) & is_given)
+        if 0 < len(given) < len(populations[part]):
+            populations[f"{part}_given"] = given
+    return populations
+
+
+def _values(space: _Space, evaluation: Evaluation) -> dict[str, float]:
+    """The means of all metrics over the clips that were asked about."""
+    by_feeling = emotion_metrics_at_k(
+        evaluation.ranked,
+        space.emotions.gather(evaluation.rows).to_list(),
+        space.music_va[evaluation.rows],
+        space.tags,
+        space.image_va,
+    )
+    values = dict(evaluation.metrics)
+    for name, value in by_feeling.items():
+        defined = value[np.isfinite(value)]
+        values[f"{name}_at_{K}"] = float(defined.mean()) if len(defined) else float("nan")
+    hits = space.relevance.hits(evaluation.rows, evaluation.ranked)
+    for name, value in metrics_like_librecommender(hits).items():
+        values[f"{name}_at_{K}"] = float(value.mean())
+    values["queries"] = float(len(evaluation.rows))
+    return values
+
+
+def evaluate_public_tasks(tables: LakeTables, seed: int) -> pl.DataFrame:
     """The public benchmark's three tasks on one's own pairs, of the frozen space and every network.
 
     The pairs are those of the test part's clips, since networks have learnt the others; the corpus
     is all images, or all clips.
 
     Args:
-        adapted: ADAPTED_EMBEDDINGS of one or more networks.
-        music_embeddings: all partitions.
-        image_embeddings: all partitions.
-        fused_pairs: all partitions.
-        images: image_id and tag are read.
+        tables: images, embeddings, pairs and adapted_embeddings of the whole lake.
         seed: of the false pairs.
 
     Returns:
         system, split (`test`, or `train` where no clip is in the test part), metric such as
         `EMIDA2IRetrieval/ndcg_at_10`, value.
     """
-    music = music_embeddings.sort("clip_id")
-    pictures = image_embeddings.sort("image_id")
+    music = tables.music_embeddings.sort("clip_id")
+    pictures = tables.image_embeddings.sort("image_id")
+    adapted, fused_pairs = tables.adapted_embeddings, tables.fused_pairs
     clip_ids, image_ids = music["clip_id"].to_list(), pictures["image_id"].to_list()
     parts = _common_split(adapted, clip_ids)
-    tags = aligned_to(pictures, images.select("image_id", "tag"), "image_id", "images")["tag"].to_list()
+    tags = _tags(pictures, tables.images)
     split = TEST if (parts == TEST).any() else TRAIN
-    clips = _rows_of(fused_pairs["clip_id"], clip_ids, "clip", "music_embeddings")
-    pair_images = _rows_of(fused_pairs["image_id"], image_ids, "image", "image_embeddings")
+    clips = rows_of(fused_pairs["clip_id"], clip_ids, "clip", "music_embeddings")
+    pair_images = rows_of(fused_pairs["image_id"], image_ids, "image", "image_embeddings")
     of_split = parts[clips] == split
-    spaces = {"semantic": (_matrix(music["embedding"]), _matrix(pictures["embedding"]))}
+    spaces = {"semantic": (matrix(music["embedding"]), matrix(pictures["embedding"]))}
     for (network,), rows in adapted.group_by("network", maintain_order=True):
         spaces[str(network)] = (
             _adapted_matrix(rows, "music", clip_ids),
@@ -234,27 +262,24 @@ def evaluate_public_tasks(
     return pl.DataFrame(lines, schema=EVALUATION_COLUMNS, orient="row")
 
 
-def evaluate_released_tasks(
-    music_embeddings: pl.DataFrame, image_embeddings: pl.DataFrame, fused_pairs: pl.DataFrame
-) -> pl.DataFrame:
+def evaluate_released_tasks(tables: LakeTables) -> pl.DataFrame:
     """The retrieval tasks as a release holds them, of the frozen space: what a tool like mteb would measure.
 
     Every pair counts, and the corpus is what stands in a pair. Networks are left out, since they have
     learnt most of these pairs: `evaluate_public_tasks` measures them on the test part.
 
     Args:
-        music_embeddings: all partitions.
-        image_embeddings: all partitions.
-        fused_pairs: all partitions.
+        tables: embeddings and pairs of the whole lake.
 
     Returns:
         system `semantic`, metric such as `EMIDA2IRetrieval/ndcg_at_10`, value.
     """
-    music = music_embeddings.join(fused_pairs, on="clip_id", how="semi").sort("clip_id")
-    pictures = image_embeddings.join(fused_pairs, on="image_id", how="semi").sort("image_id")
-    clips = _rows_of(fused_pairs["clip_id"], music["clip_id"].to_list(), "clip", "music_embeddings")
-    images = _rows_of(fused_pairs["image_id"], pictures["image_id"].to_list(), "image", "image_embeddings")
-    x, y = _matrix(music["embedding"]), _matrix(pictures["embedding"])
+    fused_pairs = tables.fused_pairs
+    music = tables.music_embeddings.join(fused_pairs, on="clip_id", how="semi").sort("clip_id")
+    pictures = tables.image_embeddings.join(fused_pairs, on="image_id", how="semi").sort("image_id")
+    clips = rows_of(fused_pairs["clip_id"], music["clip_id"].to_list(), "clip", "music_embeddings")
+    images = rows_of(fused_pairs["image_id"], pictures["image_id"].to_list(), "image", "image_embeddings")
+    x, y = matrix(music["embedding"]), matrix(pictures["embedding"])
     lines = [
         ("semantic", f"{task}/{metric}", value)
         for task, values in {
@@ -267,11 +292,17 @@ def evaluate_released_tasks(
     return pl.DataFrame(lines, schema=columns, orient="row")
 
 
+def _tags(pictures: pl.DataFrame, images: pl.DataFrame) -> list[str]:
+    tags = images.select("image_id", "tag")
+    found: list[str] = aligned_to(pictures, tags, "image_id", "images")["tag"].to_list()
+    return found
+
+
 def _adapted_matrix(rows: pl.DataFrame, kind: str, ids: list[str]) -> NDArray[np.float32]:
     of_kind = rows.filter(pl.col("kind") == kind)
     wanted = pl.DataFrame({"item_id": ids})
     joined = aligned_to(wanted, of_kind.select("item_id", "embedding"), "item_id", "adapted_embeddings")
-    return _matrix(joined["embedding"])
+    return matrix(joined["embedding"])
 
 
 def _common_split(adapted: pl.DataFrame, clip_ids: list[str]) -> NDArray[np.str_]:

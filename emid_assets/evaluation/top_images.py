@@ -1,24 +1,21 @@
 """What each system shows for a clip first: semantic only, the α in use, an adapter; with S, E and T.
 
 Belongs here: the first images of every clip by each system, as one frame that the page of pairs and
-the listening study both show. Measuring the systems is `frames`.
+the listening study both show. Measuring the systems is `evaluate`.
 """
-
-from typing import Literal
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from emid_assets.adapters import AdapterError
 from emid_assets.adapters.pair_data import aligned_to, va_matrix
-from emid_assets.affect.valence_arousal import emotional_similarity
 from emid_assets.matching.frames import embedding_matrix, fused_pairs_frame
-from emid_assets.matching.fusion import Rescaling
+from emid_assets.matching.fusion import Formula
+from emid_assets.media.lake_tables import LakeTables
 from emid_assets.ranking.metrics import top_k
 
 SEMANTIC, FUSED, ADAPTER = "semantic", "fused", "adapter"
-CHOICE_COLUMNS = {
+TOP_IMAGES_COLUMNS = {
     "clip_id": pl.String,
     "system": pl.String,
     "rank": pl.Int32,
@@ -52,92 +49,57 @@ def best_network(trained_adapter: pl.DataFrame) -> str:
     return min(ndcg, key=lambda name: (ndcg[name] is None, -(ndcg[name] or 0.0), name))
 
 
-def first_choices(
-    similarity_matrix: pl.DataFrame,
-    va_distances: pl.DataFrame,
-    adapted: pl.DataFrame,
-    music_embeddings: pl.DataFrame,
-    image_embeddings: pl.DataFrame,
-    music_va: pl.DataFrame,
-    image_va: pl.DataFrame,
-    *,
-    top: int,
-    alpha: float,
-    rescaling: Rescaling,
-    kernel: Literal["cosine", "gaussian"],
-    sigma: float,
-) -> pl.DataFrame:
+def top_images(tables: LakeTables, network: str, formula: Formula, top: int) -> pl.DataFrame:
     """The first images of every clip by each of three systems.
 
     `semantic` takes the largest S, `fused` the largest T among the candidates, `adapter` the largest
-    inner product of the new embeddings, over all images. In T an image that is no candidate of the
-    clip has the S̃ of the weakest candidate, as in `emid query`.
+    inner product of the network's new embeddings, over all images. In T an image that is no candidate of
+    the clip has the S̃ of the weakest candidate, as in `emid query`.
 
     Args:
-        similarity_matrix: the candidates of every clip, each clip's rows together and by rank.
-        va_distances: E of every candidate.
-        adapted: ADAPTED_EMBEDDINGS of **one** network.
-        music_embeddings: all partitions.
-        image_embeddings: all partitions.
-        music_va: clip_id, valence, arousal **aligned to [-1, 1]²**.
-        image_va: image_id, valence, arousal aligned.
+        tables: the alignment, the embeddings, the new embeddings and the plane of the whole lake.
+        network: of the adapter.
+        formula: that made the pairs.
         top: images of a clip and system; fewer where there are no more.
-        alpha: weight of S̃ in T.
-        rescaling: S̃.
-        kernel: of E.
-        sigma: width of the gaussian kernel.
 
     Returns:
-        CHOICE_COLUMNS, by clip, system and rank.
+        TOP_IMAGES_COLUMNS, by clip, system and rank.
 
     Raises:
         AdapterError: tables that do not fit each other; the first item that one lacks is named.
     """
-    if similarity_matrix.is_empty():
-        return pl.DataFrame(schema=CHOICE_COLUMNS)
+    similarity = tables.similarity_matrix
+    if similarity.is_empty():
+        return pl.DataFrame(schema=TOP_IMAGES_COLUMNS)
     pair = ["clip_id", "image_id"]
     scores = [*pair, "semantic_similarity", "emotional_similarity", "fused_score"]
-    most = int(similarity_matrix["rank"].to_numpy().max())
+    most = int(similarity["rank"].to_numpy().max())
     # Every candidate with S̃, E and T: ranked by T, as many as there are.
-    candidates = fused_pairs_frame(similarity_matrix, va_distances, alpha, most, rescaling)
-    by_s = similarity_matrix.filter(pl.col("rank") <= top).select(*pair, "rank")
+    candidates = fused_pairs_frame(similarity, tables.va_distances, formula.alpha, most, formula.rescaling)
+    by_s = similarity.filter(pl.col("rank") <= top).select(*pair, "rank")
     picks = [
         by_s.join(candidates.select(scores), on=pair, how="left").with_columns(system=pl.lit(SEMANTIC)),
         candidates.filter(pl.col("rank") <= top).with_columns(system=pl.lit(FUSED)),
     ]
     weakest = candidates.group_by("clip_id").agg(weakest=pl.col("rescaled_similarity").min())
-    adapters = _adapter_picks(
-        similarity_matrix, adapted, music_embeddings, image_embeddings, music_va, image_va, top, kernel, sigma
-    )
+    adapters = _adapter_picks(tables, network, formula, top)
     picks.append(
         adapters.join(candidates.select(*pair, "rescaled_similarity"), on=pair, how="left")
         .join(weakest, on="clip_id", how="left")
         .with_columns(
-            fused_score=alpha * pl.coalesce("rescaled_similarity", "weakest")
-            + (1.0 - alpha) * pl.col("emotional_similarity"),
+            fused_score=formula.alpha * pl.coalesce("rescaled_similarity", "weakest")
+            + (1.0 - formula.alpha) * pl.col("emotional_similarity"),
             system=pl.lit(ADAPTER),
         )
     )
     order = pl.col("system").replace_strict({SEMANTIC: 0, FUSED: 1, ADAPTER: 2})
-    return pl.concat([pick.select(*CHOICE_COLUMNS) for pick in picks]).sort("clip_id", order, "rank")
+    return pl.concat([pick.select(*TOP_IMAGES_COLUMNS) for pick in picks]).sort("clip_id", order, "rank")
 
 
-def _adapter_picks(
-    similarity_matrix: pl.DataFrame,
-    adapted: pl.DataFrame,
-    music_embeddings: pl.DataFrame,
-    image_embeddings: pl.DataFrame,
-    music_va: pl.DataFrame,
-    image_va: pl.DataFrame,
-    top: int,
-    kernel: Literal["cosine", "gaussian"],
-    sigma: float,
-) -> pl.DataFrame:
+def _adapter_picks(tables: LakeTables, network: str, formula: Formula, top: int) -> pl.DataFrame:
     """clip_id, rank, image_id, S and E of the adapter's first images of every clip."""
-    networks = adapted["network"].unique().to_list()
-    if len(networks) != 1:
-        raise AdapterError(f"the choices of one network can be taken at a time, not {len(networks)}")
-    music, images = music_embeddings.sort("clip_id"), image_embeddings.sort("image_id")
+    music, images = tables.music_embeddings.sort("clip_id"), tables.image_embeddings.sort("image_id")
+    adapted = tables.adapted_embeddings.filter(network=network)
     new = adapted.select("kind", "item_id", vector="embedding")
     p, q = (
         aligned_to(
@@ -149,18 +111,17 @@ def _adapter_picks(
         for items, kind, key in ((music, "music", "clip_id"), (images, "image", "image_id"))
     )
     X, Y = embedding_matrix(music), embedding_matrix(images)
-    denominators = similarity_matrix.group_by("clip_id").agg(pl.col("log_sum_exp").first())
+    denominators = tables.similarity_matrix.group_by("clip_id").agg(pl.col("log_sum_exp").first())
     log_sum_exp = aligned_to(music, denominators, "clip_id", "similarity_matrix")["log_sum_exp"].to_numpy()
-    music_plane, image_plane = va_matrix(music, music_va, "clip_id"), va_matrix(images, image_va, "image_id")
+    music_plane = va_matrix(music, tables.music_va, "clip_id")
+    image_plane = va_matrix(images, tables.image_va, "image_id")
 
     frames = []
     for start in range(0, music.height, ROWS_AT_ONCE):
         rows = np.arange(start, min(start + ROWS_AT_ONCE, music.height))
         found = top_k(p[rows] @ q.T, min(top, images.height))
         scores = np.einsum("nd,nkd->nk", X[rows], Y[found]).astype(np.float64)
-        E: NDArray[np.float64] = emotional_similarity(
-            music_plane[rows][:, None], image_plane[found], kernel=kernel, sigma=sigma
-        )
+        E = formula.emotional(music_plane[rows][:, None], image_plane[found])
         n, k = found.shape
         frames.append(
             pl.DataFrame(

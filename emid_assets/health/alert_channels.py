@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 from emid_assets.runs.failures import one_line
 from emid_assets.settings import Operations
 from emid_assets.store.files import make_folder
+from emid_assets.store.layout import ALERTS_FILE
 
 ATTEMPTS = 3
 BACK_OFF_S = (0.5, 1.5)
@@ -34,7 +35,7 @@ def channels(operations: Operations, lake: Path) -> dict[str, Channel]:
 
     def to_the_lake(line: str) -> None:
         make_folder(lake)  # the first run of all may fail before anything is stored
-        write_to_file(lake / "alerts.log", line)
+        write_to_file(lake / ALERTS_FILE, line)
 
     file = Path(operations.alert_file).expanduser()
     found: dict[str, Channel] = {

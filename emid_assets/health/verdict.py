@@ -16,6 +16,7 @@ from typing import Any, Literal
 import polars as pl
 
 from emid_assets.store.lake import WHOLE_TABLE, Lake, LakeError, Scalar, Version
+from emid_assets.store.layout import TABLES_FOLDER
 from emid_assets.store.schemas import PIPELINE_HEALTH, REJECTED_MEDIA
 
 DATA_VERSION = "data_version"
@@ -412,7 +413,7 @@ def disk_use(root: Path) -> pl.DataFrame:
         if path.is_dir():
             continue
         parts = path.relative_to(root).parts
-        if parts[0] != "tables" or len(parts) < 4:
+        if parts[0] != TABLES_FOLDER or len(parts) < 4:
             add(parts[0] if len(parts) > 1 else path.name, path)
             continue
         pointer = path.with_name("CURRENT")

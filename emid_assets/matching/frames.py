@@ -1,7 +1,7 @@
 """The alignment stage as frames: embeddings in; candidates, VA distances and fused pairs out.
 
 Belongs here: joining ids and arrays. Every frame has the columns that `store/schemas.py`
-declares. No formula stands here: they are in `stream.py`, `fusion.py` and `affect/`.
+declares. No formula stands here: they are in `top_k_softmax.py`, `fusion.py` and `affect/`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from emid_assets.affect.valence_arousal import emotional_similarity, va_cosine, va_euclidean
+from emid_assets.affect.valence_arousal import Kernel, emotional_similarity, va_cosine, va_euclidean
 from emid_assets.matching.exact_order import SPARE_SLOTS
 from emid_assets.matching.fusion import Rescaling, fuse, rescale, semantic_similarity
 from emid_assets.matching.product import FastModeError, ProductName
@@ -174,7 +174,7 @@ def va_distance_frame(
     similarity: pl.DataFrame,
     music_va: pl.DataFrame,
     image_va: pl.DataFrame,
-    kernel: Literal["cosine", "gaussian"],
+    kernel: Kernel,
     sigma: float,
 ) -> pl.DataFrame:
     """Emotional similarity E of every candidate pair, beside cosine and Euclidean distance.

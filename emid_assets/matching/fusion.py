@@ -1,7 +1,7 @@
 """The fused score T = alpha S̃ + (1 - alpha) E, and the m best candidates of each row.
 
-Belongs here: formulas 2 and 3 of the method over blocks of candidates. Not here: finding the
-candidates (`stream.py`), the VA plane and E's kernels (`affect/valence_arousal.py`).
+Belongs here: formulas 2 and 3 of the method over blocks of candidates, and the settings that they take. Not
+here: finding the candidates (`top_k_softmax.py`), the VA plane and E's kernels (`affect/valence_arousal.py`).
 """
 
 from dataclasses import dataclass
@@ -10,10 +10,56 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from emid_assets.affect.valence_arousal import Kernel, emotional_similarity
 from emid_assets.matching.row_state import NO_COLUMN
+from emid_assets.settings import Settings
 
 Rescaling = Literal["candidate_minmax", "raw", "candidate_softmax"]
 RESCALINGS: tuple[Rescaling, ...] = get_args(Rescaling)
+
+
+@dataclass(frozen=True)
+class Formula:
+    """What makes the pairs: a clip's m best of its K candidates by T = alpha S̃ + (1 - alpha) E.
+
+    Attributes:
+        alpha: weight of the semantic term, in [0, 1].
+        candidates: K, the images with the largest S that a clip chooses from.
+        images_per_clip: m.
+        rescaling: S̃, see `rescale`.
+        kernel: of E, see `emotional_similarity`.
+        sigma: width of the gaussian kernel.
+    """
+
+    alpha: float
+    candidates: int
+    images_per_clip: int
+    rescaling: Rescaling
+    kernel: Kernel
+    sigma: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Formula":
+        """That of a build's settings."""
+        return cls(
+            alpha=settings.alpha,
+            candidates=settings.candidates,
+            images_per_clip=settings.images_per_clip,
+            rescaling=settings.semantic_rescaling,
+            kernel=settings.emotion_kernel,
+            sigma=settings.gaussian_sigma,
+        )
+
+    def emotional(self, u: NDArray[np.float64], v: NDArray[np.float64]) -> NDArray[np.float64]:
+        """E of points (..., 2) of the aligned VA plane."""
+        return emotional_similarity(u, v, kernel=self.kernel, sigma=self.sigma)
+
+
+def fuse_terms(
+    rescaled: NDArray[np.float64], emotional: NDArray[np.float64], alpha: float
+) -> NDArray[np.float64]:
+    """T = alpha S̃ + (1 - alpha) E, of the same shape."""
+    return alpha * rescaled + (1.0 - alpha) * emotional
 
 
 def semantic_similarity(scores: NDArray[np.float32], log_sum_exp: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -111,7 +157,7 @@ def fuse(
         T = rescaled.copy()
         slots = np.argsort(~valid, axis=1, kind="stable")[:, :m]
     else:
-        T = alpha * rescaled + (1.0 - alpha) * emotional
+        T = fuse_terms(rescaled, emotional, alpha)
         slots = np.argsort(np.where(valid, -T, np.inf), axis=1, kind="stable")[:, :m]
     chosen = np.take_along_axis(valid, slots, axis=1)
     fused_score = np.where(chosen, np.take_along_axis(T, slots, axis=1), np.nan)

@@ -1,9 +1,9 @@
 """The matrix product that the matching spends its time in, chosen by a short probe.
 
 Belongs here: the candidates {numpy, torch.mm, oneDNN inside torch} behind one small interface,
-and the probe that picks the fastest on this processor. Libraries differ by a factor of two and
-more, and which one wins depends on the processor: never choose by name. The int8 product of
-the fast mode is in `quantised.py`.
+and the probe that picks the fastest of those that this processor can compute. Libraries differ by a
+factor of two and more, and which one wins depends on the processor: never choose by name. The int8
+product of the fast mode is one of them, though it is not exact.
 
 torch is imported only where one of its products is asked for or probed.
 """
@@ -27,8 +27,20 @@ FLOAT32_UNIT = 2.0**-24
 _REORDER_FROM = 6
 """Blocks of rows: reordering a tile costs a sixth of one product with it, and saves a thirtieth of each."""
 
+TILE_ROWS = 512
+TILE_COLUMNS = 1024
+"""The block of scores that a thread holds: 2 MB, so that it and the tile (4 MB at d = 1024) stay in the cache
+between the product and what follows it. Larger ones cost up to 3 % more, and memory."""
+
 _PROBE_SHAPE = (256, 1024)
 _PROBE_ROUNDS = 3
+
+# As a share of ‖x‖ ‖y‖: several times what 8 bits give.
+_WRONG_FROM = 0.05
+
+
+class ProductUnavailableError(ValueError):
+    """A product asked for by name that this processor, or this torch, cannot compute."""
 
 
 class Product(Protocol):
@@ -117,8 +129,8 @@ class TorchProduct:
 class OneDnnProduct:
     """OneDNN, as torch ships it, with the tile reordered once where many blocks of rows share it.
 
-    The operators are not public in torch: the probe checks their result, and a torch without them
-    falls back to the others.
+    The operators are not public in torch: `refusal` checks their result, and a torch without them
+    has the other products.
     """
 
     def __init__(self) -> None:
@@ -153,16 +165,29 @@ def as_tensor(array: NDArray[np.float32]) -> Any:
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
-def find_product(name: ProductName, dimension: int) -> Product:
+def find_product(
+    name: ProductName, dimension: int, tile_rows: int = TILE_ROWS, tile_columns: int = TILE_COLUMNS
+) -> Product:
     """The product of that name; for `auto` the fastest exact one on this machine at this dimension.
 
     Raises:
         ValueError: the name is not one of `PRODUCTS`.
+        ProductUnavailableError: this processor cannot compute it; says why and what to choose.
     """
+    if name not in PRODUCTS:
+        raise ValueError(f"product {name!r} is not known: choose one of {', '.join(PRODUCTS)}")
     if name == "auto":
         name = fastest_product(dimension)
-    if name == "numpy":
-        return NumpyProduct()
+    why = refusal(name, dimension, tile_rows, tile_columns)
+    if why:
+        raise ProductUnavailableError(
+            f"matching_product {name!r} cannot be computed on this processor at {dimension} dimensions: "
+            f"{why}; set matching_product to auto, which takes the fastest that can"
+        )
+    return _product(name)
+
+
+def _product(name: ProductName) -> Product:
     if name == "torch":
         return TorchProduct()
     if name == "onednn":
@@ -171,12 +196,47 @@ def find_product(name: ProductName, dimension: int) -> Product:
         pass
 
         return Int8Product()
-    raise ValueError(f"product {name!r} is not known: choose one of {', '.join(PRODUCTS)}")
+    return NumpyProduct()
+
+
+@lru_cache(maxsize=256)
+def refusal(
+    name: ProductName, dimension: int, tile_rows: int = TILE_ROWS, tile_columns: int = TILE_COLUMNS
+) -> str:
+    """Why a product cannot be computed here, in whole blocks and in cut-off ones; empty where it can.
+
+    Found by trying, since neither an operator's presence nor the processor's name tells: it may refuse
+    a size, and int8 sums saturate in oneDNN where the processor lacks VNNI. numpy always works.
+    """
+    if name == "numpy":
+        return ""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((tile_rows, dimension), dtype=np.float32)
+    Y = rng.standard_normal((tile_columns, dimension), dtype=np.float32)
+    X[0] = Y[0] = 1.0  # the largest sums that int8 can have
+    scratch = np.empty(tile_rows * tile_columns, dtype=np.float32)
+    expected = X.astype(np.float64) @ Y.T.astype(np.float64)
+    norms = np.linalg.norm(X, axis=1)[:, None] * np.linalg.norm(Y, axis=1)
+    try:
+        product = _product(name)
+        allowed = min(product.rounding(dimension), _WRONG_FROM) * norms
+        with one_thread_each():
+            for rows in {1, min(7, tile_rows), tile_rows}:
+                prepared = product.prepare_rows(X[:rows])
+                for columns in {1, min(5, tile_columns), tile_columns}:
+                    for blocks in (1, _REORDER_FROM):
+                        tile = product.prepare_columns(Y[:columns], blocks)
+                        off = np.abs(product.multiply(prepared, tile, scratch) - expected[:rows, :columns])
+                        if not (off <= allowed[:rows, :columns]).all():
+                            return f"{rows} × {columns} scores are wrong by up to {off.max():.3g}"
+    except (ImportError, AttributeError, RuntimeError) as error:
+        return str(error).splitlines()[0].partition(". Run workload with")[0]
+    return ""
 
 
 @lru_cache(maxsize=64)
 def fastest_product(dimension: int) -> ProductName:
-    """Name of the product with the least CPU time on a small block; about 20 ms, once a process."""
+    """Name of the product with the least CPU time on a small block; about 0.1 s, once a process."""
     speeds = measure_products(dimension)
     return max(speeds, key=lambda name: speeds[name])
 
@@ -188,22 +248,14 @@ def measure_products(dimension: int) -> dict[ProductName, float]:
     X = rng.standard_normal((rows, dimension), dtype=np.float32)
     Y = rng.standard_normal((columns, dimension), dtype=np.float32)
     scratch = np.empty(rows * columns, dtype=np.float32)
+    exact: tuple[ProductName, ...] = ("numpy", "torch", "onednn")
     ready: dict[ProductName, tuple[Product, Any, Any]] = {}
-    names: tuple[ProductName, ...] = ("numpy", "torch", "onednn")
+    for name in exact:
+        if not refusal(name, dimension):
+            product = _product(name)
+            ready[name] = (product, product.prepare_rows(X), product.prepare_columns(Y, _REORDER_FROM))
+    seconds: dict[ProductName, list[float]] = {name: [] for name in ready}
     with one_thread_each():
-        expected = X @ Y.T
-        for name in names:
-            try:
-                product = find_product(name, dimension)
-                sides = product.prepare_rows(X), product.prepare_columns(Y, _REORDER_FROM)
-                agrees = np.allclose(
-                    product.multiply(*sides, scratch), expected, rtol=0, atol=1e-3 * dimension
-                )
-            except (ImportError, AttributeError, RuntimeError):
-                continue
-            if agrees:
-                ready[name] = (product, *sides)
-        seconds: dict[ProductName, list[float]] = {name: [] for name in ready}
         for _ in range(_PROBE_ROUNDS):
             for name, (product, prepared_rows, prepared_columns) in ready.items():
                 start = time.thread_time()
@@ -245,7 +297,11 @@ _AT_ONCE = 128
 
 
 class Int8Product:
-    """int8 × int8 → int32 in torch (oneDNN underneath), four times the speed of float32 where VNNI is."""
+    """int8 × int8 → int32 in torch: four times the speed of float32 where the processor has AVX-512 VNNI.
+
+    Not exact, and never the default. Without VNNI, torch adds the products one by one (slower than
+    float32), or its oneDNN lets sums saturate, which `refusal` finds.
+    """
 
     def __init__(self) -> None:
         import torch

@@ -3,7 +3,7 @@
 Belongs here: what is kept of a row (maximum, sum of exponentials, best columns and their
 scores) and how states of different columns or different rows become one. Column tiles,
 column shards, row shards, processes, machines and GPU tiles all meet in `merge` and `stack`.
-Does not belong here: computing scores (`stream.py`) and settling near-ties (`exact_order.py`).
+Does not belong here: computing scores (`top_k_softmax.py`) and settling near-ties (`exact_order.py`).
 
 Numpy only, so that anything may import it.
 """

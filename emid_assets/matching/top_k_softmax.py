@@ -21,16 +21,19 @@ from numpy.typing import NDArray
 
 from emid_assets.matching import plain
 from emid_assets.matching.exact_order import SPARE_SLOTS, settle
-from emid_assets.matching.product import Product, ProductName, find_product, one_thread_each, work_alone
+from emid_assets.matching.product import (
+    TILE_COLUMNS,
+    TILE_ROWS,
+    Product,
+    ProductName,
+    find_product,
+    one_thread_each,
+    work_alone,
+)
 from emid_assets.matching.row_state import RowState, empty_row_state, merge
 
 SMALL_PROBLEM = 2e11
 """FLOP under which numpy alone is used: a second of it, less than loading anything faster takes."""
-
-TILE_ROWS = 512
-TILE_COLUMNS = 1024
-"""The block of scores that a thread holds: 2 MB, so that it and the tile (4 MB at d = 1024) stay in the cache
-between the product and what follows it. Larger ones cost up to 3 % more, and memory."""
 
 LARGEST_SCORE = 1e37
 """Scores must stay well inside float32."""
@@ -103,7 +106,7 @@ def top_k_softmax(
         column_ids: (M,) int64 distinct id ≥ 0 of each column, by which ties break; None: its position.
         threads: threads that the rows are split over, with the same bits as one; None: every processor
             that this process may use.
-        product: `auto` probes for the fastest; `int8` is the fast mode, see `quantised.py`.
+        product: `auto` probes for the fastest; `int8` is the fast mode, see `Int8Product`.
         backend: the inner loops: `numba`, `numpy`, or `auto`: numba where it is installed and the
             problem is not small.
         tile_rows: most rows of a block of scores.
@@ -115,6 +118,7 @@ def top_k_softmax(
     Raises:
         MatchingError: no columns, not float32, dimensions that differ, k < 1, or a number that is not
             finite (the message names the row).
+        ProductUnavailableError: this processor cannot compute the product asked for.
     """
     shard = shard_state(
         X,
@@ -152,7 +156,8 @@ def shard_state(
     parts = column_parts(Y, X)
     small = 2.0 * len(X) * X.shape[1] * parts.known_columns < SMALL_PROBLEM
     inner = _inner_loops(backend, small)
-    chosen = find_product("numpy" if product == "auto" and small else product, X.shape[1])
+    name: ProductName = "numpy" if product == "auto" and small else product
+    chosen = find_product(name, X.shape[1], tile_rows, tile_columns)
     spare = SPARE_SLOTS if np.isfinite(chosen.rounding(X.shape[1])) else SPARE_SLOTS + k // 4
     state = empty_row_state(len(X), k + spare)
     columns = 0

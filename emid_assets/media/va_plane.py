@@ -4,6 +4,7 @@ Belongs here: from the columns of `music_clips` and `images` to the arrays of
 `affect.valence_arousal`, which holds the arithmetic.
 """
 
+from dataclasses import dataclass
 from typing import Literal
 
 import polars as pl
@@ -34,3 +35,38 @@ def on_plane(frame: pl.DataFrame, id_column: str, alignment: VaAlignment) -> pl.
         pl.Series("valence", aligned[:, 0], dtype=pl.Float64),
         pl.Series("arousal", aligned[:, 1], dtype=pl.Float64),
     )
+
+
+@dataclass(frozen=True)
+class Plane:
+    """The valence-arousal plane [-1, 1]² of a data set: both modalities, each aligned by its own population.
+
+    Attributes:
+        music: alignment of music.
+        image: alignment of images.
+    """
+
+    music: VaAlignment
+    image: VaAlignment
+
+    @classmethod
+    def fit(cls, music_clips: pl.DataFrame, images: pl.DataFrame, method: Method) -> "Plane":
+        """Fitted to all original clips (MUSIC_CLIPS) and all images (IMAGES)."""
+        return cls(music_alignment(music_clips, method), image_alignment(images, method))
+
+    @property
+    def axes_without_spread(self) -> list[str]:
+        """Axes such as `music valence` that were mapped by the scale's ends, since nothing spreads there."""
+        return [
+            f"{name} {axis}"
+            for name, alignment in (("music", self.music), ("image", self.image))
+            for axis in alignment.fixed_axes
+        ]
+
+    def clips(self, clips: pl.DataFrame) -> pl.DataFrame:
+        """clip_id, valence, arousal of any clips, the latter two on the plane."""
+        return on_plane(clips, "clip_id", self.music)
+
+    def images(self, images: pl.DataFrame) -> pl.DataFrame:
+        """image_id, valence, arousal of any images, the latter two on the plane."""
+        return on_plane(images, "image_id", self.image)

@@ -9,10 +9,9 @@ from typing import Any
 import dagster as dg
 from dagster import AutomationCondition, AutomationContext, AutomationResult
 
-Condition = AutomationCondition[Any]
+from emid_assets.orchestration.stages import STAGE
 
-STAGE = "stage"
-"""Tag of every asset: assets of one stage are built in one run, partition by partition."""
+Condition = AutomationCondition[Any]
 
 
 class OtherStagesAtRest(AutomationCondition[dg.AssetKey]):

@@ -12,7 +12,7 @@ from pathlib import Path
 from dagster import DagsterInstance
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 
-from emid_assets.store.files import make_folder, put_in_place
+from emid_assets.store.files import make_folder, write_in_place
 
 FOLDER = "pictures"
 _DATA_URI = re.compile(r"\(data:image/(png|jpeg);base64,([A-Za-z0-9+/=]+)\)")
@@ -33,9 +33,7 @@ def with_kept_pictures(markdown: str, instance: DagsterInstance) -> str:
         path = Path(str(manager.get_captured_local_path(key, kind)))
         if not path.exists():
             make_folder(path.parent)
-            unfinished = path.with_suffix(".unfinished")
-            unfinished.write_bytes(content)
-            put_in_place(unfinished, path)
+            write_in_place(path, content)
         return f"(/logs/{'/'.join(key)}/{kind})"
 
     return _DATA_URI.sub(kept, markdown)

@@ -1,6 +1,7 @@
 """The stages of a build as jobs: what `emid build` runs one after the other, and the UI's launchpad offers.
 
-A stage holds assets that share their partitions, so that one run takes a partition through all of them.
+A stage holds the assets with its tag. They share their partitions, so that one run takes a partition through
+all of them.
 """
 
 import json
@@ -10,34 +11,39 @@ import dagster as dg
 
 from emid_assets.settings import Operations, Settings
 
-STAGES: dict[str, tuple[str, ...]] = {
-    "inventory": (
-        "media_inventory", "music_tags", "image_features", "image_emotion_head", "predicted_emotion",
-        "rejected_media", "published_pairs",
-    ),
-    "embed_music": ("music_clips", "music_embeddings", "expansion_windows"),
-    "embed_images": ("images", "image_embeddings"),
-    "align": ("expanded_clips", "similarity_matrix", "va_distances", "fused_pairs"),
-    "release": ("emid_release",),
-    "train_adapter": ("trained_adapter", "adapted_embeddings"),
-    "study": ("listening_study", "study_answers", "study_results"),
-    "evaluate": ("evaluation_report",),
-    "health": ("pipeline_health",),
-}  # fmt: skip
+STAGE = "stage"
+"""The tag that every asset has (`table_asset(stage=…)`): the stage of the build that builds it."""
+
+STAGES = {
+    "inventory": "Reads the media folder, and predicts an emotion for media without a label.",
+    "embed_music": "Encodes the music clips and the windows of their recordings.",
+    "embed_images": "Encodes the images.",
+    "align": "Matches music and images, and picks the pairs.",
+    "release": "Writes the data set as a folder to hand on.",
+    "train_adapter": "Trains the networks on the pairs, and gives their new embeddings.",
+    "study": "Draws the listening study, and reads its answers.",
+    "evaluate": "Measures the pairs and the networks, and writes the report.",
+    "health": "Looks for what is broken, stale or overdue.",
+}
+"""The stages of a build in their order, each with what it does."""
+
+MATCHING_IN_SHARDS = {
+    "expand": "Picks the windows that join the data set.",
+    "match_shards": "Matches each music partition against each shard of the images.",
+}
+"""What stands before `align` where the matching is cut into shards of images: the runs of a stage share
+their partitions, and `expand` has those of the music alone."""
 
 COLLECT_ANSWERS = "collect_answers"
 """The job of the sensor that watches for answers: all of the study but its design."""
 
-MATCHING_IN_SHARDS = {"expand": ("expanded_clips",), "match_shards": ("similarity_shards",)}
 
-
-def stages(image_shards: int) -> dict[str, tuple[str, ...]]:
-    """The stages in order; where the matching is cut into shards of images, those come before `align`."""
+def stages(image_shards: int) -> dict[str, str]:
+    """The stages in their order, each with what it does."""
     if image_shards == 1:
         return STAGES
     before = dict(list(STAGES.items())[: list(STAGES).index("align")])
-    merging = {"align": tuple(asset for asset in STAGES["align"] if asset != "expanded_clips")}
-    return before | MATCHING_IN_SHARDS | STAGES | merging
+    return before | MATCHING_IN_SHARDS | STAGES
 
 
 ON_THE_DEVICE = ("embed_music", "embed_images", "train_adapter")
@@ -63,18 +69,18 @@ def jobs(settings: Settings, operations: Operations) -> list[Any]:
         # could start.
         feeding = {"dagster-ray/config": json.dumps({"num_cpus": 0.01})}
         requests |= {"embed_music": feeding, "embed_images": feeding}
-    of_answers = [asset for asset in STAGES["study"] if asset != "listening_study"]
+    answers = dg.AssetSelection.tag(STAGE, "study") - dg.AssetSelection.assets("listening_study")
     return [
         *(
             dg.define_asset_job(
                 name,
-                selection=list(assets),
-                description=f"Stage of the build: {', '.join(assets)}.",
+                selection=dg.AssetSelection.tag(STAGE, name),
+                description=f"Stage of the build. {description}",
                 tags=requests.get(name),
             )
-            for name, assets in stages(settings.image_shards).items()
+            for name, description in stages(settings.image_shards).items()
         ),
         dg.define_asset_job(
-            COLLECT_ANSWERS, selection=of_answers, description="Read the listening study's answers again."
+            COLLECT_ANSWERS, selection=answers, description="Read the listening study's answers again."
         ),
     ]

@@ -4,6 +4,7 @@ A check stands beside its asset and runs in the same op, on the frame that is ab
 Checks block: within a run, nothing downstream is built from a frame that fails one.
 """
 
+import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
@@ -14,49 +15,74 @@ import polars as pl
 
 from emid_assets.health.verdict import COMPUTE_SECONDS, DATA_VERSION
 from emid_assets.orchestration.pictures import with_kept_pictures
+from emid_assets.orchestration.stages import STAGE
 from emid_assets.store.schemas import TABLES
 
+Compute = Callable[..., dg.MaterializeResult[pl.DataFrame]]
 SHOWN_FAILURES = 5
 
 
 def table_asset(
+    stage: str,
     checks: Mapping[str, str] | None = None,
     warnings: Mapping[str, str] | None = None,
     table: str | None = None,
     **arguments: Any,
-) -> Callable[[Callable[..., dg.MaterializeResult[pl.DataFrame]]], dg.AssetsDefinition]:
+) -> Callable[[Compute], dg.AssetsDefinition]:
     """An asset whose frame becomes the table of its name, with a blocking check of the table's schema.
 
-    Its metadata tells the seconds that its own computing took and its data version, so that both are
-    stored with the frame; pictures in it are put where the web UI shows them.
+    The check is made here: an asset gives the results of its further checks alone. Metadata tells the
+    seconds that its own computing took and its data version, so that both are stored with the frame;
+    pictures in it are put where the web UI shows them.
 
     Args:
+        stage: The stage of the build whose runs build it (`orchestration.stages`), as a tag.
         checks: Further blocking checks, name to description.
         warnings: Checks that only warn, name to description.
         table: Name of the asset and its table, where it is not the function's.
         **arguments: As `dg.asset` takes them.
     """
 
-    def decorate(compute: Callable[..., dg.MaterializeResult[pl.DataFrame]]) -> dg.AssetsDefinition:
+    def decorate(compute: Compute) -> dg.AssetsDefinition:
         name = table or compute.__name__
         blocking = {"schema": "The table has the columns and types that it declares.", **(checks or {})}
         specs = [
             dg.AssetCheckSpec(check, asset=name, description=description, blocking=check in blocking)
             for check, description in (blocking | dict(warnings or {})).items()
         ]
+        run = _with_timing(_with_schema_check(name, compute))
         # Dagster takes the annotation MaterializeResult beside checks for "no value" and refuses a frame.
-        del compute.__annotations__["return"]
-        asset: dg.AssetsDefinition = dg.asset(name=name, check_specs=specs, **arguments)(_told(compute))
+        signature = inspect.signature(compute).replace(return_annotation=inspect.Signature.empty)
+        run.__signature__ = signature  # type: ignore[attr-defined]
+        asset: dg.AssetsDefinition = dg.asset(name=name, check_specs=specs, tags={STAGE: stage}, **arguments)(
+            run
+        )
         return asset
 
     return decorate
 
 
-def _told(
-    compute: Callable[..., dg.MaterializeResult[pl.DataFrame]],
-) -> Callable[..., dg.MaterializeResult[pl.DataFrame]]:
+def _with_schema_check(table: str, compute: Compute) -> Compute:
+    """`compute`, whose result also says whether its frame is what the table declares."""
+
     @wraps(compute)
-    def told(*args: Any, **kwargs: Any) -> dg.MaterializeResult[pl.DataFrame]:
+    def checked(*args: Any, **kwargs: Any) -> dg.MaterializeResult[pl.DataFrame]:
+        result = compute(*args, **kwargs)
+        frame = result.value
+        of_schema = check_result("schema", TABLES[table].differences(frame), len(frame.columns))
+        changed: dg.MaterializeResult[pl.DataFrame] = result._replace(
+            check_results=[of_schema, *(result.check_results or [])]
+        )
+        return changed
+
+    return checked
+
+
+def _with_timing(compute: Compute) -> Compute:
+    """`compute`, whose metadata also tells its seconds and its data version."""
+
+    @wraps(compute)
+    def timed(*args: Any, **kwargs: Any) -> dg.MaterializeResult[pl.DataFrame]:
         start = time.monotonic()
         result = compute(*args, **kwargs)
         metadata: dict[str, Any] = {**(result.metadata or {}), COMPUTE_SECONDS: time.monotonic() - start}
@@ -69,7 +95,7 @@ def _told(
         changed: dg.MaterializeResult[pl.DataFrame] = result._replace(metadata=metadata)
         return changed
 
-    return told
+    return timed
 
 
 def check_result(
@@ -88,8 +114,3 @@ def check_result(
         description=f"{shown}; and {more} more" if more > 0 else shown,
         metadata={"checked": checked, "failures": len(failures)},
     )
-
-
-def schema_result(table: str, frame: pl.DataFrame) -> dg.AssetCheckResult:
-    """Whether `frame` is what the table `table` declares."""
-    return check_result("schema", TABLES[table].differences(frame), len(frame.columns))

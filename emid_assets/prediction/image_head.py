@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from emid_assets.store.data_version import frame_digest
+from emid_assets.store.files import put_in_place
 from emid_assets.store.schemas import IMAGE_EMOTION_HEAD
 
 Floats = NDArray[np.float64]
@@ -236,7 +237,8 @@ def head_frame(
     validation = cross_validate(matrix, ratings, groups, blocks, seed)
     unnamed = folder / "image_emotion_head.safetensors"
     sha256 = fit_head(matrix, ratings, groups, blocks).save(unnamed)
-    weights = unnamed.replace(unnamed.with_name(f"image_emotion_head-{sha256[:12]}.safetensors"))
+    weights = unnamed.with_name(f"image_emotion_head-{sha256[:12]}.safetensors")
+    put_in_place(unnamed, weights)
     for old in folder.glob("image_emotion_head-*.safetensors"):
         if old not in (weights, kept):
             old.unlink()

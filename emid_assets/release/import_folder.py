@@ -7,6 +7,7 @@ and whether they still are as it left them. What the tables say is `emid_import`
 import contextlib
 import csv
 import hashlib
+import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +16,7 @@ from pathlib import Path
 from emid_assets.media.folder import SUBFOLDERS
 from emid_assets.release.emid_source import JOURNAL, Piece
 from emid_assets.release.media_store import MediaStore, Stored
-from emid_assets.store.files import held_alone, make_folder, put_in_place
+from emid_assets.store.files import held_alone, make_folder, write_in_place
 
 JOURNAL_FORMAT = 3
 """Part of each piece's name in the journal: another format is read anew."""
@@ -116,21 +117,19 @@ class ImportFolder:
     def keep(self, piece: Piece, rows: Sequence[ImportedRow]) -> None:
         """Note that a piece is read, and what its rows are."""
         path = self._journal_path(piece)
-        unfinished = path.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps([asdict(row) for row in rows], ensure_ascii=False), "utf-8")
-        put_in_place(unfinished, path)
+        write_in_place(path, json.dumps([asdict(row) for row in rows], ensure_ascii=False))
 
     def write_table(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Write a table beside its place, note its sum, and put it in place."""
-        unfinished = self.root / f".{name}.unfinished"
-        with unfinished.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows(rows)
-        sums, line = self._written_sums(), _sum_line(unfinished, name)
+        """Note a table's sum, then write it."""
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+        content = text.getvalue().encode()
+        sums, line = self._written_sums(), _sum_line(content, name)
         if line not in sums:
-            (self.root / JOURNAL / _WRITTEN_FILE).write_text("\n".join([*sums, line, ""]), "utf-8")
-        put_in_place(unfinished, self.root / name)
+            write_in_place(self.root / JOURNAL / _WRITTEN_FILE, "\n".join([*sums, line, ""]))
+        write_in_place(self.root / name, content)
 
     def _clear(self, wanted: set[Path], overwrite: bool) -> None:
         """Refuse where something was changed; else remove the files of pieces that are not `wanted`.
@@ -141,7 +140,7 @@ class ImportFolder:
         changed = [
             name
             for name in ("music.csv", "images.csv", "pairs.csv", "import.csv")
-            if (self.root / name).exists() and _sum_line(self.root / name, name) not in sums
+            if (self.root / name).exists() and _sum_line((self.root / name).read_bytes(), name) not in sums
         ]
         self._journals = {path: _read_journal(path) for path in (self.root / JOURNAL).glob("*.json")}
         files: dict[Path, bool] = {}
@@ -173,8 +172,8 @@ class ImportFolder:
         return path.read_text("utf-8").splitlines() if path.exists() else []
 
 
-def _sum_line(path: Path, name: str) -> str:
-    return f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {name}"
+def _sum_line(content: bytes, name: str) -> str:
+    return f"{hashlib.sha256(content).hexdigest()}  {name}"
 
 
 def _read_journal(path: Path) -> list[ImportedRow] | None:

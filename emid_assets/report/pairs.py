@@ -20,6 +20,7 @@ from emid_assets.evaluation.top_images import ADAPTER, FUSED, SEMANTIC
 from emid_assets.report import style
 from emid_assets.report.gallery import PLAYER_SECONDS, Copy, attributions, player, thumbnail
 from emid_assets.report.self_contained import data_for_script, digest, templates
+from emid_assets.store.layout import REPORT_PAGE
 
 SHOWN = 3
 """Images of a clip and system, at most."""
@@ -41,12 +42,12 @@ def render_pairs(
     alpha: float,
     network: str,
     embed_bytes: int,
-    report: str = "report.html",
+    report: str = REPORT_PAGE,
 ) -> str:
     """The page as one HTML document.
 
     Args:
-        choices: columns of `adapters.choices.CHOICE_COLUMNS`; the first `SHOWN` ranks are shown.
+        choices: columns of `evaluation.top_images.TOP_IMAGES_COLUMNS`; the first `SHOWN` ranks are shown.
         music_clips: MUSIC_CLIPS rows.
         images: IMAGES rows.
         media: the folder below which their files are.

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from emid_assets.settings import ENVIRONMENT_PREFIX, Settings, load_operations
+from emid_assets.store.layout import DAGSTER_FOLDER, DAGSTER_RAY_FOLDER
 
 PACKAGE = Path(__file__).parents[1]
 SHIPPED_INSTANCE = PACKAGE / "dagster.yaml"
@@ -19,9 +20,9 @@ def prepare_instance(settings: Settings) -> Path:
     That is `dagster/`, or `dagster-ray/` for the profile `ray`. A new folder gets the `dagster.yaml` of the
     profile; one that has its own keeps it.
     """
-    name, shipped = "dagster", SHIPPED_INSTANCE
+    name, shipped = DAGSTER_FOLDER, SHIPPED_INSTANCE
     if load_operations().profile == "ray":
-        name, shipped = "dagster-ray", RAY_INSTANCE
+        name, shipped = DAGSTER_RAY_FOLDER, RAY_INSTANCE
     home = Path(os.environ.get("DAGSTER_HOME") or settings.lake_folder / name).resolve()
     home.mkdir(parents=True, exist_ok=True)
     if not (home / "dagster.yaml").exists():

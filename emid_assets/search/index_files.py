@@ -23,12 +23,12 @@ import polars as pl
 from emid_assets.media.expansion import all_clips, all_music_embeddings
 from emid_assets.media.va_plane import Method, image_alignment, music_alignment, on_plane
 from emid_assets.store.lake import Lake
+from emid_assets.store.layout import SEARCH_FOLDER
 
 if TYPE_CHECKING:
     from emid_assets.adapters.trained_adapter import TrainedAdapter
     from emid_assets.search.nearest import Catalogue
 
-FOLDER = "search"
 ITEMS, FROZEN, ENCODER = "items.arrow", "frozen.npy", "encoder.json"
 ADAPTED, ADAPTER = "adapted.npy", "adapter.safetensors"
 MADE_FROM = {
@@ -66,7 +66,7 @@ def searchable(lake: Lake, kind: Kind, network: str, va_alignment: Method) -> Se
         LakeError: the lake has not been built so far.
     """
     try:
-        return _searchable(lake.root / FOLDER, lake, kind, network, va_alignment)
+        return _searchable(lake.root / SEARCH_FOLDER, lake, kind, network, va_alignment)
     except OSError:
         with tempfile.TemporaryDirectory() as folder:
             return _searchable(Path(folder), lake, kind, network, va_alignment)

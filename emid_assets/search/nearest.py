@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from emid_assets.adapters import AdapterError
 from emid_assets.adapters.trained_adapter import TrainedAdapter
-from emid_assets.affect.valence_arousal import emotional_similarity
-from emid_assets.matching.fusion import Rescaling, rescale
+from emid_assets.matching.fusion import Formula, fuse_terms, rescale
 from emid_assets.ranking.metrics import Floats, top_k
 
 RESULT_COLUMNS = {
@@ -85,24 +84,13 @@ class Catalogue:
         )
 
 
-@dataclass(frozen=True)
-class Mixing:
-    """How T is made of S and E for the results: alpha, K, S̃ and E's kernel."""
-
-    alpha: float
-    candidates: int
-    rescaling: Rescaling = "candidate_minmax"
-    kernel: str = "cosine"
-    sigma: float = 0.5
-
-
 def search_images(
     adapter: TrainedAdapter,
     embedding: NDArray[np.float32],
     scale: float,
     images: Catalogue,
     top: int,
-    mixing: Mixing,
+    formula: Formula,
     va: NDArray[np.float64] | None = None,
 ) -> pl.DataFrame:
     """The images for a clip, by the network's new embeddings.
@@ -113,7 +101,7 @@ def search_images(
         scale: norm that the encoder gave it.
         images: all images.
         top: how many to give.
-        mixing: of S and E in T.
+        formula: of T, among the clip's K candidates.
         va: (2,) aligned VA of the clip; where it is None it is read from the embedding.
 
     Returns:
@@ -128,7 +116,7 @@ def search_images(
     query = adapter.embed_clip(embedding, frozen, images.frozen, images.va)
     if va is None:
         va = adapter.music_reader.read(adapter.projection.music(embedding[None]))[0].astype(np.float64)
-    return _results(images, images.adapted @ query, frozen, top, mixing, va)
+    return _results(images, images.adapted @ query, frozen, top, formula, va)
 
 
 def search_music(
@@ -137,35 +125,35 @@ def search_music(
     scale: float,
     music: Catalogue,
     top: int,
-    mixing: Mixing,
+    formula: Formula,
     va: NDArray[np.float64] | None = None,
 ) -> pl.DataFrame:
     """The clips for an image; arguments and result as `search_images`, with S over all clips."""
     query = adapter.embed_images(embedding[None], None if va is None else va[None])
     if va is None:
         va = adapter.image_reader.read(adapter.projection.images(embedding[None]))[0].astype(np.float64)
-    return _results(music, music.adapted @ query[0], scale * (music.frozen @ embedding), top, mixing, va)
+    return _results(music, music.adapted @ query[0], scale * (music.frozen @ embedding), top, formula, va)
 
 
 def _results(
-    catalogue: Catalogue, scores: Floats, frozen: Floats, top: int, mixing: Mixing, va: NDArray[np.float64]
+    catalogue: Catalogue, scores: Floats, frozen: Floats, top: int, formula: Formula, va: NDArray[np.float64]
 ) -> pl.DataFrame:
     found = top_k(scores[None], top)[0]
     found = found[found >= 0]
     highest = float(frozen.max())
     log_sum_exp = highest + np.log(np.exp(frozen.astype(np.float64) - highest).sum())
     S = np.exp(frozen[found].astype(np.float64) - log_sum_exp)
-    candidates = top_k(frozen[None], min(mixing.candidates, len(frozen)))
+    candidates = top_k(frozen[None], min(formula.candidates, len(frozen)))
     # The results are rescaled beside the candidates; one that is no candidate counts as the weakest.
     weakest = frozen[candidates[0, -1]]
     beside = np.concatenate([frozen[candidates[0]], np.maximum(frozen[found], weakest)]).astype(np.float32)
-    rescaled = rescale(beside[None], np.array([log_sum_exp]), mixing.rescaling)[0, -len(found) :]
-    if mixing.rescaling == "candidate_softmax":
+    rescaled = rescale(beside[None], np.array([log_sum_exp]), formula.rescaling)[0, -len(found) :]
+    if formula.rescaling == "candidate_softmax":
         rescaled = np.exp(
             beside[-len(found) :] - np.logaddexp.reduce(frozen[candidates[0]].astype(np.float64))
         )
-    E = emotional_similarity(va[None], catalogue.va[found], kernel=mixing.kernel, sigma=mixing.sigma)  # type: ignore[arg-type]
-    fused = mixing.alpha * rescaled + (1.0 - mixing.alpha) * E
+    E = formula.emotional(va[None], catalogue.va[found])
+    fused = fuse_terms(rescaled, E, formula.alpha)
     # Lists, since polars imports numpy.ma for an array: 15 ms of a process that asks once.
     return pl.DataFrame(
         {

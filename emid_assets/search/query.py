@@ -1,7 +1,7 @@
 """A new file against a built lake: the nearest images of a clip, or the nearest clips of an image.
 
 Belongs here: what `emid query` needs from the lake, put together. The search itself is
-`adapters.query`, encoding is `encoders`, the page is `report.results`.
+`nearest`, encoding is `encoders`, the page is `results_page`.
 """
 
 from dataclasses import dataclass
@@ -107,16 +107,10 @@ def nearest(
         settings: alpha, K, S̃ and E for T.
         top: how many results.
     """
-    from emid_assets.search.nearest import Mixing, search_images, search_music
+    from emid_assets.matching.fusion import Formula
+    from emid_assets.search.nearest import search_images, search_music
 
-    mixing = Mixing(
-        settings.alpha,
-        settings.candidates,
-        settings.semantic_rescaling,
-        settings.emotion_kernel,
-        settings.gaussian_sigma,
-    )
     search = search_images if kind == "music" else search_music
-    found = search(searched.adapter, embedding, scale, searched.catalogue, top, mixing)
+    found = search(searched.adapter, embedding, scale, searched.catalogue, top, Formula.of(settings))
     described = searched.items.filter(pl.col("item_id").is_in(found["item_id"].implode()))
     return found.join(described, on="item_id", how="left", maintain_order="left")

@@ -6,12 +6,16 @@ Belongs here: what the lake asks of the operating system. Nothing about tables o
 import contextlib
 import fcntl
 import os
+import secrets
 import stat
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
+
+UNFINISHED = ".unfinished"
+"""How the name of a file ends that is not in its place."""
 
 
 def make_folder(folder: Path) -> None:
@@ -41,6 +45,19 @@ def put_in_place(unfinished: Path, path: Path) -> None:
     sync(unfinished)
     unfinished.replace(path)
     sync(path.parent)
+
+
+def write_in_place(path: Path, content: str | bytes) -> None:
+    """Write a whole file as `put_in_place` does: whoever is killed, a reader sees the old one or the new one.
+
+    Two writers do not disturb each other: the later one's file stays.
+    """
+    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
+    try:
+        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+        put_in_place(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

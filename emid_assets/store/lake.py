@@ -35,7 +35,8 @@ from emid_assets.store.duckdb_types import (
     schema_to_text,
     to_stored,
 )
-from emid_assets.store.files import is_open_somewhere, make_folder, put_in_place
+from emid_assets.store.files import UNFINISHED, is_open_somewhere, make_folder, put_in_place, write_in_place
+from emid_assets.store.layout import CATALOGUE, TABLES_FOLDER
 from emid_assets.store.schemas import TABLES, TableSchema
 
 WHOLE_TABLE = "all"
@@ -47,7 +48,6 @@ _FORMAT = "STORAGE_VERSION 'v1.5.0'"  # the oldest DuckDB that can open the file
 _TABLE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _PARTITION_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 _VERSION_NAME = re.compile(r"(\d{6,})-[0-9a-f]{8}\.duckdb")
-_UNFINISHED = ".unfinished"
 _REMOVED = "removed after "
 _LOCK_TIMEOUT_S = 600.0
 _LOOSE_FILES = 256  # that a view opens beside the bundles; a bundle holds as many versions
@@ -96,7 +96,7 @@ class Lake:
     @property
     def catalogue_path(self) -> Path:
         """The file that users open."""
-        return self.root / "lake.duckdb"
+        return self.root / CATALOGUE
 
     # Writing
 
@@ -134,7 +134,7 @@ class Lake:
             make_folder(folder)
             with self._partition_lock(folder):
                 path = folder / f"{_clear_unfinished(folder) + 1:06}-{secrets.token_hex(4)}.duckdb"
-                unfinished = path.with_name(path.name + _UNFINISHED)
+                unfinished = path.with_name(path.name + UNFINISHED)
                 try:
                     _write_version(unfinished, stored, facts)
                     unfinished.chmod(0o444)
@@ -355,14 +355,15 @@ class Lake:
             return 0
 
     def _count_rebuild(self, what: str, number: int) -> None:
-        unfinished = self._catalogues / (what + _UNFINISHED)
+        # Not synced, since every version that is stored counts here and a lost count costs one rebuild.
+        unfinished = self._catalogues / (what + UNFINISHED)
         unfinished.touch(mode=0o644)
         unfinished.write_text(str(number), "utf-8")
         unfinished.replace(self._catalogues / what)
 
     def _rebuild_catalogue(self) -> None:
         files = {table: self._bundled(table) for table in self._tables()}
-        unfinished = self.catalogue_path.with_name(self.catalogue_path.name + _UNFINISHED)
+        unfinished = self.catalogue_path.with_name(self.catalogue_path.name + UNFINISHED)
         for leftover in self.root.glob(unfinished.name + "*"):
             leftover.unlink()
         with duckdb.connect() as connection:
@@ -374,7 +375,7 @@ class Lake:
             connection.execute("DETACH catalogue")
         self._remember_catalogue(unfinished, [path for paths in files.values() for path in paths])
         # A log that someone's changes left beside the old catalogue must not be replayed into the new one.
-        self.catalogue_path.with_name("lake.duckdb.wal").unlink(missing_ok=True)
+        self.catalogue_path.with_name(f"{CATALOGUE}.wal").unlink(missing_ok=True)
         put_in_place(unfinished, self.catalogue_path)
 
     def _view(self, connection: duckdb.DuckDBPyConnection, table: str, files: Sequence[Path]) -> str:
@@ -432,10 +433,10 @@ class Lake:
         return [*bundles, *sorted(loose)]
 
     def _bundle(self, folder: Path, members: Sequence[Path]) -> Path:
-        for leftover in folder.glob("*" + _UNFINISHED + "*"):
+        for leftover in folder.glob("*" + UNFINISHED + "*"):
             leftover.unlink()
         path = folder / f"{time.time_ns():020}.duckdb"
-        unfinished = path.with_name(path.name + _UNFINISHED)
+        unfinished = path.with_name(path.name + UNFINISHED)
         with duckdb.connect() as connection:
             connection.execute(f"ATTACH {_quoted(unfinished)} AS bundle ({_FORMAT})")
             connection.execute(f"CREATE TABLE bundle.data AS {_all_of(members)}")
@@ -445,10 +446,7 @@ class Lake:
         put_in_place(unfinished, path)
         # Last, since a bundle counts by its list.
         listing = path.with_suffix(".files")
-        listing.with_name(listing.name + _UNFINISHED).write_text(
-            "\n".join(member.relative_to(self.root).as_posix() for member in members), "utf-8"
-        )
-        put_in_place(listing.with_name(listing.name + _UNFINISHED), listing)
+        write_in_place(listing, "\n".join(member.relative_to(self.root).as_posix() for member in members))
         return path
 
     def _collect_bundles(self, shown: set[str]) -> list[Path]:
@@ -545,19 +543,19 @@ class Lake:
             raise LakeError(
                 f"{table!r} is no table name: lower-case letters, digits and _, at most 63, a letter first"
             )
-        return self.root / "tables" / table
+        return self.root / TABLES_FOLDER / table
 
     def _tables(self) -> list[str]:
         """Every table that has a folder."""
         return sorted(
-            path.name for path in _folders(self.root / "tables") if _TABLE_NAME.fullmatch(path.name)
+            path.name for path in _folders(self.root / TABLES_FOLDER) if _TABLE_NAME.fullmatch(path.name)
         )
 
     def _partition_lock(self, folder: Path, timeout: float = _LOCK_TIMEOUT_S) -> filelock.BaseFileLock:
         return filelock.FileLock(folder / ".lock", timeout=timeout, mode=0o644)
 
     def _catalogue_lock(self) -> filelock.BaseFileLock:
-        return filelock.FileLock(self.root / "lake.duckdb.lock", timeout=_LOCK_TIMEOUT_S, mode=0o644)
+        return filelock.FileLock(self.root / f"{CATALOGUE}.lock", timeout=_LOCK_TIMEOUT_S, mode=0o644)
 
 
 def _write_version(path: Path, stored: pl.DataFrame, facts: Mapping[str, object]) -> None:
@@ -638,9 +636,7 @@ def _current_path(folder: Path) -> Path | None:
 
 
 def _point(folder: Path, text: str) -> None:
-    unfinished = folder / ("CURRENT" + _UNFINISHED)
-    unfinished.write_text(text + "\n", "utf-8")
-    put_in_place(unfinished, folder / "CURRENT")
+    write_in_place(folder / "CURRENT", text + "\n")
 
 
 def _clear_unfinished(folder: Path) -> int:
@@ -649,7 +645,7 @@ def _clear_unfinished(folder: Path) -> int:
     A version after the one that CURRENT names was never seen by anybody. Where there is no CURRENT at
     all, versions stay: it may have been lost, and they can still be named by hand.
     """
-    for path in folder.glob("*" + _UNFINISHED + "*"):
+    for path in folder.glob("*" + UNFINISHED + "*"):
         path.unlink()
     versions = _versions(folder)
     pointed = _pointed(folder)

@@ -16,6 +16,7 @@ import duckdb
 import filelock
 import polars as pl
 
+from emid_assets.store.layout import DESIGNS_FOLDER
 from emid_assets.store.schemas import STUDY_ANSWERS
 from emid_assets.study.design import Design, StudyError, read_design
 from emid_assets.study.texts import LANGUAGES
@@ -23,10 +24,6 @@ from emid_assets.study.texts import LANGUAGES
 FILE_FORMAT = "emid-study-answers"
 MOST_FILE_BYTES = 2_000_000
 MOST_RESPONSE_MS = 3_600_000
-STUDY_FOLDER = "study"
-DESIGNS, PAGE, COLLECTED, STORE = "designs", "page", "answers", "answers.duckdb"
-"""Below the lake's study folder: design files by hash, the page to hand out, files of answers that
-participants sent, and what the server keeps."""
 _KEYS = {"design", "participant", "trial", "options", "chosen", "response_ms", "language", "answered_at"}
 _HASH = re.compile(r"[0-9a-f]{16}")
 _PARTICIPANT = re.compile(r"[0-9a-f]{32}")
@@ -48,7 +45,7 @@ class DesignFiles(Mapping[str, Design]):
     """
 
     def __init__(self, study: Path) -> None:
-        self._folder = study / DESIGNS
+        self._folder = study / DESIGNS_FOLDER
         self._read: dict[str, Design] = {}
 
     def __getitem__(self, design_hash: str) -> Design:

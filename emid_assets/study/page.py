@@ -18,11 +18,11 @@ from markupsafe import Markup
 
 from emid_assets.report.gallery import Copy, attributions, picture, player
 from emid_assets.report.self_contained import data_for_script, digest, templates
-from emid_assets.store.files import put_in_place
+from emid_assets.store.files import write_in_place
+from emid_assets.store.layout import STUDY_PAGE
 from emid_assets.study.design import Design, StudyError
 from emid_assets.study.texts import load_texts
 
-PAGE_FILE = "index.html"
 MEDIA_FOLDER = "media"
 _SECONDS_TO_CHOOSE = 7
 _HERE = Path(__file__).parent
@@ -96,7 +96,6 @@ def write_page(
             for file in files:
                 file.replace(folder / MEDIA_FOLDER / file.name)
             references = {file.name: f"{MEDIA_FOLDER}/{file.name}" for file in files}
-        unfinished = copies / PAGE_FILE
         authors = [
             *attributions(music_clips, "clip_id", {trial.clip_id for trial in design.trials}),
             *attributions(images, "image_id", shown),
@@ -108,9 +107,8 @@ def write_page(
             "credits": sorted({f"{row['author'] or '–'}, {row['licence'] or '–'}" for row in authors}),
             "texts": load_texts(),
         }
-        unfinished.write_text(_html(public), encoding="utf-8", newline="\n")
-        put_in_place(unfinished, folder / PAGE_FILE)
-    return WrittenPage(folder / PAGE_FILE, 0 if inside else len(files), total)
+        write_in_place(folder / STUDY_PAGE, _html(public))
+    return WrittenPage(folder / STUDY_PAGE, 0 if inside else len(files), total)
 
 
 def _public(

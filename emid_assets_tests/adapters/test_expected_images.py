@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from emid_assets.adapters.expected_images import BLOCK, DRAWS, Expectation
-from emid_assets.adapters.formula import Formula
+from emid_assets.adapters.formula import TaughtFormula
+from emid_assets.matching.fusion import Formula
 
 CLIPS, IMAGES, FEATURES, CANDIDATES = BLOCK + 5, 40, 64, 12
 
@@ -21,8 +22,11 @@ def test_the_vector_is_the_mean_of_the_expected_images_by_their_shares(sigma: fl
     rng = np.random.default_rng(4)
     candidates = np.stack([rng.choice(IMAGES, CANDIDATES, replace=False) for _ in range(CLIPS)])
     semantic = 0.6 * rng.random((CLIPS, CANDIDATES)).astype(np.float32)
+    kernel = "cosine" if sigma is None else "gaussian"
     expectation = Expectation.of(
-        Formula(1.0, CANDIDATES, 3, 0.6, "raw", sigma), errors.astype(np.float64), features
+        TaughtFormula(1.0, Formula(0.6, CANDIDATES, 3, "raw", kernel, sigma or 0.0)),
+        errors.astype(np.float64),
+        features,
     )
     found = expectation.vectors(
         expectation.teacher(candidates, semantic, "cpu"),
@@ -46,7 +50,9 @@ def test_the_vector_is_the_mean_of_the_expected_images_by_their_shares(sigma: fl
 
 def test_the_inner_product_with_an_image_is_about_its_share() -> None:
     features = drawn(0, 500, 256) * np.linspace(0.1, 3.0, 256, dtype=np.float32)
-    expectation = Expectation.of(Formula(1.0, 4, 1, 0.6, "raw", None), np.zeros((1, 2)), features)
+    expectation = Expectation.of(
+        TaughtFormula(1.0, Formula(0.6, 4, 1, "raw", "cosine", 0.0)), np.zeros((1, 2)), features
+    )
     # Only S differs, so that the first candidate is the one pair of every draw.
     teacher = expectation.teacher(
         np.array([[7, 8, 9, 10]]), np.array([[0.4, 0.3, 0.2, 0.1]], np.float32), "cpu"

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from emid_assets.adapters.formula import Formula
+from emid_assets.adapters.formula import TaughtFormula
+from emid_assets.matching.fusion import Formula
 
 
 def units(n: int, seed: int) -> np.ndarray:
@@ -14,7 +15,7 @@ def units(n: int, seed: int) -> np.ndarray:
 @pytest.mark.parametrize("rescaling", ["raw", "candidate_minmax"])
 def test_the_semantic_half_is_that_of_a_full_softmax(rescaling: str) -> None:
     Y, X = units(40, 0), units(5, 1)
-    formula = Formula(20.0, 7, 3, 0.6, rescaling, None)
+    formula = TaughtFormula(20.0, Formula(0.6, 7, 3, rescaling, "cosine", 0.5))
     candidates, semantic = formula.semantic(X, Y)
     scores = 20 * X.astype(np.float64) @ Y.T.astype(np.float64)
     S = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
@@ -27,3 +28,11 @@ def test_the_semantic_half_is_that_of_a_full_softmax(rescaling: str) -> None:
     of_one = formula.semantic_of(scores[0].astype(np.float32))
     np.testing.assert_array_equal(of_one[0], order[0])
     np.testing.assert_allclose(of_one[1], 0.6 * expected[0], rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("kernel", ["cosine", "gaussian"])
+def test_a_weights_file_keeps_what_networks_read_of_it(kernel: str) -> None:
+    formula = TaughtFormula(20.0, Formula(0.6, 7, 3, "raw", kernel, 0.4))
+    kept = TaughtFormula.of_json(formula.to_json())
+    assert kept.to_json() == formula.to_json()
+    assert (kept.sigma, kept.formula.kernel) == (None if kernel == "cosine" else 0.4, kernel)

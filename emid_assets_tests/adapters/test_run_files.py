@@ -10,12 +10,13 @@ from emid_assets.adapters.pair_data import PairData, pair_data
 from emid_assets.adapters.run_files import save_run
 from emid_assets.adapters.trained_adapter import TrainedAdapter, file_sha256
 from emid_assets.adapters.training import train
-from emid_assets_tests.adapters.conftest import SETTINGS, SmallLake
+from emid_assets.media.lake_tables import LakeTables
+from emid_assets_tests.small_lake import SETTINGS
 
 
 @pytest.fixture(scope="module")
-def data(lake: SmallLake) -> PairData:
-    return pair_data(*lake.to_train(), seed=0)
+def data(lake: LakeTables) -> PairData:
+    return pair_data(lake, seed=0)
 
 
 def trained(data: PairData, seed: int) -> TrainedAdapter:

@@ -13,21 +13,28 @@ from torch import nn
 from emid_assets.adapters import NETWORKS, AdapterError
 from emid_assets.adapters.networks.content_tower import fit_projection
 from emid_assets.adapters.networks.interface import Known
-from emid_assets.adapters.pair_data import PairData, Pairing, pair_data
+from emid_assets.adapters.pair_data import PairData, pair_data
 from emid_assets.adapters.trained_adapter import TrainedAdapter, TrainingSettings, build_network
 from emid_assets.adapters.training import NonFiniteLossError, train
+from emid_assets.encoders.interface import EncoderUnavailableError
+from emid_assets.media.lake_tables import LakeTables
 from emid_assets.ranking.metrics import evaluate_ranking, inner_product_scores
-from emid_assets_tests.adapters.conftest import PAIRING, SETTINGS, SmallLake, make_lake
+from emid_assets_tests.small_lake import FORMULA, SETTINGS, make_lake
 
 
 @pytest.fixture(scope="module")
-def data(lake: SmallLake) -> PairData:
-    return pair_data(*lake.to_train(), seed=0, pairing=Pairing(images_per_clip=3, **PAIRING))
+def data(lake: LakeTables) -> PairData:
+    return pair_data(lake, seed=0, formula=FORMULA)
 
 
 @pytest.fixture(scope="module", params=sorted(NETWORKS))
 def adapter(request: pytest.FixtureRequest, data: PairData) -> TrainedAdapter:
     return train(request.param, data, SETTINGS)
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_is_computed(data: PairData) -> None:
+    with pytest.raises(EncoderUnavailableError, match=r"device 'cuda:99' was asked for, but torch .* sees"):
+        train("bmf", data, replace(SETTINGS, device="cuda:99"))
 
 
 def embed(adapter: TrainedAdapter, data: PairData) -> tuple[np.ndarray, np.ndarray]:
@@ -89,8 +96,8 @@ def test_training_leaves_the_callers_random_state_alone(data: PairData) -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_training_learns_the_pairs_it_was_given(lake: SmallLake) -> None:
-    data = pair_data(*lake.to_train(), seed=0)
+def test_training_learns_the_pairs_it_was_given(lake: LakeTables) -> None:
+    data = pair_data(lake, seed=0)
     adapter = train("bmf", data, replace(SETTINGS, epochs=40))
     losses = [entry["loss"] for entry in adapter.history]
     assert losses[-1] < 0.7 * losses[0]
@@ -164,7 +171,7 @@ def test_unseen_items_get_embeddings_from_their_content_alone(
 
 
 def test_one_source_clip_trains_on_all_and_keeps_the_last_epoch(adapter: TrainedAdapter) -> None:
-    data = pair_data(*make_lake(sources=1).to_train(), seed=0)
+    data = pair_data(make_lake(sources=1), seed=0)
     assert set(data.clip_parts) == {"train"}
     trained = train(adapter.network, data, SETTINGS)
     assert trained.best_epoch == SETTINGS.epochs

@@ -12,14 +12,15 @@ from emid_assets.adapters.pair_data import PairData, pair_data
 from emid_assets.adapters.trained_adapter import build_network
 from emid_assets.adapters.training import train
 from emid_assets.adapters.tuning import RANGES, best_trial, tunable, tune
-from emid_assets_tests.adapters.conftest import SETTINGS, SmallLake, make_lake
+from emid_assets.media.lake_tables import LakeTables
+from emid_assets_tests.small_lake import SETTINGS, make_lake
 
 QUICK = replace(SETTINGS, epochs=2)
 
 
 @pytest.fixture(scope="module")
-def data(lake: SmallLake) -> PairData:
-    return pair_data(*lake.to_train(), seed=0)
+def data(lake: LakeTables) -> PairData:
+    return pair_data(lake, seed=0)
 
 
 def test_a_study_that_is_gone_on_with_tries_what_one_in_a_go_tries(data: PairData, tmp_path: Path) -> None:
@@ -63,7 +64,7 @@ def test_a_trial_that_a_kill_cut_short_is_failed_and_the_study_goes_on(
 
 def test_other_data_is_another_study_in_the_same_journal(data: PairData, tmp_path: Path) -> None:
     first = tune("bmf", data, QUICK, tmp_path / "study.journal", 1)
-    other = pair_data(*make_lake(seed=1).to_train(), seed=0)
+    other = pair_data(make_lake(seed=1), seed=0)
     second = tune("bmf", other, QUICK, tmp_path / "study.journal", 1)
     assert first["study"][0] != second["study"][0]
     assert second.height == 1

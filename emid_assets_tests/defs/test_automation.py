@@ -15,11 +15,11 @@ from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTION_KEYS
 from emid_assets.definitions import build_definitions
 from emid_assets.defs.automation import SETTLE_S
 from emid_assets.media.folder_changes import Watch
-from emid_assets.orchestration.stages import STAGES
 from emid_assets.settings import SettingsError
 from emid_assets.store.lake import Lake
 from emid_assets_tests.defs.ticking import Automation
 from emid_assets_tests.defs.tiny_media import CLIPS, IMAGES, write_clip, write_media
+from emid_assets_tests.graph import stage_of_assets
 
 SMALL: dict[str, Any] = {"workers": 0, "epochs": 1, "adapter_dimension": 8, "candidates": 10}
 
@@ -165,7 +165,7 @@ def test_a_folder_is_built_by_itself_and_a_removed_file_goes_from_every_table(
     built = [(asset, partition) for assets, partition, _ in runs for asset in assets]
     assert len(built) == len(set(built))
     assert {asset for asset, _ in built} == {
-        asset for name in STAGES if name != "inventory" for asset in STAGES[name]
+        asset for asset, stage in stage_of_assets(build_definitions()).items() if stage != "inventory"
     }
     assert lake.read("fused_pairs").height == 4 * 3
     assert {"music_clips", "music_embeddings", "fused_pairs", "adapted_embeddings"} <= set(

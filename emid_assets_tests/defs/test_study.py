@@ -15,7 +15,8 @@ from emid_assets.definitions import build_definitions
 from emid_assets.defs.study import answers_arrived
 from emid_assets.orchestration.stages import COLLECT_ANSWERS
 from emid_assets.store.lake import Lake
-from emid_assets.study.answers import COLLECTED, FILE_FORMAT, STORE, AnswerStore, decode_answer
+from emid_assets.store.layout import ANSWERS_FOLDER, ANSWERS_STORE
+from emid_assets.study.answers import FILE_FORMAT, AnswerStore, decode_answer
 from emid_assets_tests.conftest import Checkout
 from emid_assets_tests.study.conftest import Study, copy_of, participant, sent, study, trials_of
 
@@ -25,7 +26,7 @@ __all__ = ["study"]  # the fixture of the study's own tests
 @pytest.fixture
 def mine(study: Study, tmp_path: Path) -> Study:
     copied = copy_of(study, tmp_path)
-    (copied.folder / COLLECTED).mkdir()
+    (copied.folder / ANSWERS_FOLDER).mkdir()
     return copied
 
 
@@ -39,14 +40,14 @@ def collect(mine: Study) -> dg.ExecuteInProcessResult:
 def put_file(mine: Study, number: int, **changed: Any) -> None:
     who = participant(number)
     answers = [sent(mine.design, who, trial, **changed) for trial in trials_of(mine.design, who)]
-    file = mine.folder / COLLECTED / f"{number}.json"
+    file = mine.folder / ANSWERS_FOLDER / f"{number}.json"
     file.write_text(json.dumps({"format": FILE_FORMAT, "answers": answers}))
 
 
 def test_answers_of_the_server_and_of_files_are_one_table_and_what_is_refused_is_told(mine: Study) -> None:
     who, designs = participant(1), {mine.design.hash: mine.design}
     posted = [decode_answer(sent(mine.design, who, trial), designs) for trial in trials_of(mine.design, who)]
-    AnswerStore(mine.folder / STORE).add(posted)
+    AnswerStore(mine.folder / ANSWERS_STORE).add(posted)
     put_file(mine, 1)
     put_file(mine, 2)
     put_file(mine, 3, chosen="forged")
@@ -91,11 +92,11 @@ def test_the_sensor_asks_for_a_run_when_answers_change_and_only_then(mine: Study
     assert not look()
     design, who = mine.design, participant(5)
     row = decode_answer(sent(design, who, trials_of(design, who)[0]), {design.hash: design})
-    AnswerStore(mine.folder / STORE).add([row])
+    AnswerStore(mine.folder / ANSWERS_STORE).add([row])
     assert look()
     collect(mine)
     assert not look()
-    os.utime(mine.folder / COLLECTED / "1.json", ns=(1, 1))
+    os.utime(mine.folder / ANSWERS_FOLDER / "1.json", ns=(1, 1))
     assert look()
 
 

@@ -11,8 +11,9 @@ import pytest
 from emid_assets.definitions import build_definitions
 from emid_assets.orchestration.stages import COLLECT_ANSWERS
 from emid_assets.store.lake import Lake
+from emid_assets.store.layout import ANSWERS_STORE
 from emid_assets.store.schemas import STUDY_RESULTS
-from emid_assets.study.answers import STORE, AnswerStore, decode_answer
+from emid_assets.study.answers import AnswerStore, decode_answer
 from emid_assets_tests.study.conftest import Study, copy_of, participant, sent, study, trials_of
 
 __all__ = ["study"]  # the fixture of the study's own tests
@@ -52,7 +53,7 @@ def answer_all(mine: Study, participants: int, careless: int) -> None:
                     sent(design, who, trial_id, chosen=screen[place].option_id), {design.hash: design}
                 )
             )
-    AnswerStore(mine.folder / STORE).add(rows)
+    AnswerStore(mine.folder / ANSWERS_STORE).add(rows)
 
 
 def metadata(result: dg.ExecuteInProcessResult) -> dict[str, Any]:

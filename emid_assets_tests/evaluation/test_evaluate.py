@@ -1,6 +1,6 @@
 """The adapter stage on a small lake: frames in, frames out."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,25 +13,26 @@ from emid_assets.adapters.pair_data import pair_data
 from emid_assets.adapters.trained_adapter import EXTRA_CHANNELS, TrainedAdapter
 from emid_assets.adapters.training import train
 from emid_assets.evaluation.evaluate import evaluate, evaluate_public_tasks
+from emid_assets.media.lake_tables import LakeTables
 from emid_assets.store.schemas import ADAPTED_EMBEDDINGS, TRAINED_ADAPTER
-from emid_assets_tests.adapters.conftest import CLIPS, IMAGES, PAIRING, SETTINGS, SmallLake, make_lake
+from emid_assets_tests.small_lake import CLIPS, FORMULA, IMAGES, SETTINGS, make_lake
 
 
 @pytest.fixture(scope="module")
-def weights(lake: SmallLake, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def weights(lake: LakeTables, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "bmf.safetensors"
-    train("bmf", pair_data(*lake.to_train(), seed=0), SETTINGS).save(path)
+    train("bmf", pair_data(lake, seed=0), SETTINGS).save(path)
     return path
 
 
 @pytest.fixture(scope="module")
-def adapted(lake: SmallLake, weights: Path) -> pl.DataFrame:
+def adapted(lake: LakeTables, weights: Path) -> pl.DataFrame:
     return adapted_frame(weights, lake.music_embeddings, lake.image_embeddings)
 
 
 @pytest.fixture(scope="module")
-def evaluation(lake: SmallLake, adapted: pl.DataFrame) -> pl.DataFrame:
-    return evaluate(adapted, *lake.to_evaluate(), seed=0, **PAIRING)
+def evaluation(lake: LakeTables, adapted: pl.DataFrame) -> pl.DataFrame:
+    return evaluate(replace(lake, adapted_embeddings=adapted), FORMULA, seed=0)
 
 
 def value(evaluation: pl.DataFrame, system: str, metric: str, split: str = "test") -> float:
@@ -40,7 +41,7 @@ def value(evaluation: pl.DataFrame, system: str, metric: str, split: str = "test
     return float(rows["value"][0])
 
 
-def test_the_manifest_row_has_the_declared_columns(lake: SmallLake, weights: Path) -> None:
+def test_the_manifest_row_has_the_declared_columns(lake: LakeTables, weights: Path) -> None:
     adapter = TrainedAdapter.load(weights)
     frame = adapter.manifest_frame("adapters/bmf.safetensors", "0" * 64)
     assert TRAINED_ADAPTER.differences(frame) == []
@@ -49,7 +50,7 @@ def test_the_manifest_row_has_the_declared_columns(lake: SmallLake, weights: Pat
 
 
 def test_every_clip_and_image_has_a_new_embedding_and_clips_their_part(
-    lake: SmallLake, adapted: pl.DataFrame
+    lake: LakeTables, adapted: pl.DataFrame
 ) -> None:
     assert ADAPTED_EMBEDDINGS.differences(adapted) == []
     music = adapted.filter(kind="music")
@@ -61,20 +62,22 @@ def test_every_clip_and_image_has_a_new_embedding_and_clips_their_part(
     assert set(music["split"]) == {"train", "validation", "test"}
 
 
-def test_clips_that_came_after_training_have_no_part(lake: SmallLake, weights: Path) -> None:
+def test_clips_that_came_after_training_have_no_part(lake: LakeTables, weights: Path) -> None:
     renamed = lake.music_embeddings.with_columns(clip_id="new " + pl.col("clip_id"))
     frame = adapted_frame(weights, renamed, lake.image_embeddings)
     assert frame["split"].null_count() == len(frame)
 
 
-def test_the_order_of_the_tables_changes_nothing(lake: SmallLake, weights: Path, tmp_path: Path) -> None:
-    shuffled = SmallLake(
+def test_the_order_of_the_tables_changes_nothing(lake: LakeTables, weights: Path, tmp_path: Path) -> None:
+    shuffled = replace(
+        lake,
         **{
-            name: getattr(lake, name).sample(fraction=1.0, shuffle=True, seed=3)
-            for name in SmallLake.__dataclass_fields__
-        }
+            entry.name: getattr(lake, entry.name).sample(fraction=1.0, shuffle=True, seed=3)
+            for entry in fields(lake)
+            if isinstance(getattr(lake, entry.name), pl.DataFrame)
+        },
     )
-    train("bmf", pair_data(*shuffled.to_train(), seed=0), SETTINGS).save(tmp_path / "w")
+    train("bmf", pair_data(shuffled, seed=0), SETTINGS).save(tmp_path / "w")
     assert (tmp_path / "w").read_bytes() == weights.read_bytes()
 
 
@@ -99,14 +102,14 @@ def test_known_lines_come_in_the_order_they_must(evaluation: pl.DataFrame) -> No
 
 
 def test_the_semantic_line_is_the_order_of_the_inner_product(
-    lake: SmallLake, evaluation: pl.DataFrame
+    lake: LakeTables, evaluation: pl.DataFrame
 ) -> None:
     music, images = lake.music_embeddings.sort("clip_id"), lake.image_embeddings.sort("image_id")
     scores = music["embedding"].to_numpy() @ images["embedding"].to_numpy().T
     parts = dict(
         zip(
-            pair_data(*lake.to_train(), seed=0).clip_ids,
-            pair_data(*lake.to_train(), seed=0).clip_parts,
+            pair_data(lake, seed=0).clip_ids,
+            pair_data(lake, seed=0).clip_parts,
             strict=True,
         )
     )
@@ -122,37 +125,37 @@ def test_the_semantic_line_is_the_order_of_the_inner_product(
 
 def test_with_one_source_the_evaluation_is_on_train_and_says_so(tmp_path: Path) -> None:
     lake = make_lake(sources=1)
-    train("bmf", pair_data(*lake.to_train(), seed=0), SETTINGS).save(tmp_path / "w")
+    train("bmf", pair_data(lake, seed=0), SETTINGS).save(tmp_path / "w")
     adapted = adapted_frame(tmp_path / "w", lake.music_embeddings, lake.image_embeddings)
-    evaluation = evaluate(adapted, *lake.to_evaluate(), seed=0, **PAIRING)
+    evaluation = evaluate(replace(lake, adapted_embeddings=adapted), FORMULA, seed=0)
     assert set(evaluation["split"]) == {"train"}
 
 
-def test_a_pair_of_an_unknown_clip_is_named(lake: SmallLake) -> None:
+def test_a_pair_of_an_unknown_clip_is_named(lake: LakeTables) -> None:
     pairs = lake.fused_pairs.with_columns(clip_id=pl.lit("ghost"))
     with pytest.raises(AdapterError, match="clip 'ghost' stands in a pair but not in music_embeddings"):
-        pair_data(*replace(lake, fused_pairs=pairs).to_train(), seed=0)
+        pair_data(replace(lake, fused_pairs=pairs), seed=0)
 
 
-def test_an_embedding_without_a_manifest_row_is_named(lake: SmallLake) -> None:
+def test_an_embedding_without_a_manifest_row_is_named(lake: LakeTables) -> None:
     first = lake.music_clips.sort("clip_id")["clip_id"][0]
     without = replace(lake, music_clips=lake.music_clips.filter(pl.col("clip_id") != first))
     with pytest.raises(AdapterError, match=f"clip_id '{first}' has an embedding but no row in music_clips"):
-        pair_data(*without.to_train(), seed=0)
+        pair_data(without, seed=0)
 
 
-def test_networks_of_different_splits_are_not_compared(lake: SmallLake, adapted: pl.DataFrame) -> None:
+def test_networks_of_different_splits_are_not_compared(lake: LakeTables, adapted: pl.DataFrame) -> None:
     other = adapted.with_columns(
         network=pl.lit("other"),
         split=pl.when(pl.col("split") == "test").then(pl.lit("train")).otherwise("split"),
     )
     with pytest.raises(AdapterError, match="networks bmf and other were trained on different splits"):
-        evaluate(pl.concat([adapted, other]), *lake.to_evaluate(), seed=0, **PAIRING)
+        evaluate(replace(lake, adapted_embeddings=pl.concat([adapted, other])), FORMULA, seed=0)
 
 
-def test_no_pairs_is_an_error_that_says_what_to_do(lake: SmallLake) -> None:
+def test_no_pairs_is_an_error_that_says_what_to_do(lake: LakeTables) -> None:
     with pytest.raises(AdapterError, match="no pair to train on"):
-        pair_data(*replace(lake, fused_pairs=lake.fused_pairs.clear()).to_train(), seed=0)
+        pair_data(replace(lake, fused_pairs=lake.fused_pairs.clear()), seed=0)
 
 
 def test_no_system_is_above_the_ceiling(evaluation: pl.DataFrame) -> None:
@@ -164,11 +167,9 @@ def test_no_system_is_above_the_ceiling(evaluation: pl.DataFrame) -> None:
 
 
 def test_the_public_tasks_are_measured_for_the_frozen_space_and_each_network(
-    lake: SmallLake, adapted: pl.DataFrame
+    lake: LakeTables, adapted: pl.DataFrame
 ) -> None:
-    tasks = evaluate_public_tasks(
-        adapted, lake.music_embeddings, lake.image_embeddings, lake.fused_pairs, lake.images, seed=0
-    )
+    tasks = evaluate_public_tasks(replace(lake, adapted_embeddings=adapted), seed=0)
     assert set(tasks["system"]) == {"semantic", "bmf"}
     assert set(tasks["split"]) == {"test"}
     names = {metric.split("/")[0] for metric in tasks["metric"]}
@@ -177,26 +178,26 @@ def test_the_public_tasks_are_measured_for_the_frozen_space_and_each_network(
 
 
 def test_clips_whose_emotion_was_given_have_figures_of_their_own_where_others_were_predicted(
-    lake: SmallLake, adapted: pl.DataFrame, evaluation: pl.DataFrame
+    lake: LakeTables, adapted: pl.DataFrame, evaluation: pl.DataFrame
 ) -> None:
     music = adapted.filter(kind="music", network="bmf")
     test = music.filter(split="test")["item_id"].to_list()
     predicted = frozenset(test[: len(test) // 2])
-    both = evaluate(adapted, *lake.to_evaluate(), seed=0, **PAIRING, predicted=predicted)
+    both = evaluate(replace(lake, adapted_embeddings=adapted), FORMULA, seed=0, predicted=predicted)
     assert both.filter(pl.col("split") != "test_given").equals(evaluation)
     assert value(both, "bmf", "queries", "test_given") == len(test) - len(predicted)
     assert "test_given" not in evaluation["split"].to_list()
-    everyone = evaluate(adapted, *lake.to_evaluate(), seed=0, **PAIRING, predicted=frozenset(test))
+    everyone = evaluate(replace(lake, adapted_embeddings=adapted), FORMULA, seed=0, predicted=frozenset(test))
     assert everyone.equals(evaluation)
 
 
 def test_a_network_that_is_more_than_its_embeddings_stands_a_second_time_re_ranked_by_the_whole(
-    lake: SmallLake, tmp_path: Path
+    lake: LakeTables, tmp_path: Path
 ) -> None:
     weights = tmp_path / "ncf.safetensors"
-    train("ncf", pair_data(*lake.to_train(), seed=0), replace(SETTINGS, epochs=8)).save(weights)
+    train("ncf", pair_data(lake, seed=0), replace(SETTINGS, epochs=8)).save(weights)
     adapted = adapted_frame(weights, lake.music_embeddings, lake.image_embeddings, image_va=lake.image_va)
-    result = evaluate(adapted, *lake.to_evaluate(), seed=0, **PAIRING, weights={"ncf": weights})
+    result = evaluate(replace(lake, adapted_embeddings=adapted), FORMULA, seed=0, weights={"ncf": weights})
 
     adapter = TrainedAdapter.load(weights)
     music, images = lake.music_embeddings.sort("clip_id"), lake.image_embeddings.sort("image_id")

@@ -7,11 +7,11 @@ import pytest
 from emid_assets.adapters import AdapterError
 from emid_assets.evaluation.sweep import SWEEP_COLUMNS, Candidates, same_picks, selected_point, sweep
 from emid_assets.matching.frames import fused_pairs_frame, similarity_frame, va_distance_frame
-from emid_assets_tests.adapters.conftest import SmallLake
+from emid_assets.media.lake_tables import LakeTables
 
 
 @pytest.fixture(scope="module")
-def frames(lake: SmallLake) -> tuple[pl.DataFrame, pl.DataFrame]:
+def frames(lake: LakeTables) -> tuple[pl.DataFrame, pl.DataFrame]:
     similarity = similarity_frame(lake.music_embeddings, lake.image_embeddings, 20)
     return similarity, va_distance_frame(similarity, lake.music_va, lake.image_va, "cosine", 0.5)
 
@@ -19,7 +19,7 @@ def frames(lake: SmallLake) -> tuple[pl.DataFrame, pl.DataFrame]:
 @pytest.mark.parametrize("rescaling", ["candidate_minmax", "raw", "candidate_softmax"])
 @pytest.mark.parametrize(("alpha", "m", "k"), [(0.0, 1, 20), (0.6, 3, 20), (0.3, 3, 7), (1.0, 5, 4)])
 def test_each_point_makes_the_pairs_that_the_matching_makes(
-    lake: SmallLake, frames: tuple[pl.DataFrame, pl.DataFrame], rescaling: str, alpha: float, m: int, k: int
+    lake: LakeTables, frames: tuple[pl.DataFrame, pl.DataFrame], rescaling: str, alpha: float, m: int, k: int
 ) -> None:
     candidates = Candidates.of_frames(*frames)
     picks = candidates.pairs(alpha, m, k, rescaling)
@@ -36,7 +36,7 @@ def test_overlaps_count_pairs_whatever_their_rank() -> None:
 
 
 def test_the_ends_of_alpha_agree_with_themselves_and_every_point_stands_once(
-    lake: SmallLake, frames: tuple[pl.DataFrame, pl.DataFrame]
+    lake: LakeTables, frames: tuple[pl.DataFrame, pl.DataFrame]
 ) -> None:
     candidates = Candidates.of_frames(*frames)
     clips = pl.DataFrame({"clip_id": candidates.clip_ids}).join(lake.music_clips, on="clip_id", how="left")

@@ -1,13 +1,18 @@
 """What each system shows first, against plain loops in float64."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 
 from emid_assets.adapters import AdapterError
-from emid_assets.evaluation.top_images import best_network, first_choices
+from emid_assets.evaluation.top_images import best_network, top_images
 from emid_assets.matching.frames import similarity_frame, va_distance_frame
+from emid_assets.matching.fusion import Formula
+from emid_assets.media.lake_tables import LakeTables
 from emid_assets.store.schemas import TRAINED_ADAPTER
+from emid_assets_tests.small_lake import UNCHANGED
 
 CLIPS, IMAGES, K, TOP, ALPHA = 7, 15, 6, 3, 0.6
 RNG = np.random.default_rng(11)
@@ -40,6 +45,10 @@ def plane(key: str, ids: list[str], va: np.ndarray) -> pl.DataFrame:
     return pl.DataFrame({key: ids, "valence": va[:, 0], "arousal": va[:, 1]})
 
 
+FORMULA = Formula(ALPHA, K, TOP, "candidate_minmax", "cosine", 0.5)
+TABLES = LakeTables(UNCHANGED, plane("clip_id", CLIP_IDS, U), plane("image_id", IMAGE_IDS, V))
+
+
 def adapted() -> pl.DataFrame:
     return pl.DataFrame(
         {
@@ -51,21 +60,15 @@ def adapted() -> pl.DataFrame:
     ).sample(fraction=1.0, shuffle=True, seed=3)  # in whatever order it lies
 
 
-def choices(**changed: object) -> pl.DataFrame:
+def choices(top: int = TOP) -> pl.DataFrame:
     music, images = embeddings("clip_id", CLIP_IDS, X), embeddings("image_id", IMAGE_IDS, Y)
     similarity = similarity_frame(music, images, K)
-    music_va, image_va = plane("clip_id", CLIP_IDS, U), plane("image_id", IMAGE_IDS, V)
-    distances = va_distance_frame(similarity, music_va, image_va, "cosine", 0.5)
-    arguments = {
-        "top": TOP,
-        "alpha": ALPHA,
-        "rescaling": "candidate_minmax",
-        "kernel": "cosine",
-        "sigma": 0.5,
-    }
-    return first_choices(
-        similarity, distances, adapted(), music, images, music_va, image_va, **(arguments | changed)
-    )  # type: ignore[arg-type]
+    distances = va_distance_frame(similarity, TABLES.music_va, TABLES.image_va, "cosine", 0.5)
+    tables = replace(
+        TABLES, similarity_matrix=similarity, va_distances=distances, adapted_embeddings=adapted(),
+        music_embeddings=music, image_embeddings=images,
+    )  # fmt: skip
+    return top_images(tables, "bmf", FORMULA, top)
 
 
 def test_every_system_shows_what_plain_loops_find_with_their_s_e_and_t() -> None:
@@ -100,14 +103,7 @@ def test_more_images_than_there_are_candidates_give_what_there_is() -> None:
 
 
 def test_without_clips_there_are_no_choices() -> None:
-    empty = similarity_frame(
-        embeddings("clip_id", CLIP_IDS, X).head(0), embeddings("image_id", IMAGE_IDS, Y), K
-    )
-    none = first_choices(
-        empty, empty, adapted(), empty, empty, empty, empty,
-        top=3, alpha=0.5, rescaling="raw", kernel="cosine", sigma=0.5,
-    )  # fmt: skip
-    assert none.is_empty()
+    assert top_images(TABLES, "bmf", FORMULA, 3).is_empty()
 
 
 def trained(**ndcg: float | None) -> pl.DataFrame:

@@ -71,7 +71,7 @@ def test_a_memory_that_holds_no_tile_and_a_file_of_another_type_are_refused(tmp_
 PAST_MEMORY = """
 import resource, sys
 import numpy as np
-from emid_assets.matching.stream import FileParts, top_k_softmax
+from emid_assets.matching.top_k_softmax import FileParts, top_k_softmax
 X = np.load(sys.argv[1])
 top_k_softmax(X[:2], X, 2, backend="numba", product="onednn")  # libraries and compiled code are loaded
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -11,12 +11,15 @@ import pytest
 from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
+from emid_assets.definitions import definitions
 from emid_assets.defs.automation import changed_data
-from emid_assets.orchestration.conditions import STAGE, on_changed_data, retry_once
-from emid_assets.orchestration.stages import STAGES
+from emid_assets.orchestration.conditions import on_changed_data, retry_once
+from emid_assets.orchestration.stages import STAGE
 from emid_assets.settings import load_operations
 from emid_assets_tests.defs.ticking import Automation
+from emid_assets_tests.graph import stage_of_assets
 
+STAGE_OF = stage_of_assets(definitions)
 EMOTIONS = dg.StaticPartitionsDefinition(["calm", "sad"])
 TAGS = dg.StaticPartitionsDefinition(["awe"])
 EVERY = dg.AllPartitionMapping()
@@ -58,7 +61,7 @@ def small_graph(world: World) -> dg.Definitions:
         def compute(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
             return world.build(context)
 
-        stage = next(stage for stage, assets in STAGES.items() if name in assets)
+        stage = STAGE_OF[name]
         condition = on_changed_data(stage) if deps else retry_once()
         return dg.asset(
             name=name,

@@ -6,20 +6,21 @@ import polars as pl
 import pytest
 
 from emid_assets.matching.frames import fused_pairs_frame, similarity_frame, va_distance_frame
+from emid_assets.media.lake_tables import LakeTables
 from emid_assets.release.published_pairs import PairsFileError, compare, read_published_pairs
 from emid_assets.store.schemas import PUBLISHED_PAIRS
-from emid_assets_tests.adapters.conftest import SmallLake, make_lake
+from emid_assets_tests.small_lake import make_lake
 
 K, M, PUBLISHED_ALPHA = 20, 3, 0.35
 
 
 @pytest.fixture(scope="module")
-def lake() -> SmallLake:
+def lake() -> LakeTables:
     return make_lake()
 
 
 @pytest.fixture(scope="module")
-def frames(lake: SmallLake) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+def frames(lake: LakeTables) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """S, E, and pairs that somebody has published: those of another alpha, and one with an unknown image."""
     similarity = similarity_frame(lake.music_embeddings, lake.image_embeddings, K)
     distances = va_distance_frame(similarity, lake.music_va, lake.image_va, "cosine", 0.5)
@@ -33,7 +34,7 @@ def frames(lake: SmallLake) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
 
 
 def test_most_agree_at_the_alpha_that_made_the_published_pairs(
-    lake: SmallLake,
+    lake: LakeTables,
     frames: tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame],
 ) -> None:
     similarity, distances, published = frames
@@ -63,7 +64,7 @@ def test_most_agree_at_the_alpha_that_made_the_published_pairs(
 
 
 def test_what_is_published_about_other_media_compares_to_nothing(
-    lake: SmallLake,
+    lake: LakeTables,
     frames: tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame],
 ) -> None:
     similarity, distances, published = frames

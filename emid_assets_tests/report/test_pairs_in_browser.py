@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from emid_assets.affect.emotions import MUSIC_EMOTION_KEYS
-from emid_assets.evaluation.top_images import CHOICE_COLUMNS
+from emid_assets.evaluation.top_images import TOP_IMAGES_COLUMNS
 from emid_assets.report import pairs
 from emid_assets.report.pairs import render_pairs
 from emid_assets.store.schemas import IMAGES, MUSIC_CLIPS
@@ -40,7 +40,7 @@ def choices(clips: list[str], images: list[str], seed: int = 0) -> pl.DataFrame:
             "emotional_similarity": values[1],
             "fused_score": values[2],
         },
-        schema=CHOICE_COLUMNS,
+        schema=TOP_IMAGES_COLUMNS,
     )
 
 

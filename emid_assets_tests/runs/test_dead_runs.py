@@ -24,7 +24,7 @@ BUILD = """
 from dagster import DagsterInstance
 from emid_assets.definitions import build_definitions
 from emid_assets.defs.health import PROCESS_TAG
-from emid_assets.processes import name_of_this_process
+from emid_assets.runs.processes import name_of_this_process
 with DagsterInstance.get() as instance:
     job = build_definitions().resolve_job_def("inventory")
     job.execute_in_process(instance=instance, tags={PROCESS_TAG: name_of_this_process()})

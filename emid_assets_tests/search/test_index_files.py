@@ -15,20 +15,23 @@ from emid_assets.adapters.pair_data import pair_data
 from emid_assets.adapters.run_files import save_run
 from emid_assets.adapters.trained_adapter import TrainedAdapter
 from emid_assets.adapters.training import train
+from emid_assets.matching.fusion import Formula
+from emid_assets.media.lake_tables import LakeTables
 from emid_assets.media.va_plane import image_alignment, on_plane
-from emid_assets.search.index_files import FOLDER, searchable
-from emid_assets.search.nearest import Catalogue, Mixing, search_images
+from emid_assets.search.index_files import searchable
+from emid_assets.search.nearest import Catalogue, search_images
 from emid_assets.search.query import nearest
 from emid_assets.settings import Settings
 from emid_assets.store.lake import Lake, LakeError
+from emid_assets.store.layout import SEARCH_FOLDER
 from emid_assets.store.schemas import EXPANDED_CLIPS, IMAGES, MUSIC_CLIPS, TableSchema
-from emid_assets_tests.adapters.conftest import SETTINGS, SmallLake, make_lake
+from emid_assets_tests.small_lake import SETTINGS, make_lake
 
 
 @dataclass
 class Built:
     lake: Lake
-    frames: SmallLake
+    frames: LakeTables
     images: pl.DataFrame
     adapted: pl.DataFrame
     weights: Path
@@ -58,9 +61,7 @@ def built(tmp_path: Path) -> Built:
     facts = {"encoder": "bundled", "fingerprint": "f1"}
     lake.write("image_embeddings", "awe", frames.image_embeddings, facts)
     lake.write("music_embeddings", "sad", frames.music_embeddings, facts)
-    weights, sha256 = save_run(
-        train("bmf", pair_data(*frames.to_train(), seed=0), SETTINGS), lake.root / "weights", {}
-    )
+    weights, sha256 = save_run(train("bmf", pair_data(frames, seed=0), SETTINGS), lake.root / "weights", {})
     adapter = TrainedAdapter.load(weights)
     lake.write("trained_adapter", "bmf", adapter.manifest_frame(f"weights/{weights.name}", sha256))
     adapted = adapted_frame(weights, frames.music_embeddings, frames.image_embeddings)
@@ -77,7 +78,7 @@ def test_the_files_give_the_results_of_the_tables_with_file_and_label_beside_the
     plane = on_plane(built.images, "image_id", image_alignment(built.images, "standardize"))
     catalogue = Catalogue.of_frames(built.adapted, built.frames.image_embeddings, plane, "image")
     adapter = TrainedAdapter.load(built.weights)
-    expected = search_images(adapter, query_vector(), 20.0, catalogue, 7, Mixing(0.6, 100))
+    expected = search_images(adapter, query_vector(), 20.0, catalogue, 7, Formula.of(Settings()))
     for _ in range(2):  # made, then found again
         searched = searchable(built.lake, "image", "bmf", "standardize")
         found = nearest(searched, "music", query_vector(), 20.0, Settings(), 7)
@@ -105,14 +106,14 @@ def test_a_build_makes_new_files_and_the_old_ones_go(built: Built) -> None:
     built.lake.write("images", "fear", manifest(IMAGES, renamed))
     again = searchable(built.lake, "image", "bmf", "standardize")
     assert again.items["file"].str.starts_with("moved/").sum() == 50
-    kinds = sorted(path.name.partition("-")[0] for path in (built.lake.root / FOLDER).iterdir())
+    kinds = sorted(path.name.partition("-")[0] for path in (built.lake.root / SEARCH_FOLDER).iterdir())
     assert kinds == ["image", "music"]
     searchable(built.lake, "image", "bmf", "fixed")
-    assert len(list((built.lake.root / FOLDER).glob("image-*"))) == 1
+    assert len(list((built.lake.root / SEARCH_FOLDER).glob("image-*"))) == 1
 
 
 def test_a_lake_that_cannot_be_written_to_is_searched_all_the_same(built: Built) -> None:
-    (built.lake.root / FOLDER).write_text("in the way")
+    (built.lake.root / SEARCH_FOLDER).write_text("in the way")
     assert len(searchable(built.lake, "image", "bmf", "standardize").items) == 90
     shutil.rmtree(built.lake.root / "tables" / "adapted_embeddings")
     with pytest.raises(LakeError, match="adapted_embeddings"):

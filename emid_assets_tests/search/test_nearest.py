@@ -8,23 +8,21 @@ import pytest
 
 from emid_assets.adapters import NETWORKS, AdapterError
 from emid_assets.adapters.adapted_embeddings import adapted_frame
-from emid_assets.adapters.pair_data import Pairing, pair_data
+from emid_assets.adapters.pair_data import pair_data
 from emid_assets.adapters.trained_adapter import TrainedAdapter
 from emid_assets.adapters.training import train
 from emid_assets.affect.valence_arousal import emotional_similarity
-from emid_assets.search.nearest import Catalogue, Mixing, search_images, search_music
-from emid_assets_tests.adapters.conftest import DIMENSION, PAIRING, SETTINGS, SmallLake
-
-MIXING = Mixing(alpha=0.6, candidates=20)
+from emid_assets.media.lake_tables import LakeTables
+from emid_assets.search.nearest import Catalogue, search_images, search_music
+from emid_assets_tests.small_lake import DIMENSION, FORMULA, SETTINGS
 
 
 @pytest.fixture(scope="module", params=sorted(NETWORKS))
 def trained(
-    request: pytest.FixtureRequest, lake: SmallLake, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, lake: LakeTables, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[TrainedAdapter, pl.DataFrame]:
     path = tmp_path_factory.mktemp("weights") / "w"
-    pairing = Pairing(images_per_clip=3, **PAIRING)
-    train(request.param, pair_data(*lake.to_train(), seed=0, pairing=pairing), SETTINGS).save(path)
+    train(request.param, pair_data(lake, seed=0, formula=FORMULA), SETTINGS).save(path)
     frame = adapted_frame(path, lake.music_embeddings, lake.image_embeddings, image_va=lake.image_va)
     return TrainedAdapter.load(path), frame
 
@@ -35,12 +33,12 @@ def unit(seed: int) -> np.ndarray:
 
 
 def test_results_are_those_of_a_full_sort_with_s_e_and_t_beside_them(
-    lake: SmallLake, trained: tuple[TrainedAdapter, pl.DataFrame]
+    lake: LakeTables, trained: tuple[TrainedAdapter, pl.DataFrame]
 ) -> None:
     adapter, adapted = trained
     images = Catalogue.of_frames(adapted, lake.image_embeddings, lake.image_va, "image")
     embedding, va = unit(0), np.array([0.3, -0.4])
-    found = search_images(adapter, embedding, 20.0, images, 10, MIXING, va)
+    found = search_images(adapter, embedding, 20.0, images, 10, FORMULA, va)
     assert found["rank"].to_list() == list(range(1, 11))
 
     frozen = lake.image_embeddings.sort("image_id")
@@ -72,38 +70,38 @@ def test_results_are_those_of_a_full_sort_with_s_e_and_t_beside_them(
 
 
 def test_an_image_finds_clips_the_same_way(
-    lake: SmallLake, trained: tuple[TrainedAdapter, pl.DataFrame]
+    lake: LakeTables, trained: tuple[TrainedAdapter, pl.DataFrame]
 ) -> None:
     adapter, adapted = trained
     music = Catalogue.of_frames(adapted, lake.music_embeddings, lake.music_va, "music")
     embedding = unit(1)
-    found = search_music(adapter, embedding, 1.0, music, 5, MIXING)
+    found = search_music(adapter, embedding, 1.0, music, 5, FORMULA)
     scores = music.adapted.astype(np.float64) @ adapter.embed_images(embedding[None])[0]
     assert found["item_id"].to_list() == music.ids.gather(np.argsort(-scores, kind="stable")[:5]).to_list()
     assert found["emotional_similarity"].is_between(0, 1).all()
 
 
 def test_valence_and_arousal_are_read_from_the_embedding_where_they_are_not_given(
-    lake: SmallLake, trained: tuple[TrainedAdapter, pl.DataFrame]
+    lake: LakeTables, trained: tuple[TrainedAdapter, pl.DataFrame]
 ) -> None:
     adapter, adapted = trained
     images = Catalogue.of_frames(adapted, lake.image_embeddings, lake.image_va, "image")
     va = adapter.music_reader.read(adapter.projection.music(unit(2)[None]))[0].astype(np.float64)
-    given = search_images(adapter, unit(2), 20.0, images, 5, MIXING, va)
-    assert given.equals(search_images(adapter, unit(2), 20.0, images, 5, MIXING))
+    given = search_images(adapter, unit(2), 20.0, images, 5, FORMULA, va)
+    assert given.equals(search_images(adapter, unit(2), 20.0, images, 5, FORMULA))
 
 
 def test_fewer_items_than_asked_for_gives_them_all(
-    lake: SmallLake, trained: tuple[TrainedAdapter, pl.DataFrame]
+    lake: LakeTables, trained: tuple[TrainedAdapter, pl.DataFrame]
 ) -> None:
     adapter, adapted = trained
     few = lake.image_embeddings.sort("image_id").head(4)
     images = Catalogue.of_frames(adapted, few, lake.image_va, "image")
-    assert search_images(adapter, unit(0), 20.0, images, 10, MIXING).height == 4
+    assert search_images(adapter, unit(0), 20.0, images, 10, FORMULA).height == 4
 
 
 def test_two_networks_at_once_and_items_without_new_embeddings_are_refused(
-    lake: SmallLake, trained: tuple[TrainedAdapter, pl.DataFrame], tmp_path: Path
+    lake: LakeTables, trained: tuple[TrainedAdapter, pl.DataFrame], tmp_path: Path
 ) -> None:
     _, adapted = trained
     both = pl.concat([adapted, adapted.with_columns(network=pl.lit("other"))])

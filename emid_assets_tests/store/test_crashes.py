@@ -23,7 +23,7 @@ from emid_assets.store.lake import Lake
 
 STORE_FILES = {lake_module.__file__, files.__file__}
 CHANGING = {
-    "write", "make_folder", "_write_version", "put_in_place", "_point", "_clear_unfinished",
+    "write", "make_folder", "_write_version", "put_in_place", "write_in_place", "_point", "_clear_unfinished",
     "rebuild_catalogue", "_rebuild_catalogue", "_remember_catalogue", "_forget_closed_catalogues",
 }  # fmt: skip
 Line = tuple[str, int, int]  # file, line, line of the caller

@@ -20,7 +20,7 @@ OTHER_SERIES = "1.5" if int(HERE.partition(".")[0]) >= 2 else "2.0"
 WRITE_AND_READ = """
 import sys, duckdb, polars as pl
 from pathlib import Path
-from emid_assets.store.duckdb_store import Lake
+from emid_assets.store.lake import Lake
 lake = Lake(Path(sys.argv[1]))
 frame = pl.read_ipc(sys.argv[2])
 assert lake.read("image_embeddings", ["awe"]).equals(frame), "read"

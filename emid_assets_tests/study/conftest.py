@@ -12,8 +12,8 @@ import pytest
 import soundfile
 from PIL import Image
 
+from emid_assets.store.layout import DESIGNS_FOLDER, STUDY_FOLDER, STUDY_PAGE_FOLDER
 from emid_assets.store.schemas import IMAGES, MUSIC_CLIPS, TableSchema
-from emid_assets.study.answers import DESIGNS, PAGE, STUDY_FOLDER
 from emid_assets.study.design import Design, draw_design
 from emid_assets.study.page import write_page
 from emid_assets_tests.study.served import Server
@@ -89,7 +89,7 @@ class Study:
 
     @property
     def page(self) -> Path:
-        return self.folder / PAGE / "index.html"
+        return self.folder / STUDY_PAGE_FOLDER / "index.html"
 
 
 @pytest.fixture(scope="session")
@@ -117,10 +117,10 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
         facts={"alpha": 0.6, "network": "bmf"},
     )  # fmt: skip
     folder = root / "lake" / STUDY_FOLDER
-    (folder / DESIGNS).mkdir(parents=True)
-    (folder / DESIGNS / f"{design.hash}.json").write_text(design.to_json(), encoding="utf-8")
+    (folder / DESIGNS_FOLDER).mkdir(parents=True)
+    (folder / DESIGNS_FOLDER / f"{design.hash}.json").write_text(design.to_json(), encoding="utf-8")
     write_page(
-        design, clips, images, media, folder / PAGE,
+        design, clips, images, media, folder / STUDY_PAGE_FOLDER,
         seconds=10.0, embed_bytes=10**7, contact="The researchers <who@example.org>",
     )  # fmt: skip
     return Study(root / "lake", folder, media, design)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS
-from emid_assets.study.answers import STORE, AnswerStore, read_answer_files
+from emid_assets.store.layout import ANSWERS_STORE
+from emid_assets.study.answers import AnswerStore, read_answer_files
 from emid_assets.study.design import CONDITIONS
 from emid_assets.study.page import write_page
 from emid_assets.study.texts import LANGUAGES, load_texts
@@ -174,7 +175,7 @@ def test_a_closed_tab_goes_on_where_it_was_and_a_killed_server_loses_nothing(
     page.reload()
     assert page.is_visible("#thanks")
     assert server.stop() == 0
-    stored = AnswerStore(server.study.folder / STORE).read()
+    stored = AnswerStore(server.study.folder / ANSWERS_STORE).read()
     assert stored.height == TRIALS + 3
     assert stored["participant_id"].n_unique() == 1
     assert set(stored["chosen_condition"].drop_nulls()) == {"fused"}
@@ -205,7 +206,7 @@ def test_browsers_at_once_with_media_beside_the_page_bring_the_known_preference_
     for page in pages:
         page.get_by_text("Your answers have arrived").wait_for()
     assert server.stop() == 0
-    stored = AnswerStore(served.folder / STORE).read()
+    stored = AnswerStore(served.folder / ANSWERS_STORE).read()
     assert stored.height == people * (TRIALS + 3)
     assert stored["participant_id"].n_unique() == people
     assert stored["attention_passed"].drop_nulls().all()

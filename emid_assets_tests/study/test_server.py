@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from emid_assets.study.answers import STORE, AnswerStore
+from emid_assets.store.layout import ANSWERS_STORE
+from emid_assets.study.answers import AnswerStore
 from emid_assets.study.design import CONDITIONS, Design
 from emid_assets.study.server import RateLimit, token_of
 from emid_assets_tests.conftest import clean_environment
@@ -97,7 +98,7 @@ def test_twenty_at_once_with_a_kill_in_between_lose_nothing_and_the_known_effect
         server.kill()
         with lock:
             before = set(acknowledged)
-        kept = AnswerStore(server.study.folder / STORE).read()
+        kept = AnswerStore(server.study.folder / ANSWERS_STORE).read()
         assert before <= set(kept.select("participant_id", "trial_id").rows())
         server.start()
     for person in people:
@@ -106,7 +107,7 @@ def test_twenty_at_once_with_a_kill_in_between_lose_nothing_and_the_known_effect
 
     assert len(acknowledged) == expected
     assert set(statuses) <= {200, 201}
-    stored = AnswerStore(server.study.folder / STORE).read()
+    stored = AnswerStore(server.study.folder / ANSWERS_STORE).read()
     assert stored.height == expected
     for row in stored.iter_rows(named=True):
         answer = sent_all[row["participant_id"], row["trial_id"]]
@@ -155,7 +156,7 @@ def test_a_repetition_is_the_same_answer_and_another_answer_to_the_trial_is_refu
     assert server.post(answer) == (201, "stored")
     assert server.post(answer) == (200, "repeated")
     assert server.post({**answer, "chosen": answer["options"][1]}) == (409, "conflict")
-    stored = AnswerStore(server.study.folder / STORE).read()
+    stored = AnswerStore(server.study.folder / ANSWERS_STORE).read()
     assert stored.filter(participant_id=who)["chosen_position"].to_list() == [1]
 
 
@@ -178,7 +179,7 @@ def test_forged_and_out_of_design_answers_are_refused(server: Server) -> None:
     for body in (b"", b"{", b"\xff", b"[" * 4000):
         assert server.post(None, body=body)[0] == 400
     assert server.post(None, body=json.dumps({**answer, "more": "x" * 5000}).encode())[0] == 413
-    assert AnswerStore(server.study.folder / STORE).read().filter(participant_id=who).is_empty()
+    assert AnswerStore(server.study.folder / ANSWERS_STORE).read().filter(participant_id=who).is_empty()
 
 
 def test_a_study_that_is_designed_anew_while_it_is_served_is_taken_too(server: Server) -> None:

@@ -1,7 +1,7 @@
 """From a file to the input of the bundled networks.
 
 Belongs here: pure functions of a file's pixels and samples, without torch, since worker processes
-import this module. The networks are in `bundled.py`.
+import this module. The networks are in `encoder.py`.
 """
 
 import math

@@ -1,6 +1,6 @@
 """ImageBind's checkpoint as a file: where it is looked for, how it is fetched, whether it is whole.
 
-Belongs here: paths, bytes and sums. What is inside the file is `imagebind_model.py`'s. No torch, so
+Belongs here: paths, bytes and sums. What is inside the file is `model.py`'s. No torch, so
 that the command line can fetch without it.
 """
 
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from emid_assets.encoders.interface import EncoderUnavailableError
+from emid_assets.store.files import put_in_place, write_in_place
 
 NAME = "imagebind_huge.pth"
 URL = f"https://dl.fbaipublicfiles.com/imagebind/{NAME}"
@@ -164,7 +165,7 @@ def fetch(
             f"{url} gave a file with sha256 {found}, expected {sha256}: it is not ImageBind's checkpoint and "
             "was deleted"
         )
-    partial.rename(target)
+    put_in_place(partial, target)
     _write_record(target, found)
     return target
 
@@ -240,10 +241,7 @@ def _facts(path: Path) -> dict[str, int]:
 
 
 def _write_record(path: Path, sha256: str) -> None:
-    record = _record_path(path)
-    unfinished = record.with_name(f"{record.name}.{os.getpid()}")
     try:
-        unfinished.write_text(json.dumps({"sha256": sha256, **_facts(path)}) + "\n")
-        unfinished.rename(record)
+        write_in_place(_record_path(path), json.dumps({"sha256": sha256, **_facts(path)}) + "\n")
     except OSError:
         return  # a folder that only others write to: the sum is computed again next time

@@ -1,12 +1,13 @@
 """The `imagebind` encoder: ImageBind-huge, vision and audio only.
 
-Belongs here: running the model on a device. Its code and weights come from `imagebind_model.py`, its
-file from `imagebind_checkpoint.py`, its input from `imagebind_preprocessing.py`.
+Belongs here: running the model on a device. Its code and weights come from `model.py`, its
+file from `checkpoint.py`, its input from `preprocessing.py`.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from emid_assets.encoders.imagebind.images import prepare_image
 from emid_assets.encoders.imagebind.model import HUGE, Architecture
 from emid_assets.encoders.imagebind.preprocessing import (
     PREPROCESSING_VERSION,
+    SUB_CLIPS,
     audio_input,
     normalise_pixels,
     prepare_music,
@@ -31,11 +33,15 @@ from emid_assets.encoders.interface import (
     Prepared,
 )
 from emid_assets.encoders.linear_products import (
+    PROBE_SIZE,
     PRODUCTS,
     Product,
     ProductLinear,
     ProductName,
+    Size,
     fastest_product,
+    layer_sizes,
+    refusal,
     use_product,
 )
 from emid_assets.encoders.torch_device import choose_device, map_items, memory_errors
@@ -47,6 +53,8 @@ the kernels, and with them the last bits of a row, depend on the size and not on
 
 BF16_GAIN = 1.5
 """`auto` takes bf16 on a CPU where the probe finds it faster than float32 by this much."""
+
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 VERIFY_ASSETS = (
     "dog_image.jpg",
@@ -90,10 +98,15 @@ class ImageBindEncoder:
             device: where it runs.
             precision: `float32`, `bf16`, or `auto`.
             product: of the linear layers; None probes for the fastest.
+
+        Raises:
+            EncoderUnavailableError: the device cannot compute the model in this precision and product.
         """
         self._device = device
-        self.precision, self.product = choose_precision_and_product(device, precision, product)
-        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        self.precision, self.product = choose_precision_and_product(
+            device, precision, product, layer_sizes_of(model)
+        )
+        dtype = DTYPES[self.precision]
         if dtype != torch.float32 or self.product != "torch":
             for trunk in model.modality_trunks.values():  # type: ignore[operator]
                 for block in trunk.blocks:
@@ -176,8 +189,7 @@ class PatchProduct(nn.Module):
     def __init__(self, convolution: nn.Conv3d, product: Product, dtype: torch.dtype) -> None:
         super().__init__()
         self._side = convolution.kernel_size[1]
-        weight = convolution.weight.detach().sum(dim=2).flatten(1)
-        self.linear = ProductLinear(weight, None, product, dtype)
+        self.linear = ProductLinear(patch_weight(convolution), None, product, dtype)
 
     def forward(self, images: Tensor) -> Tensor:
         """(n, 3, s, s) to (n, width, patches), float32."""
@@ -186,27 +198,73 @@ class PatchProduct(nn.Module):
         return embedded.to(torch.float32).transpose(1, 2)
 
 
+def patch_weight(convolution: nn.Conv3d) -> Tensor:
+    """(width, pixels of a patch): the patch embedding's kernels, each the sum of its two frames."""
+    return convolution.weight.detach().sum(dim=2).flatten(1)
+
+
+def layer_sizes_of(model: nn.Module) -> set[Size]:
+    """Sizes of the products that `ImageBindEncoder` computes for one item."""
+    parts: Any = model
+    sizes: set[Size] = set()
+    tokens = {
+        modality: parts.modality_preprocessors[modality].pos_embedding_helper.num_tokens
+        for modality in imagebind_model.MODALITIES
+    }
+    for modality, sequences in (("vision", 1), ("audio", SUB_CLIPS)):
+        for block in parts.modality_trunks[modality].blocks:
+            sizes |= layer_sizes(block, sequences * tokens[modality])
+    weight = patch_weight(parts.modality_preprocessors["vision"].rgbt_stem.proj[1])
+    return sizes | {(tokens["vision"] - 1, weight.shape[1], weight.shape[0])}
+
+
 def choose_precision_and_product(
-    device: torch.device, precision: Precision, product: ProductName | None = None
+    device: torch.device,
+    precision: Precision,
+    product: ProductName | None = None,
+    sizes: Collection[Size] = (PROBE_SIZE,),
 ) -> tuple[Precision, ProductName]:
     """The precision `auto` stands for on this device, and the product that is fastest in it.
 
     A GPU takes bf16 where it computes in it. A CPU takes it where a probe of some milliseconds finds
     it clearly faster.
+
+    Args:
+        device: where the model runs.
+        precision: `float32`, `bf16`, or `auto`.
+        product: of the linear layers; None takes the fastest of those that can be made.
+        sizes: of the linear layers; a product that cannot be made at each of them is not taken.
+
+    Raises:
+        EncoderUnavailableError: the precision or the product asked for cannot be computed here.
     """
     if device.type != "cpu":
-        gains = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        chosen: Precision = ("bf16" if gains else "float32") if precision == "auto" else precision
-        return chosen, "torch"
-    found = {
-        name: fastest_product(device, dtype)
-        for name, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16))
-        if precision in (name, "auto")
-    }
-    if precision == "auto":
-        gain = found["float32"][1] / max(found["bf16"][1], 1e-9)
-        precision = "bf16" if gain >= BF16_GAIN else "float32"
-    return precision, product or found[precision][0]
+        if precision == "auto":
+            gains = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+            precision = "bf16" if gains else "float32"
+        chosen = product or "torch"
+    else:
+        found = {
+            name: fastest_product(dtype, sizes)
+            for name, dtype in DTYPES.items()
+            if precision in (name, "auto")
+        }
+        if precision == "auto":
+            gains = found["float32"][1] >= BF16_GAIN * found["bf16"][1]
+            precision = "bf16" if gains else "float32"
+        chosen = product or found[precision][0]
+    why = refusal(chosen, device, DTYPES[precision], sizes)
+    if why and product:
+        raise EncoderUnavailableError(
+            f"product {product!r} cannot be computed in {precision} on {device} here (torch "
+            f"{torch.__version__}): {why}; take the product torch, or None for the fastest that can"
+        )
+    if why:
+        raise EncoderUnavailableError(
+            f"precision {precision!r} cannot be computed on {device} here (torch {torch.__version__}): "
+            f"{why}; set precision to float32 or auto"
+        )
+    return precision, chosen
 
 
 def load_imagebind(

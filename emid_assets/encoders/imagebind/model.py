@@ -2,7 +2,7 @@
 
 Belongs here: importing the official classes without what they do not need, building the model
 without memory, and putting a checkpoint's tensors into it. Finding and fetching the checkpoint is
-`imagebind_checkpoint.py`'s, running the model `imagebind.py`'s.
+`checkpoint.py`'s, running the model `encoder.py`'s.
 
 The classes come from the package `imagebind-unofficial`, byte for byte facebookresearch/ImageBind
 (Girdhar et al. 2023, arXiv 2305.05665). Its `__init__` imports torchvision, torchaudio and

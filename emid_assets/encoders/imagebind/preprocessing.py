@@ -1,7 +1,7 @@
 """From a file to ImageBind's input, bit for bit as the official code makes it.
 
 Belongs here: pure functions of samples and pixels, and reading a clip for them. Images up to their
-eight-bit pixels are `imagebind_images.py`'s, the model is `imagebind.py`'s. Source:
+eight-bit pixels are `images.py`'s, the model is `encoder.py`'s. Source:
 facebookresearch/ImageBind, `imagebind/data.py`, with the versions of torchaudio, torchvision and
 pytorchvideo that it pins, of which nothing is needed here.
 

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from emid_assets.adapters.networks import linear as products
 from emid_assets.adapters.networks.linear import Linear, product
+from emid_assets.encoders.linear_products import onednn_product
 
 
 @pytest.mark.parametrize(("n", "m", "d"), [(7, 11, 5), (1, 3, 257), (4, 1, 1), (0, 3, 5), (3, 2, 0)])
@@ -38,3 +40,36 @@ def test_the_linear_layer_is_torchs_with_the_same_weights(bias: bool) -> None:
     torch.testing.assert_close(ours(x), theirs(x))
     for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, other.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("refused", ["forward", "gradient of x", "gradient of y"])
+def test_a_size_that_onednn_refuses_is_computed_by_torch(
+    monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    sizes = {"forward": (6, 4, 10), "gradient of x": (6, 10, 4), "gradient of y": (10, 6, 4)}
+    computed = []
+
+    def picky(x: torch.Tensor, y: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        size = (len(x), *y.shape[::-1])
+        if size == sizes[refused]:
+            raise RuntimeError("could not create a primitive")
+        computed.append(size)
+        return onednn_product(x, y, bias)
+
+    monkeypatch.setattr(products, "onednn_product", picky)
+    monkeypatch.setattr(products, "_onednn_multiplies_on", lambda device: True)
+    x, y = torch.randn(6, 4, requires_grad=True), torch.randn(10, 4, requires_grad=True)
+    result = product(x, y)
+    result.sum().backward()
+    torch.testing.assert_close(result, x @ y.T)
+    torch.testing.assert_close(x.grad, y.sum(0).expand(6, -1))
+    torch.testing.assert_close(y.grad, x.sum(0).expand(10, -1))
+    assert sorted(computed) == sorted(size for name, size in sizes.items() if name != refused)
+
+
+def test_without_onednn_torch_computes_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "_onednn_multiplies_on", lambda device: False)
+    monkeypatch.setattr(products, "onednn_product", None)
+    x, y = torch.randn(3, 4), torch.randn(5, 4, requires_grad=True)
+    product(x, y).sum().backward()
+    torch.testing.assert_close(y.grad, x.sum(0).expand(5, -1))

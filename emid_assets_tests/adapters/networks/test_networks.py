@@ -13,10 +13,11 @@ from emid_assets.adapters.networks.distilled import Distilled, DistilledConfig, 
 from emid_assets.adapters.networks.interface import Batch, Items, Known, Teacher
 from emid_assets.adapters.networks.ncf import NCF, NCFConfig
 from emid_assets.adapters.networks.svdpp import SVDPP, SVDPPConfig
-from emid_assets.adapters.pair_data import Pairing, pair_data
+from emid_assets.adapters.pair_data import pair_data
 from emid_assets.adapters.training import train
+from emid_assets.media.lake_tables import LakeTables
 from emid_assets.ranking.metrics import evaluate_ranking, inner_product_scores
-from emid_assets_tests.adapters.conftest import PAIRING, SETTINGS, SmallLake
+from emid_assets_tests.small_lake import FORMULA, SETTINGS
 from emid_assets_tests.synthetic_emid import Recipe, generate
 from emid_assets_tests.synthetic_emid import pair_data as generated_pairs
 
@@ -185,9 +186,9 @@ def test_the_teacher_without_errors_names_the_pairs_of_the_formula(sigma: float 
         assert float(target[clip].sum()) == pytest.approx(1.0)
 
 
-def test_the_distilled_network_learns_without_a_teacher_and_with_one(lake: SmallLake) -> None:
-    alone = pair_data(*lake.to_train(), seed=0)
-    taught = pair_data(*lake.to_train(), seed=0, pairing=Pairing(images_per_clip=3, **PAIRING))
+def test_the_distilled_network_learns_without_a_teacher_and_with_one(lake: LakeTables) -> None:
+    alone = pair_data(lake, seed=0)
+    taught = pair_data(lake, seed=0, formula=FORMULA)
     for data in (alone, taught):
         losses = [entry["loss"] for entry in train("distilled", data, replace(SETTINGS, epochs=12)).history]
         assert losses[-1] < 0.9 * losses[0]
@@ -222,8 +223,8 @@ def test_the_distilled_score_of_an_unseen_clip_uses_no_history() -> None:
     torch.testing.assert_close(p, again)
 
 
-def test_only_networks_that_are_more_than_an_inner_product_can_re_rank(lake: SmallLake) -> None:
-    data = pair_data(*lake.to_train(), seed=0)
+def test_only_networks_that_are_more_than_an_inner_product_can_re_rank(lake: LakeTables) -> None:
+    data = pair_data(lake, seed=0)
     bmf = train("bmf", data, replace(SETTINGS, epochs=1))
     with pytest.raises(AdapterError, match="network bmf scores by its new embeddings alone"):
         bmf.pair_scores(bmf.music_items([], data.music[:0]), bmf.image_items([], data.images[:0]))

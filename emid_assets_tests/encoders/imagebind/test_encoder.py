@@ -9,6 +9,7 @@ from emid_assets.encoders.imagebind import encoder as imagebind
 from emid_assets.encoders.imagebind.encoder import (
     ImageBindEncoder,
     choose_precision_and_product,
+    layer_sizes_of,
     load_imagebind,
     verify,
 )
@@ -19,7 +20,7 @@ from emid_assets.encoders.interface import (
     MediaItem,
     Precision,
 )
-from emid_assets.encoders.linear_products import ProductName, products_here
+from emid_assets.encoders.linear_products import PRODUCTS, ProductName, refusal
 from emid_assets_tests.encoders.imagebind.small_imagebind import SMALL, small_model, write_small_checkpoint
 
 CPU = torch.device("cpu")
@@ -81,15 +82,61 @@ def test_a_row_does_not_depend_on_its_batch_or_on_the_threads_bit_for_bit(precis
     assert rows[0] == rows[1] == rows[2] == rows[3]
 
 
-@pytest.mark.parametrize("product", list(products_here(CPU)))
+@pytest.mark.parametrize("product", ["torch", "onednn"])
 @pytest.mark.parametrize(("precision", "least"), [("float32", 0.99999), ("bf16", 0.999)])
-def test_every_product_and_precision_gives_the_same_directions(
+def test_every_product_and_precision_gives_the_same_directions_or_is_refused_by_name(
     encoder: ImageBindEncoder, product: ProductName, precision: Precision, least: float
 ) -> None:
+    why = refusal(product, CPU, imagebind.DTYPES[precision], layer_sizes_of(small_model()))
+    if why:
+        with pytest.raises(EncoderUnavailableError, match=f"product '{product}' cannot .* in {precision}"):
+            ImageBindEncoder(small_model(), "sum", CPU, precision, product)
+        return
     other = ImageBindEncoder(small_model(), "sum", CPU, precision, product)
     assert (other.product, other.precision) == (product, precision)
     assert cosines(other.encode_images(PIXELS), encoder.encode_images(PIXELS)).min() >= least
     assert cosines(other.encode_music(SOUNDS), encoder.encode_music(SOUNDS)).min() >= least
+
+
+def test_auto_encodes_on_every_processor(encoder: ImageBindEncoder) -> None:
+    auto = ImageBindEncoder(small_model(), "sum", CPU, "auto")
+    assert not refusal(auto.product, CPU, imagebind.DTYPES[auto.precision], layer_sizes_of(small_model()))
+    assert cosines(auto.encode_images(PIXELS), encoder.encode_images(PIXELS)).min() >= 0.999
+    assert cosines(auto.encode_music(SOUNDS), encoder.encode_music(SOUNDS)).min() >= 0.999
+
+
+def test_the_sizes_that_are_tried_are_those_of_the_products_that_an_item_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = set()
+
+    def watched(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        seen.add((x[..., 0].numel(), x.shape[-1], len(weight)))
+        return torch.nn.functional.linear(x, weight, bias)
+
+    monkeypatch.setitem(PRODUCTS, "onednn", watched)
+    watching = ImageBindEncoder(small_model(), "sum", CPU, "float32", "onednn")
+    seen.clear()
+    watching.encode_images(PIXELS)
+    watching.encode_music(SOUNDS)
+    assert seen == layer_sizes_of(small_model())
+
+
+def test_auto_keeps_to_float32_where_bf16_cannot_be_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_bf16(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        if x.dtype == torch.bfloat16:
+            raise RuntimeError("addmm is not implemented for BFloat16")
+        return torch.nn.functional.linear(x, weight, bias)
+
+    monkeypatch.setattr(imagebind, "BF16_GAIN", 0.01)
+    for name in ("torch", "onednn"):
+        monkeypatch.setitem(PRODUCTS, name, no_bf16)
+    assert choose_precision_and_product(CPU, "auto")[0] == "float32"
+    with pytest.raises(
+        EncoderUnavailableError,
+        match=r"precision 'bf16' .* not implemented .* set precision to float32 or auto",
+    ):
+        ImageBindEncoder(small_model(), "sum", CPU, "bf16")
 
 
 def test_the_fingerprint_stands_for_weights_and_precision(encoder: ImageBindEncoder) -> None:
@@ -106,7 +153,7 @@ def test_auto_takes_bf16_on_a_cpu_only_where_it_clearly_gains(
     monkeypatch: pytest.MonkeyPatch, float32_s: float, bf16_s: float, chosen: str
 ) -> None:
     seconds = {torch.float32: float32_s, torch.bfloat16: bf16_s}
-    monkeypatch.setattr(imagebind, "fastest_product", lambda device, dtype: ("torch", seconds[dtype]))
+    monkeypatch.setattr(imagebind, "fastest_product", lambda dtype, sizes: ("torch", seconds[dtype]))
     assert choose_precision_and_product(CPU, "auto") == (chosen, "torch")
     assert choose_precision_and_product(CPU, "float32")[0] == "float32"
 

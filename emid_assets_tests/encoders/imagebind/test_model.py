@@ -51,7 +51,7 @@ def test_the_import_runs_no_package_that_is_not_needed_and_leaves_no_stand_in() 
     printed = run(
         """
         import sys
-        from emid_assets.encoders.imagebind_model import official_code
+        from emid_assets.encoders.imagebind.model import official_code
         assert official_code() is official_code()
         roots = {name.split(".")[0] for name in sys.modules}
         unwanted = {"imagebind", "timm", "torchvision", "torchaudio", "pytorchvideo", "ftfy", "iopath"}
@@ -70,7 +70,7 @@ def test_timm_is_used_where_it_is_installed(tmp_path: Path) -> None:
         "trunc_normal_ = nn.init.trunc_normal_\n"
     )
     program = """
-        from emid_assets.encoders.imagebind_model import build
+        from emid_assets.encoders.imagebind.model import build
         print({type(block.drop_path).__module__ for block in build().modality_trunks["audio"].blocks[1:]})
         """
     assert run(program, tmp_path) == "{'timm.layers'}"
@@ -83,7 +83,7 @@ def test_the_empty_package_of_the_same_name_is_told_apart(tmp_path: Path) -> Non
     (tmp_path / "imagebind" / "__init__.py").touch()
     printed = run(
         """
-        from emid_assets.encoders.imagebind_model import official_code
+        from emid_assets.encoders.imagebind.model import official_code
         try:
             official_code()
         except Exception as error:

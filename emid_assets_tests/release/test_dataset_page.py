@@ -1,4 +1,4 @@
-"""The PyTorch data set of the README, run as it stands there."""
+"""The PyTorch data set of docs/dataset.md, run as it stands there."""
 
 import re
 import subprocess
@@ -8,9 +8,9 @@ from pathlib import Path
 from emid_assets_tests.conftest import REPOSITORY
 
 
-def test_the_five_lines_of_the_readme_read_a_release(release: Path, tmp_path: Path) -> None:
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    [code] = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+def test_the_five_lines_of_the_page_read_a_release(release: Path, tmp_path: Path) -> None:
+    page = (REPOSITORY / "docs" / "dataset.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     definition = re.search(r"^class EMID.*?(?=\n\n)", code, flags=re.DOTALL | re.MULTILINE)
     assert definition is not None
     assert len(definition[0].splitlines()) == 5

@@ -1,0 +1,79 @@
+"""What `table_asset` adds to an asset: its stage, the check of its table's schema, times and data version."""
+
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from emid_assets.orchestration.io_manager import LakeIOManager
+from emid_assets.orchestration.resources import settings_resource
+from emid_assets.orchestration.stages import STAGE
+from emid_assets.orchestration.table_asset import check_result, table_asset
+from emid_assets.settings import load_settings
+from emid_assets.store.lake import Lake
+from emid_assets.store.schemas import TABLES
+
+
+def asset_of(frame: pl.DataFrame) -> dg.AssetsDefinition:
+    @table_asset(stage="inventory", checks={"has_rows": "There are rows."})
+    def rejected_media(media_inventory: pl.DataFrame) -> dg.MaterializeResult[pl.DataFrame]:
+        """What an asset of the package looks like."""
+        none = [] if frame.height else ["no rows"]
+        return dg.MaterializeResult(
+            value=frame,
+            data_version=dg.DataVersion("version-1"),
+            check_results=[check_result("has_rows", none, frame.height)],
+        )
+
+    return rejected_media
+
+
+def run(asset: dg.AssetsDefinition, folder: Path) -> dg.ExecuteInProcessResult:
+    Lake(folder).write("media_inventory", "all", TABLES["media_inventory"].empty())
+    settings = settings_resource(load_settings({"lake": str(folder)}))
+    definitions = dg.Definitions(
+        assets=[asset, dg.AssetSpec("media_inventory")],
+        resources={"io_manager": LakeIOManager(settings=settings)},
+        jobs=[dg.define_asset_job("one", selection=dg.AssetSelection.tag(STAGE, "inventory"))],
+    )
+    with dg.DagsterInstance.ephemeral() as instance:
+        return definitions.resolve_job_def("one").execute_in_process(instance=instance, raise_on_error=False)
+
+
+def test_an_asset_gives_its_own_checks_and_that_of_the_schema_is_added(tmp_path: Path) -> None:
+    result = run(asset_of(TABLES["rejected_media"].empty()), tmp_path)
+    passed = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
+    assert passed == {"schema": True, "has_rows": False}
+
+
+def test_seconds_and_data_version_are_stored_with_the_frame(tmp_path: Path) -> None:
+    frame = TABLES["rejected_media"].empty()
+    run(asset_of(frame), tmp_path)
+    version = Lake(tmp_path).current("rejected_media", "all")
+    assert version is not None
+    assert version.metadata["data_version"] == "version-1"
+    assert float(str(version.metadata["compute_seconds"])) >= 0
+
+
+def test_a_frame_of_another_schema_is_not_stored_and_its_column_is_named(tmp_path: Path) -> None:
+    wrong = TABLES["rejected_media"].empty().rename({"reason": "why"})
+    result = run(asset_of(wrong), tmp_path)
+    assert not result.success
+    assert "reason" in " ".join(
+        str(e.step_failure_data.error) for e in result.all_events if e.is_step_failure
+    )
+    assert Lake(tmp_path).current("rejected_media", "all") is None
+
+
+def test_an_asset_keeps_its_own_annotations() -> None:
+    def fused_pairs(images: pl.DataFrame) -> dg.MaterializeResult[pl.DataFrame]:
+        raise NotImplementedError
+
+    table_asset(stage="align")(fused_pairs)
+    assert fused_pairs.__annotations__["return"] == dg.MaterializeResult[pl.DataFrame]
+
+
+def test_an_asset_without_a_stage_is_refused() -> None:
+    with pytest.raises(TypeError, match="stage"):
+        table_asset()  # type: ignore[call-arg]
