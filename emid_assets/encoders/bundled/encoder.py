@@ -13,6 +13,7 @@ import hashlib
 import importlib.util
 import io
 from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -193,16 +194,16 @@ class SoundNet(nn.Module):
                     target.copy_(torch.from_numpy(published[name][key]))
 
 
-def read_weights(weights: tuple[str, str, str]) -> bytes:
-    """The bytes of a weights file inside an installed package, which is found but never imported.
+def weights_file(weights: tuple[str, str, str]) -> Path:
+    """A weights file inside an installed package, which is found but never imported.
 
     Args:
         weights: package, path inside it, sha256 of the file.
 
     Raises:
-        EncoderUnavailableError: package or file missing (says how to install it), or wrong bytes.
+        EncoderUnavailableError: package or file missing; says how to install it.
     """
-    package, path, sha256 = weights
+    package, path, _ = weights
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise EncoderUnavailableError(
@@ -212,6 +213,16 @@ def read_weights(weights: tuple[str, str, str]) -> bytes:
     file = Path(spec.submodule_search_locations[0]) / path
     if not file.is_file():
         raise EncoderUnavailableError(f"{file} is missing: run `{INSTALL_COMMAND} --force-reinstall`")
+    return file
+
+
+def read_weights(weights: tuple[str, str, str]) -> bytes:
+    """The bytes of a weights file; arguments as `weights_file`.
+
+    Raises:
+        EncoderUnavailableError: as `weights_file`, or the file has other bytes.
+    """
+    file, sha256 = weights_file(weights), weights[2]
     content = file.read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
@@ -259,6 +270,8 @@ def sound_log_probabilities(network: SoundNet, windows: Tensor) -> Tensor:
 class BundledEncoder:
     """Both networks and the reference population; see `emid_assets.encoders.interface.Encoder`.
 
+    A network is loaded when it is first used: a query needs one of them.
+
     Items go through the networks one at a time, whatever the batch: torch picks kernels by batch
     size, and their results differ in the last bits. So a row that is kept from an earlier build is
     the row that a full build would give.
@@ -268,18 +281,22 @@ class BundledEncoder:
     licence = LICENCE
     dimension = CLASSES
 
-    def __init__(
-        self, images: EfficientNetLite0, sound: SoundNet, reference: bytes, device: torch.device
-    ) -> None:
+    def __init__(self, reference: bytes, device: torch.device) -> None:
         self._device = device
-        self._images = images.to(device)
-        self._sound = sound.to(device)
         self._reference = {
             name: torch.from_numpy(values).to(device) for name, values in load_safetensors(reference).items()
         }
         parts = (CODE_VERSION, PREPROCESSING_VERSION, IMAGE_WEIGHTS[2], SOUND_WEIGHTS[2], str(MUSIC_SCALE))
         digest = hashlib.sha256("|".join(parts).encode() + reference).hexdigest()
         self.fingerprint = f"bundled-{CODE_VERSION}-{digest[:16]}"
+
+    @cached_property
+    def _images(self) -> EfficientNetLite0:
+        return load_image_network().to(self._device)
+
+    @cached_property
+    def _sound(self) -> SoundNet:
+        return load_sound_network().to(self._device)
 
     @property
     def prepare_music(self) -> Callable[[MediaItem], Prepared]:
@@ -298,12 +315,12 @@ class BundledEncoder:
 
     def encode_music(self, batch: Sequence[Prepared]) -> Float32Array:
         """(n, 1000) float32, rows of norm 20."""
-        rows = self._joint(batch, "music", lambda x: sound_log_probabilities(self._sound, x))
+        rows = self._joint(batch, "music", partial(sound_log_probabilities, self._sound))
         return rows * np.float32(MUSIC_SCALE)
 
     def encode_images(self, batch: Sequence[Prepared]) -> Float32Array:
         """(n, 1000) float32, rows of norm 1."""
-        return self._joint(batch, "image", lambda x: image_log_probabilities(self._images, x))
+        return self._joint(batch, "image", partial(image_log_probabilities, self._images))
 
     def _joint(
         self, batch: Sequence[Prepared], modality: str, log_probabilities: Callable[[Tensor], Tensor]
@@ -323,7 +340,9 @@ def load_bundled(device: str = "auto") -> BundledEncoder:
     """Load the bundled encoder from the installed packages.
 
     Raises:
-        EncoderUnavailableError: a package is missing or has other weights, or the device is not there.
+        EncoderUnavailableError: a package or the device is missing. Other weights than the published ones
+            raise it when they are first used.
     """
-    chosen = choose_device(device)
-    return BundledEncoder(load_image_network(), load_sound_network(), REFERENCE_FILE.read_bytes(), chosen)
+    for weights in (IMAGE_WEIGHTS, SOUND_WEIGHTS):
+        weights_file(weights)  # so that a missing package stops a build before its first run
+    return BundledEncoder(REFERENCE_FILE.read_bytes(), choose_device(device))
