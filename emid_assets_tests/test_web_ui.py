@@ -103,7 +103,6 @@ def test_the_demos_materializations_and_checks_are_there(ui: Served) -> None:
     assert {check["executionForLatestMaterialization"]["status"] for check in checks} == {"SUCCEEDED"}
 
 
-@pytest.mark.browser
 def test_the_lineage_shows_every_asset_in_its_group(ui: Served, page: Any) -> None:
     page.goto(f"{ui.url}/asset-groups")
     page.get_by_text("Global asset lineage").wait_for()
@@ -124,7 +123,6 @@ def picture(page: Any, name: str) -> None:
         small.save(REPOSITORY / "docs" / f"{name}.png", optimize=True)
 
 
-@pytest.mark.browser
 def test_an_asset_shows_its_query_its_table_and_a_few_pairs_as_pictures(ui: Served, page: Any) -> None:
     page.set_viewport_size({"width": 1500, "height": 1700})
     page.goto(f"{ui.url}/assets/fused_pairs")
@@ -140,7 +138,6 @@ def test_an_asset_shows_its_query_its_table_and_a_few_pairs_as_pictures(ui: Serv
     picture(page, "asset")
 
 
-@pytest.mark.browser
 def test_numbers_of_an_asset_are_plotted_over_its_partitions(ui: Served, page: Any) -> None:
     page.set_viewport_size({"width": 1500, "height": 1300})
     page.goto(f"{ui.url}/assets/fused_pairs")
@@ -151,7 +148,6 @@ def test_numbers_of_an_asset_are_plotted_over_its_partitions(ui: Served, page: A
     picture(page, "plots")
 
 
-@pytest.mark.browser
 def test_the_checks_of_an_asset_are_listed_with_their_results(ui: Served, page: Any) -> None:
     page.goto(f"{ui.url}/assets/fused_pairs?view=checks")
     for check in ("m_pairs_each", "images_exist", "schema"):
@@ -159,7 +155,6 @@ def test_the_checks_of_an_asset_are_listed_with_their_results(ui: Served, page: 
     assert page.get_by_text("Failed").count() == 0
 
 
-@pytest.mark.browser
 def test_a_backfill_of_all_music_partitions_succeeds(ui: Served, page: Any) -> None:
     page.set_viewport_size({"width": 1500, "height": 1000})
     page.goto(f"{ui.url}/assets/music_clips?view=partitions")
@@ -182,7 +177,6 @@ def test_a_backfill_of_all_music_partitions_succeeds(ui: Served, page: Any) -> N
     picture(page, "partitions")
 
 
-@pytest.mark.browser
 def test_a_click_materializes_one_partition(ui: Served, page: Any) -> None:
     latest = """{ runsOrError(limit: 1) { ... on Runs { results { runId status tags { key value } } } } }"""
     before = ui.ask(latest)["runsOrError"]["results"][0]["runId"]

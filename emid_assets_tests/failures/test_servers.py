@@ -7,6 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 import filelock
+import pytest
 
 from emid_assets.runs.processes import daemons_of, is_alive
 from emid_assets_tests.conftest import REPOSITORY
@@ -20,6 +21,8 @@ from emid_assets_tests.failures.servers import (
 )
 from emid_assets_tests.failures.tiny import Pipeline
 from emid_assets_tests.web import free_port, wait_for
+
+pytestmark = pytest.mark.server
 
 
 def test_what_a_killed_server_leaves_is_whole_and_the_next_start_goes_on(

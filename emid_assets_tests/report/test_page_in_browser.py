@@ -10,8 +10,6 @@ import pytest
 from emid_assets.report.page import render_page
 from emid_assets_tests.report.conftest import M, clips_of
 
-pytestmark = pytest.mark.browser
-
 CLIPS = 8
 
 DECODE = """async (player) => {

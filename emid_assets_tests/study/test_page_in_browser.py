@@ -21,8 +21,6 @@ from emid_assets_tests.study.conftest import COLOURS, EMOTIONS, TRIALS, Study, c
 from emid_assets_tests.study.served import Server
 from emid_assets_tests.study.test_server import PREFERENCE, wilson
 
-pytestmark = pytest.mark.browser
-
 PHONE = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
 STEPS = 2 + TRIALS + 3
 NEAREST = """async (images, colour) => {
