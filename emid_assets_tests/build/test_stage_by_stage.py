@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from emid_assets.build import BuildFailedError, run_build
+from emid_assets.build.stage_by_stage import BuildFailedError, run_build
 from emid_assets.matching import product
 
 
