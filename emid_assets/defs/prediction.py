@@ -10,7 +10,7 @@ from collections.abc import Callable
 import dagster as dg
 import polars as pl
 
-from emid_assets.defs.embeddings import GPU_POOL, media_items
+from emid_assets.defs.embeddings import GPU_POOL, earlier_rows, media_items
 from emid_assets.encoders.interface import Encoder
 from emid_assets.media.kinds import MediaKind
 from emid_assets.media.with_predictions import unlabelled
@@ -20,7 +20,7 @@ from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.lake import WHOLE_TABLE, Lake
-from emid_assets.store.layout import JOURNAL_FOLDER, WEIGHTS_FOLDER
+from emid_assets.store.layout import WEIGHTS_FOLDER
 from emid_assets.store.schemas import IMAGE_EMOTION_HEAD, PREDICTED_EMOTION, TABLES
 
 
@@ -48,12 +48,10 @@ def _vectors(
             network,
             kind,
             schema,
-            previous=previous_rows(context, lake, version),
-            previous_fingerprint=str(version.metadata.get("fingerprint")) if version else None,
+            earlier_rows(context, lake, version),
             batch_size=settings.batch_size,
             workers=settings.workers,
             on_progress=lambda progress: on_progress(progress.done, progress.total),
-            journal=lake.root / JOURNAL_FOLDER / table,
         )
         made = {"encoded": encoded, "fingerprint": network.fingerprint, "licence": network.licence}
     return dg.MaterializeResult(
