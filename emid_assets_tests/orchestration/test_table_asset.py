@@ -34,7 +34,7 @@ def run(asset: dg.AssetsDefinition, folder: Path) -> dg.ExecuteInProcessResult:
     settings = settings_resource(load_settings({"lake": str(folder)}))
     definitions = dg.Definitions(
         assets=[asset, dg.AssetSpec("media_inventory")],
-        resources={"io_manager": LakeIOManager(settings=settings)},
+        resources={"settings": settings, "io_manager": LakeIOManager(settings=settings)},
         jobs=[dg.define_asset_job("one", selection=dg.AssetSelection.tag(STAGE, "inventory"))],
     )
     with dg.DagsterInstance.ephemeral() as instance:
