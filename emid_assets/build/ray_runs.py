@@ -153,7 +153,7 @@ class _Runs:
                 return False
             raise ClusterError(
                 f"the run of {of_what} could not be launched; see that Ray and PostgreSQL run and that the "
-                f"token is theirs, then run again: what is done is kept ({_line(error)})"
+                f"token is theirs, then run the same command again: finished work is kept ({_line(error)})"
             ) from error
         self.under_way[run.run_id] = (key, attempt)
         self._next_look[run.run_id] = time.monotonic() + LOOK_AFTER_S
@@ -184,7 +184,7 @@ class _Runs:
         if time.monotonic() - since > PATIENCE_S:
             raise ClusterError(
                 f"no answer for {PATIENCE_S:.0f} s: {_line(problem)}. See that Ray and PostgreSQL run, "
-                "then run again; what is done is kept"
+                "then run the same command again: finished work is kept"
             ) from problem
 
     def _error_of(self, run: dg.DagsterRun) -> SerializableErrorInfo | None:

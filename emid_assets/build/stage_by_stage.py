@@ -1,5 +1,6 @@
 """`emid build`: the whole graph in one process, stage by stage, on the instance that the web UI shows."""
 
+import contextlib
 import functools
 import logging
 import os
@@ -12,7 +13,7 @@ import dagster as dg
 import polars as pl
 from dagster import DagsterInstance
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from sqlalchemy.exc import OperationalError
 
 from emid_assets.build.ray_runs import ClusterError, Ended, end_left_runs, launched_runs, records_at_hand
@@ -28,7 +29,8 @@ from emid_assets.runs.dagster_internals import SerializableErrorInfo
 from emid_assets.runs.dead_runs import PROCESS_TAG, end_dead_runs
 from emid_assets.runs.failures import first_error, message_of
 from emid_assets.runs.processes import name_of_this_process
-from emid_assets.settings import load_operations, load_settings
+from emid_assets.runs.progress_lines import ProgressLines
+from emid_assets.settings import Settings, load_operations, load_settings
 from emid_assets.store.files import held_alone
 from emid_assets.store.lake import Lake, LakeError
 from emid_assets.store.layout import (
@@ -72,20 +74,24 @@ def run_build(options: Mapping[str, Any]) -> dict[str, str]:
         why = " ".join(str(error.orig if isinstance(error, OperationalError) else error).split())
         home = os.environ.get("DAGSTER_HOME", "")
         raise BuildFailedError(
-            f"{why} (Dagster's records are in {home}): see that the disk has room and may be written to, "
-            "then run again; what is done is kept"
+            f"{why} (Dagster's records are in {home}): check that the disk has room and can be written to, "
+            "then run the same command again: finished work is kept"
         ) from error
 
 
 def _run_stages(options: Mapping[str, Any]) -> dict[str, str]:
     settings = load_settings(options)
-    given = {name: getattr(settings, name) for name in options}
-    lake = Lake(settings.lake_folder)
     console = Console(stderr=True)
-    progress = Progress(
-        TextColumn("{task.fields[stage]:<14}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("{task.description}"), console=console, disable=not console.is_terminal,
-    )  # fmt: skip
+    lines = ProgressLines(functools.partial(console.print, soft_wrap=True, markup=False, highlight=False))
+    with contextlib.nullcontext() if console.is_terminal else lines:
+        lines.begin("preparing")
+        _check_models(settings)
+        _run_in_order(settings, options, console, lines)
+    return _summary(settings)
+
+
+def _check_models(settings: Settings) -> None:
+    """Fail before the first run where an encoder, a product or a captioner cannot be had."""
     try:
         encoder = encoder_from(settings)
         if settings.matching_product != "auto" and settings.matching_product != "device":
@@ -94,8 +100,18 @@ def _run_stages(options: Mapping[str, Any]) -> dict[str, str]:
             load_captioner(settings.caption_model, settings.device)
     except (EncoderUnavailableError, CaptionerUnavailableError, ProductUnavailableError) as error:
         raise BuildFailedError(str(error)) from error
+
+
+def _run_in_order(
+    settings: Settings, options: Mapping[str, Any], console: Console, lines: ProgressLines
+) -> None:
+    given = {name: getattr(settings, name) for name in options}
+    progress = Progress(
+        TextColumn("{task.fields[stage]:<14}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("{task.description}"), console=console, disable=not console.is_terminal,
+    )  # fmt: skip
     definitions = build_definitions(**options)
-    loggers = {"console": _terminal_logger(progress)}
+    loggers = {"console": _terminal_logger(progress, lines)}
     on_ray = load_operations().profile == "ray"
     run_config: dict[str, Any] = {"resources": {"settings": {"config": given}}}
     if not on_ray:  # a job uses a logger of its own only where the run's configuration names it
@@ -115,31 +131,45 @@ def _run_stages(options: Mapping[str, Any]) -> dict[str, str]:
             job = definitions.resolve_job_def(stage)
             keys = partitions_of(job)
             bar = progress.add_task("", total=len(keys), stage=stage)
+            lines.begin(stage, len(keys))
             start = time.monotonic()
             failures: dict[str, list[str]] = {}  # message -> partitions
             runs: Iterator[Ended]
             if on_ray:
-                say = functools.partial(console.print, markup=False)
+                say = functools.partial(console.print, soft_wrap=True, markup=False)
                 fed = settings.embedding_actors and stage in ("embed_music", "embed_images")
                 at_most = FEEDING_AT_ONCE if fed else None
                 runs = launched_runs(instance, job, keys, run_config, say, at_most)
             else:
-                show = functools.partial(progress.update, bar)
+
+                def show(partition: str, bar: TaskID = bar) -> None:
+                    progress.update(bar, description=partition)
+                    lines.at(partition)
+
                 runs = _runs_here(instance, job.with_logger_defs(loggers), keys, run_config, show)
             for key, failure in runs:
                 progress.advance(bar)
+                lines.advance()
                 if failure is not None:
                     failures.setdefault(message_of(failure), []).append(key or "all")
             progress.update(bar, description="failed" if failures else "")
             if not console.is_terminal:
                 done = len(keys) - sum(map(len, failures.values()))
                 seconds = time.monotonic() - start
-                console.print(f"{stage}: {done}/{len(keys)} in {seconds:.0f} s")
+                lines.end(f"{stage}: {done}/{len(keys)} in {seconds:.0f} s")
             if failures:
-                lines = [f"{stage} [{', '.join(failed)}]: {message}" for message, failed in failures.items()]
-                raise BuildFailedError("\n".join(lines))
+                raise BuildFailedError(
+                    "\n".join(
+                        f"{stage} [{', '.join(failed)}]: {message}" for message, failed in failures.items()
+                    )
+                )
             if stage == "inventory":
-                _require_media(lake, settings.media_folder)
+                _require_media(Lake(settings.lake_folder), settings.media_folder)
+
+
+def _summary(settings: Settings) -> dict[str, str]:
+    """What was built and where it lies, a line each."""
+    lake = Lake(settings.lake_folder)
     tables = ("music_embeddings", "image_embeddings", "expansion_windows")
     embedded = [version for table in tables for version in lake.versions(table)]
     encoded, kept = (
@@ -166,11 +196,11 @@ def _runs_here(
     job: dg.JobDefinition,
     keys: Sequence[str | None],
     run_config: Mapping[str, Any],
-    show: Callable[..., None],
+    show: Callable[[str], None],
 ) -> Iterator[Ended]:
     """Run each partition in this process, one after the other: the partition, and its error or None."""
     for key in keys:
-        show(description=key or "")
+        show(key or "")
         result = job.execute_in_process(
             instance=instance,
             partition_key=key,
@@ -215,8 +245,8 @@ def _is_interrupt(error: SerializableErrorInfo) -> bool:
     return error.cls_name == "DagsterExecutionInterruptedError" or "Query interrupted" in error.message
 
 
-def _terminal_logger(progress: Progress) -> dg.LoggerDefinition:
-    """A Dagster logger that shows what the ops say beside the bar, and warnings above it."""
+def _terminal_logger(progress: Progress, lines: ProgressLines) -> dg.LoggerDefinition:
+    """A Dagster logger that shows warnings at once, and other messages beside the bar or in `lines`."""
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -225,9 +255,10 @@ def _terminal_logger(progress: Progress) -> dg.LoggerDefinition:
                 return
             message = meta.get("orig_message", record.getMessage())
             if record.levelno == logging.WARNING:
-                progress.console.print(message)
-            elif record.levelno == logging.INFO and progress.task_ids:
+                progress.console.print(message, soft_wrap=True, markup=False)
+            elif record.levelno == logging.INFO:
                 progress.update(progress.task_ids[-1], description=message)
+                lines.tell(message)
 
     @dg.logger
     def terminal_logger(_: dg.InitLoggerContext) -> logging.Logger:

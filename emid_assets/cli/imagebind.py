@@ -8,6 +8,8 @@ import click
 from emid_assets.encoders.imagebind import checkpoint as files
 from emid_assets.encoders.interface import EncoderUnavailableError
 
+MEGABYTE = 1_000_000
+
 
 @click.group()
 def imagebind() -> None:
@@ -25,12 +27,18 @@ def fetch(to: Path | None, url: str, accept_licence: bool) -> None:
     click.echo(files.LICENCE_TEXT)
     if not accept_licence:
         raise click.ClickException("nothing was downloaded: add --accept-licence if you accept these terms")
+    from emid_assets.cli.terminal import progress
+
     target = to or files.hub_folder() / files.NAME
-    with click.progressbar(length=files.SIZE, label=files.NAME, show_pos=False) as bar:
-        try:
-            files.fetch(target, url=url, on_bytes=lambda there, _: bar.update(there - bar.pos))
-        except files.FetchError as error:
-            raise click.ClickException(str(error)) from None
+    try:
+        with progress("fetch", f"MB of {files.NAME}", files.SIZE // MEGABYTE) as on_progress:
+            files.fetch(
+                target,
+                url=url,
+                on_bytes=lambda there, size: on_progress(there // MEGABYTE, size // MEGABYTE),
+            )
+    except files.FetchError as error:
+        raise click.ClickException(str(error)) from None
     click.echo(f"{target}: complete, sha256 {files.SHA256}")
 
 

@@ -87,15 +87,8 @@ def import_emid_command(
         raise click.UsageError("give either --csv and --media, or --parquet")
     if media is not None and media.resolve().is_relative_to(folder.resolve()):
         raise click.UsageError(f"--to {folder} contains the files to import: give another folder")
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from emid_assets.cli.terminal import progress
 
-    from emid_assets.cli.terminal import console
-
-    told = console(stderr=True)
-    progress = Progress(
-        TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TimeRemainingColumn(),
-        console=told, disable=not told.is_terminal,
-    )  # fmt: skip
     given = {"licence": licence, "author": author, "label_source": label_source}
     terms = replace(EMID_TERMS, **{name: value for name, value in given.items() if value is not None})
     try:
@@ -103,12 +96,11 @@ def import_emid_command(
             pieces = csv_pieces(table, media)
         else:
             pieces = parquet_pieces([*patterns, *more], media)
-        with progress:
-            bar = progress.add_task("rows", total=sum(piece.rows for piece in pieces))
+        with progress("import", "rows", sum(piece.rows for piece in pieces)) as on_progress:
             summary = import_emid(
                 pieces,
                 folder,
-                lambda done, total: progress.update(bar, completed=done, total=total),
+                on_progress,
                 ItemTables.of_folders(places_beside(pieces, media)),
                 terms,
                 overwrite,

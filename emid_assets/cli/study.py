@@ -2,6 +2,7 @@
 
 import socket
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -209,22 +210,13 @@ def power_command(
         f"With standard deviations of {participant_sd:g} between participants and {clip_sd:g} between clips "
         f"(log-odds), and {clips} clips:"
     )
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from emid_assets.runs.progress_lines import ProgressLines
 
-    from emid_assets.cli.terminal import console
-
-    told = console(stderr=True)
-    progress = Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=told,
-        disable=not told.is_terminal, transient=True,
-    )  # fmt: skip
-    with progress:
-        bar = progress.add_task("simulating", total=None)
+    with ProgressLines(partial(click.echo, err=True)) as lines:
+        lines.begin("simulating")
         needed = power_table(
             question, trials, seed, simulations, most,
-            on_study=lambda each, people: progress.update(
-                bar, description=f"simulating {people} participants of {each} trials"
-            ),
+            on_study=lambda each, people: lines.tell(f"{people} participants, {each} trials each"),
         )  # fmt: skip
     if csv is not None:
         needed.write_csv(csv)

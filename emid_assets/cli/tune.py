@@ -1,6 +1,7 @@
 """The command `emid tune`: hyperparameters of a network by a resumable study."""
 
 import json
+from functools import partial
 from typing import Any
 
 import click
@@ -24,12 +25,19 @@ def tune_command(network: str, trials: int, as_json: bool, **options: Any) -> No
     resumed by the next call.
     """
     from emid_assets.adapters.tuning import best_trial, tune_lake
+    from emid_assets.runs.progress_lines import ProgressLines
+
+    lines = ProgressLines(partial(click.echo, err=True))
 
     def on_trial(done: int, best: float | None) -> None:
-        click.echo(f"{done} of {trials} trials, best NDCG@10 {best or 0.0:.4f}", err=True)
+        lines.end(f"{done} of {trials} trials, best NDCG@10 {best or 0.0:.4f}")
+        lines.begin(f"trial {done + 1} of {network}")
 
+    settings = settings_from(options)
     try:
-        rows = tune_lake(settings_from(options), network, trials, on_trial)
+        with lines:
+            lines.begin(f"first trial of {network}")
+            rows = tune_lake(settings, network, trials, on_trial)
     except (ValueError, RuntimeError) as error:
         raise click.ClickException(str(error)) from None
     best = best_trial(rows)

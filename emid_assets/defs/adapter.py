@@ -9,6 +9,7 @@ from emid_assets.media.lake_tables import LakeTables
 from emid_assets.media.va_plane import image_alignment, on_plane
 from emid_assets.orchestration.io_manager import previous_version
 from emid_assets.orchestration.partitions import NETWORK_PARTITIONS, every_partition
+from emid_assets.orchestration.progress import report_progress
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.settings import LOCAL_PATHS, Settings, setting_text
@@ -64,6 +65,7 @@ def trained_adapter(
         fused_pairs=fused_pairs,
     )
     data = pair_data(tables, settings.seed, Formula.of(settings))
+    on_progress = report_progress(context, "epochs")
     adapter = train(
         network,
         data,
@@ -75,9 +77,7 @@ def trained_adapter(
             device=settings.device,
         ),
         tuned,
-        on_epoch=lambda epoch: context.log.info(
-            f"{network}: epoch {epoch['epoch']} of {settings.epochs}, loss {epoch['loss']:.4f}"
-        ),
+        on_epoch=lambda epoch: on_progress(int(epoch["epoch"] or 0), settings.epochs),
     )
     previous = previous_version(lake, "trained_adapter", network)
     keep = {lake.root / str(previous.metadata["weights_file"])} if previous else set()

@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import dagster as dg
 
+from emid_assets.runs.progress_lines import rate_text
+
 SECONDS_BETWEEN_REPORTS = 5.0
 
 
@@ -22,7 +24,7 @@ def report_progress(
         last = now
         per_second = done / max(now - start, 1e-9)
         seconds_left = (total - done) / max(per_second, 1e-9)
-        context.log.info(f"{what}: {done} of {total}, {per_second:.1f} per second, {seconds_left:.0f} s left")
+        context.log.info(rate_text(what, done, total, now - start))
         context.log_event(
             dg.AssetObservation(
                 context.asset_key,

@@ -22,11 +22,10 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import duckdb
 import filelock
 import polars as pl
-import pyarrow as pa
 
 from emid_assets.store.duckdb_types import UnstorableError, check_storable, schema_from_text, schema_to_text
 from emid_assets.store.files import (
@@ -38,6 +37,10 @@ from emid_assets.store.files import (
 )
 from emid_assets.store.layout import CATALOGUE, TABLES_FOLDER
 from emid_assets.store.schemas import TABLES, TableSchema
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
 
 WHOLE_TABLE = "all"
 """The partition of a table that has no partitions."""
@@ -113,6 +116,8 @@ class Lake:
             LakeError: a name, a type or a metadata value cannot be stored, or the disk failed. The
                 version that was current before still is.
         """
+        import duckdb
+
         folder = self._folder(table, partition)
         for key, value in metadata.items():
             if not isinstance(value, Scalar):
@@ -187,6 +192,8 @@ class Lake:
 
     def current(self, table: str, partition: str) -> Version | None:
         """The version that counts, with its metadata; None where nothing is built (or it was removed)."""
+        import duckdb
+
         if _current_path(self._folder(table, partition)) is None:
             return None
         with duckdb.connect() as connection, self._opened(connection, table, partition) as version:
@@ -194,6 +201,8 @@ class Lake:
 
     def versions(self, table: str) -> list[Version]:
         """The version that counts of every partition, sorted by partition, with its metadata."""
+        import duckdb
+
         found = []
         with duckdb.connect() as connection:
             for partition in self.partitions(table):
@@ -203,6 +212,8 @@ class Lake:
 
     def survey(self, table: str) -> dict[str, Version | LakeError]:
         """Partition → its current version, or why that cannot be opened: one damaged file hides no other."""
+        import duckdb
+
         found: dict[str, Version | LakeError] = {}
         with duckdb.connect() as connection:
             for partition in self.partitions(table):
@@ -227,6 +238,8 @@ class Lake:
             LakeError: a partition is not built, a column does not exist, partitions differ in their
                 types, or a file is damaged.
         """
+        import duckdb
+
         frames = []
         first = None
         with duckdb.connect() as connection:
@@ -250,6 +263,8 @@ class Lake:
         gets the same rows each time, whatever is built meanwhile. By default it is all that is
         current at the start.
         """
+        import duckdb
+
         if batch_rows < 1:
             raise LakeError(f"batch_rows is {batch_rows}; it must be at least 1")
         if versions is None:
@@ -275,7 +290,9 @@ class Lake:
         return wanted
 
     @contextlib.contextmanager
-    def _opened(self, connection: duckdb.DuckDBPyConnection, table: str, partition: str) -> Iterator[Version]:
+    def _opened(
+        self, connection: "duckdb.DuckDBPyConnection", table: str, partition: str
+    ) -> Iterator[Version]:
         """Attach the current version of a partition as `version`."""
         path = None
         while True:
@@ -297,9 +314,11 @@ class Lake:
 
     @contextlib.contextmanager
     def _attached(
-        self, connection: duckdb.DuckDBPyConnection, table: str, partition: str, path: Path
+        self, connection: "duckdb.DuckDBPyConnection", table: str, partition: str, path: Path
     ) -> Iterator[Version]:
         """Attach a version's file as `version`; a damaged file becomes a LakeError."""
+        import duckdb
+
         try:
             connection.execute(f"ATTACH {_quoted(path)} AS version (READ_ONLY)")
             try:
@@ -332,6 +351,8 @@ class Lake:
         who ask at once, one rebuilds for all: who comes to the lock and finds that a rebuild has begun
         and ended since they asked, is done.
         """
+        import duckdb
+
         try:
             make_folder(self._catalogues)
             begun_before = self._rebuilds("begun")
@@ -362,6 +383,8 @@ class Lake:
         unfinished.replace(self._catalogues / what)
 
     def _rebuild_catalogue(self) -> None:
+        import duckdb
+
         files = {table: self._bundled(table) for table in self._tables()}
         unfinished = self.catalogue_path.with_name(self.catalogue_path.name + UNFINISHED_SUFFIX)
         for leftover in self.root.glob(unfinished.name + "*"):
@@ -378,8 +401,10 @@ class Lake:
         self.catalogue_path.with_name(f"{CATALOGUE}.wal").unlink(missing_ok=True)
         put_in_place(unfinished, self.catalogue_path)
 
-    def _view(self, connection: duckdb.DuckDBPyConnection, table: str, files: Sequence[Path]) -> str:
+    def _view(self, connection: "duckdb.DuckDBPyConnection", table: str, files: Sequence[Path]) -> str:
         """The SELECT of a table's view, checked by binding it."""
+        import duckdb
+
         if not files:
             return f"SELECT {self._declared_columns(connection, table)} WHERE false"
         select = _all_of(files)
@@ -394,7 +419,7 @@ class Lake:
             )
         return select
 
-    def _declared_columns(self, connection: duckdb.DuckDBPyConnection, table: str) -> str:
+    def _declared_columns(self, connection: "duckdb.DuckDBPyConnection", table: str) -> str:
         """The columns of a table that has no rows, as a SELECT list of nulls of the declared types."""
         if table not in self.declared:
             return "NULL AS nothing"
@@ -411,6 +436,8 @@ class Lake:
         copy made once: a bundle with a version that no longer counts is left out, and what else it
         held is loose until it is bundled anew.
         """
+        import duckdb
+
         loose = set(self.current_files(table).values())
         if len(loose) <= _LOOSE_FILES:
             return sorted(loose)
@@ -433,6 +460,8 @@ class Lake:
         return [*bundles, *sorted(loose)]
 
     def _bundle(self, folder: Path, members: Sequence[Path]) -> Path:
+        import duckdb
+
         for leftover in folder.glob("*" + UNFINISHED_SUFFIX + "*"):
             leftover.unlink()
         path = folder / f"{time.time_ns():020}.duckdb"
@@ -560,6 +589,8 @@ class Lake:
 
 def _write_version(path: Path, frame: pl.DataFrame, facts: Mapping[str, object]) -> None:
     # A file takes some blocks for each column: DuckDB's own 256 KiB are made for more than a few rows.
+    import duckdb
+
     block_bytes = 16_384 if frame.estimated_size() < 4_000_000 else 262_144
     with duckdb.connect() as connection:
         connection.execute(f"ATTACH {_quoted(path)} AS version ({_FORMAT}, BLOCK_SIZE {block_bytes})")
@@ -599,7 +630,7 @@ def _select(version: Version, columns: Sequence[str] | None, first: Version) -> 
     return f"SELECT {', '.join(map(_identifier, columns))} FROM version.data"
 
 
-def _frame(rows: pa.Table | pa.RecordBatch, version: Version) -> pl.DataFrame:
+def _frame(rows: "pa.Table | pa.RecordBatch", version: Version) -> pl.DataFrame:
     frame = pl.from_arrow(rows)
     assert isinstance(frame, pl.DataFrame)
     return frame.cast({name: version.schema[name] for name in frame.columns})

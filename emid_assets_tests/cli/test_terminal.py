@@ -1,10 +1,13 @@
-"""Tables of the command line: whole in a pipe, fitted and never cut in a terminal."""
+"""Tables and progress of the command line: whole in a pipe, fitted and never cut in a terminal."""
+
+import time
 
 import pytest
 from rich.console import Console
 from rich.text import Text
 
-from emid_assets.cli.terminal import console, table
+from emid_assets.cli.terminal import console, progress, table
+from emid_assets.runs import progress_lines
 
 ROWS = [("candidate_softmax", 0.123456, "a reason with [brackets] " * 8), ("raw", 1.0, Text("failed", "red"))]
 
@@ -28,3 +31,17 @@ def test_a_table_in_a_narrow_terminal_is_folded_and_not_cut() -> None:
     assert "…" not in text
     assert text.count("[brackets]") + text.count("[bracket") >= 8
     assert max(map(len, text.splitlines())) <= 30
+
+
+def test_progress_in_a_pipe_is_a_line_on_stderr(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress_lines, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(progress_lines, "_LOOK_S", 0.001)
+    said, deadline = "", time.monotonic() + 30
+    with progress("import", "rows", 938) as on_progress:
+        on_progress(120, 938)
+        while "import: rows: 120 of 938, " not in said and time.monotonic() < deadline:
+            said += capsys.readouterr().err
+    assert "import: rows: 120 of 938, " in said
+    assert " s left" in said
