@@ -54,7 +54,7 @@ def parse_feelings(text: str) -> dict[str, float]:
 
 
 def parse_ratings(text: str) -> tuple[float, ...]:
-    """Read an `emotion` cell: 11 numbers from 1 to 9, divided by commas, in the order of `RATINGS`.
+    """Read an `emotion` cell: 11 comma-separated numbers from 1 to 9, in the order of `RATINGS`.
 
     Returns:
         The 11 numbers; NaN where one is missing (`nan`, `NA` or nothing between two commas).

@@ -34,7 +34,7 @@ TABLE_COLUMNS = {
         ),
         TableColumn("feeling", (), "percentages over the 28 feelings, as 33% Sad, depressing, 22% Dreamy"),
         TableColumn(
-            "emotion", (), "the 11 ratings, 1 to 9, divided by commas, in EMID's order; nan where missing"
+            "emotion", (), "the 11 comma-separated ratings, 1 to 9, in EMID's order; nan where missing"
         ),
         TableColumn(
             "is_original_clip", (), "false for a clip cut from a source's recording; true if left out"

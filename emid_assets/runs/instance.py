@@ -39,8 +39,8 @@ def what_ray_lacks(home: Path) -> str:
     missing = [name for name in named if not os.environ.get(name)]
     if missing:
         return (
-            f"the profile ray needs {', '.join(missing)} in the environment: read in what `make cluster-up` "
-            "has written (. .emid/cluster/environment), or see docs/cluster.md"
+            f"the profile ray needs {', '.join(missing)} in the environment: source the file that "
+            "`make cluster-up` writes (. .emid/cluster/environment), or see docs/cluster.md"
         )
     return ""
 
