@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Modules are compiled when they are first imported: most of torch never is.
+# Modules are compiled when they are first imported, since most of torch never is; so they are kept
+# then, even where the environment says that Python writes no compiled modules.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/pip install -q --no-compile -c requirements/constraints.txt
 TORCH := torch==2.13.0
 TORCH_CPU := --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu $(TORCH)+cpu

@@ -246,7 +246,7 @@ def memory(name):
             return int(line.split()[1]) * 1024
 
 import torch
-from emid_assets.encoders import imagebind_model
+from emid_assets.encoders.imagebind import model as imagebind_model
 from emid_assets.encoders.imagebind.checkpoint import checkpoint_sha256
 imagebind_model.official_code()
 start, peak, done = memory("RssAnon"), 0, False

@@ -1,6 +1,7 @@
 """Fixtures that more than one folder of tests needs."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
-import emid_assets
-from emid_assets.media.lake_tables import LakeTables
-from emid_assets_tests.small_lake import make_lake
+from emid_assets.settings import SAMPLE_MEDIA
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CHROMIUM = "/usr/bin/chromium"
@@ -38,18 +38,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     All tests of a mark run in one process, so that what they share starts once.
     """
     for item in items:
-        asked = getattr(item, "fixturenames", ())
-        marks = [mark for fixture, mark in MARK_OF_FIXTURE.items() if fixture in asked]
-        for mark in marks:
-            item.add_marker(mark)
-        if marks:
-            item.add_marker(pytest.mark.xdist_group(marks[0]))
+        for fixture in MARK_OF_FIXTURE.keys() & set(getattr(item, "fixturenames", ())):
+            item.add_marker(MARK_OF_FIXTURE[fixture])
+        for mark in dict.fromkeys(MARK_OF_FIXTURE.values()):
+            if item.get_closest_marker(mark):
+                item.add_marker(pytest.mark.xdist_group(mark))
+                break
 
 
 @pytest.fixture(scope="session")
 def sample_media() -> Path:
     """The media folder that ships with the package: read it, never write to it."""
-    return Path(emid_assets.__file__).resolve().parent / "sample"
+    return SAMPLE_MEDIA
 
 
 @pytest.fixture(scope="session")
@@ -116,10 +116,8 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """A checkout in which `make demo` has been run once."""
-    folder = tmp_path_factory.mktemp("checkout")
+def check_out(folder: Path) -> Checkout:
+    """A copy of the project in `folder`."""
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "-z"],
         cwd=REPOSITORY,
@@ -130,12 +128,40 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
         if (REPOSITORY / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPOSITORY / name, folder / name)
-    checkout = Checkout(folder)
+    return Checkout(folder)
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout in which `make demo` has been run once."""
+    checkout = check_out(tmp_path_factory.mktemp("checkout"))
     checkout.run("make demo")
     return checkout
 
 
+BUILD_OF_THREE_EMOTIONS = """
+from emid_assets.build import stage_by_stage
+from emid_assets.cli.main import main
+
+KEYS = {None, "beautiful", "energizing", "triumphant", "awe", "disgust", "fear", "bmf"}
+all_of = stage_by_stage.partitions_of
+stage_by_stage.partitions_of = lambda job: [key for key in all_of(job) if key in KEYS]
+main(["build", "--media", "few", "--lake", ".emid/demo", "--epochs", "2"])
+"""
+"""`emid build` without the partitions that would be empty, and with one network."""
+
+
 @pytest.fixture(scope="session")
-def lake() -> LakeTables:
-    """A small lake whose pairs can be learnt, as frames."""
-    return make_lake()
+def small_demo(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout in which the demo is a build of six clips and eleven images of the sample."""
+    checkout = check_out(tmp_path_factory.mktemp("small-checkout"))
+    few = checkout.folder / "few"
+    for kind, labels in (("music", ["D", "G", "M"]), ("images", ["awe", "disgust", "fear"])):
+        listed = pl.read_csv(SAMPLE_MEDIA / f"{kind}.csv", infer_schema=False)
+        chosen = listed.filter(pl.col("genre" if kind == "music" else "tag").is_in(labels))
+        (few / kind).mkdir(parents=True)
+        chosen.write_csv(few / f"{kind}.csv")
+        for name in chosen["file"]:
+            shutil.copy2(SAMPLE_MEDIA / kind / name, few / kind / name)
+    checkout.run(f".venv/bin/python -c {shlex.quote(BUILD_OF_THREE_EMOTIONS)}")
+    return checkout

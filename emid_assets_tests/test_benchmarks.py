@@ -34,6 +34,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_a_benchmark_writes_rows_with_names_of_ours(name: str, tmp_path: Path) -> None:
     arguments, keys = SMALL[name]

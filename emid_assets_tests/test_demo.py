@@ -5,6 +5,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
@@ -25,6 +26,29 @@ EXPANDED = 5
 """Expanded clips of the sample: of six windows of its two recordings, one does not sound like its clip."""
 
 
+@dataclass(frozen=True)
+class Build(Checkout):
+    """A build of the sample or of a few of its files, both recordings among them."""
+
+    originals: int
+    images: int
+    emotions: int
+
+    @property
+    def clips(self) -> int:
+        return self.originals + EXPANDED
+
+
+@pytest.fixture(
+    scope="session", params=["small_demo", pytest.param("demo", marks=pytest.mark.demo)], ids=["few", "all"]
+)
+def build(request: pytest.FixtureRequest) -> Build:
+    """A build of six clips, and the demo itself: what holds for one holds for the other."""
+    checkout = request.getfixturevalue(request.param)
+    originals, images, emotions = {"small_demo": (6, 11, 3), "demo": (22, 27, 13)}[request.param]
+    return Build(checkout.folder, originals, images, emotions)
+
+
 def encoded_files(lake: Lake) -> int:
     """Files that the latest run of each embedding partition encoded."""
     tables = ("music_embeddings", "image_embeddings", "expansion_windows")
@@ -32,8 +56,8 @@ def encoded_files(lake: Lake) -> int:
     return sum(int(str(version.metadata["encoded"])) for version in versions)
 
 
-def test_every_asset_is_stored_and_declared_as_it_is(demo: Checkout) -> None:
-    lake = Lake(demo.demo_lake)
+def test_every_asset_is_stored_and_declared_as_it_is(build: Build) -> None:
+    lake = Lake(build.demo_lake)
     for name in stage_of_assets(definitions):
         frame = lake.read(name)
         assert not TABLES[name].differences(frame), name
@@ -42,37 +66,37 @@ def test_every_asset_is_stored_and_declared_as_it_is(demo: Checkout) -> None:
         assert name in empty + prediction or frame.height, name
 
 
-def test_every_clip_of_the_sample_original_or_expanded_has_three_pairs(demo: Checkout) -> None:
-    lake = Lake(demo.demo_lake)
+def test_every_clip_of_the_sample_original_or_expanded_has_three_pairs(build: Build) -> None:
+    lake = Lake(build.demo_lake)
     pairs, originals, expanded = (
         lake.read(name) for name in ("fused_pairs", "music_clips", "expanded_clips")
     )
-    assert (originals.height, expanded.height) == (22, EXPANDED)
-    assert pairs.group_by("clip_id").len()["len"].to_list() == [3] * (22 + EXPANDED)
+    assert (originals.height, expanded.height) == (build.originals, EXPANDED)
+    assert pairs.group_by("clip_id").len()["len"].to_list() == [3] * build.clips
     assert set(pairs["clip_id"]) == {*originals["clip_id"], *expanded["clip_id"]}
     assert set(pairs["rank"]) == {1, 2, 3}
 
 
-def test_the_report_counts_the_clips_before_and_after_expansion(demo: Checkout) -> None:
-    figures = Lake(demo.demo_lake).read("evaluation_report").filter(pl.col("section") == "counts")
+def test_the_report_counts_the_clips_before_and_after_expansion(build: Build) -> None:
+    figures = Lake(build.demo_lake).read("evaluation_report").filter(pl.col("section") == "counts")
     of = {(system, metric): value for _, system, metric, value in figures.rows()}
-    assert (of["original_clips", "all"], of["music_clips", "all"]) == (22, 22 + EXPANDED)
+    assert (of["original_clips", "all"], of["music_clips", "all"]) == (build.originals, build.clips)
     assert of["music_clips", "beautiful"] > of["original_clips", "beautiful"] == 2
-    page = (demo.demo_lake / "report.html").read_text(encoding="utf-8")
+    page = (build.demo_lake / "report.html").read_text(encoding="utf-8")
     assert "Clips before and after expansion" in page
 
 
-def test_an_expanded_clip_is_in_the_part_of_its_source(demo: Checkout) -> None:
-    lake = Lake(demo.demo_lake)
+def test_an_expanded_clip_is_in_the_part_of_its_source(build: Build) -> None:
+    lake = Lake(build.demo_lake)
     adapted = lake.read("adapted_embeddings", ["bmf"]).filter(pl.col("kind") == "music")
     part = dict(adapted.select("item_id", "split").iter_rows())
     for clip, source in lake.read("expanded_clips").select("clip_id", "source_clip_id").rows():
         assert part[clip] == part[source] is not None
 
 
-def test_the_stored_pairs_are_the_methods_by_brute_force_in_float64(demo: Checkout) -> None:
+def test_the_stored_pairs_are_the_methods_by_brute_force_in_float64(build: Build) -> None:
     """METHOD's formulas written out once more, from the stored embeddings and manifests alone."""
-    lake = Lake(demo.demo_lake)
+    lake = Lake(build.demo_lake)
     originals = lake.read("music_embeddings").join(lake.read("music_clips"), on="clip_id").sort("clip_id")
     columns = ["clip_id", "emotion", "valence", "arousal", "embedding", "scale"]
     music = pl.concat([originals.select(columns), lake.read("expanded_clips").select(columns)]).sort(
@@ -153,8 +177,8 @@ def test_a_new_image_in_the_users_own_folder_is_the_only_file_encoded(
     assert "cancels out.wav" in (lake_folder / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_builds_runs_and_checks_are_on_the_instance_of_the_web_ui(demo: Checkout) -> None:
-    with dg.DagsterInstance.from_config(str(demo.demo_lake / "dagster")) as instance:
+def test_the_builds_runs_and_checks_are_on_the_instance_of_the_web_ui(build: Build) -> None:
+    with dg.DagsterInstance.from_config(str(build.demo_lake / "dagster")) as instance:
         runs = instance.get_runs()
         assert {run.job_name for run in runs} == {
             "inventory", "embed_music", "embed_images", "align", "release", "train_adapter", "study",
@@ -162,15 +186,15 @@ def test_the_builds_runs_and_checks_are_on_the_instance_of_the_web_ui(demo: Chec
         }  # fmt: skip
         assert all(run.is_success for run in runs)
         partitions = instance.get_materialized_partitions(dg.AssetKey("fused_pairs"))
-        assert len(partitions) == 13
+        assert len(partitions) == build.emotions
 
 
-def test_a_wrong_setting_ends_the_build_with_one_line(demo: Checkout) -> None:
+def test_a_wrong_setting_ends_the_build_with_one_line(small_demo: Checkout) -> None:
     finished = subprocess.run(
-        demo.as_run(".venv/bin/emid build --alpha 1.5"),
+        small_demo.as_run(".venv/bin/emid build --alpha 1.5"),
         shell=True,
-        cwd=demo.folder,
-        env=demo.environment,
+        cwd=small_demo.folder,
+        env=small_demo.environment,
         capture_output=True,
         text=True,
     )
@@ -203,46 +227,45 @@ def test_a_query_by_a_file_ranks_as_the_stored_embeddings_do(demo: Checkout, tmp
     assert html.count("data:audio/mpeg") == 1
 
 
-def test_a_query_by_an_image_finds_clips_and_a_text_file_is_refused(demo: Checkout, tmp_path: Path) -> None:
-    image = demo.folder / "emid_assets" / "sample" / "images" / "awe_nasa0.jpg"
-    lake, page = Lake(demo.demo_lake), tmp_path / "found.html"
+def test_a_query_by_an_image_finds_clips_and_a_text_file_is_refused(build: Build, tmp_path: Path) -> None:
+    image = build.folder / "emid_assets" / "sample" / "images" / "awe_nasa0.jpg"
+    lake, page = Lake(build.demo_lake), tmp_path / "found.html"
     found = json.loads(
-        demo.run(
+        build.run(
             f".venv/bin/emid query image '{image}' --network bmf --top 28 --json --html {page} 2>/dev/null"
         )
     )
     clips = {*lake.read("music_clips")["clip_id"], *lake.read("expanded_clips")["clip_id"]}
     assert {row["item_id"] for row in found} == clips
-    assert page.read_text(encoding="utf-8").count("data:audio/mpeg") == len(clips) == 22 + EXPANDED
+    assert page.read_text(encoding="utf-8").count("data:audio/mpeg") == len(clips) == build.clips
     (tmp_path / "no music.mp3").write_text("words")
     finished = subprocess.run(
-        demo.as_run(f".venv/bin/emid query music '{tmp_path}/no music.mp3'"),
-        shell=True, cwd=demo.folder, env=demo.environment, capture_output=True, text=True,
+        build.as_run(f".venv/bin/emid query music '{tmp_path}/no music.mp3' --network bmf"),
+        shell=True, cwd=build.folder, env=build.environment, capture_output=True, text=True,
     )  # fmt: skip
     assert finished.returncode == 1
     assert "no music.mp3" in finished.stderr
     assert "Traceback" not in finished.stderr
 
 
-def test_the_sweep_finds_the_builds_own_point(demo: Checkout, tmp_path: Path) -> None:
+def test_the_sweep_finds_the_builds_own_point(build: Build, tmp_path: Path) -> None:
     table = tmp_path / "sweep.csv"
-    demo.run(f".venv/bin/emid sweep --alphas 0.6,1 --pairs 3 --counts 27 --csv {table}")
+    build.run(f".venv/bin/emid sweep --alphas 0.6,1 --pairs 3 --counts {build.images} --csv {table}")
     points = pl.read_csv(table).filter((pl.col("alpha") == 0.6) & (pl.col("rescaling") == "candidate_minmax"))
-    lake = Lake(demo.demo_lake)
+    lake = Lake(build.demo_lake)
     semantic = lake.read("similarity_matrix").filter(pl.col("rank") <= 3)
-    same = lake.read("fused_pairs").join(semantic, on=["clip_id", "image_id"], how="semi").height / (
-        66 + 3 * EXPANDED
-    )
+    kept = lake.read("fused_pairs").join(semantic, on=["clip_id", "image_id"], how="semi")
+    same = kept.height / (3 * build.clips)
     assert points["same_as_semantic"].to_list() == [pytest.approx(same)]
 
 
 def test_a_folder_without_images_ends_the_build_before_anything_is_encoded(
-    demo: Checkout, tmp_path: Path, sample_media: Path
+    small_demo: Checkout, tmp_path: Path, sample_media: Path
 ) -> None:
     shutil.copytree(sample_media / "music", tmp_path / "music" / "sad")
     finished = subprocess.run(
-        demo.as_run(f".venv/bin/emid build --media {tmp_path} --lake {tmp_path}/lake"),
-        shell=True, cwd=demo.folder, env=demo.environment, capture_output=True, text=True,
+        small_demo.as_run(f".venv/bin/emid build --media {tmp_path} --lake {tmp_path}/lake"),
+        shell=True, cwd=small_demo.folder, env=small_demo.environment, capture_output=True, text=True,
     )  # fmt: skip
     assert finished.returncode == 1
     assert f"nothing usable in {tmp_path}/images" in finished.stderr.replace("\n", "")
@@ -250,10 +273,10 @@ def test_a_folder_without_images_ends_the_build_before_anything_is_encoded(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_the_build_at_once(demo: Checkout, tmp_path: Path, number: int) -> None:
+def test_a_signal_stops_the_build_at_once(small_demo: Checkout, tmp_path: Path, number: int) -> None:
     process = subprocess.Popen(
-        shlex.split(demo.as_run(f".venv/bin/emid build --lake {tmp_path}")),
-        cwd=demo.folder, env=demo.environment, stderr=subprocess.PIPE, text=True,
+        shlex.split(small_demo.as_run(f".venv/bin/emid build --lake {tmp_path}")),
+        cwd=small_demo.folder, env=small_demo.environment, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stderr is not None
     assert process.stderr.readline().startswith("inventory: 1/1")
@@ -264,11 +287,14 @@ def test_a_signal_stops_the_build_at_once(demo: Checkout, tmp_path: Path, number
     assert "embed_images" not in rest
 
 
-def test_a_second_build_of_a_lake_is_refused_while_one_is_under_way(demo: Checkout, tmp_path: Path) -> None:
+def test_a_second_build_of_a_lake_is_refused_while_one_is_under_way(
+    small_demo: Checkout, tmp_path: Path
+) -> None:
     with filelock.FileLock(tmp_path / ".build.lock"):
         finished = subprocess.run(
-            demo.as_run(f".venv/bin/emid build --lake {tmp_path}"),
-            shell=True, cwd=demo.folder, env=demo.environment, capture_output=True, text=True, timeout=120,
+            small_demo.as_run(f".venv/bin/emid build --lake {tmp_path}"),
+            shell=True, cwd=small_demo.folder, env=small_demo.environment,
+            capture_output=True, text=True, timeout=120,
         )  # fmt: skip
     assert finished.returncode == 1
     assert "another build into" in finished.stderr
@@ -285,10 +311,13 @@ def test_a_second_build_of_a_lake_is_refused_while_one_is_under_way(demo: Checko
         ("ui --port 99999", "99999"),
     ],
 )
-def test_what_cannot_work_ends_with_one_clear_line(demo: Checkout, arguments: str, message: str) -> None:
+def test_what_cannot_work_ends_with_one_clear_line(
+    small_demo: Checkout, arguments: str, message: str
+) -> None:
     finished = subprocess.run(
-        demo.as_run(f".venv/bin/emid {arguments}"),
-        shell=True, cwd=demo.folder, env=demo.environment, capture_output=True, text=True, timeout=120,
+        small_demo.as_run(f".venv/bin/emid {arguments}"),
+        shell=True, cwd=small_demo.folder, env=small_demo.environment,
+            capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert finished.returncode in (1, 2)
     assert message in finished.stderr

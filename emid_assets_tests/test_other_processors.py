@@ -24,6 +24,7 @@ sys.exit(pytest.main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="needs an x86 processor to take instructions from")
 @pytest.mark.parametrize(
     ("torch_isa", "onednn_isa", "is_imitated"),

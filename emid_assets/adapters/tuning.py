@@ -211,9 +211,9 @@ def tune_lake(
     return rows
 
 
-def tuning_trials(lake: Lake) -> pl.DataFrame | None:
-    """The trials of every network that was tuned; None where none was."""
-    return lake.read("tuning_trials") if lake.partitions("tuning_trials") else None
+def tuning_trials(lake: Lake) -> pl.DataFrame:
+    """The trials of every network that was tuned: no rows where none was."""
+    return lake.read("tuning_trials") if lake.partitions("tuning_trials") else TUNING_TRIALS.empty()
 
 
 def tuned_hyperparameters(lake: Lake, network: str) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def import_group() -> None:
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 @click.argument("more", nargs=-1, metavar="")
-def import_emid_command(
+def import_emid_command(  # noqa: PLR0913 - one for each option
     table: Path | None,
     media: Path | None,
     patterns: tuple[str, ...],

@@ -162,7 +162,7 @@ def _counts(_: click.Context, option: click.Parameter, text: str) -> list[int]:
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the simulation.")
 @click.option("--csv", type=click.Path(path_type=Path), callback=output_path, help="Write the table here.")
-def power_command(
+def power_command(  # noqa: PLR0913 - one for each option
     share: float,
     chance: float,
     versus: float | None,

@@ -24,11 +24,11 @@ from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.settings import Settings, load_operations
 from emid_assets.store.data_version import frame_digest
-from emid_assets.store.lake import Lake
+from emid_assets.store.lake import Lake, Version
 from emid_assets.store.layout import JOURNAL_FOLDER
 
 if TYPE_CHECKING:
-    from emid_assets.encoders.embed import Embedded
+    from emid_assets.encoders.embed import Earlier, Embedded
 
 GPU_POOL = "gpu"
 UNIT_NORM_TOLERANCE = 1e-3
@@ -113,19 +113,28 @@ def embed_partition(
         )
     table, partition = context.asset_key.path[-1], context.partition_key
     lake = Lake(settings.lake_folder)
-    version = previous_version(lake, table, partition)
     on_progress = report_progress(context, doing)
     return embed(
         items,
         encoder,
         kind,
-        previous=previous_rows(context, lake, version),
-        previous_fingerprint=str(version.metadata.get("fingerprint")) if version else None,
+        earlier_rows(context, lake, previous_version(lake, table, partition)),
         batch_size=settings.batch_size,
         workers=settings.workers,
         on_progress=lambda progress: on_progress(progress.done, progress.total),
-        journal=lake.root / JOURNAL_FOLDER / table / partition,
         encode=encode,
+    )
+
+
+def earlier_rows(context: dg.AssetExecutionContext, lake: Lake, version: Version | None) -> "Earlier":
+    """What earlier runs left of this partition: its stored version, and the journal of a killed run."""
+    from emid_assets.encoders.embed import Earlier
+
+    folder = lake.root / JOURNAL_FOLDER / context.asset_key.path[-1]
+    return Earlier(
+        previous_rows(context, lake, version),
+        str(version.metadata.get("fingerprint")) if version else None,
+        folder / context.partition_key if context.has_partition_key else folder,
     )
 
 

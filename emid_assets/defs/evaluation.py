@@ -1,225 +1,248 @@
-"""The evaluation stage: one page, and the figures behind it as a table."""
+"""The evaluation stage: what is measured of the pairs and the networks, and the pages that show it."""
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
 
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS
 from emid_assets.encoders.load import encoder_from
-from emid_assets.media.lake_tables import LakeTables
-from emid_assets.orchestration.partitions import every_partition
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
-from emid_assets.settings import LOCAL_PATHS, Settings, setting_text
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.files import write_in_place
 from emid_assets.store.lake import Lake
 from emid_assets.store.layout import PAIRS_PAGE, REPORT_PAGE
 
-TEST_SECTION = "retrieval_test"
-RELEASED_TASKS = "released_tasks"
-PUBLIC_TASKS = "public_tasks"
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from emid_assets.media.lake_tables import LakeTables
+
+MEDIA = ("music_clips", "expanded_clips", "images", "music_embeddings")
+"""What every clip and image of the data set is, and which of them could be embedded."""
+
+
+@table_asset(
+    stage="evaluate",
+    group_name="evaluation",
+    kinds={"matplotlib", "duckdb"},
+    reads=(*MEDIA, "similarity_matrix", "va_distances", "fused_pairs"),
+    # Read as a whole: what failed while it was embedded stands in partitions of its own.
+    deps=["rejected_media"],
+    checks={"every_clip_paired": "Every usable clip has pairs."},
+)
+def pair_statistics(settings: SettingsResource, tables: "LakeTables") -> dg.MaterializeResult[pl.DataFrame]:
+    """What the pairs are made of: sizes, pairs by emotion, and which of S and E would have chosen them."""
+    from emid_assets.evaluation import pair_statistics as statistics
+    from emid_assets.report import figures
+    from emid_assets.report.tables import va_plane
+
+    tables = _usable(tables, settings)
+    rows = statistics.pair_statistics(tables)
+    counts = {system: statistics.counts_by_emotion(rows, system) for system in ("fused", "semantic")}
+    largest = max(int(frame.select(IMAGE_EMOTION_KEYS).to_numpy().max()) for frame in counts.values())
+    plane = va_plane(tables.music_clips, tables.images, tables.plane)
+    overlap = rows.filter(section=statistics.SECTION_OF_OVERLAP)
+    drawn = {
+        "pairs_by_emotion": figures.pair_counts_figure(counts["fused"], f"alpha = {settings.alpha}", largest),
+        "pairs_by_emotion_semantic_only": figures.pair_counts_figure(
+            counts["semantic"], "alpha = 1", largest
+        ),
+        "valence_arousal": figures.va_plane_figure(plane, aligned=True),
+    }
+    if overlap.height:
+        drawn["overlap_with_each_term"] = figures.overlap_figure(overlap, settings.alpha)
+    unpaired = tables.music_clips.join(tables.fused_pairs, on="clip_id", how="anti")["clip_id"].to_list()
+    return dg.MaterializeResult(
+        value=rows,
+        data_version=dg.DataVersion(frame_digest(rows)),
+        metadata={
+            **{f"{system}_{metric}": value for _, system, metric, value in overlap.iter_rows()},
+            **_markdown(drawn),
+        },
+        check_results=[check_result("every_clip_paired", unpaired, tables.music_clips.height)],
+    )
+
+
+@table_asset(
+    stage="evaluate",
+    group_name="evaluation",
+    kinds={"torch", "duckdb"},
+    reads=(*MEDIA, "image_embeddings", "fused_pairs", "trained_adapter", "adapted_embeddings"),
+    checks={"every_network_measured": "Every network has figures on each split that the others have."},
+)
+def retrieval_metrics(settings: SettingsResource, tables: "LakeTables") -> dg.MaterializeResult[pl.DataFrame]:
+    """How well every network, and what it competes with, ranks the images of clips that it has not seen."""
+    from emid_assets.evaluation import evaluate
+    from emid_assets.matching.fusion import Formula
+    from emid_assets.report.figures import retrieval_figure
+    from emid_assets.report.predicted import predicted_clips
+    from emid_assets.report.tables import metric_table
+
+    weights = {
+        network: settings.lake_folder / file
+        for network, file in tables.trained_adapter.select("network", "weights_file").iter_rows()
+    }
+    predicted = predicted_clips(tables.music_clips)
+    rows = evaluate.retrieval_metrics(tables, Formula.of(settings), settings.seed, predicted, weights)
+    by_split = rows.filter(pl.col("section").str.starts_with("retrieval_"))
+    splits = by_split.group_by("system").agg(pl.col("section").unique().sort())
+    every = by_split["section"].unique().sort().to_list()
+    missing = [
+        f"{network} on {', '.join(sorted(set(every) - set(found)))}"
+        for network in tables.adapted_embeddings["network"].unique().sort()
+        for found in [splits.filter(system=network)["section"].explode().to_list()]
+        if set(found) != set(every)
+    ]
+    test = rows.filter(section=evaluate.TEST_SECTION)
+    shown = test.filter(pl.col("metric").is_in(["ndcg_at_10", "hit_rate_at_10"]))
+    drawn = metric_table(rows, evaluate.TEST_SECTION)
+    figures = {"retrieval": retrieval_figure(drawn)} if drawn.height else {}
+    return dg.MaterializeResult(
+        value=rows,
+        data_version=dg.DataVersion(frame_digest(rows)),
+        metadata={
+            **{f"{system}_{metric}": value for _, system, metric, value in shown.iter_rows()},
+            **_markdown(figures),
+        },
+        check_results=[check_result("every_network_measured", missing, len(splits))],
+    )
+
+
+@table_asset(
+    stage="evaluate",
+    group_name="evaluation",
+    kinds={"numpy", "duckdb"},
+    reads=("music_clips", "expanded_clips", "images", "similarity_matrix", "va_distances"),
+    checks={"shares_within_range": "Every share of the picks lies in [0, 1]."},
+)
+def alpha_sweep(settings: SettingsResource, tables: "LakeTables") -> dg.MaterializeResult[pl.DataFrame]:
+    """What alpha, m and K do to the pairs: a grid over the S and E that are stored."""
+    from emid_assets.evaluation.sweep import selected_point, sweep_around
+    from emid_assets.matching.fusion import Formula
+    from emid_assets.report.figures import sweep_figure
+
+    grid = sweep_around(tables, Formula.of(settings))
+    shares = ("same_as_emotional", "same_as_semantic", "label_precision", "coverage")
+    outside = grid.filter(~pl.all_horizontal(pl.col(shares).is_between(0, 1)))
+    best = selected_point(grid) if grid.height else {}
+    return dg.MaterializeResult(
+        value=grid,
+        data_version=dg.DataVersion(frame_digest(grid)),
+        metadata={
+            **{f"selected_{name}": value for name, value in best.items()},
+            **_markdown({"labels": sweep_figure(grid, settings.alpha)} if grid.height else {}),
+        },
+        check_results=[
+            check_result("shares_within_range", [str(row) for row in outside.rows()], grid.height)
+        ],
+    )
+
+
+@table_asset(
+    stage="evaluate",
+    group_name="evaluation",
+    kinds={"numpy", "duckdb"},
+    reads=(
+        "music_clips", "expanded_clips", "images", "similarity_matrix", "va_distances", "fused_pairs",
+        "published_pairs",
+    ),
+    checks={"agreement_within_range": "No alpha agrees with more published pairs than are candidates."},
+)  # fmt: skip
+def published_agreement(
+    settings: SettingsResource, tables: "LakeTables"
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """How many of the published pairs (`pairs.csv`) are among ours, and at which alpha most would be."""
+    from emid_assets.release.published_pairs import compare
+    from emid_assets.report.figures import agreement_figure
+    from emid_assets.store.schemas import PUBLISHED_AGREEMENT
+
+    rescalings = sorted({settings.semantic_rescaling, "raw"})
+    agreement = compare(tables.published_pairs, tables, rescalings)
+    rows = agreement.frame() if agreement else PUBLISHED_AGREEMENT.empty()
+    beyond = rows.filter(pl.max_horizontal("agree_at_alpha", "agree") > pl.col("among_candidates"))
+    metadata: dict[str, Any] = {}
+    if agreement:
+        figure = agreement_figure(agreement.by_alpha, agreement.comparable, settings.alpha)
+        metadata = {
+            "comparable": agreement.comparable,
+            "agree": agreement.agree,
+            "agree_by_chance": agreement.by_chance,
+            **_markdown({"agreement": figure}),
+        }
+    return dg.MaterializeResult(
+        value=rows,
+        data_version=dg.DataVersion(frame_digest(rows)),
+        metadata=metadata,
+        check_results=[
+            check_result("agreement_within_range", [str(row) for row in beyond.rows()], rows.height)
+        ],
+    )
 
 
 @table_asset(
     stage="evaluate",
     group_name="evaluation",
     kinds={"matplotlib", "html", "duckdb"},
-    ins=every_partition(
-        "music_clips", "images", "music_embeddings", "expanded_clips", "image_embeddings",
-        "similarity_matrix", "va_distances", "fused_pairs", "trained_adapter", "adapted_embeddings",
+    reads=(
+        *MEDIA, "fused_pairs", "trained_adapter", "top_images", "pair_statistics",
+        "retrieval_metrics", "alpha_sweep", "published_agreement", "study_results", "image_emotion_head",
     ),
-    # Read as a whole: what failed while it was embedded stands in partitions of its own.
     deps=["rejected_media"],
-    checks={"every_clip_paired": "Every usable clip has pairs in the report."},
 )  # fmt: skip
-def evaluation_report(
-    settings: SettingsResource,
-    music_clips: pl.DataFrame,
-    images: pl.DataFrame,
-    music_embeddings: pl.DataFrame,
-    expanded_clips: pl.DataFrame,
-    image_embeddings: pl.DataFrame,
-    similarity_matrix: pl.DataFrame,
-    va_distances: pl.DataFrame,
-    fused_pairs: pl.DataFrame,
-    trained_adapter: pl.DataFrame,
-    adapted_embeddings: pl.DataFrame,
-    study_results: pl.DataFrame,
-    published_pairs: pl.DataFrame,
-    image_emotion_head: pl.DataFrame,
-) -> dg.MaterializeResult[pl.DataFrame]:
-    """How good the dataset and its adapters are: a page to read, look at and listen to, and its figures.
+def evaluation_report(settings: SettingsResource, tables: "LakeTables") -> dg.MaterializeResult[pl.DataFrame]:
+    """How good the dataset and its adapters are: two pages to read, look at and listen to, and their figures.
 
     The page is `report.html` in the lake folder, `pairs.html` beside it shows every clip's images by
     each system; the table holds every figure of the report.
     """
-    from emid_assets.adapters.tuning import tuning_trials
-    from emid_assets.evaluation.evaluate import evaluate, evaluate_public_tasks, evaluate_released_tasks
-    from emid_assets.evaluation.sweep import sweep_around
-    from emid_assets.evaluation.top_images import best_network, top_images
-    from emid_assets.matching.fusion import Formula
-    from emid_assets.release.published_pairs import compare
-    from emid_assets.report import tables
-    from emid_assets.report.page import EncoderFacts, render_page
-    from emid_assets.report.pairs import SHOWN, render_pairs
-    from emid_assets.report.predicted import predicted_clips
+    from emid_assets.evaluation.top_images import best_network
+    from emid_assets.report.page import BuildFacts, EncoderFacts, render_page
+    from emid_assets.report.pairs import render_pairs
+    from emid_assets.report.tables import report_rows
 
-    rejected_media = Lake(settings.lake_folder).read("rejected_media")
-    tables_ = LakeTables.of(
-        settings.va_alignment,
-        music_clips=music_clips,
-        expanded_clips=expanded_clips,
-        images=images,
-        music_embeddings=music_embeddings,
-        image_embeddings=image_embeddings,
-        similarity_matrix=similarity_matrix,
-        va_distances=va_distances,
-        fused_pairs=fused_pairs,
-        trained_adapter=trained_adapter,
-        adapted_embeddings=adapted_embeddings,
-    )
-    formula = Formula.of(settings)
-    # What was rejected as it was embedded; a row rejected for an id that is taken has a good clip's id.
-    failed = rejected_media.filter(kind="music").select(clip_id="item_id")
-    failed = failed.join(tables_.music_embeddings, on="clip_id", how="anti")
-    clips = tables_.music_clips.join(failed, on="clip_id", how="anti")
-    by_split = evaluate(
-        tables_,
-        formula,
-        seed=settings.seed,
-        predicted=predicted_clips(clips),
-        weights={
-            network: settings.lake_folder / file
-            for network, file in trained_adapter.select("network", "weights_file").iter_rows()
-        },
-    )
-    public_tasks = evaluate_public_tasks(tables_, settings.seed)
-    released_tasks = evaluate_released_tasks(tables_)
-    columns = ["system", "metric", "value"]
-    metrics = pl.concat(
-        [
-            by_split.select(pl.format("retrieval_{}", "split").alias("section"), *columns),
-            released_tasks.select(pl.lit(RELEASED_TASKS).alias("section"), *columns),
-            public_tasks.select(pl.lit(PUBLIC_TASKS).alias("section"), *columns),
-        ]
-    )
-    sweep = sweep_around(
-        similarity_matrix,
-        va_distances,
-        music_clips,
-        expanded_clips,
-        images,
-        settings.va_alignment,
-        settings.images_per_clip,
-        settings.semantic_rescaling,
-    )
-    metrics = pl.concat([metrics, tables.sweep_rows(sweep)])
-    rows = tables.report_rows(
-        clips, images, rejected_media, similarity_matrix, va_distances, fused_pairs, metrics
-    )
-    agreement = compare(
-        published_pairs,
-        fused_pairs,
-        similarity_matrix,
-        va_distances,
-        images["image_id"],
-        rescalings=sorted({settings.semantic_rescaling, "raw"}),
-    )
-    if agreement is not None:
-        rows = pl.concat([rows, agreement.rows()])
     encoder = encoder_from(settings)
-    page = render_page(
-        music_clips=clips,
-        joined_windows=expanded_clips.height,
-        images=images,
-        rejected_media=rejected_media,
-        similarity_matrix=similarity_matrix,
-        va_distances=va_distances,
-        fused_pairs=fused_pairs,
-        trained_adapters=trained_adapter,
-        metrics=metrics,
-        study_results=study_results,
-        settings={
-            name: setting_text(getattr(settings, name))
-            for name in Settings.model_fields
-            if name not in LOCAL_PATHS
-        },
-        meanings={name: field.description or "" for name, field in Settings.model_fields.items()},
-        encoder=EncoderFacts(encoder.name, encoder.licence, encoder.dimension, encoder.fingerprint),
-        media=settings.media_folder,
-        music_alignment=tables_.plane.music,
-        image_alignment=tables_.plane.image,
-        pairs_page=PAIRS_PAGE,
-        agreement=agreement,
-        image_emotion_head=image_emotion_head,
-        sweep=sweep,
-        tuning_trials=tuning_trials(Lake(settings.lake_folder)),
-    )
-    report = settings.lake_folder / REPORT_PAGE
-    pairs = settings.lake_folder / PAIRS_PAGE
-    network = best_network(trained_adapter)
-    choices = top_images(tables_, network, formula, min(settings.images_per_clip, SHOWN))
+    facts = EncoderFacts(encoder.name, encoder.licence, encoder.dimension, encoder.fingerprint)
+    tables = _usable(tables, settings)
+    report, pairs = settings.lake_folder / REPORT_PAGE, settings.lake_folder / PAIRS_PAGE
     side_by_side = render_pairs(
-        choices,
-        clips,
-        images,
+        replace(tables, top_images=tables.top_images.filter(pl.col("rank") <= settings.images_per_clip)),
+        best_network(tables.trained_adapter),
+        settings.alpha,
         media=settings.media_folder,
         beside=settings.lake_folder,
-        alpha=settings.alpha,
-        network=network,
         embed_bytes=settings.page_media_mb * 1_000_000,
     )
-    for file, content in ((pairs, side_by_side), (report, page)):
-        write_in_place(file, content)
-    unpaired = clips.join(fused_pairs, on="clip_id", how="anti")["clip_id"].to_list()
-    semantic = tables.semantic_pairs(similarity_matrix, settings.images_per_clip)
-    counts = tables.pair_counts(fused_pairs, clips, images)
-    semantic_counts = tables.pair_counts(semantic, clips, images)
-    plane = tables.va_plane(clips, images, tables_.plane.music, tables_.plane.image)
+    write_in_place(pairs, side_by_side)
+    write_in_place(report, render_page(tables, BuildFacts.of(settings, facts), pairs_page=PAIRS_PAGE))
+    rows = report_rows(tables)
     return dg.MaterializeResult(
         value=rows,
         data_version=dg.DataVersion(frame_digest(rows)),
         metadata={
             "report": dg.MetadataValue.path(report),
             "pairs_side_by_side": dg.MetadataValue.path(pairs),
-            **_figures(counts, semantic_counts, plane, rows, settings.alpha),
-            **_test_metrics(metrics),
         },
-        check_results=[
-            check_result("every_clip_paired", unpaired, clips.height),
-        ],
     )
 
 
-def _figures(
-    counts: pl.DataFrame, semantic_counts: pl.DataFrame, plane: pl.DataFrame, rows: pl.DataFrame, alpha: float
-) -> dict[str, dg.MetadataValue[Any]]:
-    """The page's figures, small, for the web UI."""
-    from emid_assets.report import figures, style, tables
+def _usable(tables: "LakeTables", settings: SettingsResource) -> "LakeTables":
+    """The tables with what was rejected and tuned, without clips that were rejected as they were embedded."""
+    from emid_assets.adapters.tuning import tuning_trials
 
-    largest = max(
-        int(table.select(IMAGE_EMOTION_KEYS).to_numpy().max()) for table in (counts, semantic_counts)
-    )
-    drawn = {
-        "pairs_by_emotion": figures.pair_counts_figure(counts, f"alpha = {alpha}", largest),
-        "pairs_by_emotion_semantic_only": figures.pair_counts_figure(semantic_counts, "alpha = 1", largest),
-        "valence_arousal": figures.va_plane_figure(plane, aligned=True),
-        "overlap_with_each_term": figures.overlap_figure(rows.filter(pl.col("section") == "overlap"), alpha),
-    }
-    test = tables.metric_table(rows, TEST_SECTION)
-    if test.height:
-        drawn["retrieval"] = figures.retrieval_figure(test)
+    lake = Lake(settings.lake_folder)
+    rejected = lake.read("rejected_media")
+    return replace(tables, rejected_media=rejected, tuning_trials=tuning_trials(lake)).without_failed()
+
+
+def _markdown(figures: Mapping[str, "Figure"]) -> dict[str, dg.MetadataValue[Any]]:
+    """Figures, small, for the web UI."""
+    from emid_assets.report.style import markdown_image
+
     return {
-        name: dg.MetadataValue.md(style.markdown_image(figure, name.replace("_", " ")))
-        for name, figure in drawn.items()
+        name: dg.MetadataValue.md(markdown_image(figure, name.replace("_", " ")))
+        for name, figure in figures.items()
     }
-
-
-def _test_metrics(metrics: pl.DataFrame) -> dict[str, float]:
-    """NDCG and hit rate of every system on the test split, as numbers that the web UI plots over time."""
-    shown = metrics.filter(
-        (pl.col("section") == TEST_SECTION) & pl.col("metric").is_in(["ndcg_at_10", "hit_rate_at_10"])
-    )
-    return {f"{system}_{metric}": value for _, system, metric, value in shown.rows()}

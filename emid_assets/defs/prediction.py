@@ -10,7 +10,7 @@ from collections.abc import Callable
 import dagster as dg
 import polars as pl
 
-from emid_assets.defs.embeddings import GPU_POOL, media_items
+from emid_assets.defs.embeddings import GPU_POOL, earlier_rows, media_items
 from emid_assets.encoders.interface import Encoder
 from emid_assets.media.kinds import MediaKind
 from emid_assets.media.with_predictions import unlabelled
@@ -20,7 +20,7 @@ from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.lake import WHOLE_TABLE, Lake
-from emid_assets.store.layout import JOURNAL_FOLDER, WEIGHTS_FOLDER
+from emid_assets.store.layout import WEIGHTS_FOLDER
 from emid_assets.store.schemas import IMAGE_EMOTION_HEAD, PREDICTED_EMOTION, TABLES
 
 
@@ -48,12 +48,10 @@ def _vectors(
             network,
             kind,
             schema,
-            previous=previous_rows(context, lake, version),
-            previous_fingerprint=str(version.metadata.get("fingerprint")) if version else None,
+            earlier_rows(context, lake, version),
             batch_size=settings.batch_size,
             workers=settings.workers,
             on_progress=lambda progress: on_progress(progress.done, progress.total),
-            journal=lake.root / JOURNAL_FOLDER / table,
         )
         made = {"encoded": encoded, "fingerprint": network.fingerprint, "licence": network.licence}
     return dg.MaterializeResult(
@@ -118,23 +116,7 @@ def image_emotion_head(
     Cross-validated by series, so that no image is predicted by its own neighbours. Trained anew only where
     the rated images have changed. No row where too few are rated, or predict_emotion is off.
     """
-    lake = Lake(settings.lake_folder)
-    frame = IMAGE_EMOTION_HEAD.empty()
-    if image_features.height:
-        from emid_assets.prediction.image_features import FEATURE_BLOCKS
-        from emid_assets.prediction.image_head import head_frame
-        from emid_assets.prediction.predict import rated_images
-
-        stored = previous_version(lake, "image_emotion_head", WHOLE_TABLE)
-        frame = head_frame(
-            rated_images(media_inventory),
-            image_features,
-            str(lake.versions("image_features")[0].metadata["fingerprint"]),
-            FEATURE_BLOCKS,
-            settings.seed,
-            lake.root / WEIGHTS_FOLDER,
-            previous=previous_rows(context, lake, stored),
-        )
+    frame = _head_of(context, settings, media_inventory, image_features)
     row = frame.row(0, named=True) if frame.height else {}
     figures = {name: value for name, value in row.items() if isinstance(value, int | float)}
     explained = {axis: figures.get(f"{axis}_r2", 1.0) for axis in ("valence", "arousal")}
@@ -157,6 +139,32 @@ def image_emotion_head(
                 description="; ".join(useless),
             ),
         ],
+    )
+
+
+def _head_of(
+    context: dg.AssetExecutionContext,
+    settings: SettingsResource,
+    media_inventory: pl.DataFrame,
+    image_features: pl.DataFrame,
+) -> pl.DataFrame:
+    """IMAGE_EMOTION_HEAD, of no row where there is nothing to learn from."""
+    if image_features.is_empty():
+        return IMAGE_EMOTION_HEAD.empty()
+    from emid_assets.prediction.image_features import FEATURE_BLOCKS
+    from emid_assets.prediction.image_head import head_frame
+    from emid_assets.prediction.predict import rated_images
+
+    lake = Lake(settings.lake_folder)
+    stored = previous_version(lake, "image_emotion_head", WHOLE_TABLE)
+    return head_frame(
+        rated_images(media_inventory),
+        image_features,
+        str(lake.versions("image_features")[0].metadata["fingerprint"]),
+        FEATURE_BLOCKS,
+        settings.seed,
+        lake.root / WEIGHTS_FOLDER,
+        previous=previous_rows(context, lake, stored),
     )
 
 

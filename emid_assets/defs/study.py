@@ -1,13 +1,12 @@
 """The listening study: its design and page, its answers and the sensor that sees them, and its results."""
 
 import hashlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
 
 from emid_assets.media.lake_tables import LakeTables
-from emid_assets.orchestration.partitions import every_partition
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.stages import COLLECT_ANSWERS
 from emid_assets.orchestration.table_asset import check_result, table_asset
@@ -23,63 +22,74 @@ from emid_assets.store.layout import (
 )
 from emid_assets.store.schemas import LISTENING_STUDY, STUDY_RESULTS
 
+if TYPE_CHECKING:
+    from emid_assets.study.design import Design
+
 SECONDS_BETWEEN_LOOKS = 30
 
 
 @table_asset(
     stage="study",
     group_name="evaluation",
-    kinds={"html", "duckdb"},
-    ins=every_partition(
-        "music_clips", "images", "music_embeddings", "expanded_clips", "image_embeddings",
+    kinds={"numpy", "duckdb"},
+    reads=(
+        "music_clips", "expanded_clips", "images", "music_embeddings", "image_embeddings",
         "similarity_matrix", "va_distances", "trained_adapter", "adapted_embeddings",
+    ),
+    checks={"every_system_shown": "Every clip has its first images by each system."},
+)  # fmt: skip
+def top_images(settings: SettingsResource, tables: LakeTables) -> dg.MaterializeResult[pl.DataFrame]:
+    """What is shown first for a clip: by S alone, by T, and by the adapter's best network.
+
+    The page of the pairs and the listening study show it.
+    """
+    from emid_assets.evaluation import top_images as first
+    from emid_assets.matching.fusion import Formula
+    from emid_assets.report.pairs import SHOWN
+    from emid_assets.study.design import RANKS_NEEDED
+
+    network = first.best_network(tables.trained_adapter)
+    shown = first.top_images(tables, network, Formula.of(settings), max(SHOWN, RANKS_NEEDED))
+    systems = shown.group_by("clip_id").agg(pl.col("system").n_unique())
+    without = systems.filter(pl.col("system") < 3)["clip_id"].to_list()
+    return dg.MaterializeResult(
+        value=shown,
+        data_version=dg.DataVersion(frame_digest(shown)),
+        metadata={"network": network, "clips": systems.height},
+        check_results=[check_result("every_system_shown", without, systems.height)],
+    )
+
+
+@table_asset(
+    stage="study",
+    group_name="evaluation",
+    kinds={"html", "duckdb"},
+    reads=(
+        "music_clips", "expanded_clips", "images", "image_embeddings", "trained_adapter",
+        "adapted_embeddings", "top_images",
     ),
     warnings={"can_be_run": "There are images and clips enough for trials in which the conditions differ."},
 )  # fmt: skip
-def listening_study(
-    settings: SettingsResource,
-    music_clips: pl.DataFrame,
-    images: pl.DataFrame,
-    music_embeddings: pl.DataFrame,
-    expanded_clips: pl.DataFrame,
-    image_embeddings: pl.DataFrame,
-    similarity_matrix: pl.DataFrame,
-    va_distances: pl.DataFrame,
-    trained_adapter: pl.DataFrame,
-    adapted_embeddings: pl.DataFrame,
-) -> dg.MaterializeResult[pl.DataFrame]:
+def listening_study(settings: SettingsResource, tables: LakeTables) -> dg.MaterializeResult[pl.DataFrame]:
     """Which image do people choose for what they hear? The forced-choice experiment: design and page.
 
     A trial plays a clip and shows one image from each condition: α = 1, the α in use, the adapter's
     best network, random. `study/page/` in the lake folder is for participants; `study/designs/`, which
     tells the conditions, is not.
     """
-    from emid_assets.evaluation.top_images import best_network, top_images
-    from emid_assets.matching.fusion import Formula
-    from emid_assets.study.design import RANKS_NEEDED, StudyError, draw_design
+    from emid_assets.evaluation.top_images import best_network
+    from emid_assets.study.design import StudyError, draw_design
     from emid_assets.study.page import write_page
 
-    tables = LakeTables.of(
-        settings.va_alignment,
-        music_clips=music_clips,
-        expanded_clips=expanded_clips,
-        images=images,
-        music_embeddings=music_embeddings,
-        image_embeddings=image_embeddings,
-        similarity_matrix=similarity_matrix,
-        va_distances=va_distances,
-        adapted_embeddings=adapted_embeddings,
-    )
-    clips = tables.music_clips
-    network = best_network(trained_adapter)
-    choices = top_images(tables, network, Formula.of(settings), RANKS_NEEDED)
-    adapted = adapted_embeddings.filter(pl.col("network") == network)
+    network = best_network(tables.trained_adapter)
+    adapted = tables.adapted_embeddings.filter(network=network, kind="music")
+    clips, images = tables.music_clips, tables.images
     try:
         design = draw_design(
-            choices,
+            tables.top_images,
             clips,
-            images.join(image_embeddings, on="image_id", how="semi"),  # the others cannot be read
-            dict(adapted.filter(kind="music").select("item_id", "split").iter_rows()),
+            images.join(tables.image_embeddings, on="image_id", how="semi"),  # the others cannot be read
+            dict(adapted.select("item_id", "split").iter_rows()),
             seed=settings.seed,
             clips=settings.study_clips,
             trials=settings.study_trials,
@@ -113,16 +123,22 @@ def listening_study(
             "page": dg.MetadataValue.path(page.path),
             "media_beside_the_page": page.media_files,
             "media_bytes": page.media_bytes,
-            "design_hash": design.hash,
             "network": network,
-            "trials": len(design.of_kind("trial")),
-            "trials_of_a_participant": design.facts["trials_of_a_participant"],
-            "tie_rule": design.facts["tie_rule"],
             "ties_in_trials": frame.filter(pl.col("tied_with").list.len() > 0)["trial_id"].n_unique(),
-            "ties_over_all_clips": dg.MetadataValue.json(design.facts["ties"]),
+            **_design_metadata(design),
         },
         check_results=[_can_be_run("")],
     )
+
+
+def _design_metadata(design: "Design") -> dict[str, Any]:
+    return {
+        "design_hash": design.hash,
+        "trials": len(design.of_kind("trial")),
+        "trials_of_a_participant": design.facts["trials_of_a_participant"],
+        "tie_rule": design.facts["tie_rule"],
+        "ties_over_all_clips": dg.MetadataValue.json(design.facts["ties"]),
+    }
 
 
 @table_asset(

@@ -50,6 +50,26 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Earlier:
+    """What earlier runs left of the same items.
+
+    Attributes:
+        frame: the stored version, or None.
+        fingerprint: of the encoder that made it.
+        journal: folder that keeps what is encoded until the caller has stored the result; a run that
+            finds rows there resumes from them. The next run that finds its rows in `frame` empties it.
+            None keeps nothing.
+    """
+
+    frame: pl.DataFrame | None = None
+    fingerprint: str | None = None
+    journal: Path | None = None
+
+
+NOTHING_EARLIER = Earlier()
+
+
+@dataclass(frozen=True)
 class Embedded:
     """What became of the items.
 
@@ -71,34 +91,28 @@ def embed(
     items: Sequence[MediaItem],
     encoder: Encoder,
     kind: MediaKind,
-    previous: pl.DataFrame | None = None,
-    previous_fingerprint: str | None = None,
+    earlier: Earlier = NOTHING_EARLIER,
     *,
     batch_size: int = 32,
     workers: int = 2,
     on_progress: Callable[[Progress], None] | None = None,
-    journal: Path | None = None,
     encode: Encode | None = None,
 ) -> Embedded:
     """Embed items, encoding only contents that have no row yet.
 
-    A previous row is kept, bit for bit, where its content hash is an item's and an encoder of the
+    An earlier row is kept, bit for bit, where its content hash is an item's and an encoder of the
     same fingerprint made it.
 
     Args:
         items: what to embed.
         encoder: see `encoders.interface`.
         kind: what the items are.
-        previous: the embeddings of the partition's stored version, or None.
-        previous_fingerprint: of the encoder that made `previous`.
+        earlier: what earlier runs left.
         batch_size: items that the encoder takes at once; halved for the rest of the run when its
             memory runs out.
         workers: processes that prepare ahead of the encoder; 0 prepares in this process, and so do
             small jobs.
         on_progress: called after each batch and at the end.
-        journal: folder that keeps what is encoded until the caller has stored the result; a run that
-            finds rows there goes on from them. It is emptied by the next run that finds its rows in
-            `previous`. None keeps nothing.
         encode: encodes the items that have no row so far, in any order; None is `encode_items` in this
             process, and `ray_actors.on_actors` makes one that hands them to actors of a Ray cluster.
 
@@ -110,10 +124,11 @@ def embed(
     for item in items:
         contents.setdefault(item.content_hash, item)
     table = _Table(list(contents), encoder.dimension)
-    if previous is not None and previous.height and previous_fingerprint == encoder.fingerprint:
+    previous = earlier.frame
+    if previous is not None and previous.height and earlier.fingerprint == encoder.fingerprint:
         embeddings, scales = previous["embedding"].to_numpy(), previous["scale"].to_numpy()
         table.fill(previous["content_hash"].to_list(), embeddings, scales)
-    log = Journal(journal, encoder.fingerprint, kind) if journal is not None else None
+    log = Journal(earlier.journal, encoder.fingerprint, kind) if earlier.journal is not None else None
     if log is not None:
         needed = frozenset(content_hash for content_hash in contents if not table.has(content_hash))
         table.fill(*log.read(encoder.dimension, needed))

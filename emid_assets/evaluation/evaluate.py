@@ -48,6 +48,34 @@ RETRIEVED = 100
 EVALUATION_COLUMNS = {"system": pl.String, "split": pl.String, "metric": pl.String, "value": pl.Float64}
 
 
+RELEASED_TASKS = "released_tasks"
+PUBLIC_TASKS = "public_tasks"
+TEST_SECTION = "retrieval_test"
+
+
+def retrieval_metrics(
+    tables: LakeTables,
+    formula: Formula,
+    seed: int,
+    predicted: frozenset[str],
+    weights: Mapping[str, Path],
+) -> pl.DataFrame:
+    """The frame RETRIEVAL_METRICS of a lake; arguments as `evaluate` takes them.
+
+    Sections `retrieval_` with the name of a split, `released_tasks` and `public_tasks`.
+    """
+    columns = ["system", "metric", "value"]
+    by_split = evaluate(tables, formula, seed, predicted, weights)
+    released, public = evaluate_released_tasks(tables), evaluate_public_tasks(tables, seed)
+    return pl.concat(
+        [
+            by_split.select(pl.format("retrieval_{}", "split").alias("section"), *columns),
+            released.select(pl.lit(RELEASED_TASKS).alias("section"), *columns),
+            public.select(pl.lit(PUBLIC_TASKS).alias("section"), *columns),
+        ]
+    )
+
+
 def evaluate(
     tables: LakeTables,
     formula: Formula,

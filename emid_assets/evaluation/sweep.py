@@ -15,24 +15,30 @@ import polars as pl
 from numpy.typing import NDArray
 
 from emid_assets.adapters import AdapterError
-from emid_assets.matching.fusion import fuse, rescale
-from emid_assets.media.expansion import all_clips
-from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
+from emid_assets.matching.fusion import Formula, fuse, rescale
+from emid_assets.media.lake_tables import LakeTables
 from emid_assets.ranking.emotion_metrics import emotion_metrics_at_k
 from emid_assets.ranking.metrics import Ids, coverage
 from emid_assets.settings import AlignmentMethod, Rescaling
 from emid_assets.store.lake import Lake
+from emid_assets.store.schemas import ALPHA_SWEEP
 
-SWEEP_COLUMNS = {
-    "rescaling": pl.String,
-    "alpha": pl.Float64,
-    "images_per_clip": pl.Int32,
-    "candidates": pl.Int32,
-    "same_as_emotional": pl.Float64,
-    "same_as_semantic": pl.Float64,
-    "label_precision": pl.Float64,
-    "coverage": pl.Float64,
-}
+
+@dataclass(frozen=True)
+class Grid:
+    """The points of a sweep.
+
+    Attributes:
+        alphas: values of alpha.
+        images_per_clip: values of m.
+        candidate_counts: values of K, at most those that are there.
+        rescalings: variants of S̃.
+    """
+
+    alphas: Sequence[float]
+    images_per_clip: Sequence[int]
+    candidate_counts: Sequence[int]
+    rescalings: Sequence[Rescaling] = ("candidate_minmax", "raw")
 
 
 @dataclass(frozen=True)
@@ -111,11 +117,7 @@ def sweep(
     clip_va: NDArray[np.float64],
     image_tags: Sequence[str],
     image_va: NDArray[np.float64],
-    *,
-    alphas: Sequence[float],
-    images_per_clip: Sequence[int],
-    candidate_counts: Sequence[int],
-    rescalings: Sequence[Rescaling] = ("candidate_minmax", "raw"),
+    grid: Grid,
 ) -> pl.DataFrame:
     """Every point of the grid: how it picks, and how its picks' labels fit.
 
@@ -125,32 +127,29 @@ def sweep(
         clip_va: (n, 2) aligned VA of the clips.
         image_tags: tag of each image of `candidates.image_ids`.
         image_va: (M, 2) aligned VA of the images.
-        alphas: values of alpha.
-        images_per_clip: values of m.
-        candidate_counts: values of K, at most those that are there.
-        rescalings: variants of S̃.
+        grid: the points.
 
     Returns:
-        SWEEP_COLUMNS, one row a point. `same_as_emotional` and `same_as_semantic` are the shares
+        ALPHA_SWEEP, one row a point. `same_as_emotional` and `same_as_semantic` are the shares
         of the picks that alpha = 0 and alpha = 1 make too: what alpha means with this S̃.
 
     Raises:
         AdapterError: a K larger than the candidates that were kept.
     """
     width = candidates.images.shape[1]
-    if min(candidate_counts) < 1:
-        raise AdapterError(f"K = {min(candidate_counts)}: at least one candidate is needed")
-    too_many = [count for count in candidate_counts if count > width]
+    if min(grid.candidate_counts) < 1:
+        raise AdapterError(f"K = {min(grid.candidate_counts)}: at least one candidate is needed")
+    too_many = [count for count in grid.candidate_counts if count > width]
     if too_many:
         raise AdapterError(
             f"K = {too_many[0]} asks for more candidates than the {width} that were kept: "
             "materialize similarity_matrix with a larger setting candidates first"
         )
     lines = []
-    for rescaling, m, count in product(rescalings, images_per_clip, candidate_counts):
+    for rescaling, m, count in product(grid.rescalings, grid.images_per_clip, grid.candidate_counts):
         emotional = candidates.pairs(0.0, m, count, rescaling)
         semantic = candidates.pairs(1.0, m, count, rescaling)
-        for alpha in alphas:
+        for alpha in grid.alphas:
             picks = candidates.pairs(alpha, m, count, rescaling)
             fit = emotion_metrics_at_k(picks, clip_emotions, clip_va, image_tags, image_va)
             lines.append(
@@ -160,11 +159,11 @@ def sweep(
                     float(fit["label_precision"].mean()), coverage(picks, len(candidates.image_ids)),
                 )
             )  # fmt: skip
-    return pl.DataFrame(lines, schema=SWEEP_COLUMNS, orient="row")
+    return pl.DataFrame(lines, schema=ALPHA_SWEEP.empty().schema, orient="row")
 
 
 def selected_point(points: pl.DataFrame) -> dict[str, Any]:
-    """The point of SWEEP_COLUMNS whose picks' labels fit best, then that which uses most images.
+    """The point of ALPHA_SWEEP whose picks' labels fit best, then that which uses most images.
 
     Labels are those of MUSIC_TO_IMAGE_EMOTION, which T knows nothing of. Of equals the first.
     """
@@ -180,7 +179,7 @@ def sweep_lake(
     images_per_clip: Sequence[int],
     candidate_counts: Sequence[int] | None = None,
 ) -> pl.DataFrame:
-    """Every point of the grid as `evaluation.sweep.sweep` gives it, from the lake's S and E.
+    """The sweep of a lake's S and E.
 
     Args:
         lake: of a build.
@@ -193,82 +192,46 @@ def sweep_lake(
         LakeError: the alignment has not been built.
         AdapterError: a K larger than the candidates that were stored.
     """
-    similarity = lake.read("similarity_matrix")
+    tables = LakeTables.read(lake, va_alignment, "similarity_matrix", "va_distances")
     if candidate_counts is None:
-        most = int(similarity["rank"].max() or 1)  # type: ignore[arg-type]
+        most = _most_candidates(tables) or 1
         candidate_counts = sorted({max(1, most // 2), most})
-    return sweep_frames(
-        similarity,
-        lake.read("va_distances"),
-        lake.read("music_clips"),
-        lake.read("expanded_clips"),
-        lake.read("images"),
-        va_alignment,
-        alphas=alphas,
-        images_per_clip=images_per_clip,
-        candidate_counts=candidate_counts,
-    )
+    return sweep_tables(tables, Grid(alphas, images_per_clip, candidate_counts))
 
 
-def sweep_around(
-    similarity_matrix: pl.DataFrame,
-    va_distances: pl.DataFrame,
-    music_clips: pl.DataFrame,
-    expanded_clips: pl.DataFrame,
-    images: pl.DataFrame,
-    va_alignment: AlignmentMethod,
-    m: int,
-    rescaling: Rescaling,
-) -> pl.DataFrame:
+def sweep_around(tables: LakeTables, formula: Formula) -> pl.DataFrame:
     """The report's grid: α from 0 to 1; m, 1 and 5; all K candidates, a third and a tenth of them."""
-    if similarity_matrix.is_empty():
-        return pl.DataFrame(schema=SWEEP_COLUMNS)
-    most = int(similarity_matrix["rank"].max())  # type: ignore[arg-type]
-    return sweep_frames(
-        similarity_matrix,
-        va_distances,
-        music_clips,
-        expanded_clips,
-        images,
-        va_alignment,
+    most = _most_candidates(tables)
+    if not most:
+        return ALPHA_SWEEP.empty()
+    grid = Grid(
         alphas=[step / 10 for step in range(11)],
-        images_per_clip=sorted({1, m, 5}),
+        images_per_clip=sorted({1, formula.images_per_clip, 5}),
         candidate_counts=sorted({max(1, most // 10), max(1, most // 3), most}),
-        rescalings=[rescaling],
+        rescalings=[formula.rescaling],
     )
+    return sweep_tables(tables, grid)
 
 
-def sweep_frames(
-    similarity_matrix: pl.DataFrame,
-    va_distances: pl.DataFrame,
-    music_clips: pl.DataFrame,
-    expanded_clips: pl.DataFrame,
-    images: pl.DataFrame,
-    va_alignment: AlignmentMethod,
-    *,
-    alphas: Sequence[float],
-    images_per_clip: Sequence[int],
-    candidate_counts: Sequence[int],
-    rescalings: Sequence[Rescaling] = ("candidate_minmax", "raw"),
-) -> pl.DataFrame:
-    """Every point of the grid as `evaluation.sweep.sweep` gives it, from the tables of those names."""
-
-    candidates = Candidates.of_frames(similarity_matrix, va_distances)
+def sweep_tables(tables: LakeTables, grid: Grid) -> pl.DataFrame:
+    """Every point of the grid as `sweep` gives it, from the alignment and the media of a lake."""
+    candidates = Candidates.of_frames(tables.similarity_matrix, tables.va_distances)
     clips = pl.DataFrame({"clip_id": candidates.clip_ids}).join(
-        all_clips(music_clips, expanded_clips), on="clip_id", how="left", maintain_order="left"
+        tables.music_clips, on="clip_id", how="left", maintain_order="left"
     )
     pictures = pl.DataFrame({"image_id": candidates.image_ids}).join(
-        images, on="image_id", how="left", maintain_order="left"
+        tables.images, on="image_id", how="left", maintain_order="left"
     )
     va = ["valence", "arousal"]
     return sweep(
         candidates,
         clips["emotion"].to_list(),
-        on_plane(clips, "clip_id", music_alignment(music_clips, va_alignment)).select(va).to_numpy(),
+        tables.plane.clips(clips).select(va).to_numpy(),
         pictures["tag"].to_list(),
-        on_plane(pictures, "image_id", image_alignment(images, va_alignment)).select(va).to_numpy(),
-        alphas=alphas,
-        images_per_clip=images_per_clip,
-        candidate_counts=candidate_counts,
-        rescalings=rescalings,
+        tables.plane.images(pictures).select(va).to_numpy(),
+        grid,
     )
+
+
+def _most_candidates(tables: LakeTables) -> int:
+    return int(tables.similarity_matrix["rank"].max() or 0)  # type: ignore[arg-type]

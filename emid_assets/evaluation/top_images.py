@@ -13,17 +13,9 @@ from emid_assets.matching.frames import embedding_matrix, fused_pairs_frame
 from emid_assets.matching.fusion import Formula
 from emid_assets.media.lake_tables import LakeTables
 from emid_assets.ranking.metrics import top_k
+from emid_assets.store.schemas import TOP_IMAGES
 
 SEMANTIC, FUSED, ADAPTER = "semantic", "fused", "adapter"
-TOP_IMAGES_COLUMNS = {
-    "clip_id": pl.String,
-    "system": pl.String,
-    "rank": pl.Int32,
-    "image_id": pl.String,
-    "semantic_similarity": pl.Float64,
-    "emotional_similarity": pl.Float64,
-    "fused_score": pl.Float64,
-}
 ROWS_AT_ONCE = 512
 
 
@@ -63,14 +55,14 @@ def top_images(tables: LakeTables, network: str, formula: Formula, top: int) -> 
         top: images of a clip and system; fewer where there are no more.
 
     Returns:
-        TOP_IMAGES_COLUMNS, by clip, system and rank.
+        TOP_IMAGES, by clip, system and rank.
 
     Raises:
         AdapterError: tables that do not fit each other; the first item that one lacks is named.
     """
     similarity = tables.similarity_matrix
     if similarity.is_empty():
-        return pl.DataFrame(schema=TOP_IMAGES_COLUMNS)
+        return TOP_IMAGES.empty()
     pair = ["clip_id", "image_id"]
     scores = [*pair, "semantic_similarity", "emotional_similarity", "fused_score"]
     most = int(similarity["rank"].to_numpy().max())
@@ -93,7 +85,7 @@ def top_images(tables: LakeTables, network: str, formula: Formula, top: int) -> 
         )
     )
     order = pl.col("system").replace_strict({SEMANTIC: 0, FUSED: 1, ADAPTER: 2})
-    return pl.concat([pick.select(*TOP_IMAGES_COLUMNS) for pick in picks]).sort("clip_id", order, "rank")
+    return pl.concat([pick.select(*TOP_IMAGES.columns) for pick in picks]).sort("clip_id", order, "rank")
 
 
 def _adapter_picks(tables: LakeTables, network: str, formula: Formula, top: int) -> pl.DataFrame:

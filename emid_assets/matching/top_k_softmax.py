@@ -32,6 +32,7 @@ from emid_assets.matching.product import (
 )
 from emid_assets.matching.row_state import RowState, empty_row_state, merge
 
+TILE = (TILE_ROWS, TILE_COLUMNS)
 SMALL_PROBLEM = 2e11
 """FLOP under which numpy alone is used: a second of it, less than loading anything faster takes."""
 
@@ -90,8 +91,7 @@ def top_k_softmax(
     threads: int | None = None,
     product: ProductName = "auto",
     backend: Backend = "auto",
-    tile_rows: int = TILE_ROWS,
-    tile_columns: int = TILE_COLUMNS,
+    tile: tuple[int, int] = TILE,
 ) -> RowState:
     """The K largest entries of every row of X Yᵀ, and the row's softmax denominator over all columns.
 
@@ -109,8 +109,7 @@ def top_k_softmax(
         product: `auto` probes for the fastest; `int8` is the fast mode, see `Int8Product`.
         backend: the inner loops: `numba`, `numpy`, or `auto`: numba where it is installed and the
             problem is not small.
-        tile_rows: most rows of a block of scores.
-        tile_columns: its columns.
+        tile: most rows and columns of a block of scores.
 
     Returns:
         State of width min(K, M).
@@ -127,8 +126,7 @@ def top_k_softmax(
         threads=threads,
         product=product,
         backend=backend,
-        tile_rows=tile_rows,
-        tile_columns=tile_columns,
+        tile=tile,
     )
     return settle_shards(shard, X, Y, k, column_ids=column_ids, backend=backend)
 
@@ -142,8 +140,7 @@ def shard_state(
     threads: int | None = None,
     product: ProductName = "auto",
     backend: Backend = "auto",
-    tile_rows: int = TILE_ROWS,
-    tile_columns: int = TILE_COLUMNS,
+    tile: tuple[int, int] = TILE,
 ) -> ShardState:
     """The first half of `top_k_softmax`, over a shard of the columns that begins at `first_column`.
 
@@ -157,11 +154,11 @@ def shard_state(
     small = 2.0 * len(X) * X.shape[1] * parts.known_columns < SMALL_PROBLEM
     inner = _inner_loops(backend, small)
     name: ProductName = "numpy" if product == "auto" and small else product
-    chosen = find_product(name, X.shape[1], tile_rows, tile_columns)
+    chosen = find_product(name, X.shape[1], *tile)
     spare = SPARE_SLOTS if np.isfinite(chosen.rounding(X.shape[1])) else SPARE_SLOTS + k // 4
     state = empty_row_state(len(X), k + spare)
     columns = 0
-    with one_thread_each(), _Rows(X, state, chosen, inner, threads, tile_rows, tile_columns) as rows:
+    with one_thread_each(), _Rows(X, state, chosen, inner, threads, *tile) as rows:
         for first, part in parts:
             rows.absorb(first_column, first, part)
             columns = first + len(part)

@@ -3,7 +3,7 @@
 Belongs here: putting originals and expanded clips together, and the plane that they share with the images.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import polars as pl
@@ -28,7 +28,11 @@ class LakeTables:
         music_embeddings: of every clip (MUSIC_EMBEDDINGS).
         image_embeddings: of every image.
         similarity_matrix, va_distances, fused_pairs: of every clip.
-        trained_adapter, adapted_embeddings: of every network.
+        trained_adapter, adapted_embeddings, tuning_trials: of every network.
+        published_pairs: those of `pairs.csv`.
+        rejected_media: every item that could not be used.
+        top_images, pair_statistics, retrieval_metrics, alpha_sweep, published_agreement: what was measured.
+        study_results, image_emotion_head: of the listening study, and of the head that predicts emotions.
         joined_windows: how many of the clips are expanded ones.
     """
 
@@ -42,6 +46,16 @@ class LakeTables:
     fused_pairs: pl.DataFrame = field(default_factory=TABLES["fused_pairs"].empty)
     trained_adapter: pl.DataFrame = field(default_factory=TABLES["trained_adapter"].empty)
     adapted_embeddings: pl.DataFrame = field(default_factory=TABLES["adapted_embeddings"].empty)
+    tuning_trials: pl.DataFrame = field(default_factory=TABLES["tuning_trials"].empty)
+    published_pairs: pl.DataFrame = field(default_factory=TABLES["published_pairs"].empty)
+    rejected_media: pl.DataFrame = field(default_factory=TABLES["rejected_media"].empty)
+    top_images: pl.DataFrame = field(default_factory=TABLES["top_images"].empty)
+    pair_statistics: pl.DataFrame = field(default_factory=TABLES["pair_statistics"].empty)
+    retrieval_metrics: pl.DataFrame = field(default_factory=TABLES["retrieval_metrics"].empty)
+    alpha_sweep: pl.DataFrame = field(default_factory=TABLES["alpha_sweep"].empty)
+    published_agreement: pl.DataFrame = field(default_factory=TABLES["published_agreement"].empty)
+    study_results: pl.DataFrame = field(default_factory=TABLES["study_results"].empty)
+    image_emotion_head: pl.DataFrame = field(default_factory=TABLES["image_emotion_head"].empty)
     joined_windows: int = 0
 
     @classmethod
@@ -94,3 +108,12 @@ class LakeTables:
     def image_va(self) -> pl.DataFrame:
         """image_id, valence, arousal of every image on the plane."""
         return self.plane.images(self.images)
+
+    def without_failed(self) -> "LakeTables":
+        """Without the clips that were rejected as they were embedded.
+
+        A row that was rejected since its id is taken has a good clip's id: that clip stays.
+        """
+        failed = self.rejected_media.filter(kind="music").select(clip_id="item_id")
+        failed = failed.join(self.music_embeddings, on="clip_id", how="anti")
+        return replace(self, music_clips=self.music_clips.join(failed, on="clip_id", how="anti"))

@@ -14,6 +14,8 @@ import dagster as dg
 import polars as pl
 
 from emid_assets.health.verdict import COMPUTE_SECONDS, DATA_VERSION
+from emid_assets.media.lake_tables import LakeTables
+from emid_assets.orchestration.partitions import every_partition
 from emid_assets.orchestration.pictures import with_kept_pictures
 from emid_assets.orchestration.stages import STAGE
 from emid_assets.store.schemas import TABLES
@@ -27,6 +29,7 @@ def table_asset(
     checks: Mapping[str, str] | None = None,
     warnings: Mapping[str, str] | None = None,
     table: str | None = None,
+    reads: Sequence[str] = (),
     **arguments: Any,
 ) -> Callable[[Compute], dg.AssetsDefinition]:
     """An asset whose frame becomes the table of its name, with a blocking check of the table's schema.
@@ -40,6 +43,8 @@ def table_asset(
         checks: Further blocking checks, name to description.
         warnings: Checks that only warn, name to description.
         table: Name of the asset and its table, where it is not the function's.
+        reads: Tables that are read whole, all partitions of each. The function takes them, with the plane
+            that the setting `va_alignment` makes of them, as one `LakeTables` called `tables`.
         **arguments: As `dg.asset` takes them.
     """
 
@@ -53,13 +58,35 @@ def table_asset(
         run = _with_timing(_with_schema_check(name, compute))
         # Dagster takes the annotation MaterializeResult beside checks for "no value" and refuses a frame.
         signature = inspect.signature(compute).replace(return_annotation=inspect.Signature.empty)
+        if reads:
+            run, signature = _with_tables(run, signature, reads)
         run.__signature__ = signature  # type: ignore[attr-defined]
-        asset: dg.AssetsDefinition = dg.asset(name=name, check_specs=specs, tags={STAGE: stage}, **arguments)(
-            run
-        )
+        asset: dg.AssetsDefinition = dg.asset(
+            name=name,
+            check_specs=specs,
+            tags={STAGE: stage},
+            ins={**every_partition(*reads), **arguments.pop("ins", {})},
+            **arguments,
+        )(run)
         return asset
 
     return decorate
+
+
+def _with_tables(
+    compute: Compute, signature: inspect.Signature, reads: Sequence[str]
+) -> tuple[Compute, inspect.Signature]:
+    """`compute` with an input for each table in the place of its parameter `tables`."""
+
+    @wraps(compute)
+    def gathered(*args: Any, **inputs: Any) -> dg.MaterializeResult[pl.DataFrame]:
+        frames = {table: inputs.pop(table) for table in reads}
+        tables = LakeTables.of(inputs["settings"].va_alignment, **frames)
+        return compute(*args, tables=tables, **inputs)
+
+    of_tables = [inspect.Parameter(table, inspect.Parameter.POSITIONAL_OR_KEYWORD) for table in reads]
+    others = [parameter for name, parameter in signature.parameters.items() if name != "tables"]
+    return gathered, signature.replace(parameters=[*others, *of_tables])
 
 
 def _with_schema_check(table: str, compute: Compute) -> Compute:

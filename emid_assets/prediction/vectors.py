@@ -5,12 +5,12 @@ tables whose vectors are kept as they are, and not as a direction and a length.
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 
-from emid_assets.encoders.embed import Progress, embed
+from emid_assets.encoders.embed import NOTHING_EARLIER, Earlier, Progress, embed
 from emid_assets.encoders.interface import Encoder, MediaItem
 from emid_assets.media.kinds import MediaKind
 from emid_assets.store.schemas import TableSchema
@@ -21,13 +21,11 @@ def vectors_of(
     network: Encoder,
     kind: MediaKind,
     schema: TableSchema,
-    previous: pl.DataFrame | None = None,
-    previous_fingerprint: str | None = None,
+    earlier: Earlier = NOTHING_EARLIER,
     *,
     batch_size: int = 32,
     workers: int = 2,
     on_progress: Callable[[Progress], None] | None = None,
-    journal: Path | None = None,
 ) -> tuple[pl.DataFrame, int]:
     """One row for each item, and how many contents went through the network.
 
@@ -36,12 +34,10 @@ def vectors_of(
         network: in the form of an encoder.
         kind: what the items are.
         schema: of the table: id, content hash, vector, reason.
-        previous: the table's stored version, or None; rows of the same network and content are kept.
-        previous_fingerprint: of the network that made `previous`.
+        earlier: what earlier runs left; rows of the same network and content are kept.
         batch_size: items that the network takes at once.
         workers: processes that prepare.
         on_progress: called after each batch.
-        journal: folder that keeps what was read until the table is stored.
 
     Raises:
         EncoderOutOfMemoryError, WorkerDiedError, PreparationCrashError: as `embed`.
@@ -49,17 +45,17 @@ def vectors_of(
     id_column, _, vector, _ = schema.columns
     media_id = "clip_id" if kind == "music" else "image_id"
     kept = None
-    if previous is not None:
+    if earlier.frame is not None:
         # A length of one beside a whole vector: its product is the vector, bit for bit.
-        kept = previous.filter(pl.col(vector).is_not_null()).select(
+        kept = earlier.frame.filter(pl.col(vector).is_not_null()).select(
             pl.col(id_column).alias(media_id),
             "content_hash",
             pl.col(vector).alias("embedding"),
             pl.lit(1.0, pl.Float32).alias("scale"),
         )
     embedded = embed(
-        items, network, kind, kept, previous_fingerprint,
-        batch_size=batch_size, workers=workers, on_progress=on_progress, journal=journal,
+        items, network, kind, replace(earlier, frame=kept),
+        batch_size=batch_size, workers=workers, on_progress=on_progress,
     )  # fmt: skip
     columns = schema.empty(network.dimension).schema
     values = np.zeros((0, network.dimension), np.float32)

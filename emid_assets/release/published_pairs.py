@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from emid_assets.media.lake_tables import LakeTables
 from emid_assets.release.emid_import import PAIRS_FILE
-from emid_assets.store.schemas import EVALUATION_REPORT, PUBLISHED_PAIRS
+from emid_assets.store.schemas import EVALUATION_REPORT, PUBLISHED_AGREEMENT, PUBLISHED_PAIRS
 
 SECTION = "published_pairs"
 ALPHAS = tuple(step / 20 for step in range(21))
@@ -75,6 +76,33 @@ class Agreement:
         best = self.by_alpha.sort("agree", "alpha", descending=[True, False], maintain_order=True)
         return best.unique("rescaling", keep="first", maintain_order=True).rows()
 
+    def frame(self) -> pl.DataFrame:
+        """All of it as PUBLISHED_AGREEMENT: a row for each alpha."""
+        return PUBLISHED_AGREEMENT.check(
+            self.by_alpha.rename({"agree": "agree_at_alpha"}).with_columns(
+                pl.lit(self.published, pl.Int64).alias("published"),
+                pl.lit(self.comparable, pl.Int64).alias("comparable"),
+                pl.lit(self.reachable, pl.Int64).alias("among_candidates"),
+                pl.lit(self.agree, pl.Int64).alias("agree"),
+                pl.lit(self.by_chance, pl.Float64).alias("agree_by_chance"),
+            )
+        )
+
+    @classmethod
+    def of_frame(cls, frame: pl.DataFrame) -> "Agreement | None":
+        """From what `frame` gave; None where nothing is published."""
+        if frame.is_empty():
+            return None
+        facts = frame.row(0, named=True)
+        return cls(
+            published=facts["published"],
+            comparable=facts["comparable"],
+            reachable=facts["among_candidates"],
+            agree=facts["agree"],
+            by_chance=facts["agree_by_chance"],
+            by_alpha=frame.select("rescaling", "alpha", agree="agree_at_alpha"),
+        )
+
     def rows(self) -> pl.DataFrame:
         """All of it as EVALUATION_REPORT rows of section `published_pairs`."""
         lines: list[tuple[str, str, str, float]] = [
@@ -97,10 +125,7 @@ class Agreement:
 
 def compare(
     published: pl.DataFrame,
-    fused_pairs: pl.DataFrame,
-    similarity_matrix: pl.DataFrame,
-    va_distances: pl.DataFrame,
-    image_ids: pl.Series,
+    tables: LakeTables,
     rescalings: Sequence[str],
     alphas: Sequence[float] = ALPHAS,
 ) -> Agreement | None:
@@ -110,20 +135,18 @@ def compare(
 
     Args:
         published: PUBLISHED_PAIRS.
-        fused_pairs: FUSED_PAIRS.
-        similarity_matrix: SIMILARITY_MATRIX.
-        va_distances: VA_DISTANCES of the same candidates.
-        image_ids: every usable image.
+        tables: the images and the alignment of the whole lake.
         rescalings: variants of S̃ to try.
         alphas: values of alpha to try.
 
     Returns:
         None where nothing is published, or none of it is about these clips and images.
     """
+    fused_pairs, similarity_matrix = tables.fused_pairs, tables.similarity_matrix
     from emid_assets.evaluation.sweep import Candidates
     from emid_assets.ranking.metrics import Relevance
 
-    known = published.filter(pl.col("image_id").is_in(image_ids.to_list())).join(
+    known = published.filter(pl.col("image_id").is_in(tables.images["image_id"].to_list())).join(
         similarity_matrix, on="clip_id", how="semi"
     )
     if known.is_empty():
@@ -131,7 +154,7 @@ def compare(
     m = int(fused_pairs.group_by("clip_id").len()["len"].max() or 0)  # type: ignore[arg-type]
     pair = ["clip_id", "image_id"]
     of_clips = similarity_matrix.join(known, on="clip_id", how="semi")
-    candidates = Candidates.of_frames(of_clips, va_distances.join(known, on="clip_id", how="semi"))
+    candidates = Candidates.of_frames(of_clips, tables.va_distances.join(known, on="clip_id", how="semi"))
     reachable = known.join(of_clips, on=pair, how="semi")
     clip_rows, image_rows = (
         reachable[column].replace_strict(ids, range(len(ids)), return_dtype=pl.Int64).to_numpy()

@@ -300,7 +300,7 @@ def sweep_figure(sweep: pl.DataFrame, alpha: float) -> Figure:
     """How the picks' labels fit at every point of the grid: a panel for each m, a line for each K.
 
     Args:
-        sweep: SWEEP_COLUMNS of one S̃, not empty.
+        sweep: ALPHA_SWEEP of one S̃, not empty.
         alpha: the one in use, which is marked.
     """
     counts = sweep["images_per_clip"].unique().sort().to_list()
@@ -320,7 +320,7 @@ def sweep_overlap_figure(sweep: pl.DataFrame, alpha: float) -> Figure:
     """The share of the picks that E alone, and S alone, would make too, as α goes from 0 to 1.
 
     Args:
-        sweep: SWEEP_COLUMNS of one S̃ and one m, not empty.
+        sweep: ALPHA_SWEEP of one S̃ and one m, not empty.
         alpha: the one in use, which is marked.
     """
     figure, axes = _figure(_WIDTH, 3.1)

@@ -1,7 +1,7 @@
 """The evaluation report: one self-contained HTML page.
 
 Belongs here: what the page says and in which order, from frames to HTML. The numbers come from
-`tables`, the figures from `figures`, the embedded media from `gallery`; markup, style and the few
+the lake's tables, the figures from `figures`, the embedded media from `gallery`; markup, style and the few
 lines of script are in `page.html.j2` beside this file. Nothing on the page asks the network for
 anything, and equal inputs give equal bytes.
 """
@@ -20,21 +20,18 @@ from matplotlib.figure import Figure
 from emid_assets.adapters.tuning import best_trial
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTIONS
 from emid_assets.affect.valence_arousal import VaAlignment
+from emid_assets.evaluation.pair_statistics import SECTION_OF_OVERLAP, counts_by_emotion, pairs_per_clip
 from emid_assets.evaluation.sweep import selected_point
 from emid_assets.media.expansion import expansion_counts
+from emid_assets.media.lake_tables import LakeTables
 from emid_assets.release.published_pairs import Agreement
-from emid_assets.report import figures, study, style, tables
+from emid_assets.report import figures, study, style
 from emid_assets.report.gallery import Copy, attributions, player, thumbnail
 from emid_assets.report.predicted import predicted_section, predicted_warning
 from emid_assets.report.self_contained import digest, templates
-from emid_assets.store.schemas import IMAGE_EMOTION_HEAD
+from emid_assets.report.tables import RANKING_METRICS, gallery_clips, metric_table, rejections, va_plane
+from emid_assets.settings import LOCAL_PATHS, Settings, setting_text
 
-_OWN_SECTIONS = (
-    tables.SECTION_OF_COUNTS,
-    tables.SECTION_OF_PAIRS,
-    tables.SECTION_OF_OVERLAP,
-    tables.SECTION_OF_SWEEP,
-)
 _REFERENCES = ("random", "oracle", "ceiling")
 """Systems that no method competes with: never marked as the best."""
 _SYSTEMS = {
@@ -104,64 +101,61 @@ class _ClipCard:
     images: list[_ImageCard]
 
 
-def render_page(
-    *,
-    music_clips: pl.DataFrame,
-    joined_windows: int,
-    images: pl.DataFrame,
-    rejected_media: pl.DataFrame,
-    similarity_matrix: pl.DataFrame,
-    va_distances: pl.DataFrame,
-    fused_pairs: pl.DataFrame,
-    trained_adapters: pl.DataFrame,
-    metrics: pl.DataFrame,
-    study_results: pl.DataFrame,
-    settings: Mapping[str, object],
-    meanings: Mapping[str, str] | None = None,
-    encoder: EncoderFacts,
-    media: Path,
-    music_alignment: VaAlignment,
-    image_alignment: VaAlignment,
-    agreement: Agreement | None = None,
-    image_emotion_head: pl.DataFrame | None = None,
-    sweep: pl.DataFrame | None = None,
-    tuning_trials: pl.DataFrame | None = None,
-    clips_per_emotion: int = 3,
-    clips_in_gallery: int = 39,
-    gallery_bytes: int = 11_000_000,
-    pairs_page: str = "",
-) -> str:
-    """The whole report as one HTML document.
+@dataclass(frozen=True)
+class BuildFacts:
+    """What the page says of the build that it shows.
 
-    The frames are those of `store.schemas` under the same names, all partitions together; any of
-    them may be empty.
-
-    Args:
-        music_clips: every usable clip.
-        joined_windows: how many of them are windows that joined as expanded clips; other expanded
-            clips are the table's.
-        images: every usable image.
-        rejected_media: what could not be used.
-        similarity_matrix: the candidates of every clip.
-        va_distances: E of every candidate.
-        fused_pairs: the chosen pairs.
-        trained_adapters: one row for each trained network.
-        metrics: EVALUATION_REPORT rows to show as tables, one for each section; rows of the
-            sections that `tables` counts by itself are left out here.
-        study_results: figures of the listening study.
+    Attributes:
         settings: name → value, shown in this order; holds at least `alpha`, the weight of S̃.
         meanings: name of a setting → what it means.
         encoder: the encoder of the joint space.
-        media: the folder below which the frames' `file` columns are.
-        music_alignment: the alignment that E was computed with, music side.
-        image_alignment: the same, image side.
-        agreement: the published pairs beside ours; None where nothing is published.
-        image_emotion_head: frame IMAGE_EMOTION_HEAD; None for no head.
-        sweep: points of one S̃ (`evaluation.sweep.SWEEP_COLUMNS`), those of the pairs' m among them.
-        tuning_trials: the studies of the networks' hyperparameters.
-        clips_per_emotion: clips of one emotion in the gallery, at most.
-        clips_in_gallery: clips in the gallery, at most.
-        gallery_bytes: bytes of embedded media, at most, give or take one clip with its images.
+        media: the folder below which the files of clips and images are.
+    """
+
+    settings: Mapping[str, object]
+    meanings: Mapping[str, str]
+    encoder: EncoderFacts
+    media: Path
+
+    @classmethod
+    def of(cls, settings: Settings, encoder: EncoderFacts) -> "BuildFacts":
+        """Those of a build's settings, without paths of its machine."""
+        shown = {name: field for name, field in Settings.model_fields.items() if name not in LOCAL_PATHS}
+        return cls(
+            settings={name: setting_text(getattr(settings, name)) for name in shown},
+            meanings={name: field.description or "" for name, field in Settings.model_fields.items()},
+            encoder=encoder,
+            media=settings.media_folder,
+        )
+
+
+@dataclass(frozen=True)
+class GalleryLimits:
+    """How much the gallery shows.
+
+    Attributes:
+        clips_per_emotion: clips of one emotion, at most.
+        clips: clips, at most.
+        embedded_bytes: bytes of embedded media, at most, give or take one clip with its images.
+    """
+
+    clips_per_emotion: int = 3
+    clips: int = 39
+    embedded_bytes: int = 11_000_000
+
+
+LIMITS = GalleryLimits()
+
+
+def render_page(
+    tables: LakeTables, build: BuildFacts, limits: GalleryLimits = LIMITS, pairs_page: str = ""
+) -> str:
+    """The whole report as one HTML document.
+
+    Args:
+        tables: the tables of a whole lake; any of them may be empty.
+        build: the settings and the encoder in use.
+        limits: of the gallery.
         pairs_page: link to the page of pairs, where there is one.
 
     Returns:
@@ -169,28 +163,10 @@ def render_page(
         placeholder that says so.
 
     Raises:
-        ValueError: a setting that the page needs is missing, a candidate has no E, or a metric
-            is given twice.
+        ValueError: a setting that the page needs is missing, or a metric is given twice.
     """
-    alpha, m = _number(settings, "alpha"), tables.pairs_per_clip(fused_pairs)
-    used = tables.pair_counts(fused_pairs, music_clips, images)
-    semantic_only = tables.pair_counts(tables.semantic_pairs(similarity_matrix, m), music_clips, images)
-    largest = max(_largest(used), _largest(semantic_only))
-    plane = tables.va_plane(music_clips, images, music_alignment, image_alignment)
-    overlap = tables.overlaps(fused_pairs, similarity_matrix, va_distances)
-    cards = _gallery(
-        tables.gallery_clips(music_clips, fused_pairs, clips_per_emotion, clips_in_gallery),
-        fused_pairs.join(
-            images.select("image_id", "file", "tag", "caption", "valence", "arousal"), on="image_id"
-        ),
-        alpha,
-        media,
-        music_alignment,
-        image_alignment,
-        gallery_bytes,
-    )
-    shown_images = {image.image_id for card in cards for image in card.images}
-
+    alpha = _number(build.settings, "alpha")
+    cards = _gallery(tables, alpha, build.media, limits)
     environment = templates(Path(__file__).parent)
     environment.filters["svg"] = _svg
     environment.filters |= study.FILTERS
@@ -201,77 +177,104 @@ def render_page(
         script=Markup(script),
         script_digest=digest(script),
         alpha=alpha,
-        m=m,
         pairs_page=pairs_page,
-        settings=settings,
-        meanings=meanings or {},
-        encoder=encoder,
-        warnings=_warnings(encoder, music_clips, images, music_alignment, image_alignment),
-        n_clips=music_clips.height,
-        n_images=images.height,
-        n_pairs=fused_pairs.height,
-        n_rejected=rejected_media.height,
-        n_rated=music_clips.filter(pl.col("va_source") == "ratings").height,
-        emotions=MUSIC_EMOTIONS,
-        tags=IMAGE_EMOTION_KEYS,
-        clips_of=dict(music_clips.group_by("emotion").len().iter_rows()),
-        expansion=expansion_counts(music_clips),
-        joined_windows=joined_windows,
-        images_of=dict(images.group_by("tag").len().iter_rows()),
-        rejections=tables.rejections(rejected_media).rows(named=True),
-        rejected=rejected_media.sort("kind", "file", "item_id").head(200).rows(named=True),
-        heat_maps=[
+        settings=build.settings,
+        meanings=build.meanings,
+        encoder=build.encoder,
+        warnings=_warnings(build.encoder, tables),
+        **_media(tables),
+        **_pairs(tables, alpha),
+        **_published(tables, alpha),
+        networks=_networks(tables.trained_adapter),
+        studies=_studies(tables.tuning_trials),
+        results=_results(tables.retrieval_metrics),
+        study=study.study_section(tables.study_results),
+        predicted=predicted_section(
+            tables.music_clips, tables.images, tables.fused_pairs, tables.image_emotion_head
+        ),
+        gallery=[
+            (emotion, [card for card in cards if card.emotion == emotion.key]) for emotion in MUSIC_EMOTIONS
+        ],
+        n_shown=len(cards),
+        attributions=_attributions(tables, cards),
+    )
+
+
+def _media(tables: LakeTables) -> dict[str, object]:
+    """Clips, images and what was rejected."""
+    clips, images, rejected = tables.music_clips, tables.images, tables.rejected_media
+    return {
+        "n_clips": clips.height,
+        "n_images": images.height,
+        "n_pairs": tables.fused_pairs.height,
+        "n_rejected": rejected.height,
+        "n_rated": clips.filter(pl.col("va_source") == "ratings").height,
+        "emotions": MUSIC_EMOTIONS,
+        "tags": IMAGE_EMOTION_KEYS,
+        "clips_of": dict(clips.group_by("emotion").len().iter_rows()),
+        "images_of": dict(images.group_by("tag").len().iter_rows()),
+        "expansion": expansion_counts(clips),
+        "joined_windows": tables.joined_windows,
+        "rejections": rejections(rejected).rows(named=True),
+        "rejected": rejected.sort("kind", "file", "item_id").head(200).rows(named=True),
+    }
+
+
+def _pairs(tables: LakeTables, alpha: float) -> dict[str, object]:
+    """The pairs by emotion, the plane that E is taken on, and what each term alone would choose."""
+    m = pairs_per_clip(tables.fused_pairs)
+    used = counts_by_emotion(tables.pair_statistics, "fused")
+    semantic_only = counts_by_emotion(tables.pair_statistics, "semantic")
+    largest = max(_largest(used), _largest(semantic_only))
+    overlap = tables.pair_statistics.filter(section=SECTION_OF_OVERLAP)
+    plane = va_plane(tables.music_clips, tables.images, tables.plane)
+    return {
+        "m": m,
+        "heat_maps": [
             (key, title, frame, figures.pair_counts_figure(frame, title, largest))
             for key, title, frame in (
                 ("used", f"Chosen pairs (α = {alpha:g})", used),
                 ("semantic", "Semantic only (α = 1)", semantic_only),
             )
         ],
-        alignment_fell_back=bool(music_alignment.fixed_axes or image_alignment.fixed_axes),
-        planes=[(name, figures.va_plane_figure(plane, name == "aligned")) for name in ("raw", "aligned")],
-        overlap={(system, metric): value for _, system, metric, value in overlap.iter_rows()},
-        overlap_figure=figures.overlap_figure(overlap, alpha) if overlap.height else None,
-        agreement=agreement,
-        agreement_figure=agreement
-        and figures.agreement_figure(agreement.by_alpha, agreement.comparable, alpha),
-        agreement_best=agreement.best_of_each() if agreement else [],
-        sweep=_sweep(sweep, alpha, m),
-        networks=_networks(trained_adapters),
-        studies=_studies(tuning_trials),
-        results=[_result(section, metrics) for section in _sections(metrics)],
-        study=study.study_section(study_results),
-        predicted=predicted_section(
-            music_clips,
-            images,
-            fused_pairs,
-            IMAGE_EMOTION_HEAD.empty() if image_emotion_head is None else image_emotion_head,
-        ),
-        gallery=[
-            (emotion, [card for card in cards if card.emotion == emotion.key]) for emotion in MUSIC_EMOTIONS
-        ],
-        n_shown=len(cards),
-        attributions=[
-            ("music", attributions(music_clips, "clip_id", {card.clip_id for card in cards})),
-            ("images", attributions(images, "image_id", shown_images)),
-        ],
-    )
+        "alignment_fell_back": bool(tables.plane.axes_without_spread),
+        "planes": [(name, figures.va_plane_figure(plane, name == "aligned")) for name in ("raw", "aligned")],
+        "overlap": {(system, metric): value for _, system, metric, value in overlap.iter_rows()},
+        "overlap_figure": figures.overlap_figure(overlap, alpha) if overlap.height else None,
+        "sweep": _sweep(tables.alpha_sweep, alpha, m),
+    }
 
 
-def _gallery(
-    clips: pl.DataFrame,
-    pairs: pl.DataFrame,
-    alpha: float,
-    media: Path,
-    music_alignment: VaAlignment,
-    image_alignment: VaAlignment,
-    most_bytes: int,
-) -> list[_ClipCard]:
-    """Cards of `clips`, taken in their order until the bytes are spent, then put in order of their ids."""
+def _published(tables: LakeTables, alpha: float) -> dict[str, object]:
+    """The published pairs beside ours; nothing where none are."""
+    agreement = Agreement.of_frame(tables.published_agreement)
+    if agreement is None:
+        return {"agreement": None}
+    return {
+        "agreement": agreement,
+        "agreement_figure": figures.agreement_figure(agreement.by_alpha, agreement.comparable, alpha),
+        "agreement_best": agreement.best_of_each(),
+    }
+
+
+def _attributions(tables: LakeTables, cards: list[_ClipCard]) -> list[tuple[str, object]]:
+    shown_images = {image.image_id for card in cards for image in card.images}
+    return [
+        ("music", attributions(tables.music_clips, "clip_id", {card.clip_id for card in cards})),
+        ("images", attributions(tables.images, "image_id", shown_images)),
+    ]
+
+
+def _gallery(tables: LakeTables, alpha: float, media: Path, limits: GalleryLimits) -> list[_ClipCard]:
+    """Cards of a few clips of each emotion, until the bytes are spent, in the order of their ids."""
+    shown_images = tables.images.select("image_id", "file", "tag", "caption", "valence", "arousal")
+    pairs = tables.fused_pairs.join(shown_images, on="image_id")
+    clips = gallery_clips(tables.music_clips, tables.fused_pairs, limits.clips_per_emotion, limits.clips)
     copies: dict[str, Copy] = {}
     cards: list[_ClipCard] = []
     spent = 0
     for clip in clips.iter_rows(named=True):
-        if spent > most_bytes:
+        if spent > limits.embedded_bytes:
             break
         of_clip = pairs.filter(pl.col("clip_id") == clip["clip_id"]).sort("rank")
         shown = []
@@ -293,7 +296,7 @@ def _gallery(
                     fused=pair["fused_score"],
                     semantic_part=alpha * rescaled,
                     emotional_part=(1.0 - alpha) * emotional,
-                    place=_place(image_alignment, pair),
+                    place=_place(tables.plane.image, pair),
                 )
             )
         card = _ClipCard(
@@ -302,7 +305,7 @@ def _gallery(
             seconds=clip["duration_s"],
             copy=player(media, clip["file"], clip["start_s"], clip["duration_s"]),
             feelings=_feelings(clip["feelings"] or []),
-            place=_place(music_alignment, clip),
+            place=_place(tables.plane.music, clip),
             images=shown,
         )
         spent += len(card.copy.uri) + sum(len(image.copy.uri) for image in shown)
@@ -321,14 +324,9 @@ def _place(alignment: VaAlignment, row: Mapping[str, float]) -> tuple[float, flo
     return x, y
 
 
-def _warnings(
-    encoder: EncoderFacts,
-    music_clips: pl.DataFrame,
-    images: pl.DataFrame,
-    music_alignment: VaAlignment,
-    image_alignment: VaAlignment,
-) -> list[tuple[str, str]]:
+def _warnings(encoder: EncoderFacts, tables: LakeTables) -> list[tuple[str, str]]:
     """What a reader must know before believing a number: (title, sentence)."""
+    music_clips, images = tables.music_clips, tables.images
     found = []
     if encoder.name == "bundled":
         found.append(
@@ -359,8 +357,8 @@ def _warnings(
             )
         )
     for name, frame, alignment in (
-        ("music", music_clips, music_alignment),
-        ("images", images, image_alignment),
+        ("music", music_clips, tables.plane.music),
+        ("images", images, tables.plane.image),
     ):
         if alignment.fixed_axes and frame.height:
             found.append(
@@ -394,9 +392,9 @@ def _networks(trained_adapters: pl.DataFrame) -> list[dict[str, object]]:
     return networks
 
 
-def _sweep(sweep: pl.DataFrame | None, alpha: float, m: int) -> dict[str, object] | None:
+def _sweep(sweep: pl.DataFrame, alpha: float, m: int) -> dict[str, object] | None:
     """The grid's figures, and the point that labels alone would choose."""
-    if sweep is None or sweep.is_empty():
+    if sweep.is_empty():
         return None
     of_m = sweep.filter(pl.col("images_per_clip") == m)
     return {
@@ -408,10 +406,8 @@ def _sweep(sweep: pl.DataFrame | None, alpha: float, m: int) -> dict[str, object
     }
 
 
-def _studies(trials: pl.DataFrame | None) -> list[dict[str, object]]:
+def _studies(trials: pl.DataFrame) -> list[dict[str, object]]:
     """One study for each tuned network."""
-    if trials is None:
-        return []
     studies = []
     for place, network in enumerate(trials["network"].unique().sort()):
         rows = trials.filter(pl.col("network") == network).sort("study", "trial")
@@ -429,17 +425,18 @@ def _studies(trials: pl.DataFrame | None) -> list[dict[str, object]]:
     return studies
 
 
-def _sections(metrics: pl.DataFrame) -> list[str]:
-    """Sections of `metrics` that the page does not count by itself, test clips first."""
-    given = [name for name in metrics["section"].unique(maintain_order=True) if name not in _OWN_SECTIONS]
-    return [name for name in _RESULTS if name in given] + [name for name in given if name not in _RESULTS]
+def _results(metrics: pl.DataFrame) -> list[dict[str, object]]:
+    """The sections of RETRIEVAL_METRICS, test clips first."""
+    given = metrics["section"].unique(maintain_order=True).to_list()
+    order = [name for name in _RESULTS if name in given] + [name for name in given if name not in _RESULTS]
+    return [_result(section, metrics) for section in order]
 
 
 def _result(section: str, metrics: pl.DataFrame) -> dict[str, object]:
     """One section of metrics as the template shows it: title, systems, rows, figure."""
     of_section = metrics.filter(pl.col("section") == section)
     queries = of_section.filter(pl.col("metric") == "queries")["value"].to_list()
-    table = tables.metric_table(of_section.filter(pl.col("metric") != "queries"), section)
+    table = metric_table(of_section.filter(pl.col("metric") != "queries"), section)
     systems = table.columns[2:]
     rows = []
     for row in table.iter_rows(named=True):
@@ -455,7 +452,7 @@ def _result(section: str, metrics: pl.DataFrame) -> dict[str, object]:
                 ],
             }
         )
-    drawn = table.filter(pl.col("metric").is_in(tables.RANKING_METRICS))
+    drawn = table.filter(pl.col("metric").is_in(RANKING_METRICS))
     return {
         "name": section,
         "title": _RESULTS.get(section, section.replace("_", " ").capitalize()),

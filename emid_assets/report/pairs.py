@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTIONS
 from emid_assets.evaluation.top_images import ADAPTER, FUSED, SEMANTIC
+from emid_assets.media.lake_tables import LakeTables
 from emid_assets.report import style
 from emid_assets.report.gallery import PLAYER_SECONDS, Copy, attributions, player, thumbnail
 from emid_assets.report.self_contained import data_for_script, digest, templates
@@ -33,35 +34,24 @@ _SYSTEMS = (SEMANTIC, FUSED, ADAPTER)
 
 
 def render_pairs(
-    choices: pl.DataFrame,
-    music_clips: pl.DataFrame,
-    images: pl.DataFrame,
-    *,
-    media: Path,
-    beside: Path,
-    alpha: float,
-    network: str,
-    embed_bytes: int,
-    report: str = REPORT_PAGE,
+    tables: LakeTables, network: str, alpha: float, *, media: Path, beside: Path, embed_bytes: int
 ) -> str:
     """The page as one HTML document.
 
     Args:
-        choices: columns of `evaluation.top_images.TOP_IMAGES_COLUMNS`; the first `SHOWN` ranks are shown.
-        music_clips: MUSIC_CLIPS rows.
-        images: IMAGES rows.
+        tables: clips, images and top_images, whose first `SHOWN` ranks are shown.
+        network: whose choices the adapter's are.
+        alpha: the one in use.
         media: the folder below which their files are.
         beside: the folder that the page will lie in: media that are not inside are linked from there.
-        alpha: the one in use.
-        network: whose choices the adapter's are.
         embed_bytes: media go inside where they are no larger than about this in all.
-        report: link to the report.
 
     Returns:
         HTML to be written as UTF-8, of at most `MOST_CLIPS` clips, spread evenly over all. A medium
         that cannot be read stands as a sentence that says so.
     """
-    shown = choices.filter(pl.col("rank") <= SHOWN)
+    music_clips, images = tables.music_clips, tables.images
+    shown = tables.top_images.filter(pl.col("rank") <= SHOWN)
     paired = music_clips.join(shown.select("clip_id").unique(), on="clip_id", how="semi").sort("clip_id")
     clips = paired.gather_every(max(1, math.ceil(paired.height / MOST_CLIPS)))
     shown = shown.join(clips.select("clip_id"), on="clip_id", how="semi")
@@ -100,7 +90,7 @@ def render_pairs(
         attributions(pictures, "image_id", pictures["image_id"].to_list()),
     ]
     return _html(
-        data, clips, alpha=alpha, network=network, inside=inside, report=report,
+        data, clips, alpha=alpha, network=network, inside=inside, report=REPORT_PAGE,
         credits=credits if inside else [], n_paired=paired.height,
     )  # fmt: skip
 

@@ -413,14 +413,59 @@ EMID_RELEASE = TableSchema(
     },
 )
 
-EVALUATION_REPORT = TableSchema(
-    "evaluation_report",
-    "one figure of the report",
+_FIGURE = {
+    "section": (_S, "counts, overlap, retrieval_test, public_tasks, sweep, ..."),
+    "system": (_S, "what is measured: a network, semantic, random, pairs, ..."),
+    "metric": (_S, "name, such as ndcg_at_10"),
+    "value": (_F64, "the figure"),
+}
+PAIR_STATISTICS = TableSchema("pair_statistics", "one figure of what the pairs are made of", dict(_FIGURE))
+RETRIEVAL_METRICS = TableSchema(
+    "retrieval_metrics", "one figure of how well a system ranks the images of unseen clips", dict(_FIGURE)
+)
+EVALUATION_REPORT = TableSchema("evaluation_report", "one figure of the report", dict(_FIGURE))
+
+ALPHA_SWEEP = TableSchema(
+    "alpha_sweep",
+    "what one choice of alpha, m and K does to the pairs",
     {
-        "section": (_S, "counts, overlap, retrieval, emotion, ..."),
-        "system": (_S, "what is measured: a network, semantic, random, pairs, ..."),
-        "metric": (_S, "name, such as ndcg_at_10"),
-        "value": (_F64, "the figure"),
+        "rescaling": (_S, "S̃, S as T uses it"),
+        "alpha": (_F64, "weight of the semantic term"),
+        "images_per_clip": (_I32, "m"),
+        "candidates": (_I32, "K"),
+        "same_as_emotional": (_F64, "share of the picks that alpha = 0 makes too"),
+        "same_as_semantic": (_F64, "share of the picks that alpha = 1 makes too"),
+        "label_precision": (_F64, "share of the picks whose tag the clip's category stands for"),
+        "coverage": (_F64, "share of the candidates that are picked at all"),
+    },
+)
+
+PUBLISHED_AGREEMENT = TableSchema(
+    "published_agreement",
+    "how many published pairs would agree with ours at one alpha",
+    {
+        "rescaling": (_S, "S̃, S as T uses it"),
+        "alpha": (_F64, "weight of the semantic term"),
+        "agree_at_alpha": (_I64, "published pairs that would be among ours"),
+        "published": (_I64, "published pairs in all"),
+        "comparable": (_I64, "those whose clip and image both are in the data set"),
+        "among_candidates": (_I64, "those whose image is among its clip's candidates"),
+        "agree": (_I64, "those that are among our pairs as they are"),
+        "agree_by_chance": (_F64, "how many would be if pairs were drawn from the candidates"),
+    },
+)
+
+TOP_IMAGES = TableSchema(
+    "top_images",
+    "an image that a system shows first for a clip",
+    {
+        "clip_id": (_S, "the clip"),
+        "system": (_S, "semantic (the largest S), fused (the largest T) or adapter (the best network)"),
+        "rank": (_I32, "from 1, the best"),
+        "image_id": (_S, "the image"),
+        "semantic_similarity": (_F64, "S"),
+        "emotional_similarity": (_F64, "E"),
+        "fused_score": (_F64, "T"),
     },
 )
 
@@ -530,6 +575,11 @@ TABLES: dict[str, TableSchema] = {
         TRAINED_ADAPTER,
         TUNING_TRIALS,
         ADAPTED_EMBEDDINGS,
+        TOP_IMAGES,
+        PAIR_STATISTICS,
+        RETRIEVAL_METRICS,
+        ALPHA_SWEEP,
+        PUBLISHED_AGREEMENT,
         EVALUATION_REPORT,
         LISTENING_STUDY,
         STUDY_ANSWERS,

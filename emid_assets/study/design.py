@@ -224,7 +224,7 @@ def draw_design(
     place (in every four trials once).
 
     Args:
-        choices: columns of `evaluation.top_images.TOP_IMAGES_COLUMNS`, at least `RANKS_NEEDED` ranks where
+        choices: TOP_IMAGES, at least `RANKS_NEEDED` ranks where
             there are so many.
         music_clips: MUSIC_CLIPS rows of these clips.
         images: IMAGES rows.

@@ -1,14 +1,31 @@
-"""A build where output is no terminal: what its ops say becomes lines."""
+"""What stops a build before anything is computed, and what a build says where output is no terminal."""
 
 import io
+from pathlib import Path
 
 import dagster as dg
+import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from emid_assets.build.stage_by_stage import _terminal_logger
+from emid_assets.build.stage_by_stage import BuildFailedError, _terminal_logger, run_build
+from emid_assets.matching import product
 from emid_assets.orchestration.progress import report_progress
 from emid_assets.runs.progress_lines import SECONDS_BETWEEN_LINES, ProgressLines
+
+
+def test_a_product_that_this_processor_cannot_compute_stops_the_build_before_anything_is_encoded(
+    sample_media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.setattr(product, "refusal", lambda name, *sizes: "could not create a primitive")
+    lake = tmp_path / "lake"
+    with pytest.raises(
+        BuildFailedError,
+        match=r"^matching_product 'onednn' cannot .* processor at \d+ dimensions: could not .*; set .* auto",
+    ):
+        run_build({"media": str(sample_media), "lake": str(lake), "matching_product": "onednn"})
+    assert not lake.exists()
 
 
 def test_what_an_op_reports_is_said_when_a_line_is_due_and_a_warning_at_once() -> None:

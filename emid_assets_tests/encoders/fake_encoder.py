@@ -25,7 +25,7 @@ HANGING_MARK = "a worker hangs"
 def prepare_numbers(item: MediaItem) -> Prepared:
     """Four numbers out of a text file; words in the file make it misbehave."""
     text = item.path.read_text()
-    if sys.argv[0] == "-c":  # a worker: tells an encoder that waits for one
+    if "pytest" not in sys.modules:  # a worker: tells an encoder that waits for one
         (item.path.parent / WORKER_MARK).touch()
     if text == "die":
         os.kill(os.getpid(), signal.SIGKILL)

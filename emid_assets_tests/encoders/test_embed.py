@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emid_assets.encoders.embed import Progress, embed, unit_rows
+from emid_assets.encoders.embed import Earlier, Progress, embed, unit_rows
 from emid_assets.encoders.interface import EncoderOutOfMemoryError, MediaItem
 from emid_assets.encoders.journal import CHUNK_ITEMS
 from emid_assets.encoders.preparation import PreparationCrashError, WorkerDiedError
@@ -36,7 +36,7 @@ def test_a_second_run_on_unchanged_media_encodes_nothing(tmp_path: Path) -> None
     items = write_items(tmp_path, numbered(5))
     first = embed(items, FakeEncoder(), "image")
     encoder = FakeEncoder()
-    second = embed(items, encoder, "image", first.frame, "fake-1")
+    second = embed(items, encoder, "image", Earlier(first.frame, "fake-1"))
     assert (second.encoded, second.reused, encoder.batches) == (0, 5, [])
     assert second.frame.equals(first.frame)
 
@@ -45,7 +45,7 @@ def test_only_new_content_is_encoded_and_gone_content_leaves(tmp_path: Path) -> 
     items = write_items(tmp_path, numbered(5))
     first = embed(items[:4], FakeEncoder(), "image")
     encoder = FakeEncoder()
-    second = embed(items[1:], encoder, "image", first.frame, "fake-1")
+    second = embed(items[1:], encoder, "image", Earlier(first.frame, "fake-1"))
     assert (second.encoded, second.reused, encoder.batches) == (1, 3, [1])
     assert second.frame.equals(embed(items[1:], FakeEncoder(), "image").frame)
 
@@ -53,7 +53,7 @@ def test_only_new_content_is_encoded_and_gone_content_leaves(tmp_path: Path) -> 
 def test_rows_of_another_encoder_are_not_kept(tmp_path: Path) -> None:
     items = write_items(tmp_path, numbered(3))
     first = embed(items, FakeEncoder(), "image")
-    second = embed(items, FakeEncoder("fake-2"), "image", first.frame, "fake-1")
+    second = embed(items, FakeEncoder("fake-2"), "image", Earlier(first.frame, "fake-1"))
     assert (second.encoded, second.reused) == (3, 0)
 
 
@@ -248,14 +248,15 @@ def test_a_killed_run_goes_on_from_what_its_journal_holds(tmp_path: Path) -> Non
             import os, signal, sys
             from pathlib import Path
             from emid_assets_tests.encoders.fake_encoder import FakeEncoder, numbered, write_items
-            from emid_assets.encoders.embed import embed
+            from emid_assets.encoders.embed import Earlier, embed
 
             def kill_late(progress):
                 if progress.done >= 900:
                     os.kill(os.getpid(), signal.SIGKILL)
 
             items = write_items(Path(sys.argv[1]), numbered(1000))
-            embed(items, FakeEncoder(), "image", workers=1, on_progress=kill_late, journal=Path(sys.argv[2]))
+            earlier = Earlier(journal=Path(sys.argv[2]))
+            embed(items, FakeEncoder(), "image", earlier, workers=1, on_progress=kill_late)
             """
         )
     )
@@ -263,12 +264,12 @@ def test_a_killed_run_goes_on_from_what_its_journal_holds(tmp_path: Path) -> Non
     killed = subprocess.run([sys.executable, program, media, journal], env=environment, timeout=60)
     assert killed.returncode == -signal.SIGKILL
     encoder = FakeEncoder()
-    result = embed(items, encoder, "image", workers=0, journal=journal)
+    result = embed(items, encoder, "image", workers=0, earlier=Earlier(journal=journal))
     assert 900 - CHUNK_ITEMS <= result.reused < 900
     assert sum(encoder.batches) == result.encoded == 1000 - result.reused
     assert result.frame.equals(embed(items, FakeEncoder(), "image", workers=0).frame)
 
-    again = embed(items, FakeEncoder(), "image", journal=journal)
+    again = embed(items, FakeEncoder(), "image", Earlier(journal=journal))
     assert again.encoded == 0  # a run that ended before the lake stored it loses nothing
-    stored = embed(items, FakeEncoder(), "image", again.frame, "fake-1", journal=journal)
+    stored = embed(items, FakeEncoder(), "image", Earlier(again.frame, "fake-1", journal=journal))
     assert (stored.encoded, list(journal.iterdir())) == (0, [])  # what the lake has is not kept twice

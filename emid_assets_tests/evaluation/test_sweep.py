@@ -5,9 +5,10 @@ import polars as pl
 import pytest
 
 from emid_assets.adapters import AdapterError
-from emid_assets.evaluation.sweep import SWEEP_COLUMNS, Candidates, same_picks, selected_point, sweep
+from emid_assets.evaluation.sweep import Candidates, Grid, same_picks, selected_point, sweep
 from emid_assets.matching.frames import fused_pairs_frame, similarity_frame, va_distance_frame
 from emid_assets.media.lake_tables import LakeTables
+from emid_assets.store.schemas import ALPHA_SWEEP
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def test_the_ends_of_alpha_agree_with_themselves_and_every_point_stands_once(
     grid = sweep(
         candidates, clips["emotion"].to_list(), clips.select("valence", "arousal").to_numpy(),
         images["tag"].to_list(), images.select("valence", "arousal").to_numpy(),
-        alphas=(0.0, 0.5, 1.0), images_per_clip=(1, 3), candidate_counts=(5, 20),
+        Grid(alphas=(0.0, 0.5, 1.0), images_per_clip=(1, 3), candidate_counts=(5, 20)),
     )  # fmt: skip
     assert len(grid) == 3 * 2 * 2 * 2
     assert not grid.select("rescaling", "alpha", "images_per_clip", "candidates").is_duplicated().any()
@@ -65,7 +66,7 @@ def test_more_candidates_than_were_kept_is_an_error_that_says_what_to_do(
         with pytest.raises(AdapterError, match=message):
             sweep(
                 Candidates.of_frames(*frames), [], np.zeros((0, 2)), [], np.zeros((0, 2)),
-                alphas=(0.5,), images_per_clip=(3,), candidate_counts=(count,),
+                Grid(alphas=(0.5,), images_per_clip=(3,), candidate_counts=(count,)),
             )  # fmt: skip
 
 
@@ -83,6 +84,6 @@ def test_the_selected_point_fits_the_labels_best_and_of_equals_uses_most_images(
             ("raw", 0.6, 3, 10, 0.7, 0.3, 0.55, 0.4),
             ("raw", 1.0, 3, 10, 0.1, 1.0, 0.20, 0.9),
         ],
-        schema=SWEEP_COLUMNS, orient="row",
+        schema=ALPHA_SWEEP.empty().schema, orient="row",
     )  # fmt: skip
     assert selected_point(points)["alpha"] == 0.6

@@ -29,7 +29,7 @@ import yaml
 from emid_assets.build import ray_runs as launched
 from emid_assets.build import stage_by_stage as build
 from emid_assets.definitions import build_definitions
-from emid_assets.encoders.embed import Embedded, embed
+from emid_assets.encoders.embed import Earlier, Embedded, embed
 from emid_assets.encoders.interface import MediaItem
 from emid_assets.encoders.ray_actors import ActorsError, on_actors
 from emid_assets.runs.instance import RAY_INSTANCE, SHIPPED_INSTANCE, environment_of, prepare_instance
@@ -358,7 +358,14 @@ def embed_on_actors(folder: Path, address: str, environment: dict[str, str], to:
         encode = on_actors(
             FakeEncoder, fingerprint, "image", actors=2, gpus=0, batch_size=4, workers=0
         )  # fmt: skip
-        return embed(items, FakeEncoder(), "image", batch_size=4, journal=folder / "journal", encode=encode)
+        return embed(
+            items,
+            FakeEncoder(),
+            "image",
+            earlier=Earlier(journal=folder / "journal"),
+            batch_size=4,
+            encode=encode,
+        )
 
     items = write_items(folder, [*numbered(60), "bad"])
     result = spread(items)

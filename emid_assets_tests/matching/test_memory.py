@@ -39,9 +39,9 @@ def test_parts_read_from_a_file_give_the_bits_of_the_array_in_memory(tmp_path: P
     rng = np.random.default_rng(0)
     X, Y = unit_rows(rng, 50, 32, 20.0), unit_rows(rng, 1000, 32)
     np.save(tmp_path / "Y.npy", Y)
-    whole = top_k_softmax(X, Y, 10, tile_columns=250)
+    whole = top_k_softmax(X, Y, 10, tile=(512, 250))
     for columns in (500, 250):
-        state = top_k_softmax(X, FileParts(tmp_path / "Y.npy", columns), 10, tile_columns=250)
+        state = top_k_softmax(X, FileParts(tmp_path / "Y.npy", columns), 10, tile=(512, 250))
         assert state.ids.tobytes() == whole.ids.tobytes()
         assert state.sum_exp.tobytes() == whole.sum_exp.tobytes()
 

@@ -82,8 +82,7 @@ def test_ids_are_those_of_a_float64_brute_force_and_probabilities_within_the_sta
         backend=backend,
         product=product,
         threads=threads,
-        tile_rows=tile_rows,
-        tile_columns=tile_columns,
+        tile=(tile_rows, tile_columns),
     )
     scores = brute_force_scores(X, Y)
     ids, denominators = brute_force_top_k(scores, k)
@@ -100,9 +99,7 @@ def test_the_thread_count_changes_no_bit(backend: Backend, product: ProductName)
     rng = np.random.default_rng(2)
     X, Y = unit_rows(rng, 70, 48, 20.0), unit_rows(rng, 900, 48)
     states = [
-        top_k_softmax(
-            X, Y, 20, threads=threads, backend=backend, product=product, tile_rows=16, tile_columns=300
-        )
+        top_k_softmax(X, Y, 20, threads=threads, backend=backend, product=product, tile=(16, 300))
         for threads in (1, 2, 5)
     ]
     for name in ("maximum", "sum_exp", "ids", "scores"):
@@ -116,7 +113,7 @@ def test_the_callers_thread_settings_are_put_back() -> None:
 
     before, pools = torch.get_num_threads(), [pool["num_threads"] for pool in threadpool_info()]
     X = unit_rows(np.random.default_rng(0), 40, 16)
-    top_k_softmax(X, X, 3, threads=2, product="onednn", tile_rows=16)
+    top_k_softmax(X, X, 3, threads=2, product="onednn", tile=(16, 2048))
     assert torch.get_num_threads() == before
     assert [pool["num_threads"] for pool in threadpool_info()] == pools
 
@@ -157,7 +154,7 @@ def test_ties_break_by_the_given_column_ids_and_not_by_position() -> None:
     Y = unit_rows(rng, 4, 8)[rng.integers(0, 4, 300)]
     X = unit_rows(rng, 5, 8, 20.0)
     names = rng.permutation(300)
-    state = top_k_softmax(X, Y, 40, column_ids=names, tile_columns=64)
+    state = top_k_softmax(X, Y, 40, column_ids=names, tile=(512, 64))
     scores = brute_force_scores(X, Y)
     by_name = np.argsort(names)
     expected, _ = brute_force_top_k(scores[:, by_name], 40)
@@ -167,8 +164,8 @@ def test_ties_break_by_the_given_column_ids_and_not_by_position() -> None:
 def test_tiles_that_can_be_read_again_give_the_same_bits_as_one_array() -> None:
     rng = np.random.default_rng(1)
     X, Y = unit_rows(rng, 30, 32, 20.0), unit_rows(rng, 500, 32)
-    whole = top_k_softmax(X, Y, 10, tile_columns=100)
-    tiles = top_k_softmax(X, [Y[:100], Y[100:100], Y[100:400], Y[400:]], 10, tile_columns=100)
+    whole = top_k_softmax(X, Y, 10, tile=(512, 100))
+    tiles = top_k_softmax(X, [Y[:100], Y[100:100], Y[100:400], Y[400:]], 10, tile=(512, 100))
     for name in ("maximum", "sum_exp", "ids", "scores"):
         assert getattr(whole, name).tobytes() == getattr(tiles, name).tobytes()
 
@@ -178,7 +175,7 @@ def test_scores_that_rise_by_hundreds_from_tile_to_tile_do_not_break_the_denomin
     direction[0, 0] = 1000.0
     Y = np.zeros((64, 4), dtype=np.float32)
     Y[:, 0] = np.linspace(-1, 1, 64)
-    state = top_k_softmax(direction, Y, 3, tile_columns=8)
+    state = top_k_softmax(direction, Y, 3, tile=(512, 8))
     _, denominators = brute_force_top_k(brute_force_scores(direction, Y), 3)
     np.testing.assert_allclose(log_sum_exp(state), denominators, atol=1e-4)
     assert state.ids[0].tolist() == [63, 62, 61]
@@ -195,7 +192,7 @@ def test_a_number_that_is_not_finite_is_an_error_that_names_its_row(side: str, v
     arrays = {"X": np.ones((40, 6), dtype=np.float32), "Y": np.ones((70, 6), dtype=np.float32)}
     arrays[side][33, 2] = value
     with pytest.raises(MatchingError, match=f"row 33 of {side} holds a number that is not finite"):
-        top_k_softmax(arrays["X"], arrays["Y"], 3, tile_rows=16, tile_columns=16)
+        top_k_softmax(arrays["X"], arrays["Y"], 3, tile=(16, 16))
 
 
 def test_finite_embeddings_whose_scores_overflow_are_an_error() -> None:

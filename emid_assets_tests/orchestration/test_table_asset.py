@@ -6,8 +6,9 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from emid_assets.media.lake_tables import LakeTables
 from emid_assets.orchestration.io_manager import LakeIOManager
-from emid_assets.orchestration.resources import settings_resource
+from emid_assets.orchestration.resources import SettingsResource, settings_resource
 from emid_assets.orchestration.stages import STAGE
 from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.settings import load_settings
@@ -34,7 +35,7 @@ def run(asset: dg.AssetsDefinition, folder: Path) -> dg.ExecuteInProcessResult:
     settings = settings_resource(load_settings({"lake": str(folder)}))
     definitions = dg.Definitions(
         assets=[asset, dg.AssetSpec("media_inventory")],
-        resources={"io_manager": LakeIOManager(settings=settings)},
+        resources={"settings": settings, "io_manager": LakeIOManager(settings=settings)},
         jobs=[dg.define_asset_job("one", selection=dg.AssetSelection.tag(STAGE, "inventory"))],
     )
     with dg.DagsterInstance.ephemeral() as instance:
@@ -77,3 +78,29 @@ def test_an_asset_keeps_its_own_annotations() -> None:
 def test_an_asset_without_a_stage_is_refused() -> None:
     with pytest.raises(TypeError, match="stage"):
         table_asset()  # type: ignore[call-arg]
+
+
+def test_tables_that_are_read_whole_come_as_one_thing_and_are_inputs_of_the_graph(tmp_path: Path) -> None:
+    clips = TABLES["music_clips"].empty()
+    seen: dict[str, object] = {}
+
+    @table_asset(stage="inventory", reads=("music_clips", "expanded_clips", "images"))
+    def rejected_media(settings: SettingsResource, tables: LakeTables) -> dg.MaterializeResult[pl.DataFrame]:
+        """What an asset looks like that reads the whole lake."""
+        seen["columns"], seen["lake"] = tables.music_clips.columns, settings.lake
+        return dg.MaterializeResult(value=TABLES["rejected_media"].empty())
+
+    assert {key.path[-1] for key in rejected_media.keys_by_input_name.values()} == {
+        "music_clips", "expanded_clips", "images",
+    }  # fmt: skip
+    for table in ("music_clips", "expanded_clips", "images"):
+        Lake(tmp_path).write(table, "all", TABLES[table].empty())
+    settings = settings_resource(load_settings({"lake": str(tmp_path)}))
+    definitions = dg.Definitions(
+        assets=[rejected_media, *map(dg.AssetSpec, ("music_clips", "expanded_clips", "images"))],
+        resources={"settings": settings, "io_manager": LakeIOManager(settings=settings)},
+    )
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = definitions.resolve_implicit_global_asset_job_def()
+        assert job.execute_in_process(instance=instance).success
+    assert seen == {"columns": clips.columns, "lake": str(tmp_path)}

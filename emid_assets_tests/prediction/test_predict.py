@@ -8,6 +8,7 @@ import pytest
 
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTION_KEYS
 from emid_assets.affect.nearest import nearest_image_emotions, nearest_music_emotions
+from emid_assets.encoders.embed import Earlier
 from emid_assets.encoders.interface import Float32Array, MediaItem, PreparationError
 from emid_assets.prediction.image_head import fit_head
 from emid_assets.prediction.music_rule import predict_music, shipped_reference
@@ -171,12 +172,12 @@ def test_vectors_are_kept_by_content_and_fingerprint_bit_for_bit(tmp_path: Path)
     np.testing.assert_allclose(first["log_odds"][1].to_list(), [2, 1.7, 0.3], rtol=1e-6)
     for _ in range(3):
         second, encoded = vectors_of(
-            items, network, "music", MUSIC_TAGS, first, network.fingerprint, workers=0,  # type: ignore[arg-type]
+            items, network, "music", MUSIC_TAGS, Earlier(first, network.fingerprint), workers=0,  # type: ignore[arg-type]
         )  # fmt: skip
         assert second.filter(pl.col("clip_id").is_in(["a", "bb", "silent"])).equals(first)
     assert encoded == 1
     assert network.given == 2 + 3
-    _, encoded = vectors_of(items, network, "music", MUSIC_TAGS, first, "another", workers=0)  # type: ignore[arg-type]
+    _, encoded = vectors_of(items, network, "music", MUSIC_TAGS, Earlier(first, "another"), workers=0)  # type: ignore[arg-type]
     assert encoded == 3
 
 

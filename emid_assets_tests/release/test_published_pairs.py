@@ -1,5 +1,6 @@
 """The published pairs beside ours, against pairs chosen by the matching itself."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -39,9 +40,8 @@ def test_most_agree_at_the_alpha_that_made_the_published_pairs(
 ) -> None:
     similarity, distances, published = frames
     ours = fused_pairs_frame(similarity, distances, 0.6, M, "candidate_minmax")
-    agreement = compare(
-        published, ours, similarity, distances, lake.images["image_id"], ["candidate_minmax", "raw"]
-    )
+    tables = replace(lake, similarity_matrix=similarity, va_distances=distances, fused_pairs=ours)
+    agreement = compare(published, tables, ["candidate_minmax", "raw"])
     assert agreement is not None
     assert agreement.published == published.height
     assert agreement.comparable == agreement.reachable == published.height - 1
@@ -69,8 +69,9 @@ def test_what_is_published_about_other_media_compares_to_nothing(
 ) -> None:
     similarity, distances, published = frames
     ours = fused_pairs_frame(similarity, distances, 0.6, M, "raw")
+    tables = replace(lake, similarity_matrix=similarity, va_distances=distances, fused_pairs=ours)
     for others in (published.clear(), published.with_columns(clip_id=pl.lit("elsewhere"))):
-        assert compare(others, ours, similarity, distances, lake.images["image_id"], ["raw"]) is None
+        assert compare(others, tables, ["raw"]) is None
 
 
 def test_the_file_of_pairs_may_be_absent_and_may_not_be_wrong(tmp_path: Path) -> None:

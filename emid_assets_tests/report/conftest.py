@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from PIL import Image
 
 from emid_assets.affect.emotions import IMAGE_EMOTIONS, MUSIC_EMOTIONS
 from emid_assets.affect.valence_arousal import emotional_similarity
-from emid_assets.evaluation.sweep import SWEEP_COLUMNS
-from emid_assets.media.va_plane import image_alignment, music_alignment
-from emid_assets.report.page import EncoderFacts
+from emid_assets.evaluation.pair_statistics import pair_statistics
+from emid_assets.media.lake_tables import LakeTables
+from emid_assets.media.va_plane import Plane
+from emid_assets.report.page import BuildFacts, EncoderFacts
 from emid_assets.store.schemas import TABLES
 
 ALPHA, M, K = 0.6, 3, 12
@@ -71,9 +73,10 @@ def images_of(media: Path) -> pl.DataFrame:
 def paired(clips: pl.DataFrame, images: pl.DataFrame, seed: int = 0) -> dict[str, pl.DataFrame]:
     """similarity_matrix, va_distances and fused_pairs by plain loops over random scores."""
     rng = np.random.default_rng(seed)
+    plane = Plane.fit(clips, images, "standardize")
     to_plane = (
-        music_alignment(clips, "standardize").apply(clips.select("valence", "arousal").to_numpy()),
-        image_alignment(images, "standardize").apply(images.select("valence", "arousal").to_numpy()),
+        plane.music.apply(clips.select("valence", "arousal").to_numpy()),
+        plane.image.apply(images.select("valence", "arousal").to_numpy()),
     )
     # Two decimals, so that equal scores occur and the order of ties matters.
     scores = np.round(2 * rng.normal(size=(clips.height, images.height)), 1).astype(np.float32)
@@ -130,7 +133,7 @@ def swept() -> pl.DataFrame:
          0.9 if (alpha, m, count) == (4, 3, 12) else 0.5 - alpha / 100, 0.25)
         for m in (1, 3) for count in (4, 12) for alpha in range(11)
     ]  # fmt: skip
-    return pl.DataFrame(rows, schema=SWEEP_COLUMNS, orient="row")
+    return pl.DataFrame(rows, schema=TABLES["alpha_sweep"].empty().schema, orient="row")
 
 
 def studied(network: str) -> pl.DataFrame:
@@ -162,19 +165,29 @@ def measured(**systems: float) -> pl.DataFrame:
     return frame("evaluation_report", rows)
 
 
-@pytest.fixture(scope="session")
-def make_inputs(sample_media: Path) -> Callable[..., dict[str, Any]]:
-    """Everything that `render_page` takes, on the sample media; keyword arguments replace parts."""
+BUILD = BuildFacts(
+    settings={
+        "alpha": ALPHA, "images_per_clip": M, "va_alignment": "standardize",
+        "semantic_rescaling": "candidate_minmax",
+    },
+    meanings={"alpha": "Weight of the semantic term."},
+    encoder=EncoderFacts("bundled", "Apache-2.0 and MIT", 1000, "abc123"),
+    media=Path(),
+)  # fmt: skip
 
-    def make(**replaced: Any) -> dict[str, Any]:
-        media = replaced.get("media", sample_media)
+
+@pytest.fixture(scope="session")
+def make_tables(sample_media: Path) -> Callable[..., LakeTables]:
+    """A whole lake on the sample media; keyword arguments replace tables."""
+
+    def make(**replaced: Any) -> LakeTables:
         clips = replaced.get("music_clips", clips_of(sample_media))
         images = replaced.get("images", images_of(sample_media))
-        return {
-            "music_clips": clips,
-            "joined_windows": 0,
-            "images": images,
-            "rejected_media": frame(
+        tables = LakeTables(
+            Plane.fit(clips, images, "standardize"),
+            clips,
+            images,
+            rejected_media=frame(
                 "rejected_media",
                 [
                     {"kind": "music", "item_id": "a.mp3", "file": "music/a.mp3", "reason": "audio is empty"},
@@ -183,19 +196,35 @@ def make_inputs(sample_media: Path) -> Callable[..., dict[str, Any]]:
                 ],
             ),
             **paired(clips, images),
-            "trained_adapters": trained("bmf"),
-            "metrics": measured(bmf=0.4, semantic=0.3, structured=0.35, random=0.1, oracle=0.6),
-            "study_results": frame("study_results", []),
-            "settings": {"alpha": ALPHA, "images_per_clip": M, "va_alignment": "standardize",
-                         "semantic_rescaling": "candidate_minmax"},
-            "meanings": {"alpha": "Weight of the semantic term."},
-            "encoder": EncoderFacts("bundled", "Apache-2.0 and MIT", 1000, "abc123"),
-            "media": media,
-            "music_alignment": music_alignment(clips, "standardize"),
-            "image_alignment": image_alignment(images, "standardize"),
-            "sweep": swept(),
-            "tuning_trials": studied("bmf"),
-            **replaced,
-        }  # fmt: skip
+            trained_adapter=trained("bmf"),
+            retrieval_metrics=measured(bmf=0.4, semantic=0.3, structured=0.35, random=0.1, oracle=0.6),
+            alpha_sweep=swept(),
+            tuning_trials=studied("bmf"),
+        )
+        return replace(with_statistics(tables), **replaced)
 
     return make
+
+
+def with_statistics(tables: LakeTables) -> LakeTables:
+    """The same tables with what is counted of them."""
+    return replace(tables, pair_statistics=pair_statistics(tables))
+
+
+def emptied(tables: LakeTables) -> LakeTables:
+    """The same tables without their rows."""
+    return changed(tables, pl.DataFrame.clear)
+
+
+def changed(tables: LakeTables, change: Callable[[pl.DataFrame], pl.DataFrame]) -> LakeTables:
+    """The same tables, each as `change` makes it."""
+    frames = {entry.name: getattr(tables, entry.name) for entry in fields(tables)}
+    return replace(
+        tables, **{name: change(value) for name, value in frames.items() if isinstance(value, pl.DataFrame)}
+    )
+
+
+@pytest.fixture(scope="session")
+def build_facts(sample_media: Path) -> BuildFacts:
+    """What the page says of the build of `make_tables`."""
+    return replace(BUILD, media=sample_media)

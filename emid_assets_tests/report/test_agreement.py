@@ -1,30 +1,33 @@
 """The published pairs on the page: the curve, the sentence, and nothing where nothing is published."""
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 
-from emid_assets.release.published_pairs import compare
+from emid_assets.media.lake_tables import LakeTables
+from emid_assets.release.published_pairs import Agreement, compare
 from emid_assets.report.figures import agreement_figure
-from emid_assets.report.page import render_page
+from emid_assets.report.page import BuildFacts, render_page
+from emid_assets.store.schemas import TABLES
 from emid_assets_tests.report.conftest import ALPHA
 from emid_assets_tests.report.reading import read
 
-Inputs = Callable[..., dict[str, Any]]
+MakeTables = Callable[..., LakeTables]
 
 
-def test_the_page_says_how_many_published_pairs_agree_and_where_most_do(make_inputs: Inputs) -> None:
-    inputs = make_inputs()
-    ours = inputs["fused_pairs"]
-    published = ours.filter(pl.col("rank") == 1).select("clip_id", "image_id", "rank")
-    agreement = compare(
-        published, ours, inputs["similarity_matrix"], inputs["va_distances"],
-        inputs["images"]["image_id"], ["candidate_minmax", "raw"],
-    )  # fmt: skip
+def test_the_page_says_how_many_published_pairs_agree_and_where_most_do(
+    make_tables: MakeTables, build_facts: BuildFacts
+) -> None:
+    tables = make_tables()
+    published = tables.fused_pairs.filter(pl.col("rank") == 1).select("clip_id", "image_id", "rank")
+    agreement = compare(published, tables, ["candidate_minmax", "raw"])
     assert agreement is not None
-    page = read(render_page(**inputs, agreement=agreement))
+    stored = agreement.frame()
+    assert not TABLES["published_agreement"].differences(stored)
+    assert Agreement.of_frame(stored).rows().equals(agreement.rows())  # type: ignore[union-attr]
+    page = read(render_page(replace(tables, published_agreement=stored), build_facts))
     [section] = [
         element for element in page.all("section") if element.attributes["aria-labelledby"] == "published"
     ]
@@ -37,8 +40,10 @@ def test_the_page_says_how_many_published_pairs_agree_and_where_most_do(make_inp
     assert shares[ALPHA] == 1.0
 
 
-def test_without_published_pairs_the_page_is_silent_about_them(make_inputs: Inputs) -> None:
-    page = read(render_page(**make_inputs()))
+def test_without_published_pairs_the_page_is_silent_about_them(
+    make_tables: MakeTables, build_facts: BuildFacts
+) -> None:
+    page = read(render_page(make_tables(), build_facts))
     assert not [
         element for element in page.all("section") if element.attributes["aria-labelledby"] == "published"
     ]

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTIONS
-from emid_assets.media.va_plane import image_alignment, music_alignment
-from emid_assets.report import figures, tables
+from emid_assets.evaluation.pair_statistics import overlaps, pair_counts
+from emid_assets.media.va_plane import Plane
+from emid_assets.report import figures, style, tables
 from emid_assets_tests.report.conftest import clips_of, images_of, measured, paired, studied, swept, trained
 
 
@@ -25,15 +26,13 @@ def history(network: str = "bmf") -> pl.DataFrame:
 @pytest.fixture(scope="module")
 def plane(sample_media: Path) -> pl.DataFrame:
     clips, images = clips_of(sample_media), images_of(sample_media)
-    return tables.va_plane(
-        clips, images, music_alignment(clips, "standardize"), image_alignment(images, "standardize")
-    )
+    return tables.va_plane(clips, images, Plane.fit(clips, images, "standardize"))
 
 
 @pytest.fixture(scope="module")
 def counts(sample_media: Path) -> pl.DataFrame:
     clips, images = clips_of(sample_media), images_of(sample_media)
-    return tables.pair_counts(paired(clips, images)["fused_pairs"], clips, images)
+    return pair_counts(paired(clips, images)["fused_pairs"], clips, images)
 
 
 def texts(svg: str) -> list[str]:
@@ -41,7 +40,7 @@ def texts(svg: str) -> list[str]:
 
 
 def test_the_heat_map_writes_every_count_that_is_not_zero(counts: pl.DataFrame) -> None:
-    svg = figures.svg(figures.pair_counts_figure(counts, "Chosen pairs"), "counts", "Pairs")
+    svg = style.svg(figures.pair_counts_figure(counts, "Chosen pairs"), "counts", "Pairs")
     values = [value for row in counts.select(IMAGE_EMOTION_KEYS).rows() for value in row]
     written = texts(svg)
     assert sorted(int(text) for text in written if text.isdigit()) == sorted(
@@ -55,9 +54,7 @@ def test_the_heat_map_writes_every_count_that_is_not_zero(counts: pl.DataFrame) 
 def test_cells_are_shaded_by_their_share_of_the_largest_count(counts: pl.DataFrame) -> None:
     shades = [
         set(
-            re.findall(
-                r"opacity: ([0-9.]+)", figures.svg(figures.pair_counts_figure(counts, "", top), "c", "")
-            )
+            re.findall(r"opacity: ([0-9.]+)", style.svg(figures.pair_counts_figure(counts, "", top), "c", ""))
         )
         for top in (None, 100)
     ]
@@ -70,7 +67,7 @@ def test_cells_are_shaded_by_their_share_of_the_largest_count(counts: pl.DataFra
 
 @pytest.mark.parametrize("aligned", [False, True])
 def test_the_plane_names_all_thirteen_letters_and_all_eight_tags(plane: pl.DataFrame, aligned: bool) -> None:
-    written = texts(figures.svg(figures.va_plane_figure(plane, aligned), "plane", "Plane"))
+    written = texts(style.svg(figures.va_plane_figure(plane, aligned), "plane", "Plane"))
     assert [text for text in written if re.fullmatch("[A-M]", text)] == list("ABCDEFGHIJKLM")
     assert [text for text in written if text in IMAGE_EMOTION_KEYS] == list(IMAGE_EMOTION_KEYS)
 
@@ -106,16 +103,16 @@ def test_a_large_cloud_of_points_becomes_a_picture_and_stays_small(plane: pl.Dat
         (2 * place - 1).alias("aligned_valence"), (2 * place**2 - 1).alias("aligned_arousal"),
         pl.lit(1, pl.Int64).alias("items"),
     )  # fmt: skip
-    svg = figures.svg(figures.va_plane_figure(pl.concat([plane, cloud]), True), "plane", "Plane")
+    svg = style.svg(figures.va_plane_figure(pl.concat([plane, cloud]), True), "plane", "Plane")
     assert len(svg) < 500_000
     assert re.search(r'href="data:image/png;base64,', svg)
 
 
 def test_training_curves_show_each_metric_and_survive_missing_values() -> None:
-    svg = figures.svg(figures.metrics_figure("bmf", history(), 20), "metrics", "Metrics")
+    svg = style.svg(figures.metrics_figure("bmf", history(), 20), "metrics", "Metrics")
     assert {"precision@10", "recall@10", "MAP@10", "NDCG@10", "MRR@10", "hit rate@10"} <= set(texts(svg))
     unmeasured = history().with_columns(pl.lit(None, pl.Float64).alias("ndcg_at_10"))
-    assert "<svg" in figures.svg(figures.metrics_figure("bmf", unmeasured, 1), "metrics", "Metrics")
+    assert "<svg" in style.svg(figures.metrics_figure("bmf", unmeasured, 1), "metrics", "Metrics")
     loss = figures.loss_figure("bmf", history(), 20).axes[0].lines[0]
     assert list(loss.get_ydata()) == history()["loss"].to_list()
 
@@ -131,14 +128,14 @@ def test_the_comparison_draws_each_system_at_its_values() -> None:
 
 def test_the_overlap_bar_adds_up_to_the_whole(sample_media: Path) -> None:
     build = paired(clips_of(sample_media), images_of(sample_media))
-    rows = tables.overlaps(build["fused_pairs"], build["similarity_matrix"], build["va_distances"])
+    rows = overlaps(build["fused_pairs"], build["similarity_matrix"], build["va_distances"])
     bars = figures.overlap_figure(rows, 0.6).axes[0].patches
     assert sum(bar.get_width() for bar in bars) == pytest.approx(1.0)
 
 
 def test_colours_become_the_themes_and_ids_carry_the_name(counts: pl.DataFrame) -> None:
     figure = figures.loss_figure("bmf", history(), 20)
-    first, second = figures.svg(figure, "one", "Loss"), figures.svg(figure, "two", "Loss")
+    first, second = style.svg(figure, "one", "Loss"), style.svg(figure, "two", "Loss")
     assert not set(re.findall(r' id="([^"]+)"', first)) & set(re.findall(r' id="([^"]+)"', second))
     for svg, name in ((first, "one"), (second, "two")):
         ids = set(re.findall(r' id="([^"]+)"', svg))
@@ -148,16 +145,16 @@ def test_colours_become_the_themes_and_ids_carry_the_name(counts: pl.DataFrame) 
         assert "var(--accent)" in svg
         assert "http" not in svg
         assert "<style" not in svg
-    lights = {light for light, _ in figures.THEME.values()}
-    assert len(lights) == len(figures.THEME)
+    lights = {light for light, _ in style.THEME.values()}
+    assert len(lights) == len(style.THEME)
     assert not lights & set(
-        re.findall(r"#[0-9a-f]{6}", figures.svg(figures.pair_counts_figure(counts, "T"), "c", ""))
+        re.findall(r"#[0-9a-f]{6}", style.svg(figures.pair_counts_figure(counts, "T"), "c", ""))
     )
 
 
 def test_names_with_markup_or_dollar_signs_stand_as_they_are() -> None:
     name = '<script>alert(1)</script> $x$ & "q"'
-    svg = figures.svg(figures.loss_figure(name, history(name), 20), "loss", name)
+    svg = style.svg(figures.loss_figure(name, history(name), 20), "loss", name)
     assert "<script" not in svg
     assert "&lt;script&gt;alert(1)&lt;/script&gt; $x$ &amp;" in svg
     assert 'aria-label="&lt;script&gt;' in svg
@@ -165,12 +162,12 @@ def test_names_with_markup_or_dollar_signs_stand_as_they_are() -> None:
 
 def test_png_and_markdown_hold_the_same_picture_for_the_web_ui(counts: pl.DataFrame) -> None:
     figure = figures.pair_counts_figure(counts, "Pairs")
-    content = figures.png(figure)
+    content = style.png(figure)
     with Image.open(io.BytesIO(content)) as image:
         assert image.format == "PNG"
         assert image.width > 400
         assert image.convert("RGB").getpixel((1, 1)) == (255, 255, 255)
-    text = figures.markdown_image(figure, "Pairs [all] by emotion")
+    text = style.markdown_image(figure, "Pairs [all] by emotion")
     alt, encoded = re.fullmatch(r"!\[([^\]]*)\]\(data:image/png;base64,([^)]*)\)", text).groups()  # type: ignore[union-attr]
     assert alt == "Pairs all by emotion"
     assert base64.b64decode(encoded) == content
@@ -179,10 +176,10 @@ def test_png_and_markdown_hold_the_same_picture_for_the_web_ui(counts: pl.DataFr
 
 DRAW = """
 import hashlib, polars as pl
-from emid_assets.report import figures
+from emid_assets.report import figures, style
 history = pl.DataFrame({"epoch": [1, 2, 3], "loss": [3.0, 2.0, 1.5], "ndcg_at_10": [0.1, 0.2, 0.3]})
 figure = figures.metrics_figure("bmf", history, 3)
-print(hashlib.sha256(figures.svg(figure, "m", "M").encode() + figures.png(figure)).hexdigest())
+print(hashlib.sha256(style.svg(figure, "m", "M").encode() + style.png(figure)).hexdigest())
 """
 
 
@@ -210,7 +207,7 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone() -> None:
     import matplotlib
 
     before = dict(matplotlib.rcParams)
-    figures.png(figures.loss_figure("bmf", history(), 20))
+    style.png(figures.loss_figure("bmf", history(), 20))
     assert dict(matplotlib.rcParams) == before
 
 

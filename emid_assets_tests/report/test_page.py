@@ -3,23 +3,25 @@
 import itertools
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
 
-from emid_assets.report.page import EncoderFacts, render_page
+from emid_assets.media.lake_tables import LakeTables
+from emid_assets.report.page import BuildFacts, EncoderFacts, GalleryLimits, render_page
+from emid_assets.store.schemas import TABLES
 from emid_assets_tests.report.conftest import ALPHA, M, clips_of, frame, images_of, measured, studied, trained
 from emid_assets_tests.report.reading import Page, read
 
-Inputs = Callable[..., dict[str, Any]]
+MakeTables = Callable[..., LakeTables]
 HOSTILE = "</script><script>pwned()</script>\"'><img src=x onerror=pwned()>{{ 7*7 }}&amp;"
 
 
 @pytest.fixture(scope="module")
-def html(make_inputs: Inputs) -> str:
-    return render_page(**make_inputs())
+def html(make_tables: MakeTables, build_facts: BuildFacts) -> str:
+    return render_page(make_tables(), build_facts)
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +30,11 @@ def page(html: str) -> Page:
 
 
 @pytest.fixture(scope="module")
-def hostile(make_inputs: Inputs, sample_media: Path) -> tuple[str, Page]:
+def hostile(make_tables: MakeTables, sample_media: Path) -> tuple[str, Page]:
     """A page on which every word that comes from outside tries to be markup."""
     clips, images = clips_of(sample_media), images_of(sample_media)
     words = pl.lit(HOSTILE)
-    inputs = make_inputs(
+    tables = make_tables(
         music_clips=clips.with_columns(
             pl.concat_str("clip_id", words).alias("clip_id"), words.alias("author"), words.alias("licence"),
             pl.concat_str(words, pl.lit(" hint")).alias("label_source"),
@@ -45,15 +47,17 @@ def hostile(make_inputs: Inputs, sample_media: Path) -> tuple[str, Page]:
         rejected_media=frame(
             "rejected_media", [{"kind": HOSTILE, "item_id": "i", "file": HOSTILE, "reason": HOSTILE}]
         ),
-        trained_adapters=trained(HOSTILE, epochs=2),
+        trained_adapter=trained(HOSTILE, epochs=2),
         tuning_trials=studied(HOSTILE),
-        metrics=measured(**{HOSTILE: 0.5}).with_columns(pl.concat_str("section", words).alias("section")),
+        retrieval_metrics=measured(**{HOSTILE: 0.5}).with_columns(section=pl.concat_str("section", words)),
+    )  # fmt: skip
+    build = BuildFacts(
         settings={"alpha": ALPHA, HOSTILE: HOSTILE, "semantic_rescaling": HOSTILE, "va_alignment": HOSTILE},
         meanings={HOSTILE: HOSTILE},
         encoder=EncoderFacts(HOSTILE, HOSTILE, 4, HOSTILE),
-        clips_in_gallery=2,
-    )  # fmt: skip
-    html = render_page(**inputs)
+        media=sample_media,
+    )
+    html = render_page(tables, build, GalleryLimits(clips=2))
     return html, read(html)
 
 
@@ -77,8 +81,8 @@ def test_the_weak_encoder_and_the_hinted_labels_are_warned_of(page: Page) -> Non
     assert "22 of 22 clips are hints, not human ratings (title hint" in warnings[1]
 
 
-def test_the_tables_by_emotion_are_the_figures_numbers(page: Page, make_inputs: Inputs) -> None:
-    pairs = make_inputs()["fused_pairs"]
+def test_the_tables_by_emotion_are_the_figures_numbers(page: Page, make_tables: MakeTables) -> None:
+    pairs = make_tables().fused_pairs
     tables = [table for table in page.all("table") if "(rows) and image tag" in table.text]
     assert ["α = 0.6" in tables[0].text, "α = 1" in tables[1].text] == [True, True]
     for table in tables:
@@ -89,13 +93,15 @@ def test_the_tables_by_emotion_are_the_figures_numbers(page: Page, make_inputs: 
 
 
 def test_expanded_clips_are_told_apart_by_where_they_come_from(
-    make_inputs: Inputs, sample_media: Path
+    make_tables: MakeTables, build_facts: BuildFacts, sample_media: Path
 ) -> None:
     clips = clips_of(sample_media).with_row_index("place")
     clips = clips.with_columns(is_original_clip=pl.col("place") >= 5).drop("place")
     section = [
         " ".join(part.text.split())
-        for part in read(render_page(**make_inputs(music_clips=clips, joined_windows=1))).all("section")
+        for part in read(render_page(make_tables(music_clips=clips, joined_windows=1), build_facts)).all(
+            "section"
+        )
         if part.text.strip().startswith("Original and expanded clips")
     ]
     assert "1 window of the source recordings joined as expanded clips" in section[0]
@@ -139,7 +145,7 @@ def test_metrics_stand_with_their_direction_and_only_methods_compete(page: Page)
 
 
 def test_the_gallery_has_a_player_and_m_images_with_scores_for_each_clip(
-    page: Page, make_inputs: Inputs
+    page: Page, make_tables: MakeTables
 ) -> None:
     cards = page.with_class("clip")
     players = page.all("audio")
@@ -150,9 +156,9 @@ def test_the_gallery_has_a_player_and_m_images_with_scores_for_each_clip(
     assert all(picture.attributes["src"].startswith("data:image/jpeg;base64,") for picture in pictures)
     assert [card.attributes["data-emotion"] for card in cards] == sorted(
         (card.attributes["data-emotion"] for card in cards), key=list(dict.fromkeys(
-            make_inputs()["music_clips"].sort("genre")["emotion"])).index,
+            make_tables().music_clips.sort("genre")["emotion"])).index,
     )  # fmt: skip
-    pair = make_inputs()["fused_pairs"].filter(clip_id="20_L_03-fear.ogg", rank=1).row(0, named=True)
+    pair = make_tables().fused_pairs.filter(clip_id="20_L_03-fear.ogg", rank=1).row(0, named=True)
     [card] = [card for card in cards if "20_L_03-fear.ogg" in card.text]
     assert re.sub(r"\s+", "", card.text).find(
         f"T{pair['fused_score']:.3f}S̃{pair['rescaled_similarity']:.3f}E{pair['emotional_similarity']:.3f}"
@@ -160,12 +166,12 @@ def test_the_gallery_has_a_player_and_m_images_with_scores_for_each_clip(
     ) > 0  # fmt: skip
 
 
-def test_every_medium_in_the_gallery_is_attributed(page: Page, make_inputs: Inputs) -> None:
-    inputs = make_inputs()
+def test_every_medium_in_the_gallery_is_attributed(page: Page, make_tables: MakeTables) -> None:
+    tables = make_tables()
     listed = " ".join(element.text for element in page.with_class("attributions"))
-    shown = set(inputs["fused_pairs"]["image_id"])
-    files = inputs["images"].filter(pl.col("image_id").is_in(sorted(shown)))["file"].to_list()
-    for file in [*files, *inputs["music_clips"]["file"]]:
+    shown = set(tables.fused_pairs["image_id"])
+    files = tables.images.filter(pl.col("image_id").is_in(sorted(shown)))["file"].to_list()
+    for file in [*files, *tables.music_clips["file"]]:
         assert file in listed
     assert "Somebody, CC-BY-SA-3.0" in listed
 
@@ -225,19 +231,22 @@ def test_names_from_outside_never_become_markup(hostile: tuple[str, Page], html:
     assert any(HOSTILE in player.attributes["aria-label"] for player in found.all("audio"))
 
 
-def test_the_setting_that_the_page_needs_is_asked_for_by_name(make_inputs: Inputs) -> None:
+def test_the_setting_that_the_page_needs_is_asked_for_by_name(
+    make_tables: MakeTables, build_facts: BuildFacts
+) -> None:
     with pytest.raises(ValueError, match="setting alpha as a number, got None"):
-        render_page(**make_inputs(settings={"images_per_clip": 3}))
+        render_page(make_tables(), replace(build_facts, settings={"images_per_clip": 3}))
 
 
 def test_the_sweep_names_the_point_that_labels_choose_and_the_study_its_best_trial(
-    page: Page, html: str, make_inputs: Inputs
+    page: Page, html: str, make_tables: MakeTables, build_facts: BuildFacts
 ) -> None:
     body = " ".join(page.all("body")[0].text.split())
     assert "They fit best at α = 0.4, m = 3, K = 12: 90 %, with 25 % of the candidates in use." in body
     assert "5 trials; the best, number 2, reached NDCG@10 0.4500" in body
     assert "with learning_rate 0.003." in body
-    without = render_page(**make_inputs(sweep=None, tuning_trials=None))
+    empty = {name: TABLES[name].empty() for name in ("alpha_sweep", "tuning_trials")}
+    without = render_page(make_tables(**empty), build_facts)
     assert without.count("<svg") == html.count("<svg") - 3
     assert "Other values of" not in without
     assert "Study of" not in without

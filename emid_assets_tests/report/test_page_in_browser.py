@@ -7,7 +7,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from emid_assets.report.page import render_page
+from emid_assets.media.lake_tables import LakeTables
+from emid_assets.report.page import BuildFacts, GalleryLimits, render_page
 from emid_assets_tests.report.conftest import M, clips_of
 
 CLIPS = 8
@@ -21,14 +22,17 @@ DECODE = """async (player) => {
 
 
 @pytest.fixture(scope="module")
-def report(make_inputs: Callable[..., dict[str, Any]], sample_media: Path, tmp_path_factory: Any) -> str:
+def report(
+    make_tables: Callable[..., LakeTables], build_facts: BuildFacts, sample_media: Path, tmp_path_factory: Any
+) -> str:
     """A written page, one of whose clips has a name that tries to run; its file URL."""
     clips = clips_of(sample_media)
     evil = "<img src=x onerror=window.pwned=1>"
     named = pl.when(pl.int_range(pl.len()) == 0).then(pl.lit(evil)).otherwise("clip_id").alias("clip_id")
-    inputs = make_inputs(music_clips=clips.with_columns(named), clips_in_gallery=CLIPS, clips_per_emotion=2)
+    tables = make_tables(music_clips=clips.with_columns(named))
     file = tmp_path_factory.mktemp("a folder") / "report #1 & more.html"
-    file.write_text(render_page(**inputs), encoding="utf-8", newline="\n")
+    html = render_page(tables, build_facts, GalleryLimits(clips_per_emotion=2, clips=CLIPS))
+    file.write_text(html, encoding="utf-8", newline="\n")
     return file.as_uri()
 
 

@@ -4,8 +4,8 @@ import base64
 import io
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,27 +13,23 @@ import pytest
 import soundfile
 from PIL import Image
 
-from emid_assets.media.va_plane import image_alignment, music_alignment
+from emid_assets.media.lake_tables import LakeTables
+from emid_assets.media.va_plane import Plane
 from emid_assets.report.gallery import PLAYER_SECONDS, player, thumbnail
-from emid_assets.report.page import EncoderFacts, render_page
+from emid_assets.report.page import BuildFacts, EncoderFacts, GalleryLimits, render_page
 from emid_assets.report.tables import gallery_clips
 from emid_assets.store.schemas import TABLES
+from emid_assets_tests.report.conftest import changed, emptied
 from emid_assets_tests.report.reading import Page, read
 
-Inputs = Callable[..., dict[str, Any]]
+MakeTables = Callable[..., LakeTables]
 
 
-def test_a_page_of_nothing_says_so_in_every_part(make_inputs: Inputs) -> None:
-    inputs = make_inputs()
-    empty = {
-        name: value.clear() if isinstance(value, pl.DataFrame) else value for name, value in inputs.items()
-    }
-    empty |= {
-        "music_alignment": music_alignment(empty["music_clips"], "standardize"),
-        "image_alignment": image_alignment(empty["images"], "standardize"),
-        "encoder": EncoderFacts("imagebind", "CC-BY-NC-SA 4.0"),
-    }
-    page = read(render_page(**empty))
+def test_a_page_of_nothing_says_so_in_every_part(make_tables: MakeTables, build_facts: BuildFacts) -> None:
+    empty = emptied(make_tables())
+    empty = replace(empty, plane=Plane.fit(empty.music_clips, empty.images, "standardize"))
+    build = replace(build_facts, encoder=EncoderFacts("imagebind", "CC-BY-NC-SA 4.0"))
+    page = read(render_page(empty, build))
     said = " ".join(page.all("main")[0].text.split())
     for sentence in (
         "There are no pairs to compare.", "No network is trained yet.", "No retrieval figures yet",
@@ -48,11 +44,12 @@ def test_a_page_of_nothing_says_so_in_every_part(make_inputs: Inputs) -> None:
 
 
 @pytest.fixture(scope="module")
-def small(make_inputs: Inputs) -> Page:
+def small(make_tables: MakeTables, build_facts: BuildFacts) -> Page:
     """A page with no network, little room for media, and images aligned on one tag alone."""
-    inputs = make_inputs(trained_adapters=TABLES["trained_adapter"].empty())
-    inputs["image_alignment"] = image_alignment(inputs["images"].filter(tag="awe"), "standardize")
-    return read(render_page(**inputs, clips_per_emotion=1, gallery_bytes=200_000))
+    tables = make_tables(trained_adapter=TABLES["trained_adapter"].empty())
+    plane = Plane.fit(tables.music_clips, tables.images.filter(tag="awe"), "standardize")
+    limits = GalleryLimits(clips_per_emotion=1, embedded_bytes=200_000)
+    return read(render_page(replace(tables, plane=plane), build_facts, limits))
 
 
 def test_an_alignment_that_fell_back_is_warned_of(small: Page) -> None:
@@ -68,18 +65,18 @@ def test_the_limits_on_clips_and_bytes_hold(small: Page) -> None:
 
 
 def test_a_file_that_is_gone_or_broken_since_stands_as_a_placeholder(
-    make_inputs: Inputs, sample_media: Path, tmp_path: Path
+    make_tables: MakeTables, build_facts: BuildFacts, sample_media: Path, tmp_path: Path
 ) -> None:
     media = tmp_path / "media"
     shutil.copytree(sample_media, media)
-    inputs = make_inputs(media=media, trained_adapters=TABLES["trained_adapter"].empty(), clips_in_gallery=2)
-    clip_ids = sorted(gallery_clips(inputs["music_clips"], inputs["fused_pairs"], 3, 2)["clip_id"])
+    tables = make_tables(trained_adapter=TABLES["trained_adapter"].empty())
+    clip_ids = sorted(gallery_clips(tables.music_clips, tables.fused_pairs, 3, 2)["clip_id"])
     (media / "music" / clip_ids[0]).unlink()
     (media / "music" / clip_ids[1]).write_text("no music")
     for image in (media / "images").iterdir():
         image.unlink()
 
-    page = read(render_page(**inputs))
+    page = read(render_page(tables, replace(build_facts, media=media), GalleryLimits(clips=2)))
 
     assert page.all("audio") == page.all("img") == []
     problems = [" ".join(element.text.split()) for element in page.with_class("gone")]
@@ -91,12 +88,13 @@ def test_a_file_that_is_gone_or_broken_since_stands_as_a_placeholder(
     assert all(text.endswith("is no longer in the media folder") for text in shown)
 
 
-def test_equal_inputs_give_equal_bytes_in_whatever_order_the_rows_come(make_inputs: Inputs) -> None:
-    inputs = make_inputs(clips_in_gallery=3)
-    turned = {
-        name: value.reverse() if isinstance(value, pl.DataFrame) else value for name, value in inputs.items()
-    }
-    assert render_page(**inputs) == render_page(**turned)
+def test_equal_inputs_give_equal_bytes_in_whatever_order_the_rows_come(
+    make_tables: MakeTables, build_facts: BuildFacts
+) -> None:
+    tables = make_tables()
+    turned = changed(tables, pl.DataFrame.reverse)
+    limits = GalleryLimits(clips=3)
+    assert render_page(tables, build_facts, limits) == render_page(turned, build_facts, limits)
 
 
 def test_a_player_is_short_mono_and_sounds_like_its_clip(tmp_path: Path) -> None:

@@ -12,11 +12,12 @@ import pytest
 from PIL import Image
 
 from emid_assets.affect.emotions import MUSIC_EMOTION_KEYS
-from emid_assets.evaluation.top_images import TOP_IMAGES_COLUMNS
+from emid_assets.media.lake_tables import LakeTables
 from emid_assets.report import pairs
 from emid_assets.report.pairs import render_pairs
-from emid_assets.store.schemas import IMAGES, MUSIC_CLIPS
+from emid_assets.store.schemas import IMAGES, MUSIC_CLIPS, TOP_IMAGES
 from emid_assets_tests.report.conftest import clips_of, images_of
+from emid_assets_tests.small_lake import UNCHANGED
 from emid_assets_tests.study.conftest import rows
 
 MANY = 10_000
@@ -45,7 +46,7 @@ def choices(clips: list[str], images: list[str], seed: int = 0) -> pl.DataFrame:
             "emotional_similarity": values[1],
             "fused_score": values[2],
         },
-        schema=TOP_IMAGES_COLUMNS,
+        schema=TOP_IMAGES.empty().schema,
     )
 
 
@@ -58,10 +59,8 @@ def small(sample_media: Path, tmp_path_factory: Any) -> tuple[Path, pl.DataFrame
         pl.when(pl.int_range(pl.len()) == 0).then(pl.lit(evil)).otherwise("clip_id").alias("clip_id")
     )
     shown = choices(clips["clip_id"].to_list(), images["image_id"].to_list())
-    page = render_pairs(
-        shown, clips, images,
-        media=sample_media, beside=Path("/"), alpha=0.6, network="bmf", embed_bytes=10**7,
-    )  # fmt: skip
+    tables = LakeTables(UNCHANGED, clips, images, top_images=shown)
+    page = render_pairs(tables, "bmf", 0.6, media=sample_media, beside=Path("/"), embed_bytes=10**7)
     file = tmp_path_factory.mktemp("pairs") / "pairs #1.html"
     file.write_text(page, encoding="utf-8")
     return file, shown
@@ -160,10 +159,9 @@ def test_more_clips_than_a_browser_can_draw_are_thinned_out_evenly_and_told(
 ) -> None:
     monkeypatch.setattr(pairs, "MOST_CLIPS", 5)
     clips, images = clips_of(sample_media), images_of(sample_media)
-    page = render_pairs(
-        choices(clips["clip_id"].to_list(), images["image_id"].to_list()), clips, images,
-        media=sample_media, beside=Path("/"), alpha=0.6, network="bmf", embed_bytes=0,
-    )  # fmt: skip
+    picks = choices(clips["clip_id"].to_list(), images["image_id"].to_list())
+    tables = LakeTables(UNCHANGED, clips, images, top_images=picks)
+    page = render_pairs(tables, "bmf", 0.6, media=sample_media, beside=Path("/"), embed_bytes=0)
     assert "5 of 22 clips" in page
     shown = [clip for clip in clips["clip_id"].sort() if clip in page]
     assert shown == clips["clip_id"].sort().to_list()[::5]
@@ -217,10 +215,8 @@ def large(tmp_path_factory: Any) -> Large:
     for few in (clips.head(MANY // 10), clips):
         shown = choices(few["clip_id"].to_list(), names)
         start = time.process_time()
-        page = render_pairs(
-            shown, few, images,
-            media=media, beside=file.parent, alpha=0.6, network="bmf", embed_bytes=10**7,
-        )  # fmt: skip
+        tables = LakeTables(UNCHANGED, few, images, top_images=shown)
+        page = render_pairs(tables, "bmf", 0.6, media=media, beside=file.parent, embed_bytes=10**7)
         seconds.append(time.process_time() - start)
     file.write_text(page, encoding="utf-8")
     return Large(file, seconds[1] / seconds[0])

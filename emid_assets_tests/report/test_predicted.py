@@ -1,12 +1,13 @@
 """The section on predicted emotion: it stands where something was predicted, and says what and how well."""
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
 
 import polars as pl
 import pytest
 
-from emid_assets.report.page import render_page
+from emid_assets.media.lake_tables import LakeTables
+from emid_assets.report.page import BuildFacts, render_page
 from emid_assets.report.predicted import predicted_clips, predicted_section
 from emid_assets.store.schemas import IMAGE_EMOTION_HEAD
 from emid_assets_tests.report.conftest import frame
@@ -25,51 +26,55 @@ HEAD = {
 
 
 @pytest.fixture
-def half_predicted(make_inputs: Callable[..., dict[str, Any]]) -> dict[str, Any]:
-    inputs = make_inputs()
+def half_predicted(make_tables: Callable[..., LakeTables]) -> LakeTables:
+    tables = make_tables()
     mine = pl.int_range(pl.len()) % 2 == 0
     marked = [
         pl.when(mine).then(pl.lit("predicted")).otherwise(name).alias(name)
         for name in ("label_source", "va_source")
     ]
     spread = [pl.when(mine).then(0.25).alias(name) for name in ("valence_sd", "arousal_sd")]
-    inputs["music_clips"] = inputs["music_clips"].with_columns(*marked, *spread)
-    inputs["images"] = inputs["images"].with_columns(*marked, *spread)
-    inputs["image_emotion_head"] = frame("image_emotion_head", [HEAD])
-    return inputs
+    return replace(
+        tables,
+        music_clips=tables.music_clips.with_columns(*marked, *spread),
+        images=tables.images.with_columns(*marked, *spread),
+        image_emotion_head=frame("image_emotion_head", [HEAD]),
+    )
 
 
 def test_without_a_prediction_there_is_no_section_and_no_warning(
-    make_inputs: Callable[..., dict[str, Any]],
+    make_tables: Callable[..., LakeTables], build_facts: BuildFacts
 ) -> None:
-    inputs = make_inputs()
-    html = render_page(**inputs)
+    tables = make_tables()
+    html = render_page(tables, build_facts)
     assert 'id="predicted"' not in html
     assert "Predicted emotion" not in html
-    assert predicted_clips(inputs["music_clips"]) == frozenset()
+    assert predicted_clips(tables.music_clips) == frozenset()
 
 
-def test_counts_pairs_and_the_head_stand_on_the_page(half_predicted: dict[str, Any]) -> None:
-    html = render_page(**half_predicted)
+def test_counts_pairs_and_the_head_stand_on_the_page(
+    half_predicted: LakeTables, build_facts: BuildFacts
+) -> None:
+    html = render_page(half_predicted, build_facts)
     read(html)  # every element is closed
-    clips, images = half_predicted["music_clips"], half_predicted["images"]
+    clips, images = half_predicted.music_clips, half_predicted.images
     assert f"{len(predicted_clips(clips))} of {clips.height} clips" in html
     assert "was predicted by a program" in html
     section = html[html.index('<section aria-labelledby="predicted">') :].split("</section>")[0]
     for text in ("588 rated images", "161 groups", "0.614", "0.627", "0.370", "52 %", "92 %", "0.25"):
         assert text in section, text
-    found = predicted_section(clips, images, half_predicted["fused_pairs"], IMAGE_EMOTION_HEAD.empty())
+    found = predicted_section(clips, images, half_predicted.fused_pairs, IMAGE_EMOTION_HEAD.empty())
     assert found is not None
     pairs = {(row["clip"], row["image"]): row["n"] for row in found["pairs"]}  # type: ignore[attr-defined]
-    assert sum(pairs.values()) == half_predicted["fused_pairs"].height
+    assert sum(pairs.values()) == half_predicted.fused_pairs.height
     ids = predicted_clips(clips)
     by_hand = sum(
         clip in ids and image in set(images["image_id"].gather_every(2))
-        for clip, image in half_predicted["fused_pairs"].select("clip_id", "image_id").rows()
+        for clip, image in half_predicted.fused_pairs.select("clip_id", "image_id").rows()
     )
     assert pairs["predicted", "predicted"] == by_hand
 
 
-def test_a_label_found_for_measured_values_counts_as_predicted(half_predicted: dict[str, Any]) -> None:
-    measured = half_predicted["music_clips"].with_columns(va_source=pl.lit("ratings"))
+def test_a_label_found_for_measured_values_counts_as_predicted(half_predicted: LakeTables) -> None:
+    measured = half_predicted.music_clips.with_columns(va_source=pl.lit("ratings"))
     assert len(predicted_clips(measured)) == (measured.height + 1) // 2

@@ -1,14 +1,15 @@
 """The report's part on the listening study: what it says is what the statistics found."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
 import polars as pl
 import pytest
 
+from emid_assets.media.lake_tables import LakeTables
 from emid_assets.report import style
-from emid_assets.report.page import render_page
+from emid_assets.report.page import BuildFacts, render_page
 from emid_assets.report.study import (
     as_factor,
     as_interval,
@@ -19,10 +20,10 @@ from emid_assets.report.study import (
 )
 from emid_assets.store.schemas import TABLES
 from emid_assets.study.statistics import analyse
+from emid_assets_tests.report.conftest import emptied
 from emid_assets_tests.report.reading import Page, read
 from emid_assets_tests.study.simulated import answer, answers, check, design, simulate
 
-Inputs = Callable[..., dict[str, Any]]
 PageOf = Callable[[pl.DataFrame], Page]
 
 
@@ -35,13 +36,10 @@ def results() -> pl.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def page_of(make_inputs: Inputs) -> PageOf:
+def page_of(make_tables: Callable[..., LakeTables], build_facts: BuildFacts) -> PageOf:
     """The report on a study and on nothing else."""
-    inputs = make_inputs()
-    nothing = {
-        name: value.clear() if isinstance(value, pl.DataFrame) else value for name, value in inputs.items()
-    }
-    return lambda results: read(render_page(**nothing | {"study_results": results}))
+    nothing = emptied(make_tables())
+    return lambda results: read(render_page(replace(nothing, study_results=results), build_facts))
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from emid_assets_tests.web import wait_for
 BUILD = """
 from dagster import DagsterInstance
 from emid_assets.definitions import build_definitions
-from emid_assets.defs.health import PROCESS_TAG
+from emid_assets.runs.dead_runs import PROCESS_TAG
 from emid_assets.runs.processes import name_of_this_process
 with DagsterInstance.get() as instance:
     job = build_definitions().resolve_job_def("inventory")

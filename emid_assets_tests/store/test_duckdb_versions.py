@@ -63,10 +63,9 @@ def test_each_version_reads_files_and_catalogue_of_the_other(tmp_path: Path, oth
             "image_id": ["a", "b", None],
             "embedding": pl.Series([[1.0, -0.0], [float("nan"), 3.0], None], dtype=pl.Array(pl.Float32, 2)),
             "feelings": [[{"feeling": "Sad, depressing", "percent": 33.0}], [], None],
-            "kind": pl.Series(["music", "image", None], dtype=pl.Enum(["music", "image"])),
-            "at": pl.Series([1, 2, None], dtype=pl.Int64).cast(pl.Datetime("ns", "Europe/Berlin")),
-            "took": pl.Series([1, -2, None], dtype=pl.Int64).cast(pl.Duration("ns")),
-            "nothing": [None, None, None],
+            "at": pl.Series([1, 2, None], dtype=pl.Int64).cast(pl.Datetime("us", "UTC")),
+            "rank": pl.Series([1, 2**31 - 1, None], dtype=pl.Int32),
+            "is_original": [True, False, None],
         }
     )
     frame.write_ipc(tmp_path / "frame.arrow")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from polars.testing.parametric import column, dataframes
 
-from emid_assets.store.duckdb_types import check_storable, schema_from_text, schema_to_text
+from emid_assets.store.duckdb_types import schema_from_text, schema_to_text
 from emid_assets.store.lake import Lake, LakeError
 from emid_assets.store.schemas import TABLES
 
@@ -36,11 +36,6 @@ def test_any_frame_of_the_types_that_are_kept_comes_back_equal(frame: pl.DataFra
 @given(dataframes(min_cols=1, max_cols=3, max_size=6, allowed_dtypes=[*KEPT[-3:], pl.String, pl.Float32]))
 def test_any_nested_frame_comes_back_equal(frame: pl.DataFrame) -> None:
     assert_frame_equal(returned(frame), frame, check_exact=True)
-
-
-def test_every_type_that_a_table_declares_is_kept() -> None:
-    for schema in TABLES.values():
-        check_storable(schema.empty())
 
 
 @QUICK
@@ -106,8 +101,9 @@ def test_odd_column_names_survive_with_and_without_rows(rows: int) -> None:
         "%s",
         "?",
     ]
-    frame = pl.DataFrame({name: [float(i)] * rows for i, name in enumerate(names)})
-    assert_frame_equal(returned(frame), frame.cast(frame.schema))
+    values = {name: [float(i)] * rows for i, name in enumerate(names)}
+    frame = pl.DataFrame(values, schema=dict.fromkeys(names, pl.Float64))
+    assert_frame_equal(returned(frame), frame)
 
 
 def test_rows_keep_their_order_over_many_chunks() -> None:

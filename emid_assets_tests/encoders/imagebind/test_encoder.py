@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from emid_assets.encoders.embed import embed
+from emid_assets.encoders.embed import Earlier, embed
 from emid_assets.encoders.imagebind import encoder as imagebind
 from emid_assets.encoders.imagebind.encoder import (
     ImageBindEncoder,
@@ -184,7 +184,7 @@ def test_the_whole_way_from_files_to_rows_with_workers_and_again_without_work(
     assert ((music.frame["scale"] > 10) & (music.frame["scale"] <= 20.001)).all()
 
     reloaded = load_imagebind("cpu", precision="float32", checkpoint=checkpoint, architecture=SMALL)
-    again = embed(images, reloaded, "image", result.frame, encoder.fingerprint)
+    again = embed(images, reloaded, "image", Earlier(result.frame, encoder.fingerprint))
     assert (again.encoded, again.reused) == (0, len(images))
 
 

@@ -18,7 +18,7 @@ INPUTS_SEED = 1
 LOAD_AND_WATCH = """
 import sys, threading, time
 from pathlib import Path
-from emid_assets.encoders import imagebind_model
+from emid_assets.encoders.imagebind import model as imagebind_model
 
 def anonymous_memory():
     for line in Path("/proc/self/status").read_text().splitlines():

@@ -1,0 +1,257 @@
+"""What the pairs of a build are made of: sizes, pairs by emotion, and what S or E alone would have chosen.
+
+Belongs here: figures that are counted or compared without a ranking. Rankings are `evaluate`.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+
+from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTIONS
+from emid_assets.media.lake_tables import LakeTables
+from emid_assets.store.schemas import EVALUATION_REPORT
+
+SECTION_OF_COUNTS = "counts"
+SECTION_OF_PAIRS = "pairs_by_emotion"
+SECTION_OF_OVERLAP = "overlap"
+
+
+def pair_statistics(tables: LakeTables) -> pl.DataFrame:
+    """The frame PAIR_STATISTICS of a lake.
+
+    Sections `counts`, `pairs_by_emotion` (systems `fused` and `semantic`, metric `sad/awe`) and `overlap`.
+    """
+    pairs = tables.fused_pairs
+    by_emotion: list[tuple[str, str, float]] = []
+    for system, chosen in (
+        ("fused", pairs),
+        ("semantic", semantic_pairs(tables.similarity_matrix, pairs_per_clip(pairs))),
+    ):
+        for row in pair_counts(chosen, tables.music_clips, tables.images).iter_rows(named=True):
+            by_emotion += [(system, f"{row['emotion']}/{tag}", row[tag]) for tag in IMAGE_EMOTION_KEYS]
+    return pl.concat(
+        [
+            counts(tables.music_clips, tables.images, tables.rejected_media, pairs),
+            figure_rows(SECTION_OF_PAIRS, by_emotion),
+            overlaps(pairs, tables.similarity_matrix, tables.va_distances),
+        ]
+    )
+
+
+def counts_by_emotion(statistics: pl.DataFrame, system: str) -> pl.DataFrame:
+    """The pairs of one system as `pair_counts` gives them, out of PAIR_STATISTICS."""
+    of_system = statistics.filter(section=SECTION_OF_PAIRS, system=system)
+    found = dict(of_system.select("metric", "value").iter_rows())
+    return _counts_frame(lambda emotion, tag: int(found.get(f"{emotion}/{tag}", 0)))
+
+
+def semantic_pairs(similarity_matrix: pl.DataFrame, m: int) -> pl.DataFrame:
+    """The pairs of α = 1: the m candidates of each clip with the largest S.
+
+    Args:
+        similarity_matrix: frame SIMILARITY_MATRIX.
+        m: images per clip; a clip with fewer candidates keeps them all.
+
+    Returns:
+        Columns `clip_id`, `image_id`, `rank` (from 1), by clip id and rank; equal S by image id.
+    """
+    return _best(similarity_matrix, ["score"], m)
+
+
+def emotional_pairs(similarity_matrix: pl.DataFrame, va_distances: pl.DataFrame, m: int) -> pl.DataFrame:
+    """The pairs of α = 0: the m candidates of each clip with the largest E.
+
+    Images of one tag often share one E; equal E goes by higher S, then by image id, as in the
+    fused choice.
+
+    Args:
+        similarity_matrix: frame SIMILARITY_MATRIX.
+        va_distances: frame VA_DISTANCES with a row for every candidate.
+        m: images per clip.
+
+    Returns:
+        Columns `clip_id`, `image_id`, `rank` (from 1), by clip id and rank.
+
+    Raises:
+        ValueError: a candidate has no row in `va_distances`; names the first.
+    """
+    return _best(_candidates(similarity_matrix, va_distances), ["emotional_similarity", "score"], m)
+
+
+def pairs_per_clip(fused_pairs: pl.DataFrame) -> int:
+    """m, read off the pairs: the largest number of pairs of a clip; 0 where there are none.
+
+    Clips have fewer only where they have fewer candidates.
+    """
+    return int(fused_pairs.group_by("clip_id").len()["len"].max() or 0)  # type: ignore[arg-type]
+
+
+def pair_counts(pairs: pl.DataFrame, music_clips: pl.DataFrame, images: pl.DataFrame) -> pl.DataFrame:
+    """How many pairs join each music category with each image tag (figure 5 of the paper).
+
+    Args:
+        pairs: columns `clip_id`, `image_id`.
+        music_clips: frame MUSIC_CLIPS.
+        images: frame IMAGES.
+
+    Returns:
+        13 rows by letter: `emotion`, `genre`, then one Int64 column per tag; 0 where there is none.
+    """
+    joined = pairs.join(music_clips.select("clip_id", "emotion"), on="clip_id").join(
+        images.select("image_id", "tag"), on="image_id"
+    )
+    found = {(row[0], row[1]): row[2] for row in joined.group_by("emotion", "tag").len().iter_rows()}
+    return _counts_frame(lambda emotion, tag: found.get((emotion, tag), 0))
+
+
+def _counts_frame(count: Callable[[str, str], int]) -> pl.DataFrame:
+    return pl.DataFrame(
+        [
+            {
+                "emotion": music.key,
+                "genre": music.letter,
+                **{tag: count(music.key, tag) for tag in IMAGE_EMOTION_KEYS},
+            }
+            for music in MUSIC_EMOTIONS
+        ],
+        schema={"emotion": pl.String, "genre": pl.String, **dict.fromkeys(IMAGE_EMOTION_KEYS, pl.Int64)},
+    )
+
+
+def overlaps(
+    fused_pairs: pl.DataFrame, similarity_matrix: pl.DataFrame, va_distances: pl.DataFrame
+) -> pl.DataFrame:
+    """How much of the chosen pairs each term alone would have chosen.
+
+    Each clip is compared at its own number of pairs, so that a clip with few candidates counts
+    like any other.
+
+    Args:
+        fused_pairs: frame FUSED_PAIRS.
+        similarity_matrix: frame SIMILARITY_MATRIX.
+        va_distances: frame VA_DISTANCES with a row for every candidate.
+
+    Returns:
+        EVALUATION_REPORT rows of section `overlap`; none where there are no pairs. System `pairs`:
+        shares in [0, 1] of the chosen pairs that are picks of `both` terms, of
+        `only_semantic`, of `only_emotional` and of `neither`. Systems `semantic` and `emotional`:
+        `shared_with_pairs` and `shared_with_each_other`. All three: `mean_emotional_similarity`
+        and `mean_semantic_rank` (1 is the candidate with the largest S) of their picks.
+    """
+    if fused_pairs.is_empty():
+        return EVALUATION_REPORT.empty()
+    wanted = fused_pairs.group_by("clip_id").len("wanted")
+    most = pairs_per_clip(fused_pairs)
+    candidates = _candidates(similarity_matrix, va_distances)
+
+    def picks(frame: pl.DataFrame, name: str) -> pl.DataFrame:
+        kept = frame.join(wanted, on="clip_id").filter(pl.col("rank") <= pl.col("wanted"))
+        return kept.select("clip_id", "image_id", pl.lit(True).alias(name))
+
+    marked = candidates.select("clip_id", "image_id", "emotional_similarity", "semantic_rank")
+    for name, frame in (
+        ("pairs", fused_pairs),
+        ("semantic", _best(candidates, ["score"], most)),
+        ("emotional", _best(candidates, ["emotional_similarity", "score"], most)),
+    ):
+        marked = marked.join(picks(frame, name), on=["clip_id", "image_id"], how="left")
+    # Sorted, so that the means below add up in one order whatever order the joins gave.
+    marked = marked.with_columns(pl.col("pairs", "semantic", "emotional").fill_null(False)).sort(
+        "clip_id", "image_id"
+    )
+
+    chosen = marked.filter("pairs")
+    semantic, emotional = pl.col("semantic"), pl.col("emotional")
+    rows: list[tuple[str, str, float]] = [
+        ("pairs", name, _share(chosen, condition))
+        for name, condition in (
+            ("both", semantic & emotional),
+            ("only_semantic", semantic & ~emotional),
+            ("only_emotional", ~semantic & emotional),
+            ("neither", ~semantic & ~emotional),
+        )
+    ]
+    for name, other in (("semantic", emotional), ("emotional", semantic)):
+        rows.append((name, "shared_with_pairs", _share(chosen, pl.col(name))))
+        rows.append((name, "shared_with_each_other", _share(marked.filter(name), other)))
+    for name in ("pairs", "semantic", "emotional"):
+        own = marked.filter(name)
+        rows.append((name, "mean_emotional_similarity", _mean(own, "emotional_similarity")))
+        rows.append((name, "mean_semantic_rank", _mean(own, "semantic_rank")))
+    return figure_rows(SECTION_OF_OVERLAP, rows)
+
+
+def counts(
+    music_clips: pl.DataFrame, images: pl.DataFrame, rejected_media: pl.DataFrame, fused_pairs: pl.DataFrame
+) -> pl.DataFrame:
+    """Sizes, as EVALUATION_REPORT rows of section `counts`.
+
+    Systems `music_clips`, `original_clips` (before expansion) and `images` have the metric `all` and
+    one for each emotion; `pairs` has `all`; `rejected` has `all` and one for each reason.
+    """
+    by_emotion = dict(music_clips.group_by("emotion").len().iter_rows())
+    originals = music_clips.filter("is_original_clip")
+    before = dict(originals.group_by("emotion").len().iter_rows())
+    by_tag = dict(images.group_by("tag").len().iter_rows())
+    by_reason = rejected_media.group_by("reason").len().sort("reason")
+    rows: list[tuple[str, str, float]] = [
+        ("music_clips", "all", music_clips.height),
+        ("original_clips", "all", originals.height),
+        *(("original_clips", emotion.key, before.get(emotion.key, 0)) for emotion in MUSIC_EMOTIONS),
+        *(("music_clips", emotion.key, by_emotion.get(emotion.key, 0)) for emotion in MUSIC_EMOTIONS),
+        ("images", "all", images.height),
+        *(("images", tag, by_tag.get(tag, 0)) for tag in IMAGE_EMOTION_KEYS),
+        ("pairs", "all", fused_pairs.height),
+        ("rejected", "all", rejected_media.height),
+        *(("rejected", reason, number) for reason, number in by_reason.iter_rows()),
+    ]
+    return figure_rows(SECTION_OF_COUNTS, rows)
+
+
+def _candidates(similarity_matrix: pl.DataFrame, va_distances: pl.DataFrame) -> pl.DataFrame:
+    joined = similarity_matrix.select(
+        "clip_id", "image_id", "score", pl.col("rank").alias("semantic_rank")
+    ).join(
+        va_distances.select("clip_id", "image_id", "emotional_similarity"),
+        on=["clip_id", "image_id"],
+        how="left",
+    )
+    missing = joined.filter(pl.col("emotional_similarity").is_null())
+    if missing.height:
+        clip_id, image_id = missing.select("clip_id", "image_id").row(0)
+        raise ValueError(
+            f"va_distances has no row for {missing.height} of {joined.height} candidates, such as clip "
+            f"{clip_id} with image {image_id}: build va_distances again from this similarity_matrix"
+        )
+    return joined
+
+
+def _best(candidates: pl.DataFrame, by: list[str], m: int) -> pl.DataFrame:
+    return (
+        candidates.sort(["clip_id", *by, "image_id"], descending=[False, *[True] * len(by), False])
+        .with_columns((pl.int_range(pl.len(), dtype=pl.Int32).over("clip_id") + 1).alias("rank"))
+        .filter(pl.col("rank") <= m)
+        .select("clip_id", "image_id", "rank")
+    )
+
+
+def _share(frame: pl.DataFrame, condition: pl.Expr) -> float:
+    return frame.filter(condition).height / frame.height
+
+
+def _mean(frame: pl.DataFrame, column: str) -> float:
+    return float(frame[column].to_numpy().astype(np.float64).mean())
+
+
+def figure_rows(section: str, rows: list[tuple[str, str, float]]) -> pl.DataFrame:
+    """Figures of one section as system, metric and value, in the columns of EVALUATION_REPORT."""
+    return pl.DataFrame(
+        {
+            "section": [section] * len(rows),
+            "system": [system for system, _, _ in rows],
+            "metric": [metric for _, metric, _ in rows],
+            "value": [float(value) for _, _, value in rows],
+        },
+        schema=EVALUATION_REPORT.empty().schema,
+    )
