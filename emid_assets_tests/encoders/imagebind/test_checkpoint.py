@@ -263,7 +263,7 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path: Path) -> None:
     path.write_bytes(CONTENT)
     assert file_problems(path, **facts) == []  # type: ignore[arg-type]
     path.write_bytes(CONTENT[:-1])
-    assert "cut off" in file_problems(path, **facts)[0]  # type: ignore[arg-type]
+    assert "truncated" in file_problems(path, **facts)[0]  # type: ignore[arg-type]
     path.write_bytes(b"<!DOCTYPE html><p>404")
     assert "web page" in file_problems(path, **facts)[1]  # type: ignore[arg-type]
     path.write_bytes(CONTENT[:-1] + b"\0")
