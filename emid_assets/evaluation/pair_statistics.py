@@ -156,7 +156,7 @@ def overlaps(
         ("emotional", _best(candidates, ["emotional_similarity", "score"], most)),
     ):
         marked = marked.join(picks(frame, name), on=["clip_id", "image_id"], how="left")
-    # Sorted, so that the means below add up in one order whatever order the joins gave.
+    # Sorted, so that the means below sum in the same order, whatever order the joins gave.
     marked = marked.with_columns(pl.col("pairs", "semantic", "emotional").fill_null(False)).sort(
         "clip_id", "image_id"
     )
