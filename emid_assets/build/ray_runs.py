@@ -85,7 +85,7 @@ def launched_runs(
                 if error is None or error.cls_name != _Gone or attempt == ATTEMPTS:
                     yield key, error
                 else:
-                    say(f"{job.name} {key or ''}: {error.message} Launched once more.")
+                    say(f"{job.name} {key or ''}: {error.message} It is launched once more.")
                     waiting.appendleft((key, attempt + 1))
     finally:
         runs.terminate()
@@ -152,8 +152,9 @@ class _Runs:
                 self._be_patient("the launcher", error)
                 return False
             raise ClusterError(
-                f"the run of {of_what} could not be launched; check that Ray and PostgreSQL run and that the "
-                f"token is correct, then run the same command again: finished work is kept ({_line(error)})"
+                f"the run of {of_what} could not be launched: check that Ray and PostgreSQL are running and "
+                "that the token is correct, then run the same command again: finished work is kept "
+                f"({_line(error)})"
             ) from error
         self.under_way[run.run_id] = (key, attempt)
         self._next_look[run.run_id] = time.monotonic() + LOOK_AFTER_S
@@ -183,8 +184,8 @@ class _Runs:
         since = self._away_since.setdefault(who, time.monotonic())
         if time.monotonic() - since > PATIENCE_S:
             raise ClusterError(
-                f"no answer for {PATIENCE_S:.0f} s: {_line(problem)}. Check that Ray and PostgreSQL run, "
-                "then run the same command again: finished work is kept"
+                f"no answer for {PATIENCE_S:.0f} s: {_line(problem)}. Check that Ray and PostgreSQL are "
+                "running, then run the same command again: finished work is kept"
             ) from problem
 
     def _error_of(self, run: dg.DagsterRun) -> SerializableErrorInfo | None:
@@ -286,9 +287,9 @@ def records_at_hand() -> Iterator[None]:
         where = f"{os.environ.get('DAGSTER_PG_HOST')}:{os.environ.get('DAGSTER_PG_PORT')}"
         cause = error.__cause__ if isinstance(error.__cause__, DBAPIError) else error
         raise ClusterError(
-            f"no records from PostgreSQL at {where}: check that it runs, and that DAGSTER_PG_* in the "
-            "environment match it (after `make cluster-up`, source .emid/cluster/environment again; to "
-            f"work without a cluster, unset EMID_PROFILE), then run again ({_line(cause)})"
+            f"no records from PostgreSQL at {where}: check that it is running and that DAGSTER_PG_* in the "
+            "environment belong to it (after `make cluster-up`, source .emid/cluster/environment again; to "
+            f"work without a cluster, unset EMID_PROFILE), then run the command again ({_line(cause)})"
         ) from error
 
 

@@ -119,7 +119,7 @@ def _run_in_order(
     # A second build with other settings would mix with this one.
     folder = settings.lake_folder
     other = BuildFailedError(
-        f"another build of {folder} is running: wait for it to end, or build into another --lake"
+        f"another build into {folder} is running: wait until it ends, or build into another --lake"
     )
     alone = held_alone(folder / BUILD_LOCK, other)
     with alone, DagsterInstance.get() as instance, progress:

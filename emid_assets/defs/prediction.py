@@ -116,23 +116,7 @@ def image_emotion_head(
     Cross-validated by series, so that no image is predicted from others of its series. Retrained only if the
     rated images have changed. Has no row if too few images are rated or predict_emotion is off.
     """
-    lake = Lake(settings.lake_folder)
-    frame = IMAGE_EMOTION_HEAD.empty()
-    if image_features.height:
-        from emid_assets.prediction.image_features import FEATURE_BLOCKS
-        from emid_assets.prediction.image_head import head_frame
-        from emid_assets.prediction.predict import rated_images
-
-        stored = previous_version(lake, "image_emotion_head", WHOLE_TABLE)
-        frame = head_frame(
-            rated_images(media_inventory),
-            image_features,
-            str(lake.versions("image_features")[0].metadata["fingerprint"]),
-            FEATURE_BLOCKS,
-            settings.seed,
-            lake.root / WEIGHTS_FOLDER,
-            previous=previous_rows(context, lake, stored),
-        )
+    frame = _head_of(context, settings, media_inventory, image_features)
     row = frame.row(0, named=True) if frame.height else {}
     figures = {name: value for name, value in row.items() if isinstance(value, int | float)}
     explained = {axis: figures.get(f"{axis}_r2", 1.0) for axis in ("valence", "arousal")}
@@ -155,6 +139,32 @@ def image_emotion_head(
                 description="; ".join(useless),
             ),
         ],
+    )
+
+
+def _head_of(
+    context: dg.AssetExecutionContext,
+    settings: SettingsResource,
+    media_inventory: pl.DataFrame,
+    image_features: pl.DataFrame,
+) -> pl.DataFrame:
+    """IMAGE_EMOTION_HEAD, of no row where there is nothing to learn from."""
+    if image_features.is_empty():
+        return IMAGE_EMOTION_HEAD.empty()
+    from emid_assets.prediction.image_features import FEATURE_BLOCKS
+    from emid_assets.prediction.image_head import head_frame
+    from emid_assets.prediction.predict import rated_images
+
+    lake = Lake(settings.lake_folder)
+    stored = previous_version(lake, "image_emotion_head", WHOLE_TABLE)
+    return head_frame(
+        rated_images(media_inventory),
+        image_features,
+        str(lake.versions("image_features")[0].metadata["fingerprint"]),
+        FEATURE_BLOCKS,
+        settings.seed,
+        lake.root / WEIGHTS_FOLDER,
+        previous=previous_rows(context, lake, stored),
     )
 
 

@@ -1,5 +1,8 @@
 """The release stage: the data set as a folder to share. Also the table of published pairs."""
 
+from pathlib import Path
+from typing import Any
+
 import dagster as dg
 import polars as pl
 
@@ -98,27 +101,26 @@ def emid_release(
     )
     released = read_published_pairs(folder)
     missing = fused_pairs.join(released, on=["clip_id", "image_id"], how="anti")
+    lost = [f"{clip} and {image}" for clip, image in missing.select("clip_id", "image_id").rows()]
     return dg.MaterializeResult(
         value=files,
         data_version=dg.DataVersion(frame_digest(files)),
-        metadata={
-            "folder": dg.MetadataValue.path(folder),
-            "inputs": inputs,
-            "clips": fused_pairs["clip_id"].n_unique(),
-            "images": fused_pairs["image_id"].n_unique(),
-            "pairs": fused_pairs.height,
-            "files": files.height,
-            "bytes": int(files["size_bytes"].sum()),
-            "card": dg.MetadataValue.md((folder / "README.md").read_text("utf-8").split("---\n", 2)[2]),
-        },
-        check_results=[
-            check_result(
-                "every_pair_released",
-                [f"{clip} and {image}" for clip, image in missing.select("clip_id", "image_id").rows()],
-                fused_pairs.height,
-            ),
-        ],
+        metadata={"inputs": inputs, **_contents(folder, files, fused_pairs)},
+        check_results=[check_result("every_pair_released", lost, fused_pairs.height)],
     )
+
+
+def _contents(folder: Path, files: pl.DataFrame, fused_pairs: pl.DataFrame) -> dict[str, Any]:
+    """What the release holds, and its card."""
+    return {
+        "folder": dg.MetadataValue.path(folder),
+        "clips": fused_pairs["clip_id"].n_unique(),
+        "images": fused_pairs["image_id"].n_unique(),
+        "pairs": fused_pairs.height,
+        "files": files.height,
+        "bytes": int(files["size_bytes"].sum()),
+        "card": dg.MetadataValue.md((folder / "README.md").read_text("utf-8").split("---\n", 2)[2]),
+    }
 
 
 def _encoder(lake: Lake) -> dict[str, str]:

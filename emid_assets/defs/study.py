@@ -1,7 +1,7 @@
 """The listening study: design and page, answers, the sensor that collects them, and results."""
 
 import hashlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
@@ -21,6 +21,9 @@ from emid_assets.store.layout import (
     STUDY_PAGE_FOLDER,
 )
 from emid_assets.store.schemas import LISTENING_STUDY, STUDY_RESULTS
+
+if TYPE_CHECKING:
+    from emid_assets.study.design import Design
 
 SECONDS_BETWEEN_LOOKS = 30
 
@@ -120,16 +123,22 @@ def listening_study(settings: SettingsResource, tables: LakeTables) -> dg.Materi
             "page": dg.MetadataValue.path(page.path),
             "media_beside_the_page": page.media_files,
             "media_bytes": page.media_bytes,
-            "design_hash": design.hash,
             "network": network,
-            "trials": len(design.of_kind("trial")),
-            "trials_of_a_participant": design.facts["trials_of_a_participant"],
-            "tie_rule": design.facts["tie_rule"],
             "ties_in_trials": frame.filter(pl.col("tied_with").list.len() > 0)["trial_id"].n_unique(),
-            "ties_over_all_clips": dg.MetadataValue.json(design.facts["ties"]),
+            **_design_metadata(design),
         },
         check_results=[_can_be_run("")],
     )
+
+
+def _design_metadata(design: "Design") -> dict[str, Any]:
+    return {
+        "design_hash": design.hash,
+        "trials": len(design.of_kind("trial")),
+        "trials_of_a_participant": design.facts["trials_of_a_participant"],
+        "tie_rule": design.facts["tie_rule"],
+        "ties_over_all_clips": dg.MetadataValue.json(design.facts["ties"]),
+    }
 
 
 @table_asset(

@@ -111,11 +111,9 @@ def _declared(key: dg.AssetKey) -> TableSchema:
 
 
 def _not_built(table: str, partitions: list[str], is_partitioned: bool) -> str:
-    if not is_partitioned:
-        return f"asset {table} is not built: materialize it first (dg launch --assets {table})"
+    missing = f", partition {', '.join(partitions)}," if is_partitioned else ""
     return (
-        f"asset {table}: partition {', '.join(partitions)} is not built: materialize it first "
-        f"(dg launch --assets {table} --partition {partitions[0]})"
+        f"asset {table}{missing} is not built: run `emid build`, or materialize it in the web UI (`emid ui`)"
     )
 
 

@@ -42,7 +42,7 @@ def feeling_texts(clips: pl.DataFrame) -> pl.Series:
 
 
 def emotion_texts(clips: pl.DataFrame) -> pl.Series:
-    """The `emotion` cells of clips (MUSIC_CLIPS): the 11 ratings divided by commas.
+    """The `emotion` cells of clips (MUSIC_CLIPS): the 11 ratings, comma-separated.
 
     `nan` where a rating is missing; null for a clip that has none at all.
     """

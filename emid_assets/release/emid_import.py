@@ -270,7 +270,7 @@ def _usable_images(rows: Sequence[ImportedRow], findings: list[Finding]) -> dict
                 told("kept", "image without a known tag", row, image, f"{said}: {_UNLABELLED.format('tag')}")
                 break
             if tag != first:
-                reason = f"{said}, and {first} in another row: {first} stands"
+                reason = f"{said}, and {first} in another row: {first} is used"
                 told("repaired", "image of two tags", row, image, reason)
         image = places[0][1]
         captions = [image.text for _, image in places if image.text]
@@ -448,12 +448,12 @@ def _emotion(row: ImportedRow, findings: list[Finding]) -> str:
         findings.append(Finding("repaired", kind, row.where, row.published, reason))
 
     if not row.emotion:
-        repaired("no ratings", "has no ratings: its category's mean stands in")
+        repaired("no ratings", "has no ratings: the mean of its category is used")
         return ""
     cells = [cell.strip() for cell in row.emotion.strip("[]").split(",")]
     if len(cells) != len(RATINGS):
         repaired(
-            "unreadable emotion", f"has {len(cells)} ratings, wanted are {len(RATINGS)}: all are left out"
+            "unreadable emotion", f"has {len(cells)} ratings instead of {len(RATINGS)}: all are left out"
         )
         return ""
     for place, (name, cell) in enumerate(zip(RATINGS, cells, strict=True)):
@@ -486,7 +486,7 @@ def _pairs(
             findings.append(
                 Finding(
                     "repaired", "image twice in a row", row.where, f"image {image.slot} {image.published}",
-                    "stands in an earlier slot of the same row: that one stands", "image",
+                    "is already in an earlier slot of the same row: the earlier one is kept", "image",
                 )
             )  # fmt: skip
             continue

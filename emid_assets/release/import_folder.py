@@ -92,10 +92,10 @@ class ImportFolder:
         taken = [name for name in (*SUBFOLDERS.values(), "music.csv", "images.csv") if (root / name).exists()]
         if taken and not (root / JOURNAL).is_dir():
             raise ImportRefusedError(
-                f"{root} holds {', '.join(taken)}, which no import has put there: give another folder"
+                f"{root} contains {', '.join(taken)}, which no import has written: give another folder"
             )
         make_folder(root / JOURNAL)
-        other = ImportRefusedError(f"another import into {root} is under way: wait for its end")
+        other = ImportRefusedError(f"another import into {root} is running: wait until it ends")
         with held_alone(root / JOURNAL / "lock", other):
             folder._clear({folder._journal_path(piece) for piece in pieces}, overwrite)
             for name in SUBFOLDERS.values():
@@ -154,7 +154,7 @@ class ImportFolder:
             names = sorted(set(changed))
             shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
             raise ImportRefusedError(
-                f"{self.root}: {shown}: not as an import left it, and would be written anew: "
+                f"{self.root}: {shown}: changed since an import wrote it, and would be overwritten: "
                 "give another folder (--to), or --overwrite to lose the changes"
             )
         for path in set(self._journals) - wanted:

@@ -40,7 +40,7 @@ def what_ray_lacks(home: Path) -> str:
     if missing:
         return (
             f"the profile ray needs {', '.join(missing)} in the environment: source the file that "
-            "`make cluster-up` has written (. .emid/cluster/environment), or see docs/cluster.md"
+            "`make cluster-up` writes (. .emid/cluster/environment), or see docs/cluster.md"
         )
     return ""
 

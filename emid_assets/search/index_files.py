@@ -2,7 +2,7 @@
 
 Belongs here: making those files from the lake and finding them again. They lie in the lake's folder
 `search/`, named by the versions of the tables that they were made from: after a build others are
-made, by the first query, and the old ones go. Losing them costs that query a second or two.
+made by the first query, and the old ones are removed. Losing them costs that query a second or two.
 
     search/<image or music>-<versions>/   items.arrow   frozen.npy   encoder.json
         <network>-<versions>/             adapted.npy   adapter.safetensors
@@ -162,8 +162,7 @@ def _write_network(lake: Lake, kind: MediaKind, network: str, of_items: Path, fo
     missing = rows.filter(pl.col("embedding").is_null())
     if missing.height:
         raise AdapterError(
-            f"{kind} {missing['item_id'][0]!r} has no adapted embedding of {network}: "
-            "materialize adapted_embeddings again"
+            f"{kind} {missing['item_id'][0]!r} has no adapted embedding of {network}: run `emid build` again"
         )
     np.save(folder / ADAPTED, np.ascontiguousarray(rows["embedding"].to_numpy()))
     weights = lake.root / lake.read("trained_adapter", [network])["weights_file"][0]
