@@ -148,7 +148,7 @@ def _head_of(
     media_inventory: pl.DataFrame,
     image_features: pl.DataFrame,
 ) -> pl.DataFrame:
-    """IMAGE_EMOTION_HEAD, of no row where there is nothing to learn from."""
+    """IMAGE_EMOTION_HEAD; has no row if there is nothing to learn from."""
     if image_features.is_empty():
         return IMAGE_EMOTION_HEAD.empty()
     from emid_assets.prediction.image_features import FEATURE_BLOCKS

@@ -111,7 +111,7 @@ def emid_release(
 
 
 def _contents(folder: Path, files: pl.DataFrame, fused_pairs: pl.DataFrame) -> dict[str, Any]:
-    """What the release holds, and its card."""
+    """What the release contains, and its card."""
     return {
         "folder": dg.MetadataValue.path(folder),
         "clips": fused_pairs["clip_id"].n_unique(),
