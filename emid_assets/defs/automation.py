@@ -51,7 +51,7 @@ def media_folder(
         return dg.SkipReason(f"{error}; no run is requested until it is back")
     running = dg.RunsFilter(job_name="inventory", statuses=UNFINISHED)
     if context.instance.get_runs_count(running):
-        return dg.SkipReason("an inventory is under way")
+        return dg.SkipReason("an inventory is running")
     before = Watch.from_text(context.cursor)
     watch, verdict = judge(before, look.digest, time.time(), SETTLE_S)
     context.update_cursor(watch.to_text())

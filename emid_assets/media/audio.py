@@ -339,7 +339,7 @@ def _check_whole(path: Path) -> None:
         else:
             raise MediaError("audio is unreadable: its contents are not WAV, FLAC, Ogg, Opus, MP3 or AIFF")
     if not whole:
-        raise MediaError("audio is truncated: the file ends before its own end mark or length")
+        raise MediaError("audio is truncated: the file ends before its end mark or its stated length")
 
 
 def _chunks_end(file: Any, number: str, size: int) -> int:

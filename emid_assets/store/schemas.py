@@ -82,7 +82,7 @@ MEDIA_INVENTORY = TableSchema(
         "kind": (_S, "music or image"),
         "file": (_S, "path below the media folder, with / between its parts"),
         "partition": (_S, "emotion key (a Cowen category or one of Mikels' eight); null if unknown"),
-        "reason": (_S, "why the item cannot be used; null where it can"),
+        "reason": (_S, "why the item cannot be used; null if it can"),
         "size_bytes": (_I64, "size of the file; null where there is none"),
         "modified_ns": (_I64, "modification time of the file in nanoseconds; null where there is none"),
         "content_hash": (_S, "sha256 of the file's bytes (and of the window, if it has one)"),
@@ -193,7 +193,7 @@ CALIBRATION_TYPE = pl.List(pl.Struct({"axis": pl.String, "nominal": pl.Float64, 
 
 IMAGE_EMOTION_HEAD = TableSchema(
     "image_emotion_head",
-    "the head that predicts valence and arousal of images; no row where there is none",
+    "the head that predicts valence and arousal of images; no row if there is none",
     {
         "weights_file": (_S, "safetensors file, path below the lake folder"),
         "weights_sha256": (_S, "its sha256"),

@@ -131,7 +131,7 @@ def test_the_sensor_waits_for_an_inventory_that_is_under_way(folder: Folder) -> 
     job = folder.definitions.resolve_job_def("inventory")
     run = folder.instance.create_run_for_job(job)
     assert folder.tick() == []
-    assert "under way" in folder.said
+    assert "an inventory is running" in folder.said
     folder.instance.report_run_canceled(run)
     assert len(asked(folder)) == 1
 

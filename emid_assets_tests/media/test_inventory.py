@@ -552,7 +552,7 @@ def test_every_sort_of_useless_content_has_its_reason(folder: Folder) -> None:
     reasons = dict(inventory.filter(pl.col("reason").is_not_null()).select("item_id", "reason").iter_rows())
     assert reasons == {
         "sad/text.mp3": "audio is unreadable: its contents are not WAV, FLAC, Ogg, Opus, MP3 or AIFF",
-        "sad/cut.ogg": "audio is truncated: the file ends before its own end mark or length",
+        "sad/cut.ogg": "audio is truncated: the file ends before its end mark or its stated length",
         "sad/empty.flac": "audio file is empty (0 bytes)",
         "sad/silent.wav": "audio is silent: no sample is above 0.0001 of full scale",
         "sad/short.wav": "audio is too short: 0.2 s, the minimum is 1 s",
