@@ -78,7 +78,7 @@ def test_a_build_killed_while_it_holds_the_device_keeps_no_later_build_waiting(
         said = dead_runs_sensor(dg.build_sensor_context(instance))
         assert f"ended {instance.get_runs(limit=1)[0].run_id}" in str(said)
         said = dead_runs_sensor(dg.build_sensor_context(instance))
-        assert "every run under way has its process" in str(said)
+        assert "the process of every running run is alive" in str(said)
     assert pipeline.run("embed_images", "awe", DieComputing("image_embeddings")) == KILLED
     assert pipeline.build() == ""
     assert pipeline.lake.read("fused_pairs").sort("clip_id", "rank").equals(pairs.sort("clip_id", "rank"))
@@ -119,7 +119,7 @@ def test_a_full_disk_ends_the_run_with_one_line_and_loses_nothing(built: Pipelin
     said = pipeline.build()
     assert said
     assert "Traceback" not in said
-    assert "full" in said or "has room" in said
+    assert "full" in said or "has space" in said
     filler.unlink()
     assert pipeline.rows() == rows
     assert pipeline.run("embed_music", "sad") == ""
@@ -160,7 +160,7 @@ def test_a_lake_that_may_not_be_written_to_is_told_and_left_as_it_was(pipeline: 
         said = pipeline.run("embed_music", "sad")
         assert "cannot write music_clips/sad" in said
         assert "ead-only file system" in said or "ermission denied" in said
-        assert "see that the folder is writable" in said
+        assert "check that the folder is writable" in said
         assert pipeline.rows() == rows
     assert not pipeline.unfinished()
     assert "cannot write" in states(pipeline)["music_clips/sad"]
