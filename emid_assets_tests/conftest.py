@@ -35,15 +35,14 @@ MARK_OF_FIXTURE = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what builds the demo, or starts a browser, a server or a cluster.
 
-    All tests of a mark run in one process, so that what they share starts once.
+    All tests of such a mark run in one process, so that what they share starts once; so do the others
+    of a file.
     """
     for item in items:
         for fixture in MARK_OF_FIXTURE.keys() & set(getattr(item, "fixturenames", ())):
             item.add_marker(MARK_OF_FIXTURE[fixture])
-        for mark in dict.fromkeys(MARK_OF_FIXTURE.values()):
-            if item.get_closest_marker(mark):
-                item.add_marker(pytest.mark.xdist_group(mark))
-                break
+        marks = [mark for mark in dict.fromkeys(MARK_OF_FIXTURE.values()) if item.get_closest_marker(mark)]
+        item.add_marker(pytest.mark.xdist_group(marks[0] if marks else item.path.stem))
 
 
 @pytest.fixture(scope="session")
