@@ -13,7 +13,9 @@ from typing import Any
 import polars as pl
 import pytest
 
+from emid_assets.media.lake_tables import LakeTables
 from emid_assets.settings import SAMPLE_MEDIA
+from emid_assets_tests.small_lake import make_lake
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CHROMIUM = "/usr/bin/chromium"
@@ -164,3 +166,9 @@ def small_demo(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
             shutil.copy2(SAMPLE_MEDIA / kind / name, few / kind / name)
     checkout.run(f".venv/bin/python -c {shlex.quote(BUILD_OF_THREE_EMOTIONS)}")
     return checkout
+
+
+@pytest.fixture(scope="session")
+def lake() -> LakeTables:
+    """A small lake whose pairs can be learnt, as frames."""
+    return make_lake()
