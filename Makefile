@@ -72,7 +72,8 @@ services:  ## Install PostgreSQL and nginx for the tests of deploy/, if apt-get 
 	} || echo "No PostgreSQL or no nginx: their tests will be skipped. Install postgresql and nginx-light"
 
 test: install-dev  ## Run the tests that need no server and no browser, on every core (JOBS=N for fewer)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --maxprocesses 8 --dist loadfile -m "not heavy and not ($(REST))"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder \
+	  -m "not heavy and not ($(REST))"
 
 test-rest: install-dev browser services  ## Run the others: the demo, a web UI, a browser, PostgreSQL, nginx, Ray
 	$(BIN)/pytest -n 2 --dist loadgroup -m "not heavy and ($(REST))"
