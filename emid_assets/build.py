@@ -81,8 +81,9 @@ def _run_stages(options: Mapping[str, Any]) -> dict[str, str]:
         encoder = encoder_of(
             settings.encoder, settings.device, settings.precision, settings.imagebind_checkpoint
         )
-        if settings.matching_product not in ("auto", "device"):
-            find_product(settings.matching_product, encoder.dimension)
+        product = settings.matching_product
+        if product != "auto" and product != "device":
+            find_product(product, encoder.dimension)
         if settings.caption_model:
             load_captioner(settings.caption_model, settings.device)
     except (EncoderUnavailableError, CaptionerUnavailableError, ProductUnavailableError) as error:
