@@ -15,11 +15,6 @@ from emid_assets.media.folder_changes import Watch, in_words, judge, look_at
 from emid_assets.media.limits import MediaFolderError
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.stages import device_tags
-from emid_assets.runs.dagster_internals import (
-    BULK_ACTION_TERMINAL_STATUSES,
-    AssetGraphSubset,
-    PartitionBackfill,
-)
 from emid_assets.settings import Operations
 from emid_assets.store.lake import WHOLE_TABLE, Lake
 
@@ -96,6 +91,12 @@ def rebuild_job(definitions: Callable[[], dg.Definitions], operations: Operation
 
     @dg.op(name="request_backfill", description="Asks for a backfill of all assets, unless one is under way.")
     def request_backfill(context: dg.OpExecutionContext) -> None:
+        from emid_assets.runs.dagster_internals import (
+            BULK_ACTION_TERMINAL_STATUSES,
+            AssetGraphSubset,
+            PartitionBackfill,
+        )
+
         for earlier in context.instance.get_backfills():
             if REBUILD_TAG in earlier.tags and earlier.status not in BULK_ACTION_TERMINAL_STATUSES:
                 context.log.warning(f"rebuild {earlier.backfill_id} is still under way: nothing is asked for")

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from dagster import DagsterInstance
 
-from emid_assets.runs.dagster_internals import LocalComputeLogManager
 from emid_assets.store.files import make_folder, write_in_place
 
 FOLDER = "pictures"
@@ -23,6 +22,8 @@ def with_kept_pictures(markdown: str, instance: DagsterInstance) -> str:
 
     Unchanged where the instance keeps its captured logs elsewhere than in a local folder.
     """
+    from emid_assets.runs.dagster_internals import LocalComputeLogManager
+
     manager = instance.compute_log_manager
     if not isinstance(manager, LocalComputeLogManager):
         return markdown
