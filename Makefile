@@ -11,7 +11,7 @@ TORCH_CPU := --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu 
 # Without a GPU on Linux the CPU build of torch is asked for by its full version, so that no index
 # can answer with the CUDA build (5 GB). It comes from torch's own index, or from any index or
 # folder of wheels that pip is set up with.
-TORCH_HERE := $(if $(filter Linux,$(shell uname -s)$(shell which nvidia-smi 2>/dev/null)),$(TORCH_CPU),$(TORCH))
+TORCH_HERE := $(if $(filter Linux,$(shell uname -s)$(shell command -v nvidia-smi 2>/dev/null)),$(TORCH_CPU),$(TORCH))
 MEDIA ?=
 PORT ?= 3000
 PYTHON311 ?= python3.11

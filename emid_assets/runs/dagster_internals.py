@@ -11,13 +11,28 @@ All of them were checked with Dagster 1.13.27. No other module imports from `dag
 - WorkerStatus: what a launcher says of a run's process.
 """
 
-from dagster._core.code_pointer import ModuleCodePointer
-from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
-from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, PartitionBackfill
-from dagster._core.launcher import WorkerStatus
-from dagster._core.origin import RepositoryPythonOrigin
-from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
-from dagster_shared.error import SerializableErrorInfo
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dagster._core.code_pointer import ModuleCodePointer
+    from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
+    from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, PartitionBackfill
+    from dagster._core.launcher import WorkerStatus
+    from dagster._core.origin import RepositoryPythonOrigin
+    from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
+    from dagster_shared.error import SerializableErrorInfo
+
+_MODULES = {
+    "BULK_ACTION_TERMINAL_STATUSES": "dagster._core.execution.backfill",
+    "AssetGraphSubset": "dagster._core.definitions.assets.graph.asset_graph_subset",
+    "LocalComputeLogManager": "dagster._core.storage.local_compute_log_manager",
+    "ModuleCodePointer": "dagster._core.code_pointer",
+    "PartitionBackfill": "dagster._core.execution.backfill",
+    "RepositoryPythonOrigin": "dagster._core.origin",
+    "SerializableErrorInfo": "dagster_shared.error",
+    "WorkerStatus": "dagster._core.launcher",
+}
 
 __all__ = [
     "BULK_ACTION_TERMINAL_STATUSES",
@@ -29,3 +44,10 @@ __all__ = [
     "SerializableErrorInfo",
     "WorkerStatus",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is asked for: the definitions need few of these modules to load."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)

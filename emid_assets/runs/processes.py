@@ -9,8 +9,6 @@ import os
 import socket
 from pathlib import Path
 
-import psutil
-
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -35,6 +33,8 @@ def is_gone(name: str) -> bool:
 
 def is_alive(pid: int) -> bool:
     """Whether there is a process `pid` on this machine that has not ended."""
+    import psutil
+
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -45,6 +45,8 @@ def is_alive(pid: int) -> bool:
 
 def daemons_of(home: Path) -> list[int]:
     """Processes of this machine that are Dagster daemons on the instance in `home`."""
+    import psutil
+
     found = []
     for process in psutil.process_iter():
         try:
