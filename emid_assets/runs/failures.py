@@ -5,18 +5,15 @@ Belongs here: reading failures out of Dagster's events. Who is told is for `buil
 
 import builtins
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from dagster import DagsterEvent
 
-if TYPE_CHECKING:
-    from emid_assets.runs.dagster_internals import SerializableErrorInfo
-
+from emid_assets.runs.dagster_internals import SerializableErrorInfo
 
 LONGEST_LINE = 500
 
 
-def first_error(events: Iterable[DagsterEvent]) -> "SerializableErrorInfo":
+def first_error(events: Iterable[DagsterEvent]) -> SerializableErrorInfo:
     """What the first failed step raised, out of the errors that Dagster wraps around it.
 
     What that was caused by is left alone: an error of ours says all that a reader needs.
@@ -27,19 +24,17 @@ def first_error(events: Iterable[DagsterEvent]) -> "SerializableErrorInfo":
             error = error.cause
         if error is not None:
             return error
-    from emid_assets.runs.dagster_internals import SerializableErrorInfo
-
     return SerializableErrorInfo("the run failed; the web UI has its log", [], None)
 
 
-def message_of(error: "SerializableErrorInfo") -> str:
+def message_of(error: SerializableErrorInfo) -> str:
     """The message, without the name of the class where that is ours and not Python's own."""
     message = error.message.strip()
     is_ours = error.cls_name is not None and not hasattr(builtins, error.cls_name)
     return message.partition(": ")[2] if is_ours else message
 
 
-def failure_line(error: "SerializableErrorInfo") -> str:
+def failure_line(error: SerializableErrorInfo) -> str:
     """The message in one line of bounded length."""
     return one_line(message_of(error))
 
