@@ -1,4 +1,4 @@
-"""The adapter stage: a network trained on the pairs, and the new embeddings that it gives."""
+"""The adapter stage: trains networks on the pairs and computes their new embeddings."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,7 @@ def trained_adapter(
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """An EMI-Adapter network trained on the pairs: weights file, loss and @10 metrics of every epoch.
 
-    Clips are split by their source, so that no recording is both learnt from and tested on.
+    Clips are split by source, so that no recording is used for both training and testing.
     """
     from emid_assets.adapters.pair_data import pair_data
     from emid_assets.adapters.run_files import save_run
@@ -117,7 +117,7 @@ def _training_metadata(adapter: "TrainedAdapter") -> dict[str, Any]:
     partitions_def=NETWORK_PARTITIONS,
     pool=GPU_POOL,
     ins=every_partition("music_embeddings", "expanded_clips", "image_embeddings", "images"),
-    checks={"finite": "No new embedding holds a number that is not finite."},
+    checks={"finite": "Every new embedding has only finite numbers."},
 )
 def adapted_embeddings(
     settings: SettingsResource,

@@ -1,4 +1,4 @@
-"""The release stage: the data set as a folder to hand on; and the pairs that others have published."""
+"""The release stage: the data set as a folder to share. Also the table of published pairs."""
 
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,19 @@ MADE_WITH = (
     "va_alignment", "expansion_window_s", "expansion_hop_s", "expansion_threshold", "expansion_target",
     "expansion_per_source",
 )  # fmt: skip
-"""Settings that the card of a release names: those that shape the clips and the pairs."""
+"""Settings that the dataset card names: those that affect the clips and the pairs."""
 
 
 @table_asset(
     stage="inventory",
     group_name="release",
     kinds={"polars", "duckdb"},
-    warnings={"known": "Every published pair is of a clip and an image that are in the media folder."},
+    warnings={"known": "The clip and image of every published pair are in the media folder."},
 )
 def published_pairs(
     settings: SettingsResource, media_inventory: pl.DataFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
-    """The pairs in the media folder's pairs.csv, such as those of the published EMID; the report compares.
+    """The pairs in the media folder's pairs.csv, such as the published EMID's, for comparison in the report.
 
     Without that file the table has no rows, and nothing else changes.
     """
@@ -61,7 +61,7 @@ def published_pairs(
     group_name="release",
     kinds={"parquet", "huggingface", "duckdb"},
     ins=every_partition("music_clips", "expanded_clips", "images", "fused_pairs"),
-    checks={"every_pair_released": "Every pair is in the table that is handed on."},
+    checks={"every_pair_released": "Every pair is in the released table."},
 )
 def emid_release(
     settings: SettingsResource,
@@ -71,10 +71,10 @@ def emid_release(
     fused_pairs: pl.DataFrame,
     media_inventory: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
-    """The data set in EMID's own columns, as a folder: CSV, Parquet, media, a card, Croissant and checksums.
+    """The data set with EMID's own columns, as a folder: CSV, Parquet, media, card, Croissant and checksums.
 
-    `release/` in the lake folder. `datasets.load_dataset` reads it with audio and images, and
-    `emid build --media` takes it too. Nothing is written where nothing has changed.
+    The folder is `release/` in the lake folder. `datasets.load_dataset` loads it with audio and images, and
+    `emid build --media` accepts it too. It is only rewritten if something has changed.
     """
     from emid_assets.release.emid_release import FORMAT, with_series, write_release
     from emid_assets.release.published_pairs import read_published_pairs
@@ -111,7 +111,7 @@ def emid_release(
 
 
 def _contents(folder: Path, files: pl.DataFrame, fused_pairs: pl.DataFrame) -> dict[str, Any]:
-    """What the release holds, and its card."""
+    """What the release contains, and its card."""
     return {
         "folder": dg.MetadataValue.path(folder),
         "clips": fused_pairs["clip_id"].n_unique(),

@@ -11,7 +11,7 @@ from emid_assets.ranking.metrics import Floats, Ids, ScoreRows, top_k
 
 
 def random_scores(seed: int, n_items: int) -> ScoreRows:
-    """Scores drawn anew for each query; the same for equal seed and query."""
+    """Random scores for each query; equal seed and query give equal scores."""
 
     def score_rows(rows: Ids) -> Floats:
         return np.stack([np.random.default_rng([seed, int(row)]).random(n_items) for row in rows])
@@ -29,7 +29,7 @@ def formula_scores(
     """T = α S̃ + (1 - α) E among a clip's K candidates; the other images follow by S, below all of them.
 
     With the clips' true VA this is what made the pairs (the `oracle`); with predicted VA it is the
-    `structured` baseline, which an unseen clip without ratings can have too.
+    `structured` baseline, which is also available for an unseen clip without ratings.
 
     Args:
         X: (N, d) music embeddings as the encoder gives them.

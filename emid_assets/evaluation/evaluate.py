@@ -1,6 +1,6 @@
-"""Every network beside what it competes with, on unseen clips: the lake's tables in, metrics out.
+"""Every network compared with its baselines on unseen clips: the lake's tables in, metrics out.
 
-Belongs here: joining ids and arrays for the metrics of `ranking`. What networks compete with is `baselines`.
+Belongs here: joining ids and arrays for the metrics of `ranking`. The baselines are in `baselines`.
 """
 
 from collections.abc import Callable, Mapping
@@ -43,7 +43,7 @@ from emid_assets.ranking.metrics import (
 K = 10
 
 RETRIEVED = 100
-"""Images that a network which is more than an inner product puts in order again."""
+"""Images that a network re-ranks if it is more than an inner product."""
 
 EVALUATION_COLUMNS = {"system": pl.String, "split": pl.String, "metric": pl.String, "value": pl.Float64}
 
@@ -93,15 +93,15 @@ def evaluate(
         tables: media, embeddings, pairs and adapted_embeddings of the whole lake.
         formula: that made the pairs.
         seed: of the random baseline.
-        predicted: ids of clips whose emotion nobody gave. Where a split holds any, the split's name with
-            `_given` stands for its other clips.
-        weights: network → weights file. A network that is more than an inner product stands a second
-            time, as `…_reranked`: its embeddings retrieve 100 images, the whole of it orders them.
+        predicted: ids of clips whose emotion nobody gave. If a split holds any, the split's name with
+            `_given` covers its other clips.
+        weights: network → weights file. A network that is more than an inner product appears a second
+            time, as `…_reranked`: its embeddings retrieve 100 images, the whole network re-ranks them.
 
     Returns:
-        system, split, metric, value. Beside the systems stands `ceiling`, the best that the metrics
-        of pairs can be, since a clip has few images. Splits are `validation` and `test`; where there
-        is neither (one source clip in all) `train`, under that name. Metrics are those of
+        system, split, metric, value. `ceiling` is one more system: the best that the metrics of
+        pairs can be, since a clip has few images. Splits are `validation` and `test`; if there is neither
+        (a single source clip), `train`. Metrics are those of
         `ranking.metrics` and of `ranking.emotion_metrics`, at 10, `auc`, and `queries`, the number of clips.
 
     Raises:
@@ -172,7 +172,7 @@ class _Space:
 
 @dataclass(frozen=True)
 class _System:
-    """A ranking of all images for a clip; with `reorder`, its first `RETRIEVED` put in order again."""
+    """A ranking of all images for a clip; with `reorder`, its first `RETRIEVED` are re-ranked."""
 
     score_rows: ScoreRows
     reorder: Callable[[Ids, Ids], Floats] | None = None
@@ -220,7 +220,7 @@ def _baselines(space: _Space, formula: Formula, seed: int) -> dict[str, _System]
 
 
 def _populations(space: _Space, predicted: frozenset[str]) -> dict[str, NDArray[np.int64]]:
-    """The clips that are asked about, by split."""
+    """The query clips, by split."""
     is_given = np.array([clip_id not in predicted for clip_id in space.clip_ids], dtype=bool)
     populations: dict[str, NDArray[np.int64]] = {}
     for part in [part for part in (VALIDATION, TEST) if (space.parts == part).any()] or [TRAIN]:
@@ -232,7 +232,7 @@ def _populations(space: _Space, predicted: frozenset[str]) -> dict[str, NDArray[
 
 
 def _values(space: _Space, evaluation: Evaluation) -> dict[str, float]:
-    """The means of all metrics over the clips that were asked about."""
+    """The means of all metrics over the query clips."""
     by_feeling = emotion_metrics_at_k(
         evaluation.ranked,
         space.emotions.gather(evaluation.rows).to_list(),
@@ -293,7 +293,7 @@ def evaluate_public_tasks(tables: LakeTables, seed: int) -> pl.DataFrame:
 def evaluate_released_tasks(tables: LakeTables) -> pl.DataFrame:
     """The retrieval tasks as a release holds them, of the frozen space: what a tool like mteb would measure.
 
-    Every pair counts, and the corpus is what stands in a pair. Networks are left out, since they have
+    Every pair counts, and the corpus holds what is in a pair. Networks are left out, since they have
     learnt most of these pairs: `evaluate_public_tasks` measures them on the test part.
 
     Args:
@@ -334,7 +334,7 @@ def _adapted_matrix(rows: pl.DataFrame, kind: str, ids: list[str]) -> NDArray[np
 
 
 def _common_split(adapted: pl.DataFrame, clip_ids: list[str]) -> NDArray[np.str_]:
-    """The part of each clip, `""` for those that came after training; the same in all networks."""
+    """The part of each clip, `""` for those added after training; the same in all networks."""
     splits = {
         str(network): dict(rows.filter(pl.col("kind") == "music").select("item_id", "split").iter_rows())
         for (network,), rows in adapted.group_by("network", maintain_order=True)

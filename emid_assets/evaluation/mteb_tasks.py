@@ -44,7 +44,7 @@ def other_emotion_pairs(
     """For each pair, its clip with an image whose tag none of the clip's images has.
 
     Which image of another emotion the benchmark drew is not published: here it is uniform (choice).
-    Pairs of clips whose images have all tags between them are left out.
+    Clips whose images cover all tags are left out.
     """
     tags, tag_of = np.unique(np.asarray(image_tags, dtype=np.str_), return_inverse=True)
     own = np.zeros((int(pair_clips.max()) + 1, len(tags)), dtype=np.bool_)
@@ -59,7 +59,7 @@ def average_precision(scores: Floats, labels: NDArray[np.bool_]) -> float:
     """Σ (recall step × precision) down the ranking; equal scores are one step.
 
     Args:
-        scores: (n,) larger is likelier.
+        scores: (n,) higher is more likely.
         labels: (n,) bool.
     """
     order = np.argsort(-scores, kind="stable")

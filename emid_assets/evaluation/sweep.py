@@ -1,8 +1,8 @@
-"""What alpha, m and K do to the pairs: the whole grid over S and E that are there already.
+"""What alpha, m and K do to the pairs: a whole grid over the stored S and E.
 
 Belongs here: choosing pairs again at other settings (each point is a re-sort) and saying how they
 differ. Points are compared by labels that T does not use: tuning alpha on pairs that T made would
-go in a circle.
+be circular.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class Grid:
     Attributes:
         alphas: values of alpha.
         images_per_clip: values of m.
-        candidate_counts: values of K, at most those that are there.
+        candidate_counts: values of K, at most the number of stored candidates.
         rescalings: variants of S̃.
     """
 
@@ -47,8 +47,8 @@ class Candidates:
 
     Attributes:
         clip_ids: n clips. image_ids: M images.
-        images: (n, K) int64 rows of `image_ids`, -1 as filling.
-        scores: (n, K) float32, -inf at the filling.
+        images: (n, K) int64 rows of `image_ids`, -1 as padding.
+        scores: (n, K) float32, -inf in the padding.
         log_sum_exp: (n,) float64.
         emotional: (n, K) float64 E.
     """
@@ -119,7 +119,7 @@ def sweep(
     image_va: NDArray[np.float64],
     grid: Grid,
 ) -> pl.DataFrame:
-    """Every point of the grid: how it picks, and how its picks' labels fit.
+    """Every point of the grid: what it picks, and how well the labels of its picks fit.
 
     Args:
         candidates: S and E.
@@ -130,7 +130,7 @@ def sweep(
         grid: the points.
 
     Returns:
-        ALPHA_SWEEP, one row a point. `same_as_emotional` and `same_as_semantic` are the shares
+        ALPHA_SWEEP, one row for each point. `same_as_emotional` and `same_as_semantic` are the shares
         of the picks that alpha = 0 and alpha = 1 make too: what alpha means with this S̃.
 
     Raises:
@@ -163,9 +163,10 @@ def sweep(
 
 
 def selected_point(points: pl.DataFrame) -> dict[str, Any]:
-    """The point of ALPHA_SWEEP whose picks' labels fit best, then that which uses most images.
+    """The point of ALPHA_SWEEP whose picks' labels fit best.
 
-    Labels are those of MUSIC_TO_IMAGE_EMOTION, which T knows nothing of. Of equals the first.
+    Ties go to the point that uses most images, then to the first. Labels are those of
+    MUSIC_TO_IMAGE_EMOTION, which T does not know.
     """
     order = points.sort("label_precision", "coverage", descending=True, maintain_order=True)
     return order.row(0, named=True)

@@ -1,4 +1,4 @@
-"""What each system shows for a clip first: semantic only, the α in use, an adapter; with S, E and T.
+"""The images that each system shows first for a clip: semantic only, the α in use, an adapter; with S, E, T.
 
 Belongs here: the first images of every clip by each system, as one frame that the page of pairs and
 the listening study both show. Measuring the systems is `evaluate`.
@@ -22,7 +22,7 @@ ROWS_AT_ONCE = 512
 def best_network(trained_adapter: pl.DataFrame) -> str:
     """The network of the best validation NDCG@10, at the epoch whose weights were kept.
 
-    A network without validation figures comes after those that have some; equal ones go by name.
+    A network without validation figures comes after those that have some; ties go by name.
 
     Args:
         trained_adapter: TRAINED_ADAPTER rows.
@@ -45,8 +45,8 @@ def top_images(tables: LakeTables, network: str, formula: Formula, top: int) -> 
     """The first images of every clip by each of three systems.
 
     `semantic` takes the largest S, `fused` the largest T among the candidates, `adapter` the largest
-    inner product of the network's new embeddings, over all images. In T an image that is no candidate of
-    the clip has the S̃ of the weakest candidate, as in `emid query`.
+    inner product of the network's new embeddings, over all images. For T, an image that is not a
+    candidate of the clip has the S̃ of the weakest candidate, as in `emid query`.
 
     Args:
         tables: the alignment, the embeddings, the new embeddings and the plane of the whole lake.
@@ -58,7 +58,7 @@ def top_images(tables: LakeTables, network: str, formula: Formula, top: int) -> 
         TOP_IMAGES, by clip, system and rank.
 
     Raises:
-        AdapterError: tables that do not fit each other; the first item that one lacks is named.
+        AdapterError: tables that do not fit each other; names the first missing item.
     """
     similarity = tables.similarity_matrix
     if similarity.is_empty():

@@ -31,7 +31,7 @@ def pair_counts_figure(counts: pl.DataFrame, title: str, largest: int | None = N
     Args:
         counts: frame of `tables.pair_counts`.
         title: says which pairs.
-        largest: count of the darkest cell, to compare two figures; the frame's own by default.
+        largest: count of the darkest cell, so that two figures compare; default: the frame's own largest.
     """
     values = counts.select(IMAGE_EMOTION_KEYS).to_numpy()
     top = max(int(values.max()) if largest is None else largest, 1)
@@ -80,7 +80,7 @@ def va_plane_figure(plane: pl.DataFrame, aligned: bool) -> Figure:
     Args:
         plane: frame of `tables.va_plane`.
         aligned: on [-1, 1]² as the emotional similarity sees it; else both on their own scales,
-            laid end to end on each other.
+            each stretched over the whole plane.
     """
     figure, axes = _figure(_WIDTH, 4.4)
     axes.axhline(0, color=_light("line"), linewidth=0.8, zorder=0)
@@ -169,7 +169,7 @@ def metrics_figure(network: str, history: pl.DataFrame, best_epoch: int) -> Figu
 
 @_styled
 def retrieval_figure(table: pl.DataFrame) -> Figure:
-    """Each system's place on each metric where more is better.
+    """Each system's value of each metric where higher is better.
 
     Args:
         table: frame of `tables.metric_table`.
@@ -203,7 +203,7 @@ def retrieval_figure(table: pl.DataFrame) -> Figure:
 
 @_styled
 def overlap_figure(rows: pl.DataFrame, alpha: float) -> Figure:
-    """Which term would have chosen the chosen pairs by itself: one bar of shares.
+    """Which term alone would have chosen the chosen pairs: one stacked bar of shares.
 
     Args:
         rows: frame of `tables.overlaps`, not empty.
@@ -267,7 +267,7 @@ def agreement_figure(by_alpha: pl.DataFrame, comparable: int, alpha: float) -> F
 
 @_styled
 def times_figure(times: pl.DataFrame) -> Figure:
-    """What each asset took over its last builds: a dot for the newest, a tick for each before it.
+    """Seconds of each asset over its last builds: a dot for the newest, a tick for each earlier one.
 
     Args:
         times: `asset`, `build` (0 is the newest, -1 the one before) and `seconds`, all partitions together.
@@ -334,7 +334,7 @@ def sweep_overlap_figure(sweep: pl.DataFrame, alpha: float) -> Figure:
 
 @_styled
 def tuning_figure(network: str, trials: pl.DataFrame) -> Figure:
-    """What each trial of a study was worth, and the best so far.
+    """The result of each trial of a study, and the running best.
 
     Args:
         network: its name, for the title.
@@ -373,7 +373,7 @@ def metric_title(name: str) -> str:
 
 
 def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
-    """Panels one below the other over one x axis."""
+    """Stacked panels that share one x axis."""
     figure = Figure(figsize=(_WIDTH, 0.9 + count * height), layout="constrained")
     return figure, list(figure.subplots(count, sharex=True, squeeze=False)[:, 0])
 
@@ -405,7 +405,7 @@ def _mark(axes: Axes, x: float, y: float, kind: str, used: int, **how: Any) -> N
 
 
 def _on_plane(rows: pl.DataFrame, kind: str, aligned: bool) -> Floats:
-    """(n, 2) places on [-1, 1]²; unaligned, each scale is laid from end to end."""
+    """(n, 2) places on [-1, 1]²; unaligned, each scale is stretched over the whole range."""
     if aligned:
         return rows.select("aligned_valence", "aligned_arousal").to_numpy()
     low, high = MUSIC_SCALE if kind == "music" else IMAGE_SCALE
@@ -417,8 +417,8 @@ def _text_places(
 ) -> list[tuple[float, float, Literal["left", "right"]]]:
     """Where to write `texts` beside `points` on the plane: (x, y, horizontal alignment) of each.
 
-    Each takes the place, of six around its point, that covers least of `obstacles`, of the points
-    and of the texts written before it, and leaves the plane least.
+    Each text takes the one of six positions around its point that overlaps least with `obstacles`,
+    the points and the texts placed before it, and that sticks out of the plane least.
     """
     height = 0.085
     taken = [_box(x, y, 0.075) for x, y in obstacles] + [_box(x, y, 0.04) for x, y in points]

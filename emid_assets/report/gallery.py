@@ -1,4 +1,4 @@
-"""Small copies of media that travel with a page, thumbnails and short players, and whose they are.
+"""Small copies of media that are embedded in a page (thumbnails, short players), and their credits.
 
 Belongs here: reading a clip or an image of the gallery and encoding it as a `data:` URI. Which
 clips are shown is `tables.gallery_clips`, how they look is the page's template.
@@ -26,7 +26,7 @@ PLAYER_RATE = 24_000
 THUMBNAIL_SIDE = 256
 """Pixels; shown at about 160, so that dense screens stay sharp."""
 PICTURE_SIDE = 640
-"""Pixels of a whole image's long side, for whoever looks at it closely."""
+"""Pixels of a whole image's long side, for a closer look."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def player(
         file: path below it.
         start_s: where the clip starts in the file, seconds.
         duration_s: length of the clip, seconds.
-        seconds: of them that are kept, at most.
+        seconds: the most of them that are kept.
     """
     if not (media / file).is_file():
         return Copy("", f"{file} is no longer in the media folder")
@@ -92,7 +92,7 @@ def thumbnail(media: Path, file: str, most: int = THUMBNAIL_SIDE) -> Copy:
     Args:
         media: the media folder.
         file: path below it.
-        most: pixels of a side, at most.
+        most: largest side in pixels.
     """
     if not (media / file).is_file():
         return Copy("", f"{file} is no longer in the media folder")
@@ -125,7 +125,7 @@ def picture(media: Path, file: str) -> Copy:
 
 
 def attributions(frame: pl.DataFrame, id_column: str, shown: Collection[str]) -> list[dict[str, Any]]:
-    """author, licence and their files, of the rows of MUSIC_CLIPS or IMAGES that are shown."""
+    """Credits of the rows of MUSIC_CLIPS or IMAGES that are shown: author, licence and their files."""
     return (
         frame.filter(pl.col(id_column).is_in(sorted(shown)))
         .group_by("author", "licence")

@@ -1,4 +1,4 @@
-"""The health page: one self-contained HTML file that says what is broken now, and how the pipeline does.
+"""The health page: one self-contained HTML file that says what is broken now, and how the pipeline is doing.
 
 Belongs here: what the page says and in which order. The verdict comes from `health.verdict`; markup
 and style are in `health.html.j2` beside this file.
@@ -51,7 +51,7 @@ def time_figures(health: Health) -> dict[str, str]:
 
 
 def builds_of_assets(times: pl.DataFrame) -> pl.DataFrame:
-    """Seconds of each asset's builds, its partitions added up: `asset`, `build`, `seconds`."""
+    """Seconds of each asset's builds, summed over its partitions: `asset`, `build`, `seconds`."""
     return (
         times.group_by("asset", "build", maintain_order=True)
         .agg(pl.col("seconds").sum())

@@ -40,7 +40,7 @@ _SYSTEMS = {
     "ncf_reranked": "ncf's inner product retrieves 100 images, the whole NeuMF puts them in order: "
     "what serving ncf by an index alone costs",
     "random": "images in random order",
-    "oracle": "T with the clip's own valence and arousal, which made the pairs: a bound, no method",
+    "oracle": "T with the clip's own valence and arousal, which made the pairs: a bound, not a method",
     "ceiling": "the best value that any ranking could have on these pairs",
 }
 _RESULTS = {
@@ -57,7 +57,7 @@ _FEW_CLIPS = 30
 
 @dataclass(frozen=True)
 class EncoderFacts:
-    """What the encoder of the joint space says of itself.
+    """The encoder of the joint space, as it describes itself.
 
     Attributes:
         name: `bundled` or `imagebind`.
@@ -103,7 +103,7 @@ class _ClipCard:
 
 @dataclass(frozen=True)
 class BuildFacts:
-    """What the page says of the build that it shows.
+    """What the page says about the build that it shows.
 
     Attributes:
         settings: name → value, shown in this order; holds at least `alpha`, the weight of S̃.
@@ -159,8 +159,8 @@ def render_page(
         pairs_page: link to the page of pairs, where there is one.
 
     Returns:
-        HTML to be written as UTF-8. A media file that is gone or cannot be read stands as a
-        placeholder that says so.
+        HTML to be written as UTF-8. A media file that is missing or cannot be read is
+        replaced by a placeholder that says so.
 
     Raises:
         ValueError: a setting that the page needs is missing, or a metric is given twice.
@@ -325,7 +325,7 @@ def _place(alignment: VaAlignment, row: Mapping[str, float]) -> tuple[float, flo
 
 
 def _warnings(encoder: EncoderFacts, tables: LakeTables) -> list[tuple[str, str]]:
-    """What a reader must know before believing a number: (title, sentence)."""
+    """What a reader must know before trusting a number: (title, sentence)."""
     music_clips, images = tables.music_clips, tables.images
     found = []
     if encoder.name == "bundled":

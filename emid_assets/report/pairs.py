@@ -2,7 +2,7 @@
 
 Belongs here: from the frame of `evaluation.top_images` to one HTML page that stays usable with many
 thousands of clips. It holds every clip as data, and the script in `pairs.js` builds only the rows that
-are in view. Small sets have their media inside, larger ones read them from the media folder.
+are in view. Small sets embed their media; larger ones link to the media folder.
 """
 
 import math
@@ -26,7 +26,7 @@ from emid_assets.store.layout import REPORT_PAGE
 SHOWN = 3
 """Images of a clip and system, at most."""
 MOST_CLIPS = 15_000
-"""Clips on the page, at most: browsers draw no page that is much longer."""
+"""Clips on the page, at most: browsers cannot draw a much longer page."""
 _BYTES_OF_A_SECOND = 5_000
 _BYTES_OF_AN_IMAGE = 12_000
 _DIGITS = 4
@@ -43,12 +43,12 @@ def render_pairs(
         network: whose choices the adapter's are.
         alpha: the one in use.
         media: the folder below which their files are.
-        beside: the folder that the page will lie in: media that are not inside are linked from there.
-        embed_bytes: media go inside where they are no larger than about this in all.
+        beside: the folder that will hold the page: media that are not embedded are linked relative to it.
+        embed_bytes: media are embedded if they total no more than about this.
 
     Returns:
         HTML to be written as UTF-8, of at most `MOST_CLIPS` clips, spread evenly over all. A medium
-        that cannot be read stands as a sentence that says so.
+        that cannot be read is replaced by a sentence that says so.
     """
     music_clips, images = tables.music_clips, tables.images
     shown = tables.top_images.filter(pl.col("rank") <= SHOWN)

@@ -1,4 +1,4 @@
-"""The report's section on emotion that was predicted, and the warning that speaks of it on top.
+"""The report's section on emotion that was predicted, and the warning about it at the top.
 
 Belongs here: counts of given and predicted, the head's cross-validation, and the pairs split by whether
 their two sides are given. The markup is `predicted.html.j2` beside this file.
@@ -38,7 +38,7 @@ def predicted_section(
         music_clips: frame MUSIC_CLIPS.
         images: frame IMAGES.
         fused_pairs: frame FUSED_PAIRS.
-        head: frame IMAGE_EMOTION_HEAD, of no row or one.
+        head: frame IMAGE_EMOTION_HEAD, at most one row.
 
     Returns:
         `sources`: rows of kind, label, source of valence and arousal, items, and the mean deviations
@@ -77,7 +77,7 @@ def predicted_section(
 
 
 def predicted_warning(music_clips: pl.DataFrame, images: pl.DataFrame) -> tuple[str, str] | None:
-    """The sentence on top of the report, or None where nothing was predicted."""
+    """The warning at the top of the report, or None where nothing was predicted."""
     counts = [
         f"{frame.filter(is_predicted()).height:,} of {frame.height:,} {name}"
         for name, frame in (("clips", music_clips), ("images", images))

@@ -1,7 +1,7 @@
 """Small pictures for the web UI's metadata: a few pairs, or a few images, as Markdown.
 
-Belongs here: what a reader of the UI sees at a glance of a partition. Media that cannot be read stand
-with the reason; whatever comes from the user's names is escaped.
+Belongs here: what the UI shows of a partition at a glance. A medium that cannot be read is
+replaced by the reason; names that users gave are escaped.
 """
 
 from pathlib import Path

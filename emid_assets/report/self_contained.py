@@ -1,6 +1,6 @@
-"""What every page of ours is made with: templates that escape, and scripts that the page itself vouches for.
+"""What every HTML page is made with: templates that escape values, and scripts whose digest the page names.
 
-A page is one file that asks the network for nothing. Its Content-Security-Policy names the digest of its
+A page is one file that loads nothing from the network. Its Content-Security-Policy names the digest of its
 script, so that nothing else runs in it, whatever titles and captions hold.
 """
 

@@ -1,6 +1,6 @@
 """The report's part on the listening study: from its statistics to what the page shows.
 
-Belongs here: which figures of the table `study_results` stand where, and how they are worded. The
+Belongs here: where each figure of the table `study_results` appears, and how it is worded. The
 figures are computed by `study.statistics`, drawn by `figures`; markup is in `study.html.j2`.
 """
 
@@ -14,7 +14,7 @@ from emid_assets.report import study_figures
 
 ALL = "all"
 FEW = 20
-"""Participants or clips below which the page says that it shows machinery."""
+"""With fewer participants or clips, the page says that it only shows that the machinery runs."""
 CONDITIONS = {
     "semantic": "α = 1: the content alone",
     "fused": "the α in use: content and feeling",
@@ -95,7 +95,7 @@ def study_section(results: pl.DataFrame) -> dict[str, Any]:
 
 
 def _exclusions(results: pl.DataFrame) -> list[dict[str, Any]]:
-    """reason, participants, trials; in the order of the table, without reasons that met nobody."""
+    """reason, participants, trials; in the order of the table, without reasons that applied to nobody."""
     rows = results.filter(analysis="exclusions").pivot("measure", index="note", values="estimate")
     kept = rows.filter((pl.col("participants") > 0) | pl.col("note").is_in(["answered", "analysed"]))
     return kept.rename({"note": "reason"}).rows(named=True)
@@ -160,7 +160,7 @@ def _of(results: pl.DataFrame, scope: str, analysis: str, measure: str | None = 
 
 
 def as_percent(value: float | None) -> str:
-    """A share as a reader takes it in: `33.8 %`."""
+    """A share in percent: `33.8 %`."""
     return "–" if value is None else f"{as_points(value)} %"
 
 

@@ -20,7 +20,7 @@ def study_shares_figure(shares: pl.DataFrame, chance: float) -> Figure:
 
     Args:
         shares: columns `condition`, `share`, the interval `low` and `high` by participants and clips
-            (null where it cannot be had), and Wilson's, `wilson_low` and `wilson_high`.
+            (null where it cannot be computed), and Wilson's, `wilson_low` and `wilson_high`.
         chance: a share without preference.
     """
     figure, axes = _figure(_WIDTH, 1.1 + 0.42 * shares.height)

@@ -41,8 +41,8 @@ THEME: dict[str, tuple[str, str]] = {
     "series-7": ("#1c2128", "#e7eaef"),
 }
 """Name → colours on light and on dark. Music is blue and images are orange all over the report;
-the pairs of hues stay apart for the common kinds of colour blindness. No light colour
-stands twice, at most nearly: `svg` finds a colour's name by it."""
+the pairs of hues stay apart for the common kinds of colour blindness. No two light
+colours are equal (some nearly are): `svg` finds a colour's name by its light value."""
 
 _SERIES = 8
 """Lines and systems have the hues of Okabe and Ito, a dash and a marker each: colour is never alone."""
@@ -115,7 +115,7 @@ def svg(figure: Figure, name: str, alt: str) -> str:
     Args:
         figure: drawn by this module.
         name: letters, digits and dashes; unique on the page.
-        alt: what the figure says, for who does not see it.
+        alt: what the figure says, for readers who cannot see it.
     """
     root = ElementTree.fromstring(_saved(figure, "svg"))
     style = root.find(".//{*}style")

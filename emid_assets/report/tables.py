@@ -27,7 +27,7 @@ RANKING_METRICS = (
     "hit_rate_at_10",
 )
 _SYSTEM_ORDER = ("semantic", "structured", "random", "oracle", "ceiling")
-"""Baselines and the bound stand after the networks."""
+"""Baselines and the bound come after the networks."""
 
 
 def report_rows(tables: LakeTables) -> pl.DataFrame:
@@ -74,8 +74,8 @@ def va_plane(music_clips: pl.DataFrame, images: pl.DataFrame, plane: Plane) -> p
     Returns:
         `kind` (music, image), `role` (label, item), `name` (a letter or a tag; null for items),
         `valence`, `arousal`, `aligned_valence`, `aligned_arousal` (Float64) and `items` (Int64):
-        how many items the row stands for. Items at one place share a row. A label stands at its
-        category's published place and counts the items that have it, 0 included.
+        how many items the row stands for. Items at one place share a row. A label is placed
+        at its category's published position and counts the items that have it, 0 included.
     """
     clips_of = dict(music_clips.group_by("emotion").len().iter_rows())
     images_of = dict(images.group_by("tag").len().iter_rows())
@@ -155,11 +155,11 @@ def metric_table(metrics: pl.DataFrame, section: str) -> pl.DataFrame:
 def gallery_clips(
     music_clips: pl.DataFrame, fused_pairs: pl.DataFrame, per_emotion: int, limit: int
 ) -> pl.DataFrame:
-    """The clips that the gallery shows, the most wanted first.
+    """The clips that the gallery shows, in order of preference.
 
     Within an emotion: recordings not yet shown before further clips of one, originals before
-    expanded clips, then by the hash of the id, which favours no name and changes with no other
-    clip. Emotions take turns, so that a limit cuts the last turn and never an emotion.
+    expanded clips, then by the hash of the id, which favours no name and does not depend on
+    other clips. Emotions take turns, so that a limit cuts off the last round and never an emotion.
 
     Returns:
         Rows of `music_clips`, at most `per_emotion` of an emotion and `limit` in all; only clips

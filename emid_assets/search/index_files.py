@@ -1,8 +1,8 @@
-"""What `emid query` searches, in files that are mapped into memory instead of read from the tables.
+"""What `emid query` searches: memory-mapped files made from the tables.
 
-Belongs here: making those files from the lake and finding them again. They lie in the lake's folder
-`search/`, named by the versions of the tables that they were made from: after a build others are
-made by the first query, and the old ones are removed. Losing them costs that query a second or two.
+Belongs here: making those files from the lake and finding them again. They are in the lake's folder
+`search/`, named by the versions of the tables that they were made from. The first query after a build
+makes new ones and removes the old ones. If they are lost, the next query takes a second or two longer.
 
     search/<image or music>-<versions>/   items.arrow   frozen.npy   encoder.json
         <network>-<versions>/             adapted.npy   adapter.safetensors
@@ -58,12 +58,12 @@ class Searchable:
 
 
 def searchable(lake: Lake, kind: MediaKind, network: str, va_alignment: AlignmentMethod) -> Searchable:
-    """The files of this kind and network, made now where a build has come since.
+    """The files of this kind and network; made now if there has been a build since.
 
-    Where the lake cannot be written to they are made for this call only.
+    If the lake cannot be written to, they are made for this call only.
 
     Raises:
-        LakeError: the lake has not been built so far.
+        LakeError: the lake has not been built yet.
     """
     try:
         return _searchable(lake.root / SEARCH_FOLDER, lake, kind, network, va_alignment)
@@ -100,13 +100,13 @@ def _searchable(
 
 
 def _digest(files: Iterable[Path], setting: str = "") -> str:
-    """Stands for these immutable files and a setting."""
+    """A digest of these immutable files and a setting."""
     names = ["/".join(path.parts[-3:]) for path in files]
     return hashlib.sha256("\n".join([*names, setting]).encode()).hexdigest()[:16]
 
 
 def _make(folder: Path, others: str, write: Callable[[Path], None]) -> None:
-    """Write a folder unless it is there: beside its place, then renamed; those it replaces go."""
+    """Write a folder unless it exists: under another name, then renamed; the ones it replaces are removed."""
     if folder.exists():
         return
     folder.parent.mkdir(exist_ok=True)

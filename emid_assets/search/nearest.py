@@ -100,14 +100,14 @@ def search_images(
         embedding: (d,) unit embedding of the clip.
         scale: norm that the encoder gave it.
         images: all images.
-        top: how many to give.
+        top: how many results.
         formula: of T, among the clip's K candidates.
-        va: (2,) aligned VA of the clip; where it is None it is read from the embedding.
+        va: (2,) aligned VA of the clip; if None, it is predicted from the embedding.
 
     Returns:
         RESULT_COLUMNS by rank. `score` is the inner product that ranks, `semantic_similarity` S
         over all images, `emotional_similarity` E, `fused_score` T with S̃ among the clip's K
-        candidates (a result that is none of them has the S̃ of the weakest).
+        candidates (a result that is not among them has the S̃ of the weakest).
 
     Raises:
         AdapterError: the embedding is of another encoder.
@@ -144,7 +144,7 @@ def _results(
     log_sum_exp = highest + np.log(np.exp(frozen.astype(np.float64) - highest).sum())
     S = np.exp(frozen[found].astype(np.float64) - log_sum_exp)
     candidates = top_k(frozen[None], min(formula.candidates, len(frozen)))
-    # The results are rescaled beside the candidates; one that is no candidate counts as the weakest.
+    # The results are rescaled beside the candidates; one that is not a candidate counts as the weakest.
     weakest = frozen[candidates[0, -1]]
     beside = np.concatenate([frozen[candidates[0]], np.maximum(frozen[found], weakest)]).astype(np.float32)
     rescaled = rescale(beside[None], np.array([log_sum_exp]), formula.rescaling)[0, -len(found) :]
@@ -154,7 +154,7 @@ def _results(
         )
     E = formula.emotional(va[None], catalogue.va[found])
     fused = fuse_terms(rescaled, E, formula.alpha)
-    # Lists, since polars imports numpy.ma for an array: 15 ms of a process that asks once.
+    # Lists, since polars imports numpy.ma for an array: 15 ms in a process that runs one query.
     return pl.DataFrame(
         {
             "rank": list(range(1, len(found) + 1)),

@@ -29,9 +29,9 @@ class Answer:
     """What was found.
 
     Attributes:
-        kind: of the file that was asked with.
-        file: it.
-        network: whose new embeddings ranked.
+        kind: of the query file.
+        file: the query file.
+        network: the one whose new embeddings rank.
         results: rank, item_id, file, label, score, S, E and T of each result, best first; of clips
             also start_s and duration_s, their place in the file.
     """
@@ -60,7 +60,7 @@ def query(
 
     Raises:
         QueryError: the file cannot be read, or the lake was built with another encoder.
-        LakeError: the lake is not built yet.
+        LakeError: the lake has not been built yet.
     """
     from emid_assets.encoders.embed import unit_rows
 
@@ -100,7 +100,7 @@ def nearest(
     """What is nearest to an embedded file: the columns of `Answer.results`.
 
     Args:
-        searched: images where a clip asks, clips where an image does.
+        searched: images if the query is a clip, clips if it is an image.
         kind: of the file.
         embedding: (d,) unit embedding of the file.
         scale: norm that the encoder gave it.

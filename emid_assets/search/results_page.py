@@ -1,4 +1,4 @@
-"""The page of `emid query --html`: what was asked with, and what was found, to look at and listen to."""
+"""The page of `emid query --html`: the query file and its results, to look at and listen to."""
 
 from pathlib import Path
 from typing import Any

@@ -492,7 +492,7 @@ def test_names_as_file_systems_and_spreadsheets_write_them_are_understood(tmp_pa
         ("Audio_Filename,genre,genre", "has two columns named genre"),
         ("Audio_Filename,Image1_name", "has a column 'Image1_name': rename it to 'Image1_filename'"),
         ("Audio_Filename,Image1_filename,Image3_filename", "a column Image3_filename and none named Image2_"),
-        ("Audio_Filename;genre", "divided by semicolons or tabs: save it with commas"),
+        ("Audio_Filename;genre", "separated by semicolons or tabs: save it with commas"),
     ],
 )
 def test_columns_that_would_be_lost_are_errors(tmp_path: Path, header: str, message: str) -> None:
