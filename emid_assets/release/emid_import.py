@@ -30,8 +30,8 @@ from emid_assets.affect.ratings import (
     parse_feelings,
     parse_ratings,
 )
-from emid_assets.media.audio import AUDIO_SUFFIXES
 from emid_assets.media.import_rejections import FINDINGS_COLUMNS, FINDINGS_FILE, REJECTED
+from emid_assets.media.kinds import AUDIO_SUFFIXES
 from emid_assets.release.emid_format import EXPANDED_MARK, MISSING
 from emid_assets.release.emid_source import Piece, PublishedRow
 from emid_assets.release.import_folder import ImportedImage, ImportedRow, ImportFolder

@@ -23,8 +23,7 @@ from typing import Any, Protocol
 import pyarrow.parquet as pq
 
 from emid_assets.affect.ratings import BLANK_WORDS
-from emid_assets.media.audio import AUDIO_SUFFIXES
-from emid_assets.media.image import IMAGE_SUFFIXES
+from emid_assets.media.kinds import AUDIO_SUFFIXES, IMAGE_SUFFIXES
 from emid_assets.media.tables import cure_of_divider
 from emid_assets.release.emid_format import AUDIO_COLUMN, LABEL_COLUMNS, ORIGINAL_COLUMN, image_columns
 from emid_assets.release.item_tables import ends_alike
