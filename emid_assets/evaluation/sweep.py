@@ -164,7 +164,7 @@ def sweep(
 
 def selected_point(points: pl.DataFrame) -> dict[str, Any]:
     """The point of ALPHA_SWEEP whose picks' labels fit best.
-    
+
     Ties go to the point that uses most images, then to the first. Labels are those of
     MUSIC_TO_IMAGE_EMOTION, which T does not know.
     """

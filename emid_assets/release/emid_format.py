@@ -15,7 +15,7 @@ LABEL_COLUMNS = ("genre", "feeling", "emotion")
 ORIGINAL_COLUMN = "is_original_clip"
 IMAGE_PARTS = ("filename", "tag", "text")
 EXPANDED_MARK = "___"
-"""What stands before the number in the name of an expanded clip, such as `3143.m4a___58`."""
+"""What precedes the number in the name of an expanded clip, such as `3143.m4a___58`."""
 
 MISSING = "nan"
 
@@ -42,7 +42,7 @@ def feeling_texts(clips: pl.DataFrame) -> pl.Series:
 
 
 def emotion_texts(clips: pl.DataFrame) -> pl.Series:
-    """The `emotion` cells of clips (MUSIC_CLIPS): the 11 ratings divided by commas.
+    """The `emotion` cells of clips (MUSIC_CLIPS): the 11 ratings, comma-separated.
 
     `nan` where a rating is missing; null for a clip that has none at all.
     """
