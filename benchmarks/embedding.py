@@ -1,20 +1,20 @@
-"""Throughput of the embedding stage, and of ImageBind's linear layers; prints ratios of one run.
+"""Throughput of the embedding stage, and of ImageBind's linear layers; prints ratios within one run.
 
-    python benchmarks/embedding.py            # all of it, ten minutes on two cores that nothing else uses
+    python benchmarks/embedding.py            # everything, ten minutes on two idle cores
     python benchmarks/embedding.py --ours     # this project's rows only, as a check after a change
     python benchmarks/embedding.py --sizes 64 --rounds 2 --json embedding.json
 
 Three questions, each answered by interleaved rounds on the same device with the same weights:
 
-stage   Does reading media keep the model waiting? ImageBind's classes, sized so that an item takes
-        20 ms on one thread: the whole stage, from files to rows, with one worker process beside it,
-        against the bare model on inputs that are in memory (target: at least 0.95 of its rate), and
-        against the official order of work, one file after the other and then the batch (at least 1.3 ×).
-layers  What do the faster products gain? ImageBind-huge at full width, one block of each trunk:
+stage   Does the model wait for media to be read? ImageBind's classes, sized so that an item takes
+        20 ms on one thread: the whole stage, from files to rows, with one worker process,
+        against the bare model on inputs in memory (target: at least 0.95 of its rate), and against
+        the official order of work, one file after the other and then the batch (at least 1.3 ×).
+layers  How much faster are the products? ImageBind-huge at full width, one block of each trunk:
         the probe's float32 product (at least 1.7 × torch's default, cosine at least .99999) and bf16
         (at least 3 ×), in CPU seconds.
-load    What does loading take? A checkpoint of the official shapes, mapped: memory beyond the file
-        (at most 0.5 GB).
+load    What does loading cost? A checkpoint of the official shapes, memory-mapped: memory beyond the
+        file (at most 0.5 GB).
 """
 
 import argparse
@@ -84,7 +84,7 @@ def write_media(folder: Path, count: int) -> dict[str, list[MediaItem]]:
         one = np.resize(resample(samples[:1], rate, CLIP_RATE)[0], CLIP_S * CLIP_RATE)
         soundfile.write(clip, np.stack([one, np.roll(one, 99 * (index + 1))], axis=1), CLIP_RATE)
         music.append(MediaItem(clip.name, clip, clip.name))
-    # The same files under other names: each is read and encoded anew.
+    # The same files under other names, so that each is read and encoded.
     linked: dict[str, list[MediaItem]] = {"image": [], "music": []}
     for kind, items in (("image", images), ("music", music)):
         for i in range(count):
@@ -96,7 +96,7 @@ def write_media(folder: Path, count: int) -> dict[str, list[MediaItem]]:
 
 
 def sized_for(item_s: float, kind: str) -> ImageBindEncoder:
-    """An encoder of which one item of the kind takes about `item_s` on one thread."""
+    """An encoder that takes about `item_s` for one item of the kind on one thread."""
     inputs = {
         "image": np.zeros((3, 224, 224), np.uint8),
         "music": np.zeros((3, 1, 128, 204), np.float32),
@@ -125,14 +125,14 @@ def official_way(items: list[MediaItem], kind: str) -> list[np.ndarray]:
 
 
 def timed(work: Callable[[], object]) -> tuple[float, float]:
-    """Seconds by the clock and seconds of this process's CPU that `work` takes."""
+    """Wall seconds and CPU seconds of this process that `work` takes."""
     wall, cpu = time.perf_counter(), time.process_time()
     work()
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def interleaved(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """Seconds of each work in each round; the order turns, so that no work is always first."""
+    """Seconds of each work in each round; the order rotates, so that no work is always first."""
     names = list(works)
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for turn in range(rounds):
@@ -186,8 +186,8 @@ def stage_rows(count: int, rounds: int, batch: int, ours_only: bool) -> list[dic
                     "model_ms_an_item": 1000 * bare,
                     "of_bare_model": ratio(seconds["bare model"], seconds["stage"], 0),
                     "times_official_order": ratio(seconds["official order"], seconds["stage"], 0),
-                    # By CPU seconds of this process, the worker's left out: what the ratio is where
-                    # the other core is free. On a busy machine only this one means anything.
+                    # In CPU seconds of this process, without the worker's: the ratio if the other core is
+                    # idle. On a busy machine only this one is meaningful.
                     "of_bare_model_by_cpu": ratio(seconds["bare model"], seconds["stage"], 1),
                     "times_official_order_by_cpu": ratio(seconds["official order"], seconds["stage"], 1),
                 }
@@ -292,9 +292,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--ours", action="store_true", help="measure this project only, compare with nothing")
+    parser.add_argument("--ours", action="store_true", help="measure only this project, without comparisons")
     parser.add_argument("--sizes", type=int, default=600, help="items of the stage's run (default 600)")
-    parser.add_argument("--batch", type=int, default=16, help="items of a batch (default 16)")
+    parser.add_argument("--batch", type=int, default=16, help="items per batch (default 16)")
     parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds (default 3)")
     parser.add_argument("--parts", nargs="*", default=["stage", "layers", "load"], help="stage, layers, load")
     parser.add_argument("--json", type=Path, help="write the rows to this file")

@@ -1,16 +1,16 @@
-"""How well the image head predicts what people feel: cross-validated by series, on rated images.
+"""Accuracy of the image head's predicted emotion: cross-validated by series, on rated images.
 
     python benchmarks/emotion.py --images OASIS_IMAGES --ratings OASIS.csv
     python benchmarks/emotion.py --ours --seeds 1 --shrink 10      # a quick check after a change
     python benchmarks/emotion.py --json emotion.json
 
-RATINGS is a table with the columns image (or file), valence and arousal (0 to 1) and perhaps group; or that
-of OASIS (Kurdi, Lozano, Banaji 2017): image, theme, valence_mean and arousal_mean (1 to 7), whose themes are
-numbered. No image of a group is ever predicted by a head that saw another of it, and bandwidth and
-noise are chosen anew within each fold. Means over seeds, each with folds of its own.
+RATINGS is a table with the columns image (or file), valence and arousal (0 to 1) and optionally group; or
+the table of OASIS (Kurdi, Lozano, Banaji 2017): image, theme, valence_mean and arousal_mean (1 to 7), with
+numbered themes. No image is predicted by a head that saw another image of its group, and bandwidth and noise
+are chosen again within each fold. Figures are means over seeds, each with its own folds.
 
 ours    the head of the graph: target r of at least .60 for valence and for arousal on OASIS
-ridge   ridge regression on the 1,280 features of the network's last layer alone, middle square
+ridge   ridge regression on only the 1,280 features of the network's last layer, centre square
 """
 
 import argparse
@@ -54,7 +54,7 @@ def read_ratings(path: Path) -> tuple[list[str], list[str], Floats]:
 
 
 def last_layer(items: list[MediaItem]) -> NDArray[np.float32]:
-    """(n, 1280) of the middle square."""
+    """(n, 1280) features of the centre square."""
     network = load_image_network()
     with torch.inference_mode():
         return np.stack(
@@ -68,7 +68,7 @@ def last_layer(items: list[MediaItem]) -> NDArray[np.float32]:
 
 
 def ridge(features: NDArray[np.float32], ratings: Floats, groups: list[str], seed: int) -> Floats:
-    """Predictions of held-out groups; the penalty by the error on left-out groups of the rest."""
+    """Predictions of held-out groups; the penalty is chosen by the error on inner held-out groups."""
 
     def fit(x: Floats, y: Floats, asked: Floats) -> list[Floats]:
         """Predictions under each penalty."""
@@ -103,12 +103,12 @@ def main() -> None:
     parser.add_argument("--images", type=Path, default=SHARED / "oasis_dev", help="folder of the images")
     parser.add_argument("--ratings", type=Path, default=SHARED / "oasis_dev.csv", help="table of ratings")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--shrink", type=int, default=1, help="take every Nth group only")
+    parser.add_argument("--shrink", type=int, default=1, help="use only every Nth group")
     parser.add_argument("--ours", action="store_true", help="this project's row only")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     if not arguments.ratings.is_file():
-        parser.error(f"{arguments.ratings} is not there: name a table of ratings with --ratings")
+        parser.error(f"{arguments.ratings} does not exist: name a table of ratings with --ratings")
 
     names, groups, ratings = read_ratings(arguments.ratings)
     wanted = set(sorted(set(groups))[:: arguments.shrink])
@@ -121,7 +121,7 @@ def main() -> None:
     network = ImageFeatures("cpu")
     features = np.concatenate([network.encode_images([network.prepare_image(item)]) for item in items])
     each = (time.process_time() - start) / len(items)
-    print(f"features: {each:.3f} CPU s an image, {features.shape[1]} numbers")
+    print(f"features: {each:.3f} CPU s per image, {features.shape[1]} dimensions")
 
     rows = []
     for name in ["ours"] if arguments.ours else ["ours", "ridge"]:

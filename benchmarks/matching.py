@@ -4,12 +4,12 @@
     python benchmarks/matching.py --sizes 2000x20000,10738x50000,512x200000 --json out.json --plot cost.svg
 
 The unit is the fastest bare blocked product X Yᵀ of {numpy, torch.mm, oneDNN} in the same run, which
-keeps nothing of the scores: a ratio of 1.10 means a tenth on top of the arithmetic that nobody can avoid.
-All are measured as CPU time of the whole process with one thread each, interleaved round by round;
-the median is told. Peers that would take minutes get fewer rows, and their ratio is per row.
-`extra_mb` is the peak of a child process above its inputs; `ids_equal` compares the ids of some
-rows with a float64 brute force. Peers come from `pip install -e .[benchmarks]`; those that are not
-installed are left out, and named.
+keeps no scores: a ratio of 1.10 means a tenth on top of the unavoidable arithmetic. All are measured
+as CPU time of the whole process with one thread each, interleaved round by round; the median is
+reported. Peers that would take minutes get fewer rows, and their ratio is per row. `extra_mb` is the
+peak memory of a child process above its inputs; `ids_equal` compares the ids of some rows with a
+float64 brute force. Peers come from `pip install -e .[benchmarks]`; those that are not installed are
+listed and skipped.
 """
 
 import argparse
@@ -47,12 +47,12 @@ BLOCKS = [(512, 2048), (512, 4096), (1024, 4096), (2048, 4096)]
 
 Found = np.ndarray | None
 Run = Callable[[np.ndarray, np.ndarray], Found]
-"""X and Y to the (n, K) ids, or None where the measured thing finds none."""
+"""From X and Y to the (n, K) ids, or None if the entry returns no ids."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing to measure; `rows` caps how many rows it gets."""
+    """One thing to measure; `rows` is the largest number of rows that it gets."""
 
     name: str
     run: Run
@@ -61,7 +61,7 @@ class Entry:
 
 
 def ours(product: str | None = None, backend: str = "numba", threads: int = 1) -> Run:
-    """The engine with the product that the probe picks; `auto` would keep to numpy at small sizes."""
+    """The engine with the product that the probe picks; `auto` would use numpy at small sizes."""
 
     def run(X: np.ndarray, Y: np.ndarray) -> Found:
         name: Any = product or fastest_product(X.shape[1])
@@ -71,7 +71,7 @@ def ours(product: str | None = None, backend: str = "numba", threads: int = 1) -
 
 
 def bare(name: str, rows: int, columns: int) -> Run:
-    """The product alone, block by block into memory that is used again."""
+    """Only the product, block by block into reused memory."""
 
     def run(X: np.ndarray, Y: np.ndarray) -> Found:
         import torch
@@ -84,7 +84,7 @@ def bare(name: str, rows: int, columns: int) -> Run:
             prepared = None if name == "onednn" else product.prepare_columns(Y[j : j + columns], 1)
             for i in range(0, len(X), rows):
                 if name == "onednn":
-                    # Without the tile reordered once, which is part of our own engine.
+                    # Without reordering the tile, which is part of our engine.
                     linear(torch.from_numpy(X[i : i + rows]), tile, None, "none", [], "")
                 else:
                     product.multiply(product.prepare_rows(X[i : i + rows]), prepared, scratch)
@@ -128,7 +128,7 @@ def with_jax() -> Run:
 
 
 def with_faiss(tuned: bool) -> Run:
-    """Flat inner product, then a second pass for the denominator, which no index gives."""
+    """Flat inner product, then a second pass for the denominator, which no index returns."""
 
     def run(X: np.ndarray, Y: np.ndarray) -> Found:
         import faiss
@@ -152,7 +152,7 @@ def with_faiss(tuned: bool) -> Run:
 
 
 def with_sentence_transformers(denominator: bool) -> Run:
-    """Its semantic search, then a second pass for the denominator, which it does not give."""
+    """Its semantic search, then a second pass for the denominator, which it does not return."""
 
     def run(X: np.ndarray, Y: np.ndarray) -> Found:
         import torch
@@ -177,7 +177,7 @@ def scikit_learn(X: np.ndarray, Y: np.ndarray) -> Found:
 
 
 def usearch_exact(X: np.ndarray, Y: np.ndarray) -> Found:
-    """Its exact search alone: it has no denominator."""
+    """Only its exact search: it has no denominator."""
     from usearch.index import MetricKind, search
 
     return search(Y, X, K, MetricKind.IP, exact=True, threads=1).keys
@@ -263,11 +263,11 @@ def brute_force(X: np.ndarray, Y: np.ndarray) -> np.ndarray:
 
 
 def extra_memory(entry: Entry, files: tuple[Path, Path]) -> float:
-    """MB above the inputs at the peak, in a process of its own."""
+    """Peak MB above the inputs, in a child process."""
     command = [sys.executable, __file__, "--measure-memory", entry.name, *map(str, files)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"{entry.name} failed in a process of its own:\n{done.stderr[-2000:]}")
+        raise RuntimeError(f"{entry.name} failed in a child process:\n{done.stderr[-2000:]}")
     return float(done.stdout.split()[-1])
 
 
@@ -277,7 +277,7 @@ def measure_memory(name: str, x_file: str, y_file: str) -> None:
     X, Y = np.load(x_file), np.load(y_file)
     X = X[: min(len(X), entry.rows)]
     with one_thread_each():
-        # What is loaded once and for all is no part of it: libraries, the probe, compiled code.
+        # Warm up, so that one-time costs do not count: libraries, the probe, compiled code.
         ours()(X[:64], Y[: 4 * K])
         entry.run(X[:64].copy(), Y[: 4 * K].copy())
         Path("/proc/self/clear_refs").write_text("5")
@@ -298,7 +298,7 @@ def cpu_seconds(entry: Entry, X: np.ndarray, Y: np.ndarray) -> tuple[float, Foun
 
 
 def fastest_bare(X: np.ndarray, Y: np.ndarray) -> list[Entry]:
-    """Every product and block shape within a quarter of the fastest, from one look at fewer rows."""
+    """Every product and block shape within a quarter of the fastest, measured on fewer rows."""
     entries = [
         Entry(f"bare {name} {r}x{c}", bare(name, r, c))
         for name in ("numpy", "torch", "onednn")
@@ -387,7 +387,7 @@ def measure_threads(size: str, rounds: int) -> dict[str, Any]:
 
 
 def measure_alignment(size: str, rounds: int) -> dict[str, Any]:
-    """S, E, T and the pairs as frames, over `similarity_matrix` alone."""
+    """Time of S, E, T and the pairs as frames, relative to `similarity_matrix` alone."""
     import polars as pl
 
     from emid_assets.matching.frames import fused_pairs_frame, similarity_frame, va_distance_frame
@@ -419,7 +419,7 @@ def measure_alignment(size: str, rounds: int) -> dict[str, Any]:
 
 
 def measure_slope(rounds: int, file: Path | None) -> dict[str, Any]:
-    """CPU time of ours over a range of N·M: the cost model says that the slope on log axes is 1."""
+    """CPU time of ours over a range of N·M: the cost model predicts a slope of 1 on log axes."""
     sizes = [(500, 4000), (1000, 8000), (2000, 16000), (4000, 32000), (8000, 32000)]
     rng = np.random.default_rng(0)
     X, Y = unit_rows(rng, 8000, 20.0), unit_rows(rng, 32000, 1.0)
@@ -476,7 +476,7 @@ def draw(work: np.ndarray, seconds: np.ndarray, slope: float, offset: float, fil
 def installed(entries: list[Entry]) -> list[Entry]:
     missing = [entry for entry in entries if entry.package and not importlib.util.find_spec(entry.package)]
     for entry in missing:
-        print(f"left out, not installed: {entry.name} (pip install -e .[benchmarks])")
+        print(f"skipped, not installed: {entry.name} (pip install -e .[benchmarks])")
     return [entry for entry in entries if entry not in missing]
 
 
@@ -484,12 +484,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--ours", action="store_true", help="leave the peers out")
+    parser.add_argument("--ours", action="store_true", help="skip the peers")
     parser.add_argument("--sizes", default="2000x20000,10738x50000,512x200000", help="N x M, comma-separated")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds, of which the median is told")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds; the median is reported")
     parser.add_argument("--json", type=Path, help="file to write the rows to")
     parser.add_argument("--plot", type=Path, help="file for the plot of cost against N·M")
-    parser.add_argument("--skip-extras", action="store_true", help="no threads, alignment and slope")
+    parser.add_argument("--skip-extras", action="store_true", help="skip threads, alignment and slope")
     parser.add_argument("--measure-memory", nargs=3, metavar=("NAME", "X", "Y"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure_memory:

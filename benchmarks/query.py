@@ -1,12 +1,12 @@
-"""What a query costs besides embedding the file: opening what is searched, ranking, S, E and T.
+"""Cost of a query besides embedding the file: opening the search files, ranking, S, E and T.
 
 `python benchmarks/query.py --images 50000 --json rows.json`
 
 - A lake is written to a temporary folder: random unit embeddings, one network trained for an epoch
-  on a few clips (its quality is not looked at), its new embeddings of all images.
-- `ours-first-query` is the query after a build, which makes the files that later ones map into
-  memory; `ours-query` is each later one, files opened anew each time; `ours-query-fresh-process` the
-  same in a process that has imported everything and not queried before.
+  on a few clips (its quality is not evaluated), its new embeddings of all images.
+- `ours-first-query` is the first query after a build, which writes the files that later ones
+  memory-map; `ours-query` is a later one, which opens the files again each time;
+  `ours-query-fresh-process` is the same in a process that has imported everything but not queried yet.
 - CPU seconds of the process, one BLAS thread; the median of `--rounds`.
 """
 # ruff: noqa: E402
@@ -68,7 +68,7 @@ def manifest(schema: TableSchema, columns: dict[str, Any]) -> pl.DataFrame:
 
 
 def write_lake(lake: Lake, network: str, n_images: int, n_clips: int, dimension: int) -> None:
-    """Everything that a query reads, in one partition an emotion."""
+    """Everything that a query reads, with one partition per emotion."""
     clips, pictures, music, images = [], [], [], []
     for place, emotion in enumerate(MUSIC_EMOTIONS):
         ids = [f"{emotion.key}/{number:05}.ogg" for number in range(n_clips // len(MUSIC_EMOTIONS) + 1)]
@@ -121,7 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--ours", action="store_true", help="there are no peers; for the sake of the others")
+    parser.add_argument("--ours", action="store_true", help="no effect: there are no peers to skip")
     parser.add_argument("--images", type=int, default=50_000)
     parser.add_argument("--clips", type=int, default=400)
     parser.add_argument("--dimension", type=int, default=1024)

@@ -1,16 +1,15 @@
-"""How the graph grows: what a run, a node and a partition file cost, and what follows for large builds.
+"""How the graph scales: the cost of a run, a node and a partition file, and a model of large builds.
 
-    python benchmarks/scaling.py                 # all of it; half an hour on two idle cores
+    python benchmarks/scaling.py                 # everything; half an hour on two idle cores
     python benchmarks/scaling.py --ours --parts catalogue --sizes 1000
     python benchmarks/scaling.py --parts model --json scaling.json
 
-catalogue   A table of so many small partition files (`--sizes`): CPU seconds to rebuild the catalogue
-            after one partition was written, and of a query over it; with bundles, as it is, and without.
-runs        A cluster of this machine's own (PostgreSQL, a head without processors and two worker nodes
-            with one each): wall seconds of an empty run, and of embedding and matching with one and with
-            two nodes at work, as medians of interleaved rounds. Speed-up is given beside what it would be
-            were a run's overhead nothing.
-model       `cluster_model.py`, fed with what the other parts have measured (else with its defaults): 1e6
+catalogue   A table of many small partition files (`--sizes`): CPU seconds to rebuild the catalogue after
+            one partition was written, and of a query over it; with bundles, the default, and without.
+runs        A local cluster (PostgreSQL, a head without CPUs and two worker nodes with one CPU each): wall
+            seconds of an empty run, and of embedding and matching with one and with two nodes, as medians
+            of interleaved rounds. The speed-up is also given without the overhead of the runs.
+model       `cluster_model.py` with the costs that the other parts measured (else with its defaults): 1e6
             clips × 1e7 images on 1, 8 and 64 GPUs, and the embedding by the number of partitions.
 """
 # ruff: noqa: E402
@@ -69,7 +68,7 @@ def cpu_seconds(work: Callable[[], Any]) -> float:
 
 
 def write_partitions(lake: Lake, count: int) -> None:
-    """`count` partitions of the table `pairs`; each is its own file, of the same rows but for their ids."""
+    """`count` partitions of the table `pairs`; each is its own file with the same rows."""
     for number in range(count):
         name = f"p{number:05}"
         folder = lake.root / "tables" / "pairs" / name
@@ -149,7 +148,7 @@ def write_lake(lake: Lake, clips: int, images: int) -> None:
 
 
 def write_images(folder: Path, each: int) -> None:
-    """Photographs of noise for two image partitions, and one clip that nothing asks for."""
+    """Images of noise for two image partitions, and one clip that nothing uses."""
     from PIL import Image
 
     random = np.random.default_rng(0)
@@ -164,7 +163,7 @@ def write_images(folder: Path, each: int) -> None:
 
 
 def in_stage(stage: str, keys: list[str | None], at_once: int, options: dict[str, Any]) -> float:
-    """Wall seconds of a stage's runs on the cluster of the environment, `at_once` of them at a time."""
+    """Wall seconds of a stage's runs on the cluster named in the environment, `at_once` at a time."""
     import dagster as dg
 
     from emid_assets.build.ray_runs import launched_runs
@@ -193,7 +192,7 @@ def measure_runs(clips: int, images: int, photographs: int, rounds: int) -> list
     script = [sys.executable, str(ROOT / "deploy" / "ray" / "cluster.py")]
     with tempfile.TemporaryDirectory(prefix="emid-scaling-") as name:
         folder = Path(name)
-        folder.chmod(0o711)  # PostgreSQL's user goes through
+        folder.chmod(0o711)  # PostgreSQL's user must be able to enter it
         where = ["--folder", str(folder / "cluster")]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         up = [*script, "up", *where, "--workers", "2", "--head-cpus", "0", "--cpus", "1"]
@@ -232,7 +231,7 @@ def rows_of_runs(
         "matching-2": lambda: in_stage("match_shards", ["0|sad", "1|sad"], 2, shards),
     }
     seconds: dict[str, list[float]] = {name: [] for name in measures}
-    for _ in range(rounds):  # interleaved: what else the machine does meets all of them
+    for _ in range(rounds):  # interleaved, so that other load on the machine affects all of them
         for name, measure in measures.items():
             seconds[name].append(measure())
         print("  ".join(f"{name} {found[-1]:.1f} s" for name, found in seconds.items()), flush=True)
@@ -248,7 +247,7 @@ def rows_of_runs(
 
 
 def speed_up(name: str, one: list[float], two: list[float], overhead: float, items: float) -> dict[str, Any]:
-    """Medians, and what they would be were the overhead of the runs nothing."""
+    """Medians, and the speed-up without the overhead of the runs."""
     work = median(one) - 2 * overhead, median(two) - overhead
     row: dict[str, Any] = {
         "name": f"ours-{name}",
@@ -258,7 +257,7 @@ def speed_up(name: str, one: list[float], two: list[float], overhead: float, ite
         "fastest": [min(one), min(two)],
         "overhead_share": 2 * overhead / median(one),
     }
-    if min(work) > 0:  # else there was too little of it, or other work came between
+    if min(work) > 0:  # otherwise there was too little work, or other load interfered
         row |= {"speed_up_of_the_work": work[0] / work[1], "per_second_and_node": items / work[0]}
     return row
 
@@ -267,12 +266,12 @@ def speed_up(name: str, one: list[float], two: list[float], overhead: float, ite
 
 
 def costs_from(rows: list[dict[str, Any]]) -> Costs:
-    """The model's costs, with what was measured in this call."""
+    """The model's costs, with those measured in this run."""
     costs = Costs()
     by_name = {row["name"]: row for row in rows}
     if "ours-run-overhead" in by_name:
         costs = replace(costs, startup_s=by_name["ours-run-overhead"]["wall_s"])
-    if "per_second_and_node" in by_name.get("ours-matching", {}):  # scores, on a node of one processor
+    if "per_second_and_node" in by_name.get("ours-matching", {}):  # scores, on a node with one CPU
         scores = by_name["ours-matching"]["per_second_and_node"]
         costs = replace(costs, cores_flops=16 * scores * 2 * Size().dimension)
     if writes := [row["write_cpu_s"] for row in rows if row["name"].startswith("ours-catalogue")]:
@@ -287,7 +286,7 @@ def costs_from(rows: list[dict[str, Any]]) -> Costs:
 
 def model_rows(costs: Costs) -> list[dict[str, Any]]:
     size, rows = Size(), []
-    print("\n1e6 clips × 1e7 images    hours by stage (what is busy most)")
+    print("\n1e6 clips × 1e7 images    hours by stage (bottleneck)")
     for gpus in (1, 8, 64):
         for on_device in (True, False):
             partitions = min(PARTITION_COUNTS, key=best_partitions(size, costs, gpus, PARTITION_COUNTS).get)  # type: ignore[arg-type]
@@ -319,12 +318,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--ours", action="store_true", help="leave out what is only there to compare with")
+    parser.add_argument("--ours", action="store_true", help="skip the comparisons")
     parser.add_argument("--parts", default="catalogue,runs,model")
     parser.add_argument("--sizes", default="1000,3000,10000", help="partition files of the catalogue")
     parser.add_argument("--matching", default="40000x200000", help="clips × images of the runs")
-    parser.add_argument("--photographs", type=int, default=1000, help="of each of the two image partitions")
-    parser.add_argument("--rounds", type=int, default=3, help="of the runs, of which the medians count")
+    parser.add_argument("--photographs", type=int, default=1000, help="in each of the two image partitions")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of the runs; medians are reported")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     parts = given.parts.split(",")

@@ -1,6 +1,6 @@
-"""The code location: all assets, jobs and resources, put together once.
+"""The code location: assembles all assets, jobs, sensors and resources.
 
-Policies that hold for many assets (owners, tags, freshness, descriptions of tables) are applied here,
+Policies that apply to many assets (owners, tags, freshness, descriptions of tables) are applied here,
 by selection, and not repeated on each asset.
 """
 
@@ -46,10 +46,10 @@ EMOTION_PARTITIONS = (MUSIC_EMOTION_PARTITIONS, IMAGE_EMOTION_PARTITIONS)
 
 
 def build_definitions(**overrides: Any) -> dg.Definitions:
-    """A fresh code location; `overrides` are settings by name, before `EMID_*` variables.
+    """A new code location; `overrides` are settings by name, which take precedence over `EMID_*` variables.
 
     Raises:
-        SettingsError: names each setting that has a value it cannot have.
+        SettingsError: names each setting with an invalid value.
     """
     settings = load_settings(overrides)
     operations = load_operations()
@@ -60,7 +60,7 @@ def build_definitions(**overrides: Any) -> dg.Definitions:
         table = TABLES[spec.key.path[-1]]
         stage = spec.tags[STAGE]
         if settings.image_shards > 1 and table.name == "expanded_clips":
-            stage = "expand"  # the shards are matched from them, before `align` merges what was found
+            stage = "expand"  # the shards need them, before `align` merges the results
         attributes: dict[str, Any] = {
             "owners": OWNERS,
             "tags": {**spec.tags, STAGE: stage},

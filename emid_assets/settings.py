@@ -41,40 +41,45 @@ class Settings(BaseModel):
 
     media: str = Field(
         default=str(SAMPLE_MEDIA),
-        description="Media folder: holds music/ and images/, and perhaps music.csv and images.csv.",
+        description="Media folder with music/ and images/, and optionally music.csv and images.csv.",
     )
     lake: str = Field(
         default="",
-        description="Lake folder: every asset's tables, weights and reports, and lake.duckdb over them. "
+        description="Lake folder for all results: tables, weights, reports, and the catalogue lake.duckdb. "
         "Empty: .emid/demo for the sample, else .emid/NAME-HASH of the media folder.",
     )
     encoder: EncoderName = Field(
         default="bundled",
-        description="Encoder of the joint space: bundled (small, weak, no download) or imagebind.",
+        description="Encoder of music and images: bundled (small, weak, no download) or imagebind (4.8 GB).",
     )
     imagebind_checkpoint: str = Field(
         default="",
-        description="ImageBind's weights file. Empty: torch hub's checkpoints folder, then ./.checkpoints.",
+        description="ImageBind's weights file. Empty: look in torch hub's checkpoints folder, then in "
+        "./.checkpoints.",
     )
     predict_emotion: bool = Field(
         default=False,
-        description="Media without a label: off rejects them; on predicts their emotion, and marks it.",
+        description="Media without a label: off rejects them, on predicts their emotion and marks it as "
+        "predicted.",
     )
     device: str = Field(
         default="auto",
         pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
-        description="Device of the encoder and of training: auto, cpu, cuda, cuda:1, mps.",
+        description="Device for encoding and training: auto, cpu, cuda, cuda:1 or mps.",
     )
     precision: Precision = Field(
         default="auto",
-        description="Precision of ImageBind's products; auto takes bf16 where the device gains by it.",
+        description="Precision of ImageBind's matrix products; auto uses bf16 where the device is faster "
+        "with it.",
     )
-    batch_size: int = Field(default=32, ge=1, le=4096, description="Items that the encoder takes at once.")
+    batch_size: int = Field(
+        default=32, ge=1, le=4096, description="Items that the encoder processes at once."
+    )
     workers: int = Field(
         default=2,
         ge=0,
         le=256,
-        description="Processes that read and prepare media; 0 works in the run itself.",
+        description="Processes that read and prepare media; 0 reads them in the run itself.",
     )
     embedding_actors: int = Field(
         default=0,
@@ -83,56 +88,63 @@ class Settings(BaseModel):
         description="Ray actors that share the encoding of one partition; 0 encodes in the run itself.",
     )
     expansion_window_s: float = Field(
-        default=5.0, ge=0.5, le=600.0, description="Seconds of an expanded clip, cut from a recording."
+        default=5.0,
+        ge=0.5,
+        le=600.0,
+        description="Length in seconds of an expanded clip, which is cut from a recording.",
     )
     expansion_hop_s: float = Field(
-        default=2.5, ge=0.1, le=600.0, description="Seconds from one window of a recording to the next."
+        default=2.5,
+        ge=0.1,
+        le=600.0,
+        description="Seconds from the start of one window of a recording to the start of the next.",
     )
     expansion_threshold: float = Field(
         default=0.5,
         ge=-1.0,
         le=1.0,
-        description="Least cosine of a window to its source clip; above, it joins as an expanded clip.",
+        description="Smallest cosine between a window and its source clip at which the window joins the "
+        "data set.",
     )
     expansion_target: int = Field(
         default=0,
         ge=0,
         le=10**9,
-        description="Clips that the data set shall have, originals included: chooses the threshold. 0: off.",
+        description="Wanted number of clips, originals included: sets the threshold automatically. 0: off.",
     )
     expansion_per_source: int = Field(
         default=20,
         ge=0,
         le=100_000,
-        description="Expanded clips of one source clip at most; 0 expands nothing.",
+        description="Maximum number of expanded clips per source clip; 0 turns expansion off.",
     )
     caption_model: str = Field(
         default="",
-        description="Model of transformers that writes the captions that the table lacks: a folder, or a "
-        "name on the Hugging Face Hub. Empty: none are written.",
+        description="Image-to-text model (transformers) that writes missing captions: a folder, or a name "
+        "on the Hugging Face Hub. Empty: none are written.",
     )
     candidates: int = Field(
         default=100,
         ge=1,
         le=100_000,
-        description="K: images with the largest S that stay in the choice for a clip.",
+        description="K: number of images with the largest S that a clip's pairs are chosen from.",
     )
     matching_product: MatchingProduct = Field(
         default="auto",
-        description="Product of the matching: auto takes the processor's fastest exact one; device computes "
-        "in float32 on the setting `device`; int8 is faster, not exact.",
+        description="Matrix product of the matching: auto uses the fastest exact one of the processor; "
+        "device computes in float32 on the setting `device`; int8 is faster but not exact.",
     )
     matching_threads: int = Field(
-        default=0, ge=0, le=1024, description="Threads of the matching; 0 takes every processor."
+        default=0, ge=0, le=1024, description="Threads of the matching; 0 uses every processor."
     )
     matching_memory_mb: int = Field(
         default=2048,
         ge=64,
         le=10**7,
-        description="MB that the matching may hold at once; the rest is streamed.",
+        description="Memory limit of the matching in MB; what does not fit is streamed.",
     )
     images_per_clip: int = Field(
-        default=3, ge=1, le=1000, description="m: images that a clip is paired with."
+        default=3, ge=1, le=1000, description="m: number of images that each clip is paired with."
     )
     alpha: float = Field(
         default=0.6,
@@ -142,30 +154,33 @@ class Settings(BaseModel):
     )
     semantic_rescaling: Rescaling = Field(
         default="candidate_minmax",
-        description="S̃, S as T uses it: rescaled among a clip's candidates, or the paper's literal raw S.",
+        description="How S enters T: rescaled among a clip's candidates, or raw, as the paper writes it.",
     )
     emotion_kernel: Kernel = Field(
-        default="cosine", description="E: by direction in the valence-arousal plane, or by distance."
+        default="cosine",
+        description="How E is computed: from directions in the valence-arousal plane (cosine) or from "
+        "distances (gaussian).",
     )
     gaussian_sigma: float = Field(
-        default=0.5, gt=0.0, le=10.0, description="Width of the gaussian kernel on the [-1, 1]² plane."
+        default=0.5, gt=0.0, le=10.0, description="Width σ of the gaussian kernel, in the plane [-1, 1]²."
     )
     va_alignment: AlignmentMethod = Field(
         default="standardize",
-        description="How the scales of music and images meet: by each one's own spread, or by its ends.",
+        description="How music and image ratings are brought to one scale: by mean and spread, or by the "
+        "ends of their scales.",
     )
     adapter_dimension: int = Field(
         default=256,
         ge=1,
         le=4096,
-        description="Features that an adapter's network works with: length of its factors.",
+        description="Number of features inside an adapter's network, the length of its factors.",
     )
-    epochs: int = Field(default=50, ge=1, le=10_000, description="Epochs of training.")
+    epochs: int = Field(default=50, ge=1, le=10_000, description="Number of training epochs.")
     learning_rate: float = Field(
-        default=0.0, ge=0.0, le=1.0, description="Step of the optimiser; 0 takes each network's own."
+        default=0.0, ge=0.0, le=1.0, description="Learning rate of the optimiser; 0 uses each network's own."
     )
     seed: int = Field(
-        default=0, ge=0, le=2**31 - 1, description="Seed of split, initialisation and sampling."
+        default=0, ge=0, le=2**31 - 1, description="Seed of the split, the initialisation and the sampling."
     )
     study_clips: int = Field(
         default=60, ge=1, le=10_000, description="Clips in the listening study, over all participants."
@@ -177,34 +192,37 @@ class Settings(BaseModel):
         default=15.0,
         gt=0.0,
         le=600.0,
-        description="Seconds of a clip that the listening study plays, at most.",
+        description="Maximum number of seconds of a clip that the listening study plays.",
     )
     page_media_mb: int = Field(
         default=10,
         ge=0,
         le=100,
-        description="MB of media that the pages of the study and of the pairs may hold; more lies beside.",
+        description="Maximum MB of media embedded in the study page and the pairs page; the rest are "
+        "separate files.",
     )
     study_contact: str = Field(
-        default="", description="Whom participants of the listening study may ask: a name and an address."
+        default="", description="Contact for participants of the listening study: a name and an address."
     )
     fresh_days: float = Field(
         default=30.0,
         gt=0.0,
         le=3650.0,
-        description="Days after which an asset that was not built again counts as overdue.",
+        description="Days after which an asset that was not rebuilt counts as overdue.",
     )
     image_shards: int = Field(
         default=1,
         ge=1,
         le=1000,
-        description="Column shards of the matching, a run each. Shapes the graph, like shards_per_emotion.",
+        description="Shards of the images in the matching, one run each. Shapes the graph, like "
+        "shards_per_emotion.",
     )
     shards_per_emotion: int = Field(
         default=1,
         ge=1,
         le=1000,
-        description="Partitions of each emotion. Shapes the graph: read when it loads, not in the launchpad.",
+        description="Partitions per emotion. Shapes the graph: read when the definitions load, not in the "
+        "launchpad.",
     )
 
     @property
@@ -238,32 +256,34 @@ class Operations(BaseModel):
         default=0.0,
         ge=0.0,
         le=1024.0,
-        description="GPUs that each run which computes on the device asks Ray for (docs/cluster.md).",
+        description="GPUs that Ray reserves for each run that uses the device (docs/cluster.md).",
     )
     rebuild_cron: str = Field(
         default="0 3 * * *",
         pattern=r"^\s*\S+(\s+\S+){4}\s*$",
-        description="When the schedule nightly_rebuild runs, once it is switched on: five fields, as cron's.",
+        description="When the schedule nightly_rebuild runs, once it is switched on: five cron fields.",
     )
     rebuild_time_zone: str = Field(
         default="UTC", description="Time zone of rebuild_cron, such as Europe/Berlin."
     )
     alert_file: str = Field(
-        default="", description="File that failed runs are written to. Empty: alerts.log in the lake."
+        default="", description="File that failed runs are logged to. Empty: alerts.log in the lake."
     )
     alert_webhook: SecretStr = Field(
-        default=SecretStr(""), description="http(s) address that failed runs are posted to, as JSON."
+        default=SecretStr(""), description="http(s) address that failed runs are posted to as JSON."
     )
     alert_smtp: SecretStr = Field(
         default=SecretStr(""),
         description="Mail server: smtp://user:password@host:587, or smtps:// for TLS from the start.",
     )
     alert_mail_from: str = Field(
-        default="emid-assets@localhost", description="Sender of the mails.", pattern=r"^[^\s@]+@[^\s@]+$"
+        default="emid-assets@localhost",
+        description="Sender of the alert mails.",
+        pattern=r"^[^\s@]+@[^\s@]+$",
     )
     alert_mail_to: str = Field(
         default="",
-        description="Receivers of the mails, divided by commas.",
+        description="Receivers of the alert mails, comma-separated.",
         pattern=r"^([^\s@,]+@[^\s@,]+(\s*,\s*[^\s@,]+@[^\s@,]+)*)?$",
     )
 
@@ -296,7 +316,7 @@ WANTED_OF_OPERATIONS = {
     "alert_webhook": "http://… or https://…",
     "alert_smtp": "smtp://user:password@host:port or smtps://…",
     "alert_mail_from": "one address, such as emid@example.org",
-    "alert_mail_to": "addresses divided by commas",
+    "alert_mail_to": "comma-separated addresses",
 }
 
 
@@ -402,7 +422,7 @@ def load_settings(
     unknown = [where for name, (where, _) in given.items() if name not in Settings.model_fields]
     if unknown:
         raise SettingsError(
-            f"no setting is called {', '.join(unknown)}; there are {', '.join(Settings.model_fields)}"
+            f"unknown setting {', '.join(unknown)}; known are {', '.join(Settings.model_fields)}"
         )
     try:
         return Settings(**{name: value for name, (_, value) in given.items()})

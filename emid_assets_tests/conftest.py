@@ -13,7 +13,9 @@ from typing import Any
 import polars as pl
 import pytest
 
+from emid_assets.media.lake_tables import LakeTables
 from emid_assets.settings import SAMPLE_MEDIA
+from emid_assets_tests.small_lake import make_lake
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CHROMIUM = "/usr/bin/chromium"
@@ -35,15 +37,14 @@ MARK_OF_FIXTURE = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what builds the demo, or starts a browser, a server or a cluster.
 
-    All tests of a mark run in one process, so that what they share starts once.
+    All tests of such a mark run in one process, so that what they share starts once; so do the others
+    of a file.
     """
     for item in items:
         for fixture in MARK_OF_FIXTURE.keys() & set(getattr(item, "fixturenames", ())):
             item.add_marker(MARK_OF_FIXTURE[fixture])
-        for mark in dict.fromkeys(MARK_OF_FIXTURE.values()):
-            if item.get_closest_marker(mark):
-                item.add_marker(pytest.mark.xdist_group(mark))
-                break
+        marks = [mark for mark in dict.fromkeys(MARK_OF_FIXTURE.values()) if item.get_closest_marker(mark)]
+        item.add_marker(pytest.mark.xdist_group(marks[0] if marks else item.path.stem))
 
 
 @pytest.fixture(scope="session")
@@ -165,3 +166,9 @@ def small_demo(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
             shutil.copy2(SAMPLE_MEDIA / kind / name, few / kind / name)
     checkout.run(f".venv/bin/python -c {shlex.quote(BUILD_OF_THREE_EMOTIONS)}")
     return checkout
+
+
+@pytest.fixture(scope="session")
+def lake() -> LakeTables:
+    """A small lake whose pairs can be learnt, as frames."""
+    return make_lake()

@@ -297,7 +297,7 @@ def test_a_second_build_of_a_lake_is_refused_while_one_is_under_way(
             capture_output=True, text=True, timeout=120,
         )  # fmt: skip
     assert finished.returncode == 1
-    assert "another build of" in finished.stderr
+    assert "another build into" in finished.stderr
     assert not Lake(tmp_path).partitions("media_inventory")
 
 

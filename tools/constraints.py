@@ -1,9 +1,9 @@
-"""Writes `requirements/constraints.txt` out of what pip resolved: `make constraints`.
+"""Writes `requirements/constraints.txt` from the versions that pip resolved: `make constraints`.
 
     python tools/constraints.py REPORT CONSTRAINTS
 
-Belongs here: which of the resolved packages are written, and in which form. REPORT is what
-`pip install --dry-run --ignore-installed --report` wrote.
+Belongs here: which of the resolved packages are written, and in which form. REPORT is the output of
+`pip install --dry-run --ignore-installed --report`.
 """
 
 import json
@@ -19,9 +19,9 @@ HEADER = """\
 
 
 def constraints(report: dict[str, Any]) -> list[str]:
-    """A line for every package: normalized name and public version, without the project itself.
+    """A line for every package except the project itself: normalized name and public version.
 
-    A local version, as in `torch==2.13.0+cpu`, is left out: `torch==2.13.0` admits each build of it.
+    A local version, as in `torch==2.13.0+cpu`, is dropped: `torch==2.13.0` matches every build of it.
     """
     lines = []
     for package in report["install"]:

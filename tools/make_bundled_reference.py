@@ -2,14 +2,14 @@
 
     python -m tools.make_bundled_reference FOLDER
 
-Belongs here: which freely licensed media the population is, and the mean and spread of each
-class's log-probability over it. FOLDER holds one folder for each Debian package below, unpacked:
+Belongs here: the freely licensed media of the population, and the mean and spread of each class's
+log-probability over it. FOLDER holds one folder for each Debian package below, unpacked:
 
     apt-get download NAME && dpkg -x NAME_*.deb FOLDER/NAME
 
 Images: the landscape photographs of endless-sky-data, and as many stamps of
-tuxpaint-stamps-default, evenly chosen. Music: a clip of 20 s from every minute of every track.
-Only the mean and the spread are kept: 16 kB, from which no medium can be had back.
+tuxpaint-stamps-default, evenly spaced. Music: a clip of 20 s from every minute of every track.
+Only the mean and the spread are kept: 16 kB, from which no medium can be recovered.
 """
 
 import sys
@@ -50,7 +50,7 @@ CLIP_EVERY_S = 60.0
 def reference_images(folder: Path) -> list[MediaItem]:
     """The image population, in the order of the paths."""
     photographs = sorted((folder / PHOTOGRAPHS).glob("*.jpg"))
-    # Letters, digits and coins are drawings of signs, not pictures of something.
+    # Letters, digits and coins are symbols, not pictures of things.
     stamps = [path for path in sorted((folder / STAMPS).rglob("*.png")) if "symbols" not in path.parts]
     chosen = np.linspace(0, len(stamps) - 1, len(photographs)).round().astype(int)
     return [MediaItem(path.name, path, "") for path in [*photographs, *(stamps[i] for i in chosen)]]
@@ -73,7 +73,7 @@ def mean_and_spread(rows: Iterable[torch.Tensor]) -> tuple[NDArray[np.float32], 
 
 
 def main(folder: Path) -> None:
-    """Compute the population and write the file beside this module."""
+    """Compute the population's figures and write the file beside the encoder's module."""
     images, clips = reference_images(folder), reference_clips(folder)
     print(f"{len(images)} images, {len(clips)} clips")
     image_network, sound_network = load_image_network(), load_sound_network()

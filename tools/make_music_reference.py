@@ -1,10 +1,10 @@
-"""Makes `music_reference.json`: the population that a clip's signed sums of tags are held against.
+"""Makes `music_reference.json`: the reference population for a clip's signed sums of tags.
 
     python -m tools.make_music_reference FOLDER
 
-Belongs here: mean and spread of the signed sums over a population of freely licensed music, the one that
-`make_bundled_reference` describes (which says how to fill FOLDER, too): a clip of 20 s from every
-minute of every track. Four numbers are kept.
+Belongs here: mean and spread of the signed sums over a population of freely licensed music. It is the
+population of `make_bundled_reference`, whose docstring also says how to fill FOLDER: a clip of 20 s from
+every minute of every track. Four numbers are kept.
 """
 
 import json
@@ -19,7 +19,7 @@ from tools.make_bundled_reference import reference_clips
 
 
 def main(folder: Path) -> None:
-    """Compute the population's figures and write the file beside this module."""
+    """Compute the population's figures and write the file beside the module `music_rule`."""
     tagger = MusicTagger("cpu")
     clips = reference_clips(folder)
     sums = signed_sums(np.concatenate([tagger.encode_music([tagger.prepare_music(clip)]) for clip in clips]))

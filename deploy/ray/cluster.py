@@ -1,12 +1,12 @@
-"""A Ray cluster and a PostgreSQL of this machine's own: `make cluster-up`, `make cluster-down`.
+"""A local Ray cluster and PostgreSQL server on this machine: `make cluster-up`, `make cluster-down`.
 
 For trying the profile `ray` and for its tests: a head and worker nodes that share this machine's processors,
-with a token and a password made at the first start. Nothing listens beyond 127.0.0.1. A real cluster is
-started from `cluster.yaml` or `kuberay.yaml` beside this file.
+with a token and a password created at the first start. Everything listens on 127.0.0.1 only. To start a real
+cluster, use `cluster.yaml` or `kuberay.yaml` beside this file.
 
-    up     starts what does not run, and writes FOLDER/environment, to be read into a shell
+    up     starts the cluster, and writes FOLDER/environment, to be sourced in a shell
     node   starts one more worker node
-    down   ends it all; the records in PostgreSQL stay for the next start
+    down   stops everything; the records in PostgreSQL are kept for the next start
 """
 
 import argparse
@@ -28,7 +28,7 @@ WAIT_S = 120
 OBJECT_STORE_BYTES = 200_000_000
 NOBODY = 65534
 HEAD_ALONE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""Ray's variable that makes a node take 127.0.0.1 for its address, and listen on nothing else."""
+"""Ray's variable that makes a node use 127.0.0.1 as its address, and listen on nothing else."""
 
 
 def main() -> None:
@@ -37,10 +37,10 @@ def main() -> None:
     )
     parser.add_argument("command", choices=["up", "node", "down"])
     parser.add_argument("--folder", type=Path, default=Path(".emid/cluster"))
-    parser.add_argument("--workers", type=int, default=1, help="worker nodes beside the head")
-    parser.add_argument("--cpus", type=int, default=1, help="processors that each node says it has")
-    parser.add_argument("--gpus", type=int, default=0, help="GPUs that each node says it has")
-    parser.add_argument("--head-cpus", type=int, help="processors that the head says it has; as each node")
+    parser.add_argument("--workers", type=int, default=1, help="worker nodes in addition to the head")
+    parser.add_argument("--cpus", type=int, default=1, help="CPUs that each node advertises")
+    parser.add_argument("--gpus", type=int, default=0, help="GPUs that each node advertises")
+    parser.add_argument("--head-cpus", type=int, help="CPUs that the head advertises (default: --cpus)")
     given = parser.parse_args()
     folder = given.folder.resolve()
     resources = [f"--num-cpus={given.cpus}", f"--num-gpus={given.gpus}"]
@@ -76,7 +76,7 @@ def up(folder: Path, workers: int, resources: list[str], of_the_head: list[str])
         "RAY_USAGE_STATS_ENABLED": "0",
         HEAD_ALONE: "0",
     }
-    # Sockets need a short path. Ray opens its own folder to everybody, and not the one above it.
+    # Sockets need a short path. Ray makes its own folder accessible to everyone, but not its parent.
     state = {"folder": str(folder), "ports": ports, "ray": tempfile.mkdtemp(prefix="emid-ray-")}
     (folder / "state.json").touch(mode=0o600)
     (folder / "state.json").write_text(json.dumps(state | {"environment": environment}))
@@ -115,7 +115,7 @@ def free_port() -> int:
 
 
 def as_other(command: list[str]) -> list[str]:
-    """The command as nobody where this is root, whom PostgreSQL refuses."""
+    """Run the command as nobody if this process is root, because PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
         return command
     return ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--", *command]
@@ -163,7 +163,7 @@ def start_postgres(folder: Path, environment: dict[str, str]) -> None:
     subprocess.run(
         [str(binaries / "createdb"), "-h", "127.0.0.1", "-p", port, "-U", "emid", "emid"],
         env=os.environ | {"PGPASSWORD": environment["DAGSTER_PG_PASSWORD"]},
-        capture_output=True,  # it is there from the second start on
+        capture_output=True,  # fails from the second start on, because the database exists
     )
 
 
@@ -191,7 +191,7 @@ def start_head(state: dict, resources: list[str]) -> None:
 
 
 def start_worker(state: dict, resources: list[str]) -> None:
-    # `ray start` takes a second node on 127.0.0.1 for a mistake, so it is run from here.
+    # `ray start` refuses a second node on 127.0.0.1, so this script runs it with a patch.
     start_node(
         state, "worker", [sys.executable, __file__, "ray-on-loopback"],
         [f"--address=127.0.0.1:{state['ports']['ray']}", *resources],
@@ -240,9 +240,9 @@ def down(folder: Path) -> None:
 
 
 def processes_of(state: dict) -> set[int]:
-    """Every process of this cluster's nodes, runs included: they inherit what `start_node` gives them.
+    """Every process of this cluster's nodes, runs included: they inherit `start_node`'s environment.
 
-    Some of Ray's processes overwrite what they inherited with their title: these are below others.
+    Some of Ray's processes overwrite their environment with their title; they are found as descendants.
     """
     ours = f"RAY_API_SERVER_ADDRESS={state['environment']['RAY_API_SERVER_ADDRESS']}".encode()
     marked = b"RAY_JOB_START_TIMEOUT_SECONDS=86400"

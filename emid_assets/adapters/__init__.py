@@ -1,8 +1,8 @@
 """EMI-Adapter: networks that learn new embeddings of music and images from the pairs.
 
-`NETWORKS` names every network and where its class is; it is also the list of partition keys, so
-this file imports nothing heavy. A network is one file with one class: see `networks/bmf.py`, and the
-protocol `Network` in `networks/interface.py` for what the class must offer.
+`NETWORKS` lists every network and the location of its class; it is also the list of partition keys, so
+this file imports nothing heavy. A network is one file with one class: see `networks/bmf.py` for an
+example, and the protocol `Network` in `networks/interface.py` for what the class must offer.
 """
 
 NETWORKS: dict[str, str] = {
@@ -14,7 +14,7 @@ NETWORKS: dict[str, str] = {
 """Network name → `module:class`."""
 
 DEFAULT_NETWORK = "distilled"
-"""The network that searches where none is named."""
+"""The network used for search if none is named."""
 
 
 class AdapterError(ValueError):

@@ -24,16 +24,16 @@ def adapted_frame(
     """New embeddings of all music and images, by the adapter in a weights file.
 
     Args:
-        weights: what `TrainedAdapter.save` wrote.
+        weights: file written by `TrainedAdapter.save`.
         music_embeddings: all partitions.
         image_embeddings: all partitions.
         device: where to compute.
-        image_va: image_id, valence, arousal **aligned to [-1, 1]²**; where it is not given, networks
-            with a channel for feeling read it from the images' embeddings.
+        image_va: image_id, valence, arousal **aligned to [-1, 1]²**; if None, networks with an emotion
+            channel predict it from the images' embeddings.
 
     Returns:
         ADAPTED_EMBEDDINGS rows, music then images, each by id. `split` is null for images and for
-        clips that came after training.
+        clips added after training.
     """
     adapter = TrainedAdapter.load(weights)
     music = music_embeddings.sort("clip_id")

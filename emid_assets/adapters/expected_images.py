@@ -1,7 +1,7 @@
-"""What the formula expects of a clip, as one vector: for networks that read it.
+"""The images that the formula expects for a clip, as one vector: an input of some networks.
 
-Belongs here: the errors of reading valence and arousal, and the images that the formula would pair
-with a clip were its feeling off by them. What a network does with the vector is its own.
+Belongs here: the errors of predicted valence and arousal, and the images that the formula would pair
+with a clip if its prediction were off by them. The network decides how it uses the vector.
 """
 
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ from emid_assets.adapters.networks.interface import Teacher
 from emid_assets.ranking.metrics import Floats, Ids
 
 DRAWS = 48
-"""Errors of reading that an expectation is averaged over: the same ones for every clip."""
+"""Prediction errors that an expectation is averaged over; the same for every clip."""
 
 BLOCK = 256
-"""Clips at a time."""
+"""Clips per block."""
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """The formula, and how far readings of valence and arousal are off.
+    """The formula, and the errors of predicted valence and arousal.
 
     Attributes:
         formula: its settings.
-        errors: (n, 2) float32, ratings less readings of clips that the reader did not learn from.
-        precision: (f,) float32, 1 / (f × variance) of each of the images' features.
+        errors: (n, 2) float32, ratings minus predictions for clips that the reader was not fitted on.
+        precision: (f,) float32, 1 / (f × variance) of each image feature.
     """
 
     formula: TaughtFormula
@@ -38,13 +38,13 @@ class Expectation:
 
     @classmethod
     def of(cls, formula: TaughtFormula, errors: NDArray[np.float64], image_features: Floats) -> "Expectation":
-        """From (n, 2) errors of reading and (M, f) features of images."""
+        """From (n, 2) prediction errors and (M, f) features of images."""
         variance = image_features.var(axis=0, dtype=np.float64)
         precision = 1 / (len(variance) * np.maximum(variance, 1e-4 * variance.mean() + 1e-12))
         return cls(formula, errors.astype(np.float32), precision.astype(np.float32))
 
     def teacher(self, candidates: Ids, semantic: Floats, device: str) -> Teacher:
-        """The formula for some clips, from what `TaughtFormula.semantic` gives."""
+        """The formula for some clips, from the result of `TaughtFormula.semantic`."""
         ids, weighted = torch.from_numpy(candidates).to(device), torch.from_numpy(semantic).to(device)
         return Teacher(
             candidates=ids,
@@ -57,15 +57,15 @@ class Expectation:
         )
 
     def vectors(self, teacher: Teacher, clip_va: Tensor, image_features: Tensor, image_va: Tensor) -> Tensor:
-        """(n, f): the mean features of the images that the formula expects, each by its share.
+        """(n, f): the mean features of the images that the formula expects, weighted by their shares.
 
-        A feature is divided by its variance among images, so that the vector's inner product with the
-        features of an image is about that image's share: what sets images apart counts, and not what
-        many have in common.
+        A feature is divided by its variance among images, so that the vector's inner product with an
+        image's features is roughly that image's share: features that distinguish images count, not those
+        that many images have in common.
 
         Args:
             teacher: of the n clips.
-            clip_va: (n, 2) valence and arousal as read.
+            clip_va: (n, 2) predicted valence and arousal.
             image_features: (M, f).
             image_va: (M, 2).
         """

@@ -1,7 +1,8 @@
-"""What makes the pairs, for networks that learn from it.
+"""The formula that chose the pairs, for networks that learn from it.
 
 Belongs here: the semantic half of the formula over unit embeddings. Its emotional half, at any valence
-and arousal of a clip, is `networks.interface.Teacher`; what it expects of a clip is `expected_images`.
+and arousal of a clip, is in `networks.interface.Teacher`; the images that it expects for a clip are in
+`expected_images`.
 """
 
 from dataclasses import dataclass
@@ -18,11 +19,11 @@ from emid_assets.ranking.metrics import Floats, Ids, top_k
 
 @dataclass(frozen=True)
 class TaughtFormula:
-    """The formula over unit embeddings, with the norms that their encoder gives.
+    """The formula over unit embeddings, with the norms of the encoder's output.
 
     Attributes:
-        scale: norm that the encoder gives a clip, times that of an image.
-        formula: the settings that made the pairs.
+        scale: norm of a clip's embedding from the encoder, times that of an image's.
+        formula: the settings that chose the pairs.
     """
 
     scale: float
@@ -39,7 +40,7 @@ class TaughtFormula:
         return state.ids, self._weighted(state.scores, log_sum_exp(state))
 
     def semantic_of(self, scores: Floats) -> tuple[Ids, Floats]:
-        """The same from (M,) inner products of one clip that are there already: (K,)."""
+        """The same for one clip, from its (M,) inner products: (K,)."""
         candidates = top_k(scores[None], min(self.formula.candidates, len(scores)))
         wide = scores.astype(np.float64)
         log_sum = wide.max() + np.log(np.exp(wide - wide.max()).sum())
@@ -49,7 +50,7 @@ class TaughtFormula:
         return (self.formula.alpha * rescale(scores, log_sums, self.formula.rescaling)).astype(np.float32)
 
     def to_json(self) -> dict[str, Any]:
-        """What a weights file holds of it."""
+        """The description that a weights file stores."""
         return {
             "scale": self.scale,
             "candidates": self.formula.candidates,
@@ -61,10 +62,10 @@ class TaughtFormula:
 
     @classmethod
     def of_json(cls, description: dict[str, Any]) -> "TaughtFormula":
-        """From what `to_json` gave.
+        """From a description written by `to_json`.
 
         Raises:
-            KeyError, TypeError: it is of another version.
+            KeyError, TypeError: another version wrote it.
         """
         values = dict(description)
         scale, sigma = values.pop("scale"), values.pop("sigma")

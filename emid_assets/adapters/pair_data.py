@@ -1,6 +1,6 @@
-"""What a network learns from: the pairs of the lake with the arrays beside them, split by source.
+"""Training data of a network: the lake's pairs with their arrays, split by source.
 
-Belongs here: joining ids and arrays. Training is `training`.
+Belongs here: joining ids and arrays. Training is in `training`.
 """
 
 import hashlib
@@ -26,10 +26,10 @@ from emid_assets.ranking.metrics import (
 
 @dataclass(frozen=True)
 class PairData:
-    """What a network learns from.
+    """The training data of a network.
 
     Attributes:
-        clip_ids, image_ids: names of the rows of `music` and `images`.
+        clip_ids, image_ids: ids of the rows of `music` and `images`.
         source_ids: (N,) source of each clip.
         music: (N, d) float32 unit embeddings. images: (M, d) the same.
         music_va, image_va: (N, 2) and (M, 2) float64 aligned valence and arousal. Those of clips
@@ -37,8 +37,8 @@ class PairData:
         pair_clips, pair_images: (P,) int64 rows of the paired clip and image.
         fused_scores: (P,) float32, T of each pair.
         pair_parts: (P,) str: `train`, `validation` or `test`.
-        clip_parts: (N,) str: the part of each clip where the split goes by source.
-        formula: what made the pairs; networks that learn from it do with pairs alone where it is None.
+        clip_parts: (N,) str: the part of each clip if the split is by source.
+        formula: the formula that chose the pairs; if None, networks that learn from it use only the pairs.
     """
 
     clip_ids: list[str]
@@ -66,10 +66,10 @@ class PairData:
                 raise AdapterError(f"the embedding of {name} {ids[row]!r} is not finite: encode it again")
 
     def digest(self) -> str:
-        """Hex sha256 of all that is learnt from and measured on: the data's version."""
+        """Hex sha256 of all training and evaluation data: the data's version."""
         digest = hashlib.sha256(json.dumps([self.clip_ids, self.image_ids, self.source_ids]).encode())
         of_pairs = (self.pair_clips, self.pair_images, self.fused_scores, self.pair_parts)
-        order = np.lexsort((self.pair_images, self.pair_clips))  # that of the rows means nothing
+        order = np.lexsort((self.pair_images, self.pair_clips))  # the order of the rows does not matter
         arrays: list[NDArray[Any]] = [self.music, self.images, self.music_va, self.image_va]
         for array in arrays + [column[order] for column in of_pairs]:
             digest.update(f"{array.dtype.str}{array.shape}".encode())
@@ -83,12 +83,12 @@ class PairData:
 
 
 def pair_data(tables: LakeTables, seed: int, formula: Formula | None = None) -> PairData:
-    """What `training.train` learns from, split by source clip.
+    """Training data for `training.train`, split by source clip.
 
     Args:
         tables: media, embeddings and fused_pairs of the whole lake, rows in any order.
         seed: of the split.
-        formula: what made the pairs, for the networks that learn from it too.
+        formula: the formula that chose the pairs, for the networks that also learn from it.
 
     Raises:
         AdapterError: names the first clip or image that one table has and another lacks.
@@ -100,7 +100,7 @@ def pair_data(tables: LakeTables, seed: int, formula: Formula | None = None) -> 
     clip_parts = split_by_source(sources["source_id"].to_list(), seed)
     pairs = tables.fused_pairs
     pair_clips = rows_of(pairs["clip_id"], clip_ids, "clip", "music_embeddings")
-    # An encoder gives all clips one norm, and all images.
+    # The encoder's norm is the same for all clips, and for all images.
     scale = float(np.median(music["scale"])) * float(np.median(images["scale"]))
     return PairData(
         clip_ids=clip_ids,
@@ -125,16 +125,16 @@ def matrix(embeddings: pl.Series) -> NDArray[np.float32]:
 
 
 def rows_of(ids: pl.Series, known: list[str], kind: str, table: str) -> NDArray[np.int64]:
-    """The place of each id among those known.
+    """The position of each id in `known`.
 
     Raises:
-        AdapterError: names the first id that is not known; `kind` and `table` say of what and where.
+        AdapterError: names the first unknown id, with `kind` and `table`.
     """
     row_of = {name: row for row, name in enumerate(known)}
     missing = [name for name in ids.unique(maintain_order=True).to_list() if name not in row_of]
     if missing:
         raise AdapterError(
-            f"{kind} {missing[0]!r} stands in a pair but not in {table}: materialize the pairs again"
+            f"{kind} {missing[0]!r} is in a pair but not in {table}: materialize the pairs again"
         )
     return np.asarray([row_of[name] for name in ids.to_list()], dtype=np.int64)
 
@@ -143,7 +143,7 @@ def aligned_to(items: pl.DataFrame, facts: pl.DataFrame, key: str, table: str) -
     """The rows of `facts` in the order of `items`, by the column `key`.
 
     Raises:
-        AdapterError: names the first item that `facts`, of the table `table`, has no row or no value for.
+        AdapterError: names the first item without a row or a value in `facts`, the rows of `table`.
     """
     joined = items.select(key).join(facts, on=key, how="left", maintain_order="left")
     missing = joined.filter(pl.any_horizontal(pl.exclude(key).is_null()))
@@ -152,7 +152,7 @@ def aligned_to(items: pl.DataFrame, facts: pl.DataFrame, key: str, table: str) -
             f"{key} {missing[key][0]!r} has an embedding but no row in {table}: materialize it again"
         )
     if len(joined) != len(items):
-        raise AdapterError(f"a {key} stands twice in {table}")
+        raise AdapterError(f"a {key} occurs more than once in {table}")
     return joined
 
 

@@ -1,6 +1,6 @@
-"""What a training leaves beside the tables: its weights, named by their content, and its record.
+"""Files that a training writes beside the tables: its weights, named by their content, and its record.
 
-Belongs here: both files and which older ones go. What is in the weights file is `training`'s matter.
+Belongs here: both files, and deleting older ones. `trained_adapter` defines the weights file's contents.
 """
 
 import json
@@ -24,10 +24,10 @@ def save_run(
     Equal runs give equal files: the record holds no times.
 
     Args:
-        adapter: what was trained.
-        folder: where the files go; files of the network's earlier runs are deleted there.
+        adapter: the trained adapter.
+        folder: destination; files of the network's earlier runs are deleted there.
         configuration: the settings of the build.
-        keep: weights of earlier runs that stay, with their records.
+        keep: weights of earlier runs to keep, with their records.
 
     Returns:
         The weights file and its sha256.

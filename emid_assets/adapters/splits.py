@@ -1,7 +1,7 @@
-"""Which pairs train, which choose, which test.
+"""The split into training, validation and test.
 
 Two protocols. *Cold*: clips of unseen sources. Split by source clip, never by clip: expanded clips
-carry the labels of their source, so a random split leaks. *Warm*: every clip is known, and one of
+have the labels of their source, so a random split leaks. *Warm*: every clip is known, and one of
 its pairs is held out.
 """
 
@@ -16,16 +16,16 @@ def split_by_source(
 ) -> list[str]:
     """The part of each clip: `train`, `validation` or `test`, the same for all clips of a source.
 
-    Sources are put in the order of sha256(seed, source id) and cut by share, so the split depends
-    neither on the order of the rows nor much on what is added later. Each part has at least one
-    source where there are three or more; two sources give train and validation; a single source
-    is all train, since nothing unseen is left to measure with.
+    Sources are sorted by sha256(seed, source id) and cut by share, so the split does not depend on
+    the order of the rows and changes little when sources are added. With three or more sources, each
+    part has at least one; two sources give train and validation; a single source is all train, since
+    no unseen source is left to measure with.
 
     Args:
         source_ids: (N,) the source of each clip.
-        seed: another seed, another split.
-        validation: share of the sources that choose the epoch.
-        test: share of the sources that is looked at once, at the end.
+        seed: another seed gives another split.
+        validation: share of the sources used to choose the epoch.
+        test: share of the sources used once, at the end.
 
     Raises:
         ValueError: the shares are negative or leave nothing to train on.

@@ -1,6 +1,6 @@
-"""A trained network with all that is needed to apply it again, and its weights file.
+"""A trained network with everything needed to apply it, and its weights file.
 
-Belongs here: saving, loading and applying. The training loop is `training`; what a network computes is in
+Belongs here: saving, loading and applying. The training loop is in `training`; what a network computes is in
 `networks/`.
 """
 
@@ -35,26 +35,26 @@ Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 EXTRA_CHANNELS = 20
-"""Numbers that networks may add to the factors: biases, their ones, a channel for feeling.
+"""Columns that networks may add to the factors: biases, their ones, an emotion channel.
 
-Embeddings of all networks are filled with zeros to one width, `dimension + EXTRA_CHANNELS`, so
+Embeddings of all networks are padded with zeros to one width, `dimension + EXTRA_CHANNELS`, so
 that one table holds them; zeros change no inner product.
 """
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How a network is trained, whatever it computes.
+    """Training settings that all networks share.
 
     Attributes:
         dimension: features of the projected space (PCA) that are kept.
         learned: leading features that a network may change; the rest stays frozen.
         epochs: passes over the training clips.
-        learning_rate: first step of Adam, which falls to zero by a cosine over the epochs; None for
-            the network's own.
-        weight_decay: AdamW's; None for the network's own.
-        batch_clips: clips in a batch; None for the network's own.
-        gradient_norm: gradients are scaled down to this norm.
+        learning_rate: Adam's initial learning rate, with cosine decay to zero over the epochs; None for
+            the network's default.
+        weight_decay: AdamW's; None for the network's default.
+        batch_clips: clips in a batch; None for the network's default.
+        gradient_norm: gradients are clipped to this norm.
         seed: of initialisation, order and sampling.
         device: `cpu`, `cuda`, `mps` or `auto`.
     """
@@ -72,7 +72,7 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class TrainedAdapter:
-    """A trained network with all that is needed to apply it again.
+    """A trained network with everything needed to apply it.
 
     Attributes:
         network: name in NETWORKS.
@@ -80,16 +80,16 @@ class TrainedAdapter:
         settings: how it was trained.
         projection: from the encoder's space to features.
         state: the network's weights, on the CPU.
-        music_reader, image_reader: VA from features, for items without.
-        known_va: (N, 2) float32, VA of the known clips as read by a ridge that never saw their source.
-        expectation: what the network expects of a clip by the formula; None where it does not read it.
-        known_pairs: (N, m) int64 ids of the images that each clip was paired with in training, 0 as
-            filling: its history.
+        music_reader, image_reader: predict VA from features, for items without ratings.
+        known_va: (N, 2) float32, VA of the known clips, predicted by a ridge that never saw their source.
+        expectation: the images that the formula expects for a clip; None if the network does not use it.
+        known_pairs: (N, m) int64 ids of the images that each clip was paired with in training, padded
+            with 0: its history.
         clip_ids, image_ids: the items known in training; only they have free factors.
         clip_parts: (N,) part of each clip.
-        data_version: digest of the data that it was trained on.
-        best_epoch: the epoch whose weights these are, counted from 1.
-        history: one entry an epoch, fields of EPOCH_TYPE; metrics None without validation.
+        data_version: digest of the training data.
+        best_epoch: the epoch that these weights are from, counted from 1.
+        history: one entry per epoch, with the fields of EPOCH_TYPE; metrics are None without validation.
     """
 
     network: str
@@ -111,7 +111,7 @@ class TrainedAdapter:
 
     @property
     def parameters(self) -> int:
-        """Number of trained numbers."""
+        """Number of trained parameters."""
         return sum(tensor.numel() for tensor in self.state.values())
 
     @property
@@ -129,19 +129,19 @@ class TrainedAdapter:
         return dict(zip(self.clip_ids, self.clip_parts, strict=True))
 
     def module(self, device: str = "cpu") -> "nn.Module":
-        """The network with these weights, ready to be applied."""
+        """The network with these weights, for inference."""
         known = _known(self.projection, self.settings, self.clip_ids, self.image_ids)
         network = build_network(self.network, self.config, known)
         network.load_state_dict(self.state)
         return network.to(device).eval()
 
     def without_known_items(self) -> "TrainedAdapter":
-        """The same adapter without what it knows of single items: small, and the same for unknown ones."""
+        """The same adapter without the data of known items: small, with the same results for unknown ones."""
         nobody = _known(self.projection, self.settings, [], [])
         shapes = build_network(self.network, self.config, nobody).state_dict()
         return dataclasses.replace(
             self,
-            # The first row of a table of free factors is that of unknown items.
+            # The first row of a table of free factors is for unknown items.
             state={
                 name: self.state[name] if not like.dim() else self.state[name][: len(like)].clone()
                 for name, like in shapes.items()
@@ -156,7 +156,7 @@ class TrainedAdapter:
     def save(self, path: Path) -> str:
         """Write a safetensors file (config and ids in its metadata) and return its sha256.
 
-        The file is written beside its place and renamed, so no reader sees half of it. Equal
+        The file is written under a temporary name and renamed, so no reader sees a partial file. Equal
         adapters give equal bytes.
         """
         description = {
@@ -191,10 +191,10 @@ class TrainedAdapter:
 
     @classmethod
     def load(cls, path: Path) -> "TrainedAdapter":
-        """Read what `save` wrote; runs no code from the file.
+        """Read a file written by `save`; runs no code from the file.
 
         Raises:
-            AdapterError: the file is no adapter, or of a network that does not exist.
+            AdapterError: the file is not an adapter, or its network does not exist.
         """
         try:
             with safe_open(path, framework="pt") as file:
@@ -245,18 +245,18 @@ class TrainedAdapter:
     ) -> tuple[Floats, Floats]:
         """New embeddings (N, e) of any clips and (M, e) of any images, known or not.
 
-        A network that reads what the formula expects of a clip looks for it among these images.
+        A network that uses the images that the formula expects for a clip searches them among these.
 
         Args:
-            clip_ids: names of the rows of `music`; those known in training get their free factors.
+            clip_ids: ids of the rows of `music`; those known in training get their free factors.
             music: (N, d) unit embeddings of the encoder that the adapter was trained on.
-            image_ids: names of the rows of `images`.
+            image_ids: ids of the rows of `images`.
             images: (M, d) unit embeddings.
-            image_va: (M, 2) aligned VA of the images; read from the embeddings where it is None.
+            image_va: (M, 2) aligned VA of the images; predicted from the embeddings if None.
             device: where to compute.
 
         Raises:
-            AdapterError: the encoder's dimension is another one.
+            AdapterError: the encoder's dimension differs.
         """
         clips = self.music_items(clip_ids, music, device)
         pictures = self.image_items(image_ids, images, image_va, device)
@@ -277,11 +277,11 @@ class TrainedAdapter:
     def embed_clip(
         self, embedding: Floats, scores: Floats, frozen: Floats, image_va: NDArray[np.float64]
     ) -> Floats:
-        """New embedding (e,) of a clip that is not known, as `embed` gives it, where its scores are there.
+        """New embedding (e,) of an unknown clip, as by `embed`, from scores that are already computed.
 
         Args:
             embedding: (d,) unit embedding.
-            scores: (M,) its inner products with all images, with the scale that the encoder gave.
+            scores: (M,) its inner products with all images, with the encoder's scale.
             frozen: (M, d) embeddings of the images, of any norm; few rows are read.
             image_va: (M, 2) aligned VA of the images.
         """
@@ -300,20 +300,20 @@ class TrainedAdapter:
         return new
 
     def embed_images(self, images: Floats, image_va: NDArray[np.float64] | None = None) -> Floats:
-        """New embeddings (n, e) of images that are not known; arguments as `embed` takes them."""
+        """New embeddings (n, e) of unknown images; arguments as in `embed`."""
         nobody = self.music_items([], images[:0])
         return self._embed(nobody, self.image_items([""] * len(images), images, image_va))[1]
 
     def pair_scores(
         self, clips: Items, images: Items, device: str = "cpu"
     ) -> Callable[[Ids, Ids], NDArray[np.float32]]:
-        """The whole network's scores of given pairs, for networks that are more than an inner product.
+        """Scores of given pairs by the whole network, for networks that are more than an inner product.
 
         Returns:
-            A function of clip rows (n,) and image rows (n, k), to scores (n, k).
+            A function from clip rows (n,) and image rows (n, k) to scores (n, k).
 
         Raises:
-            AdapterError: the network's score is its inner product; there is nothing to re-rank by.
+            AdapterError: the network's score is the inner product; there is nothing to re-rank with.
         """
         network = self.module(device)
         if not isinstance(network, PairScorer):
@@ -328,7 +328,7 @@ class TrainedAdapter:
         return scores
 
     def music_items(self, clip_ids: Sequence[str], music: Floats, device: str = "cpu") -> Items:
-        """Clips as the network sees them; arguments as `embed` takes them."""
+        """Clips as the network sees them; arguments as in `embed`."""
         self._check_dimension("music", music)
         features = self.projection.music(music)
         numbers = _numbers(clip_ids, self.clip_ids)
@@ -346,7 +346,7 @@ class TrainedAdapter:
         image_va: NDArray[np.float64] | None = None,
         device: str = "cpu",
     ) -> Items:
-        """Images as the network sees them; arguments as `embed` takes them."""
+        """Images as the network sees them; arguments as in `embed`."""
         self._check_dimension("image", images)
         features = self.projection.images(images)
         va = self.image_reader.read(features) if image_va is None else image_va.astype(np.float32)
@@ -357,12 +357,12 @@ class TrainedAdapter:
         d = len(self.projection.music_mean)
         if embeddings.shape[1] != d:
             raise AdapterError(
-                f"the adapter {self.network} was trained on embeddings of {d} numbers, these {kind} "
+                f"the adapter {self.network} was trained on embeddings of {d} dimensions, these {kind} "
                 f"embeddings have {embeddings.shape[1]}: train it again on this encoder"
             )
 
     def manifest_frame(self, weights_file: str, weights_sha256: str) -> pl.DataFrame:
-        """The row of `trained_adapter` for weights that `save` wrote."""
+        """The row of `trained_adapter` for weights written by `save`."""
         row = {
             "network": self.network,
             "weights_file": weights_file,
@@ -396,7 +396,7 @@ def network_class(name: str) -> type[nn.Module]:
 
 
 def build_network(name: str, config: dict[str, Any], known: Known) -> nn.Module:
-    """A network with fresh weights; `config` overrides its defaults.
+    """A network with initial weights; `config` overrides its defaults.
 
     Raises:
         AdapterError: the network has no such hyperparameter.
@@ -423,6 +423,6 @@ def _items(features: Floats, numbers: Ids, va: Floats, history: Ids, device: str
 
 
 def _numbers(ids: Sequence[str], known: Sequence[str]) -> Ids:
-    """1 + the place of each id among those known; 0 for the others."""
+    """1 + the position of each id in `known`; 0 for the others."""
     number = {name: place for place, name in enumerate(known, start=1)}
     return np.asarray([number.get(name, 0) for name in ids], dtype=np.int64)

@@ -1,7 +1,8 @@
-"""The frame for networks: data in, trained adapter out, and its weights file.
+"""Trains a network: data in, trained adapter out.
 
-Belongs here: the seeded training loop, validation each epoch, keeping the best epoch, saving and
-loading. What a network computes is in its own file; frames of the lake are in `frames`.
+Belongs here: the seeded training loop, validation after each epoch, and keeping the best epoch. What a
+network computes is in its own file in `networks/`, the data in `pair_data`, saving and loading in
+`trained_adapter`.
 """
 
 import dataclasses
@@ -36,13 +37,13 @@ from emid_assets.encoders.torch_device import choose_device
 from emid_assets.ranking.metrics import evaluate_ranking, inner_product_scores
 
 VALIDATION_QUERIES = 1024
-"""Validation clips that an epoch's metrics are measured on, where there are more: drawn once."""
+"""Largest number of validation clips for an epoch's metrics; if there are more, a sample is drawn once."""
 
 EPOCH_METRICS = ("precision_at_10", "recall_at_10", "map_at_10", "ndcg_at_10", "mrr_at_10", "hit_rate_at_10")
 
 
 class NonFiniteLossError(AdapterError):
-    """The loss or its gradient is not finite: training stopped."""
+    """The loss or its gradient is not finite; training has stopped."""
 
 
 def train(
@@ -53,24 +54,24 @@ def train(
     on_epoch: Callable[[Epoch], None] | None = None,
     projection: Projection | None = None,
 ) -> TrainedAdapter:
-    """Train a network and keep the epoch with the best validation NDCG@10 (the earliest of equals).
+    """Train a network and keep the epoch with the best validation NDCG@10 (the first, if tied).
 
     On the CPU the same data, settings and number of threads give the same bits on the same machine.
-    Where no pair is in the validation part (a single source clip), metrics are None and the last
-    epoch is kept.
+    If the validation part has no pairs (a single source clip), metrics are None and the last epoch is
+    kept.
 
     Args:
         network: name in NETWORKS.
-        data: pairs with their parts; the test part is not looked at.
+        data: pairs with their parts; the test part is not used.
         settings: how to train.
         config: hyperparameters of the network that differ from its defaults.
-        on_epoch: called with each epoch's entry as it ends.
-        projection: one fitted before on the same data, to save its cost.
+        on_epoch: called with each epoch's entry when the epoch ends.
+        projection: a projection already fitted on the same data, to save time.
 
     Raises:
         NonFiniteLossError: names epoch and batch.
         AdapterError: unknown network or hyperparameter.
-        EncoderUnavailableError: the device is not on this machine.
+        EncoderUnavailableError: this machine does not have the device.
     """
     settings = settings or TrainingSettings()
     device = str(choose_device(settings.device))
@@ -150,7 +151,7 @@ def train(
 
 
 def _optimizers(module: nn.Module, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
-    """AdamW, and where a network reads few rows of its tables at a time, the same by rows for those."""
+    """AdamW, and row-wise AdamW for tables of which a batch reads few rows."""
     tables = {
         id(table.weight): table.weight
         for table in module.modules()
@@ -175,7 +176,7 @@ def _step(
     loss = cast(Network, module).loss(batch)
     value = float(loss.detach())
     if not math.isfinite(value):
-        raise NonFiniteLossError(f"{where}: the loss is {value}; lower the learning rate or look at the data")
+        raise NonFiniteLossError(f"{where}: the loss is {value}; lower the learning rate or check the data")
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -215,7 +216,7 @@ def _prepare(
     expectation, teacher = None, None
     if data.formula is not None and cls.learns_from_formula:
         expectation = Expectation.of(data.formula, errors, images)
-        # The test part is not looked at.
+        # The test part is not used.
         seen = np.flatnonzero(np.asarray(data.clip_parts, dtype=np.str_) != TEST)
         of_seen = expectation.teacher(*data.formula.semantic(data.music[seen], data.images), device)
         rows = torch.from_numpy(seen).to(device)
@@ -232,7 +233,7 @@ def _prepare(
 
 
 def _histories(data: PairData) -> Ids:
-    """(N, m) ids of each clip's training images, best T first, filled with 0."""
+    """(N, m) ids of each clip's training images, best T first, padded with 0."""
     chosen = np.flatnonzero(data.pair_parts == TRAIN)
     chosen = chosen[np.lexsort((-data.fused_scores[chosen], data.pair_clips[chosen]))]
     clips = data.pair_clips[chosen]
@@ -244,7 +245,7 @@ def _histories(data: PairData) -> Ids:
 
 
 def _validation(data: PairData) -> Callable[[nn.Module, Items, Items], dict[str, float | None]]:
-    """A function that measures a network on the validation part, without the pairs it was trained on."""
+    """A function that evaluates a network on the validation part, without the pairs it was trained on."""
     relevance = data.relevance(VALIDATION)
     rows = relevance.queries()
     if len(rows) > VALIDATION_QUERIES:

@@ -1,8 +1,8 @@
-"""Hyperparameters of a network by a resumable study (Optuna, the extra `tuning`).
+"""Tunes the hyperparameters of a network with a resumable study (Optuna, the extra `tuning`).
 
-Belongs here: what is tried, what a trial is worth (the best validation NDCG@10; the test part is not
-looked at), the study's journal in the lake's folder `studies/`, and its trials, which are the table
-`tuning_trials`: the report plots them and training reads them.
+Belongs here: the search space, the value of a trial (the best validation NDCG@10; the test part is not
+used), the study's journal in the lake's folder `studies/`, and its trials in the table `tuning_trials`,
+which the report plots and training reads.
 """
 
 import dataclasses
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     import optuna
 
 UNPRUNED_TRIALS = 5
-"""Trials that run to their end before others are given up for being worse than the median."""
+"""Trials that run to completion before others are pruned for being worse than the median."""
 
 
 class Range(NamedTuple):
-    """Values from `low` to `high`: whole numbers where both are; by their logarithm where `log`."""
+    """Values from `low` to `high`: integers if both are integers; on a log scale if `log`."""
 
     low: float
     high: float
@@ -58,7 +58,7 @@ RANGES: dict[str, Range] = {
     "expectation": Range(5.0, 60.0, log=True),
     "sharpness": Range(1.0, 3.0),
 }
-"""Hyperparameters that a study tries, for the networks that have them. The others stay as they are."""
+"""Hyperparameters that a study tries, for the networks that have them. The others keep their defaults."""
 
 
 def tune(
@@ -69,20 +69,20 @@ def tune(
     trials: int,
     on_trial: Callable[[int, float | None], None] | None = None,
 ) -> pl.DataFrame:
-    """Go on with a network's study until it has `trials` finished trials.
+    """Start or resume a network's study until it has `trials` finished trials.
 
-    The first trial has the network's own values, so that the best is never worse than those. Other
-    data, or other settings of training, are another study in the same journal. A trial that a kill
-    cut short counts as failed and is not repeated.
+    The first trial uses the network's defaults, so the best trial is never worse than those. Other
+    data or other training settings are a separate study in the same journal. An interrupted trial
+    counts as failed and is not repeated.
 
     Args:
         network: name in NETWORKS.
         data: pairs with their parts.
-        settings: of each trial; its learning rate, weight decay and batch size stay None, so that they
-            are the network's to tune.
-        journal: file that the study is kept in; made where it is not there.
-        trials: finished trials in all, those of earlier calls counted.
-        on_trial: called with the number of finished trials and the best value so far.
+        settings: of each trial; learning rate, weight decay and batch size must be None, so that the
+            network's own values apply and can be tuned.
+        journal: file that stores the study; created if it does not exist.
+        trials: total number of finished trials, including those of earlier calls.
+        on_trial: called with the number of finished trials and the best value.
 
     Returns:
         TUNING_TRIALS rows of this study, by number.
@@ -128,7 +128,7 @@ def tune(
 
     finished = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     while (done := len(study.get_trials(deepcopy=False, states=finished))) < trials:
-        # A sampler of its own for each trial: what is tried next does not depend on when the study was cut.
+        # A new sampler for each trial, so that the next trial does not depend on where a study was resumed.
         study.sampler = optuna.samplers.TPESampler(seed=settings.seed + len(study.trials))
         study.optimize(objective, n_trials=1)
         if on_trial is not None:
@@ -138,7 +138,7 @@ def tune(
 
 
 def best_trial(trials: pl.DataFrame) -> dict[str, Any]:
-    """The row of the completed trial with the largest validation NDCG@10, the earliest of equals."""
+    """The row of the completed trial with the largest validation NDCG@10 (the first, if tied)."""
     complete = trials.filter(pl.col("state") == "complete")
     return complete.sort("ndcg_at_10", "trial", descending=[True, False]).row(0, named=True)
 
@@ -181,11 +181,11 @@ def tune_lake(
     trials: int,
     on_trial: Callable[[int, float | None], None] | None = None,
 ) -> pl.DataFrame:
-    """Go on with the network's study on the lake's pairs; arguments and result as `adapters.tuning.tune`.
+    """Start or resume the network's study on the lake's pairs; arguments and result as in `tune`.
 
     Raises:
         LakeError: the pairs have not been built.
-        AdapterError: as `adapters.tuning.tune`.
+        AdapterError: as in `tune`.
     """
 
     lake = Lake(settings.lake_folder)
@@ -212,12 +212,12 @@ def tune_lake(
 
 
 def tuning_trials(lake: Lake) -> pl.DataFrame:
-    """The trials of every network that was tuned: no rows where none was."""
+    """The trials of all tuned networks; no rows if there are none."""
     return lake.read("tuning_trials") if lake.partitions("tuning_trials") else TUNING_TRIALS.empty()
 
 
 def tuned_hyperparameters(lake: Lake, network: str) -> dict[str, Any]:
-    """The hyperparameters of the study's best trial; empty where the network was not tuned."""
+    """The hyperparameters of the study's best trial; empty if the network was not tuned."""
     if network not in lake.partitions("tuning_trials"):
         return {}
 

@@ -1,7 +1,7 @@
-"""Valence and arousal read from embeddings, for clips and images that nobody has rated.
+"""Valence and arousal predicted from embeddings, for clips and images without ratings.
 
-Belongs here: the ridge and its cross-fitting by source. The plane itself is
-`affect.valence_arousal`; what is done with the readings is the networks' and the baselines' matter.
+Belongs here: the ridge regression and its cross-fitting by source. The plane itself is in
+`affect.valence_arousal`; networks and baselines use the predictions.
 """
 
 from collections.abc import Sequence
@@ -34,20 +34,20 @@ class VaReader:
 def fit_va_reader(
     X: NDArray[np.float32], va: NDArray[np.float64], sources: Sequence[str]
 ) -> tuple[VaReader, NDArray[np.float32]]:
-    """A ridge from embeddings to VA, and what it reads from rows whose source it did not learn from.
+    """Fit a ridge from embeddings to VA; also predict each row with a ridge not fitted on its source.
 
-    The penalty is the one with the least error on left-out sources; where there is a single source
-    it is 1 and nothing is left out.
+    The penalty is the one with the least error on held-out sources; with a single source it is 1 and
+    nothing is held out.
 
     Args:
-        X: (n, d) embeddings to learn from.
+        X: (n, d) embeddings to fit on.
         va: (n, 2) their aligned VA.
         sources: (n,) source of each; expanded clips share their source's ratings, so folds that
-            cut through a source would flatter the ridge.
+            split a source would make the error look too small.
 
     Returns:
-        The reader fitted on all rows, and (n, 2) cross-fitted readings of the rows themselves: as
-        wrong as those of unseen sources, so what learns from them is not misled.
+        The reader fitted on all rows, and (n, 2) cross-fitted predictions of the rows themselves. Their
+        errors are as large as those for unseen sources, so a model trained on them is not misled.
     """
     _, group = np.unique(np.asarray(sources, dtype=np.str_), return_inverse=True)
     folds = min(FOLDS, int(group.max()) + 1)
@@ -73,7 +73,7 @@ def fit_va_reader(
 def _solve(
     squares: NDArray[np.float64], products: NDArray[np.float64], penalty: float
 ) -> NDArray[np.float64]:
-    """Weights of a ridge from its normal equations; the last row is the intercept, not penalised."""
+    """Weights of a ridge from its normal equations; the last row is the unpenalised intercept."""
     penalties = np.full(len(squares), penalty)
     penalties[-1] = 0.0
     return np.asarray(np.linalg.solve(squares + np.diag(penalties), products), dtype=np.float64)

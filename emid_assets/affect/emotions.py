@@ -1,8 +1,7 @@
 """The emotion model: 13 categories of music, 28 feelings, 11 ratings, Mikels' eight for images.
 
-Belongs here: the names, their order and their places on the valence-arousal scales, and how a
-label that someone wrote is found. Reading cells of tables is `ratings`, computing is
-`valence_arousal`.
+Belongs here: the names, their order, their positions on the valence-arousal scales, and looking up
+a label that a user wrote. `ratings` parses table cells, `valence_arousal` computes.
 
 Sources: the categories, feelings and ratings of music are those of Cowen et al. 2020 (PNAS), as
 EMID (arXiv 2308.07622) uses them; the eight emotions of images are Mikels et al. 2005.
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 
 
 class UnknownLabelError(ValueError):
-    """A label is none of those that the emotion model has."""
+    """A label is not one of the emotion model's."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class MusicEmotion:
     """One of the 13 categories of music.
 
     Attributes:
-        key: readable name that partitions and folders carry, such as `sad`.
+        key: readable name, used for partitions and folders, such as `sad`.
         letter: EMID's `genre`, A to M.
         name: the category in the source's own words, such as `Sad, depressing`.
         valence: mean rating of the category's clips, 1 to 9, over the 1,841 published rows.
@@ -64,7 +63,7 @@ MUSIC_EMOTIONS = (
     MusicEmotion("scary", "L", "Scary, fearful", 3.61, 4.36),
     MusicEmotion("triumphant", "M", "Triumphant, heroic", 5.18, 5.99),
 )
-"""By letter."""
+"""In the order of their letters."""
 
 MUSIC_EMOTION_KEYS = tuple(emotion.key for emotion in MUSIC_EMOTIONS)
 
@@ -146,7 +145,7 @@ def find_music_emotion(label: str) -> MusicEmotion:
     if emotion is None:
         allowed = ", ".join(f"{known.letter} {known.key}" for known in MUSIC_EMOTIONS)
         raise UnknownLabelError(
-            f"unknown music emotion {label!r}: use letter, key or full name of a category ({allowed})"
+            f"unknown music emotion {label!r}: use the letter, key or full name of a category ({allowed})"
         )
     return emotion
 

@@ -1,7 +1,7 @@
-"""The emotion that lies nearest a point of the valence-arousal scales.
+"""The emotion nearest to a point on the valence-arousal scales.
 
-Belongs here: from measured or predicted points to one of the 13 categories or of Mikels' eight, for
-media that nobody labelled.
+Belongs here: the step from a measured or predicted point to one of the 13 categories or one of Mikels'
+eight, for media without a label.
 """
 
 from collections.abc import Sequence
@@ -25,11 +25,10 @@ class _Emotion(Protocol):
 
 
 def nearest_music_emotions(va: npt.ArrayLike) -> list[str]:
-    """The key of the Cowen category nearest each point.
+    """The key of the Cowen category nearest to each point.
 
-    Both lie on the scale of the ratings, 1 to 9. Distances are Euclidean after each axis is divided by the
-    spread of the 13 categories on it, so that neither axis decides alone (a choice). Equal distances
-    go to the earlier letter.
+    Both are on the rating scale, 1 to 9. Distances are Euclidean after dividing each axis by the spread of
+    the 13 categories on it, so that neither axis dominates (a choice). Ties go to the earlier letter.
 
     Args:
         va: (n, 2) valence and arousal, 1 to 9.
@@ -38,13 +37,12 @@ def nearest_music_emotions(va: npt.ArrayLike) -> list[str]:
 
 
 def nearest_image_emotions(va: npt.ArrayLike, centre: npt.ArrayLike, spread: npt.ArrayLike) -> list[str]:
-    """The one of Mikels' eight emotions nearest each point, each population by its own centre and spread.
+    """The one of Mikels' eight emotions nearest to each point, after standardizing points and tags.
 
-    The tags' places are those of words, which fill another part of the scale than ratings of pictures do:
-    compared as they stand, few pictures would reach the arousal of any tag but sadness. So points are
-    standardized by the population of rated images, tags by their own (a choice, the one that
-    `valence_arousal.fit_alignment` makes too).
-    Equal distances go to the earlier tag.
+    The tags have the positions of words, which occupy a different part of the scale than ratings of
+    pictures: compared directly, few pictures would reach the arousal of any tag but sadness. So the points
+    are standardized by the population of rated images, and the tags by their own (a choice, the same one as
+    in `valence_arousal.fit_alignment`). Ties go to the earlier tag.
 
     Args:
         va: (n, 2) valence and arousal, 0 to 1.

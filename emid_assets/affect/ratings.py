@@ -1,7 +1,7 @@
-"""Reading EMID's `feeling` and `emotion` cells.
+"""Parsing of EMID's `feeling` and `emotion` cells.
 
-Belongs here: text of a table's cell to numbers, and back errors that say what in the text is
-wrong. Which file and row the cell stands in is known to the caller only.
+Belongs here: converting a cell's text to numbers, with errors that say what is wrong in the text. Only
+the caller knows the file and row of the cell.
 """
 
 import math
@@ -12,28 +12,28 @@ from emid_assets.affect.emotions import FEELINGS, RATINGS
 LOWEST_RATING, HIGHEST_RATING = 1.0, 9.0
 
 BLANK_WORDS = frozenset({"", "nan", "na", "n/a", "null", "none", "-"})
-"""How tables write a number that is missing, in lower case."""
+"""Lower-case spellings of a missing number in tables."""
 
 _FEELING_BY_NAME = {name.casefold(): name for name in FEELINGS}
 
-# A feeling's name may hold commas, so the text is cut before each percentage, never at a comma.
+# A feeling's name may contain commas, so the text is split before each percentage, never at a comma.
 _PERCENTAGE = re.compile(r"(?:^|[,;])\s*(\d+(?:\.\d+)?)\s*%")
 
 
 class RatingsError(ValueError):
-    """A `feeling` or `emotion` cell cannot be read; the message says what in it is wrong."""
+    """A `feeling` or `emotion` cell cannot be parsed; the message says what is wrong in it."""
 
 
 def parse_feelings(text: str) -> dict[str, float]:
-    """Read a `feeling` cell, such as `33% Sad, depressing, 22% Awe-inspiring, amazing`.
+    """Parse a `feeling` cell, such as `33% Sad, depressing, 22% Awe-inspiring, amazing`.
 
     Returns:
         Percentage (0 to 100) by feeling, in the order of the text, spelled as in `FEELINGS`.
-        Empty for a text that is blank.
+        Empty if the text is blank.
 
     Raises:
         RatingsError: a part without percentage, a percentage above 100, a name that is none of
-            the 28, or one that stands there twice.
+            the 28, or one that appears twice.
     """
     if text.strip().casefold() in BLANK_WORDS:
         return {}
@@ -46,7 +46,7 @@ def parse_feelings(text: str) -> dict[str, float]:
         if name is None:
             raise RatingsError(f"feeling: {_short(written)} is none of the {len(FEELINGS)} feelings")
         if name in feelings:
-            raise RatingsError(f"feeling: {name!r} stands there twice")
+            raise RatingsError(f"feeling: {name!r} appears twice")
         if float(number) > 100:
             raise RatingsError(f"feeling: {number}% of {name!r} is more than 100%")
         feelings[name] = float(number)
@@ -54,17 +54,17 @@ def parse_feelings(text: str) -> dict[str, float]:
 
 
 def parse_ratings(text: str) -> tuple[float, ...]:
-    """Read an `emotion` cell: 11 numbers from 1 to 9, divided by commas, in the order of `RATINGS`.
+    """Parse an `emotion` cell: 11 comma-separated numbers from 1 to 9, in the order of `RATINGS`.
 
     Returns:
         The 11 numbers; NaN where one is missing (`nan`, `NA` or nothing between two commas).
 
     Raises:
-        RatingsError: not 11 parts, a part that is no number, or a number outside 1 to 9.
+        RatingsError: not 11 parts, a part that is not a number, or a number outside 1 to 9.
     """
     parts = text.split(",")
     if len(parts) != len(RATINGS):
-        raise RatingsError(f"emotion: {len(parts)} numbers in {_short(text)}, wanted are {len(RATINGS)}")
+        raise RatingsError(f"emotion: {len(parts)} numbers in {_short(text)}, expected {len(RATINGS)}")
     return tuple(_rating(part.strip(), name) for part, name in zip(parts, RATINGS, strict=True))
 
 
@@ -74,7 +74,7 @@ def _rating(text: str, name: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise RatingsError(f"emotion: {name} is {_short(text)}, which is no number") from None
+        raise RatingsError(f"emotion: {name} is {_short(text)}, which is not a number") from None
     if not LOWEST_RATING <= value <= HIGHEST_RATING:
         raise RatingsError(
             f"emotion: {name} is {text}, outside the scale of {LOWEST_RATING:g} to {HIGHEST_RATING:g}"

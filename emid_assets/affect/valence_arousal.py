@@ -1,9 +1,9 @@
-"""The valence-arousal (VA) plane: bringing both modalities onto it, and likeness on it.
+"""The valence-arousal (VA) plane: mapping both modalities onto it, and similarity on it.
 
-Belongs here: arithmetic on arrays whose last axis is (valence, arousal). Where a clip's or an
-image's VA comes from is `media.inventory`'s business.
+Belongs here: arithmetic on arrays whose last axis is (valence, arousal). `media.inventory` determines the
+VA of a clip or an image.
 
-Music is rated on 1 to 9, images on 0 to 1, and neither fills its scale, so equal numbers do not
+Music is rated from 1 to 9, images from 0 to 1, and neither fills its scale, so equal numbers do not
 mean equal emotion. An alignment maps each modality to the centred plane [-1, 1]², on which E,
 the emotional similarity of a pair, is computed.
 """
@@ -25,7 +25,7 @@ SPREADS_TO_EDGE = 2.5
 """Standard deviations from the centre to the plane's edge under `standardize`.
 
 A choice. One number for both modalities, so that one spread of music is as long as one spread of
-images; large enough that none of the eight image tags is moved (sadness, the farthest, lies 2.4
+images; large enough that none of the eight image tags is moved (sadness, the farthest, is 2.4 spreads
 below the mean arousal).
 """
 
@@ -35,11 +35,11 @@ class VaAlignment:
     """A map from one modality's VA scale to the plane [-1, 1]².
 
     Attributes:
-        method: `standardize` or `fixed`, as asked for.
-        centre: (valence, arousal) that becomes 0, on the modality's own scale.
-        unit: (valence, arousal) distance on the modality's own scale that becomes 1.
-        fixed_axes: axes that were mapped by the scale's ends although `standardize` was asked
-            for, since the population has no spread there. Empty otherwise.
+        method: `standardize` or `fixed`, as requested.
+        centre: (valence, arousal) that maps to 0, on the modality's own scale.
+        unit: (valence, arousal) distance on the modality's own scale that maps to 1.
+        fixed_axes: axes that were mapped by the ends of the scale although `standardize` was
+            requested, since the population has no spread there. Empty otherwise.
     """
 
     method: str
@@ -50,13 +50,13 @@ class VaAlignment:
     def apply(self, va: npt.ArrayLike) -> Floats:
         """Map VA points of shape (..., 2) to the plane, as float64 of the same shape.
 
-        A point beyond the edge is drawn in along its own direction, so that the cosine between
-        two points never changes by it (a choice; clipping each axis alone would turn the vector).
+        A point beyond the edge is pulled in along its own direction, which leaves the cosine between
+        two points unchanged (a choice; clipping each axis separately would rotate the vector).
         """
         points = (_points(va) - np.array(self.centre)) / np.array(self.unit)
         reach = np.abs(points).max(axis=-1, keepdims=True, initial=0.0)
         inside: Floats = points / np.maximum(reach, 1.0)
-        # Division rounds: the last bit may stand out of the square.
+        # Division rounds: the last bit may exceed the square.
         return np.clip(inside, -1.0, 1.0)
 
 
@@ -69,10 +69,10 @@ def fit_alignment(
 ) -> VaAlignment:
     """Fit the map of one modality to the plane.
 
-    `standardize` (a choice; METHOD's default) centres by the population's mean and scales by its
-    standard deviation, per axis; each label weighs one in all, whatever the number of its items.
-    An axis without spread (one label only, say) falls back to `fixed`. `fixed` maps `low` to -1
-    and `high` to 1.
+    `standardize` (a choice, and the default) centres by the population's mean and scales by its
+    standard deviation, per axis; every label has the same total weight, whatever the number of its items.
+    An axis without spread (for example, with a single label) falls back to `fixed`. `fixed` maps `low` to
+    -1 and `high` to 1.
 
     Args:
         va: (N, 2) valence and arousal on the modality's own scale.
@@ -82,12 +82,12 @@ def fit_alignment(
         method: `standardize` or `fixed`.
 
     Raises:
-        ValueError: shapes that do not belong together, values not finite, ends in the wrong
+        ValueError: shapes that do not match, values that are not finite, ends in the wrong
             order, or an unknown method.
     """
     points = _points(va)
     if points.ndim != 2 or len(points) != len(labels):
-        raise ValueError(f"va has shape {points.shape} for {len(labels)} labels: wanted is (N, 2), N labels")
+        raise ValueError(f"va has shape {points.shape} for {len(labels)} labels: expected (N, 2), N labels")
     if not np.isfinite(points).all():
         row = int(np.flatnonzero(~np.isfinite(points).all(axis=1))[0])
         raise ValueError(f"va of item {row} (label {labels[row]!r}) is not finite: {points[row].tolist()}")
@@ -142,11 +142,11 @@ def emotional_similarity(
     kernel: Kernel = "cosine",
     sigma: float = 0.5,
 ) -> Floats:
-    """E: how alike two points of the aligned VA plane are, in [0, 1]; 1 is alike.
+    """E: the similarity of two points on the aligned VA plane, in [0, 1]; 1 is most alike.
 
     `cosine`: (1 + cos(u, v)) / 2, direction only; .5 where a vector is zero. The paper (arXiv
-    2308.07622) speaks of the cosine distance; the fused score needs the larger-is-closer form (a
-    choice). `gaussian`: exp(-|u - v|² / 2 sigma²), which keeps intensity too.
+    2308.07622) mentions the cosine distance; the fused score needs the larger-is-closer form (a
+    choice). `gaussian`: exp(-|u - v|² / 2 sigma²), which includes intensity too.
 
     Args:
         u: aligned points, shape (..., 2).

@@ -1,7 +1,7 @@
-"""The runs of a stage on a cluster: handed to the instance's run launcher, and waited for.
+"""The runs of a stage on a cluster: submits them to the instance's run launcher and waits for them.
 
-Belongs here: creating the runs, how many are under way at once, and what becomes of a run whose
-process is gone. Where a run is placed, and on which device, is the launcher's affair and Ray's.
+Belongs here: creating the runs, limiting how many run at once, and relaunching a run whose process is
+gone. The launcher and Ray decide on the node and the device of a run.
 """
 
 import os
@@ -35,19 +35,19 @@ CODE_LOCATION = "emid_assets.definitions"
 POLL_S = 0.5
 LOOK_AFTER_S = 5.0
 PATIENCE_S = 90.0
-"""How long PostgreSQL or Ray may be away before a build gives up."""
+"""How long PostgreSQL or Ray may be unreachable before a build gives up."""
 
 NO_AGENT = "No available agent to submit job"
-"""What Ray answers while its head is still starting up, or short of processor time."""
+"""Ray's answer while its head node is still starting, or short of CPU time."""
 
 ATTEMPTS = 2
-"""A run whose process is gone is launched once more, as `run_retries` does it for runs of the web UI."""
+"""A run whose process is gone is launched once more, as `run_retries` does for runs from the web UI."""
 
 Ended = tuple[str | None, SerializableErrorInfo | None]
 
 
 class ClusterError(RuntimeError):
-    """The cluster cannot be reached, or does not take a run; the message says what to do."""
+    """The cluster cannot be reached or rejects a run; the message says what to do."""
 
 
 def launched_runs(
@@ -60,18 +60,18 @@ def launched_runs(
 ) -> Iterator[Ended]:
     """Launch a run for each partition, and yield (partition, its error or None) as they end.
 
-    Runs that are still under way when the caller stops are terminated.
+    Terminates the runs that have not ended when the caller stops.
 
     Args:
-        instance: has the run launcher, and says how many runs may be under way at once.
+        instance: has the run launcher and the limit of concurrent runs.
         job: the stage.
-        keys: its partitions; None for a stage without.
-        run_config: of every run.
-        say: takes a line for whoever watches.
-        at_most: so many runs at once, where the instance would allow more.
+        keys: its partitions; None for a stage without partitions.
+        run_config: the configuration of every run.
+        say: prints a line for the user.
+        at_most: limit of concurrent runs, if lower than the instance's.
 
     Raises:
-        ClusterError: Ray or PostgreSQL has been away for `PATIENCE_S`, or a run was not taken.
+        ClusterError: Ray or PostgreSQL has not answered for `PATIENCE_S`, or a run was rejected.
     """
     runs = _Runs(instance, job, run_config, say)
     waiting = deque((key, 1) for key in keys)
@@ -85,17 +85,17 @@ def launched_runs(
                 if error is None or error.cls_name != _Gone or attempt == ATTEMPTS:
                     yield key, error
                 else:
-                    say(f"{job.name} {key or ''}: {error.message} Launched once more.")
+                    say(f"{job.name} {key or ''}: {error.message} It is launched once more.")
                     waiting.appendleft((key, attempt + 1))
     finally:
         runs.terminate()
 
 
 def end_left_runs(instance: DagsterInstance) -> None:
-    """End what a killed build has left running on the cluster: the next build launches it anew."""
+    """End the runs that a killed build left on the cluster; the current build launches them again."""
     for run in instance.get_runs(RunsFilter(statuses=[*EXECUTING, DagsterRunStatus.NOT_STARTED])):
         if BUILD_TAG in run.tags and is_gone(run.tags[BUILD_TAG]):
-            with suppress(OSError, RuntimeError):  # of a cluster that is gone too
+            with suppress(OSError, RuntimeError):  # the cluster may be gone too
                 instance.run_launcher.terminate(run.run_id)
             instance.report_run_failed(run, "The build that waited for this run was killed.")
 
@@ -104,7 +104,7 @@ _Gone = "ProcessIsGone"
 
 
 class _Runs:
-    """The runs of a stage that are under way: run id → (partition, attempt)."""
+    """The launched runs of a stage that have not ended: run id → (partition, attempt)."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class _Runs:
         limit = queue.max_concurrent_runs if queue else 1
         self.at_once = limit if limit > 0 else sys.maxsize
         self._instance, self._job, self._run_config, self._say = instance, job, run_config, say
-        # As the code server of the web UI names it: this interpreter and this module, on every node.
+        # The same origin as the web UI's code server has: this interpreter and this module, on every node.
         self._origin = RepositoryPythonOrigin(
             sys.executable,
             ModuleCodePointer(CODE_LOCATION, "definitions", str(Path.cwd())),
@@ -132,8 +132,8 @@ class _Runs:
         self._away_since: dict[str, float] = {}
 
     def launch(self, key: str | None, attempt: int) -> bool:
-        """Hand a run to the launcher; False where a server does not answer just now."""
-        # Those of the job say what the run asks Ray for: creating a run adds none of them by itself.
+        """Submit a run to the launcher; False if a server does not answer right now."""
+        # The job's tags tell Ray what the run requests; `create_run_for_job` does not add them.
         tags = {**self._job.run_tags, BUILD_TAG: name_of_this_process(), "dagster/max_retries": "0"}
         if key is not None:
             tags |= self._job.get_tags_for_partition_key(key, selected_asset_keys=None)
@@ -144,16 +144,17 @@ class _Runs:
                 self._job, run_config=self._run_config, tags=tags, job_code_origin=self._origin
             )
             self._instance.launch_run(run.run_id, workspace=None)  # type: ignore[arg-type]
-        except Exception as error:  # what a foreign server answers may be anything
+        except Exception as error:  # a foreign server may answer anything
             of_what = " ".join(filter(None, (self._job.name, key)))
             if is_away(error) or NO_AGENT in str(error):
-                # Each attempt leaves a failed run in the records: few of them.
+                # Each attempt leaves a failed run in the records, so try only a few times.
                 self._next_launch = time.monotonic() + PATIENCE_S / 4
                 self._be_patient("the launcher", error)
                 return False
             raise ClusterError(
-                f"the run of {of_what} could not be launched; see that Ray and PostgreSQL run and that the "
-                f"token is theirs, then run the same command again: finished work is kept ({_line(error)})"
+                f"the run of {of_what} could not be launched: check that Ray and PostgreSQL are running and "
+                "that the token is correct, then run the same command again: finished work is kept "
+                f"({_line(error)})"
             ) from error
         self.under_way[run.run_id] = (key, attempt)
         self._next_look[run.run_id] = time.monotonic() + LOOK_AFTER_S
@@ -177,31 +178,31 @@ class _Runs:
         return found
 
     def _be_patient(self, who: str, problem: Exception) -> None:
-        """Take it that a server does not answer, for `PATIENCE_S` in one go: each has a clock of its own."""
+        """Tolerate an unreachable server for up to `PATIENCE_S` without a break, timed for each server."""
         if who not in self._away_since:
-            self._say(f"{self._job.name}: no answer ({_line(problem)}); asking again for {PATIENCE_S:.0f} s")
+            self._say(f"{self._job.name}: no answer ({_line(problem)}); retrying for {PATIENCE_S:.0f} s")
         since = self._away_since.setdefault(who, time.monotonic())
         if time.monotonic() - since > PATIENCE_S:
             raise ClusterError(
-                f"no answer for {PATIENCE_S:.0f} s: {_line(problem)}. See that Ray and PostgreSQL run, "
-                "then run the same command again: finished work is kept"
+                f"no answer for {PATIENCE_S:.0f} s: {_line(problem)}. Check that Ray and PostgreSQL are "
+                "running, then run the same command again: finished work is kept"
             ) from problem
 
     def _error_of(self, run: dg.DagsterRun) -> SerializableErrorInfo | None:
         if run.status == DagsterRunStatus.SUCCESS:
             return None
         if run.status == DagsterRunStatus.CANCELED:
-            return SerializableErrorInfo("the run was stopped by hand", [], None)
+            return SerializableErrorInfo("the run was canceled by a user", [], None)
         of_type = {DagsterEventType.STEP_FAILURE, DagsterEventType.RUN_FAILURE}
         events = [record.dagster_event for record in self._instance.all_logs(run.run_id, of_type=of_type)]
         if any(event is not None and event.is_step_failure for event in events):
             return first_error(event for event in events if event is not None)
-        # Dagster's own monitoring, beside a web UI, may have seen the process's end first.
+        # Dagster's own monitoring, if a web UI is running, may have noticed the end of the process first.
         said = " ".join(event.message or "" for event in events if event is not None)
         return SerializableErrorInfo(said or "the run's process is gone.", [], _Gone)
 
     def _look_after(self, run: dg.DagsterRun) -> SerializableErrorInfo | None:
-        """What Ray says of a run that is not finished: an error where its process is gone."""
+        """Ask Ray about a run that is not finished; returns an error if its process is gone."""
         if time.monotonic() < self._next_look[run.run_id]:
             return None
         self._next_look[run.run_id] = time.monotonic() + LOOK_AFTER_S
@@ -217,12 +218,12 @@ class _Runs:
             self._unknown_since.pop(run.run_id, None)
             self._say_who_waits(run)
             return None
-        if health.status == WorkerStatus.UNKNOWN:  # such as to a Ray that was started anew
+        if health.status == WorkerStatus.UNKNOWN:  # for example after Ray was restarted
             since = self._unknown_since.setdefault(run.run_id, time.monotonic())
             if time.monotonic() - since < PATIENCE_S:
                 return None
         latest = self._instance.get_run_by_id(run.run_id)
-        if latest is None or latest.is_finished:  # meanwhile; the next look tells how
+        if latest is None or latest.is_finished:  # it ended meanwhile: the next call to `ended` handles it
             return None
         message = f"the run's process is gone ({' '.join((health.msg or '').split())[:300]})."
         self._instance.report_run_failed(run, message)
@@ -233,11 +234,11 @@ class _Runs:
         if run.status == DagsterRunStatus.STARTED:
             self._patient_until = float("inf")
         elif time.monotonic() > self._patient_until:
-            self._say(f"{self._job.name}: no node has had room for a run so far: see `ray status`")
+            self._say(f"{self._job.name}: no node has room for a run yet: see `ray status`")
             self._patient_until = float("inf")
 
     def terminate(self) -> None:
-        with suppress(Exception):  # the build ends in any case, and says why
+        with suppress(Exception):  # the build ends in any case and reports why
             runs = self._instance.get_runs(RunsFilter(run_ids=list(self.under_way))) if self.under_way else ()
             for run in runs:
                 with suppress(Exception):
@@ -245,8 +246,8 @@ class _Runs:
             waiting = [run for run in runs if run.status != DagsterRunStatus.STARTED]
             if waiting:
                 _forget_waiting(self._instance.run_launcher, [run.run_id for run in waiting])
-            for run in waiting:  # no process of theirs will say so
-                self._instance.report_run_canceled(run, "The build was stopped before this run began.")
+            for run in waiting:  # they have no process that would report it
+                self._instance.report_run_canceled(run, "The build was stopped before this run started.")
 
 
 _FORGET = """
@@ -258,11 +259,11 @@ for job in sys.argv[1:]:
     except ValueError:
         pass
 """
-"""Ends jobs that no node has had room for: Ray would keep them, and start a node for them, until one has."""
+"""Ends jobs that no node has room for: Ray would keep them, and start nodes for them, until one has room."""
 
 
 def _forget_waiting(launcher: Any, run_ids: Sequence[str]) -> None:
-    """Have the cluster do it, by a job that asks for nothing: only Ray's jobs can be reached from here."""
+    """Run `_FORGET` on the cluster, as a job without resources: only jobs can be submitted from here."""
     from dagster_ray.core.run_launcher import get_job_submission_id_from_run_id
 
     jobs = [get_job_submission_id_from_run_id(run_id) for run_id in run_ids]
@@ -273,10 +274,10 @@ def _forget_waiting(launcher: Any, run_ids: Sequence[str]) -> None:
 
 @contextmanager
 def records_at_hand() -> Iterator[None]:
-    """Dagster's records are asked for in the block.
+    """Use Dagster's records within the block.
 
     Raises:
-        ClusterError: they are in a PostgreSQL that does not answer, or lets nobody in.
+        ClusterError: they are in a PostgreSQL that does not answer, or that refuses the login.
     """
     try:
         yield
@@ -286,9 +287,9 @@ def records_at_hand() -> Iterator[None]:
         where = f"{os.environ.get('DAGSTER_PG_HOST')}:{os.environ.get('DAGSTER_PG_PORT')}"
         cause = error.__cause__ if isinstance(error.__cause__, DBAPIError) else error
         raise ClusterError(
-            f"no records from PostgreSQL at {where}: see that it runs, and that DAGSTER_PG_* in the "
-            "environment are its own (after `make cluster-up`, read in .emid/cluster/environment again; to "
-            f"work without a cluster, unset EMID_PROFILE), then run again ({_line(cause)})"
+            f"no records from PostgreSQL at {where}: check that it is running and that DAGSTER_PG_* in the "
+            "environment belong to it (after `make cluster-up`, source .emid/cluster/environment again; to "
+            f"work without a cluster, unset EMID_PROFILE), then run the command again ({_line(cause)})"
         ) from error
 
 
@@ -298,7 +299,7 @@ def _is_of_postgres(error: Exception) -> bool:
 
 
 def is_away(error: Exception) -> bool:
-    """Whether an error says that a server does not answer, be it PostgreSQL or Ray."""
+    """Whether an error says that PostgreSQL or Ray does not answer."""
     return isinstance(error, DBAPIError | OSError) or type(error).__name__ == "DagsterPostgresException"
 
 

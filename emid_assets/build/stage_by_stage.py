@@ -1,4 +1,4 @@
-"""`emid build`: the whole graph in one process, stage by stage, on the instance that the web UI shows."""
+"""`emid build`: builds the whole graph, stage by stage, on the instance that the web UI shows."""
 
 import contextlib
 import functools
@@ -43,26 +43,26 @@ from emid_assets.store.layout import (
 )
 
 FEEDING_AT_ONCE = 2
-"""Runs that feed actors: one has them all while the next starts up. More would only hold memory."""
+"""Concurrent runs that feed actors: one uses them all while the next starts. More would only hold memory."""
 
 
 class BuildStoppedError(RuntimeError):
-    """The build was told to stop (Ctrl-C, or a signal); what it had done is kept."""
+    """The build was stopped (Ctrl-C or a signal); finished work is kept."""
 
 
 class BuildFailedError(RuntimeError):
-    """Some partitions of a stage failed: the stages after it were not run."""
+    """Some partitions of a stage failed; the later stages were not run."""
 
 
 def run_build(options: Mapping[str, Any]) -> dict[str, str]:
-    """Run every stage for every partition, and say where the results are.
+    """Run every stage for every partition, and return where the results are.
 
     Args:
         options: Settings by name; they go into each run's configuration, so the web UI shows them.
 
     Raises:
         BuildFailedError: names each failed partition of the stage, and its first error.
-        BuildStoppedError: names the stage and the partition that were given up.
+        BuildStoppedError: names the interrupted stage and partition.
     """
     try:
         with records_at_hand():
@@ -70,11 +70,11 @@ def run_build(options: Mapping[str, Any]) -> dict[str, str]:
     except ClusterError as error:
         raise BuildFailedError(str(error)) from error
     except (OperationalError, OSError, LakeError) as error:
-        # Not from inside an asset: Dagster's own records, or the summary. A full disk ends here.
+        # Not raised inside an asset, but by Dagster's own records or the summary; a full disk ends here.
         why = " ".join(str(error.orig if isinstance(error, OperationalError) else error).split())
         home = os.environ.get("DAGSTER_HOME", "")
         raise BuildFailedError(
-            f"{why} (Dagster's records are in {home}): check that the disk has room and can be written to, "
+            f"{why} (Dagster's records are in {home}): check that the disk has space and is writable, "
             "then run the same command again: finished work is kept"
         ) from error
 
@@ -91,7 +91,7 @@ def _run_stages(options: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _check_models(settings: Settings) -> None:
-    """Fail before the first run where an encoder, a product or a captioner cannot be had."""
+    """Fail before the first run if an encoder, a product or a captioner is not available."""
     try:
         encoder = encoder_from(settings)
         if settings.matching_product != "auto" and settings.matching_product != "device":
@@ -114,16 +114,16 @@ def _run_in_order(
     loggers = {"console": _terminal_logger(progress, lines)}
     on_ray = load_operations().profile == "ray"
     run_config: dict[str, Any] = {"resources": {"settings": {"config": given}}}
-    if not on_ray:  # a job uses a logger of its own only where the run's configuration names it
+    if not on_ray:  # a job uses its own logger only if the run's configuration names it
         run_config["loggers"] = {"console": {}}
     # A second build with other settings would mix with this one.
     folder = settings.lake_folder
     other = BuildFailedError(
-        f"another build of {folder} is under way: wait for its end, or build into another --lake"
+        f"another build into {folder} is running: wait until it ends, or build into another --lake"
     )
     alone = held_alone(folder / BUILD_LOCK, other)
     with alone, DagsterInstance.get() as instance, progress:
-        end_dead_runs(instance)  # a killed build's place in a pool would keep this one waiting
+        end_dead_runs(instance)  # a killed build's pool slot would block this one
         if on_ray:
             _require_ray(instance)
             end_left_runs(instance)
@@ -168,7 +168,7 @@ def _run_in_order(
 
 
 def _summary(settings: Settings) -> dict[str, str]:
-    """What was built and where it lies, a line each."""
+    """What was built and where it is, one line each."""
     lake = Lake(settings.lake_folder)
     tables = ("music_embeddings", "image_embeddings", "expansion_windows")
     embedded = [version for table in tables for version in lake.versions(table)]
@@ -198,7 +198,7 @@ def _runs_here(
     run_config: Mapping[str, Any],
     show: Callable[[str], None],
 ) -> Iterator[Ended]:
-    """Run each partition in this process, one after the other: the partition, and its error or None."""
+    """Run each partition in this process, one after another, and yield (partition, its error or None)."""
     for key in keys:
         show(key or "")
         result = job.execute_in_process(
@@ -218,19 +218,19 @@ def _require_ray(instance: DagsterInstance) -> None:
     launcher = type(instance.run_launcher).__name__
     if launcher != "RayRunLauncher":
         raise BuildFailedError(
-            f"the profile ray needs a dagster.yaml with dagster-ray's RayRunLauncher, and the one in "
+            f"the profile ray needs a dagster.yaml with dagster-ray's RayRunLauncher, but the one in "
             f"{os.environ.get('DAGSTER_HOME')} has {launcher}: copy deploy/ray/dagster.yaml there, or unset "
             "DAGSTER_HOME"
         )
 
 
 def partitions_of(job: dg.JobDefinition) -> Sequence[str | None]:
-    """The partitions that a stage's runs are for; None alone where it has none."""
+    """The partitions of a stage; a single None if it has none."""
     return job.partitions_def.get_partition_keys() if job.partitions_def else [None]
 
 
 def _require_media(lake: Lake, media: Path) -> None:
-    """Stop before anything is encoded where there is nothing to pair."""
+    """Stop before anything is encoded if there is nothing to pair."""
     inventory = with_predictions(lake.read("media_inventory"), lake.read("predicted_emotion"))
     for kind, folder in (("music", "music"), ("image", "images")):
         found = inventory.filter(pl.col("kind") == kind)
@@ -241,12 +241,12 @@ def _require_media(lake: Lake, media: Path) -> None:
 
 
 def _is_interrupt(error: SerializableErrorInfo) -> bool:
-    """Whether a signal stopped the run; DuckDB, caught in a query, words it in its own way."""
+    """Whether a signal stopped the run; DuckDB has its own message for an interrupted query."""
     return error.cls_name == "DagsterExecutionInterruptedError" or "Query interrupted" in error.message
 
 
 def _terminal_logger(progress: Progress, lines: ProgressLines) -> dg.LoggerDefinition:
-    """A Dagster logger that shows warnings at once, and other messages beside the bar or in `lines`."""
+    """A Dagster logger that prints warnings at once, and shows other messages at the bar or in `lines`."""
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

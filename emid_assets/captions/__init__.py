@@ -1,1 +1,1 @@
-"""Captions of images that have none: what a captioner is, and which images it is asked for."""
+"""Captions for images that have none: the captioner interface, and which images need a caption."""

@@ -1,7 +1,7 @@
-"""Captions for the images of a manifest that have none.
+"""Captions for the images of the table `images` that have none.
 
-Belongs here: which images are asked for and what of the last build is kept. The words are the
-captioner's; those of the user's table are never touched.
+Belongs here: which images need a caption and which captions of the last build are kept. The captioner
+writes the text; captions from the user's table are never changed.
 """
 
 import logging
@@ -22,12 +22,12 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Captioned:
-    """A manifest with captions.
+    """Images with captions.
 
     Attributes:
-        images: IMAGES in the order that was given.
-        written: captions that the captioner wrote now.
-        reused: captions of the same captioner and content that were there before.
+        images: IMAGES in input order.
+        written: captions that the captioner wrote in this call.
+        reused: earlier captions of the same captioner and content.
     """
 
     images: pl.DataFrame
@@ -48,13 +48,13 @@ def fill_captions(
         images: IMAGES.
         media: the media folder.
         captioner: see `emid_assets.captions.load.load_captioner`.
-        previous: IMAGES of the partition's stored version: its captions by the same captioner are
-            kept for equal contents.
+        previous: IMAGES of the partition's stored version: captions by the same captioner are kept for
+            equal contents.
         on_progress: called with (captions written, captions to write).
 
     Returns:
-        the manifest, `caption_source` naming the captioner where it wrote. An image that cannot be
-        read any more keeps no caption, with a warning.
+        the images, with `caption_source` naming the captioner for captions that it wrote. An image that
+        can no longer be read gets no caption, with a warning.
     """
     known: dict[str, str] = {}
     if previous is not None:

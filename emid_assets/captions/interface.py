@@ -1,6 +1,6 @@
-"""What a captioner is: the interface that the media stage works with.
+"""The captioner interface that the media stage works with.
 
-Belongs here: the protocol and its error. No network and no torch: what defines assets imports this module.
+Belongs here: the protocol and its error. No network and no torch: modules that define assets import this one.
 """
 
 from typing import Protocol
@@ -13,14 +13,14 @@ class CaptionerUnavailableError(RuntimeError):
 
 
 class Captioner(Protocol):
-    """Says in a sentence what an image shows.
+    """Describes an image in one sentence.
 
-    A caption depends on the image and the captioner alone: the same captioner gives the same words.
+    A caption depends only on the image and the captioner: the same captioner gives the same text.
     """
 
     @property
     def fingerprint(self) -> str:
-        """Name and version of the model: stands beside every caption that it wrote."""
+        """Name and version of the model, stored with every caption that it wrote."""
 
     def caption(self, image: Image.Image) -> str:
-        """The caption of an RGB image, one line; empty where the model has nothing to say."""
+        """The caption of an RGB image, one line; empty if the model generates no text."""

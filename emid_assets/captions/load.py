@@ -1,18 +1,18 @@
-"""Loading the captioner that the setting `caption_model` names."""
+"""Loads the captioner named in the setting `caption_model`."""
 
 from emid_assets.captions.interface import Captioner
 
 
 def load_captioner(model: str, device: str = "auto") -> Captioner:
-    """A captioner by the setting `caption_model`; its weights are read when the first image comes.
+    """The captioner for a value of `caption_model`; its weights are read for the first image.
 
     Args:
-        model: a folder with a model that `transformers` saved, or a model's name on the Hugging Face
-            Hub, which is downloaded if it is not there.
+        model: a folder with a model saved by `transformers`, or a model's name on the Hugging Face
+            Hub, which is downloaded if it is not in the cache.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
 
     Raises:
-        CaptionerUnavailableError: says what is missing and which command brings it.
+        CaptionerUnavailableError: says what is missing and which command installs it.
     """
     from emid_assets.captions.transformers_captioner import TransformersCaptioner
 

@@ -1,7 +1,7 @@
-"""A captioner by a model of the package `transformers`: BLIP, GIT and their like.
+"""A captioner with a model of the package `transformers`, such as BLIP or GIT.
 
-Belongs here: loading the model and asking it. Any model will do that `AutoModelForImageTextToText`
-loads and that describes an image unasked (no prompt, no chat).
+Belongs here: loading and running the model. It works with any model that `AutoModelForImageTextToText`
+loads and that describes an image without a prompt or chat.
 """
 
 import hashlib
@@ -25,14 +25,14 @@ MAX_TOKENS = 40
 class TransformersCaptioner:
     """See `emid_assets.captions.interface.Captioner`. Images go through the model one at a time.
 
-    Decoding is greedy, so that the same model and image give the same words.
+    Decoding is greedy, so that the same model and image give the same text.
     """
 
     def __init__(self, model: str, device: str = "auto") -> None:
-        """Find the model; its weights are read by the first `caption`.
+        """Find the model; the first `caption` reads its weights.
 
         Raises:
-            CaptionerUnavailableError: `transformers`, the model or the device is not there.
+            CaptionerUnavailableError: `transformers`, the model or the device is missing.
         """
         if importlib.util.find_spec("transformers") is None:
             raise CaptionerUnavailableError(f"captions need the package transformers: {INSTALL_COMMAND}")
@@ -59,7 +59,8 @@ class TransformersCaptioner:
         except (OSError, ValueError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise CaptionerUnavailableError(
-                f"caption_model = {self._model_name!r} is no folder, and not to be had from the Hub: {reason}"
+                f"caption_model = {self._model_name!r} is not a folder and cannot be loaded from the Hub: "
+                f"{reason}"
             ) from error
         return f"{self._model_name}@{str(config._commit_hash or 'unknown')[:12]}"
 
@@ -69,7 +70,7 @@ class TransformersCaptioner:
         package, name = _transformers(), self._model_name
         try:
             model = package.AutoModelForImageTextToText.from_pretrained(name, dtype=torch.float32)
-            # Pillow's resampling, whether torchvision is there or not: the same pixels, the same words.
+            # Pillow's resampling, with or without torchvision, so that pixels and text are the same.
             processor = package.AutoImageProcessor.from_pretrained(name, backend="pil")
             tokenizer = package.AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError, ImportError) as error:
@@ -81,7 +82,7 @@ class TransformersCaptioner:
 
     @torch.inference_mode()
     def caption(self, image: Image.Image) -> str:
-        """The model's words for an RGB image, on one line."""
+        """The model's text for an RGB image, on one line."""
         model, processor, tokenizer = self._parts
         pixels = processor(images=image, return_tensors="pt")["pixel_values"].to(self._device)
         tokens = model.generate(pixel_values=pixels, max_new_tokens=MAX_TOKENS, num_beams=1, do_sample=False)
@@ -90,5 +91,5 @@ class TransformersCaptioner:
 
 
 def _transformers() -> Any:
-    """The package, which is large, optional and not typed."""
+    """The package, which is large, optional and untyped."""
     return importlib.import_module("transformers")

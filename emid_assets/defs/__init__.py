@@ -1,1 +1,1 @@
-"""All that knows Dagster: one module for each stage, in pipeline order, checks beside their assets."""
+"""The Dagster definitions: assets with their checks, sensors, schedules; one module for each subject."""

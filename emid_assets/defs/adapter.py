@@ -1,4 +1,6 @@
-"""The adapter stage: a network trained on the pairs, and the new embeddings that it gives."""
+"""The adapter stage: trains networks on the pairs and computes their new embeddings."""
+
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
@@ -17,6 +19,9 @@ from emid_assets.store.data_version import frame_digest
 from emid_assets.store.lake import Lake
 from emid_assets.store.layout import WEIGHTS_FOLDER
 
+if TYPE_CHECKING:
+    from emid_assets.adapters.trained_adapter import TrainedAdapter, TrainingSettings
+
 
 @table_asset(
     stage="train_adapter",
@@ -24,58 +29,31 @@ from emid_assets.store.layout import WEIGHTS_FOLDER
     kinds={"torch", "duckdb"},
     partitions_def=NETWORK_PARTITIONS,
     pool=GPU_POOL,
-    ins=every_partition(
-        "music_embeddings", "expanded_clips", "image_embeddings", "fused_pairs", "music_clips", "images"
-    ),
+    reads=("music_embeddings", "expanded_clips", "image_embeddings", "fused_pairs", "music_clips", "images"),
     checks={"loss_is_finite": "The loss of every epoch is a finite number."},
 )
 def trained_adapter(
-    context: dg.AssetExecutionContext,
-    settings: SettingsResource,
-    music_embeddings: pl.DataFrame,
-    expanded_clips: pl.DataFrame,
-    image_embeddings: pl.DataFrame,
-    fused_pairs: pl.DataFrame,
-    music_clips: pl.DataFrame,
-    images: pl.DataFrame,
+    context: dg.AssetExecutionContext, settings: SettingsResource, tables: LakeTables
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """An EMI-Adapter network trained on the pairs: weights file, loss and @10 metrics of every epoch.
 
-    Clips are split by their source, so that no recording is both learnt from and tested on.
+    Clips are split by source, so that no recording is used for both training and testing.
     """
     from emid_assets.adapters.pair_data import pair_data
     from emid_assets.adapters.run_files import save_run
-    from emid_assets.adapters.trained_adapter import TrainingSettings
     from emid_assets.adapters.training import train
     from emid_assets.adapters.tuning import tuned_hyperparameters
     from emid_assets.matching.fusion import Formula
-    from emid_assets.report.figures import loss_figure, metrics_figure
-    from emid_assets.report.style import markdown_image
 
     network = context.partition_key
     lake = Lake(settings.lake_folder)
     tuned = tuned_hyperparameters(lake, network)
-    tables = LakeTables.of(
-        settings.va_alignment,
-        music_clips=music_clips,
-        expanded_clips=expanded_clips,
-        images=images,
-        music_embeddings=music_embeddings,
-        image_embeddings=image_embeddings,
-        fused_pairs=fused_pairs,
-    )
     data = pair_data(tables, settings.seed, Formula.of(settings))
     on_progress = report_progress(context, "epochs")
     adapter = train(
         network,
         data,
-        TrainingSettings(
-            dimension=settings.adapter_dimension,
-            epochs=settings.epochs,
-            learning_rate=settings.learning_rate or None,
-            seed=settings.seed,
-            device=settings.device,
-        ),
+        _training_settings(settings),
         tuned,
         on_epoch=lambda epoch: on_progress(int(epoch["epoch"] or 0), settings.epochs),
     )
@@ -85,13 +63,8 @@ def trained_adapter(
     configuration = {name: setting_text(getattr(settings, name)) for name in names}
     weights, sha256 = save_run(adapter, lake.root / WEIGHTS_FOLDER, configuration, keep)
     manifest = adapter.manifest_frame(weights.relative_to(lake.root).as_posix(), sha256)
-    best = adapter.history[adapter.best_epoch - 1]
-    history = pl.DataFrame(adapter.history)
-    not_finite = [
-        f"epoch {epoch['epoch']}"
-        for epoch in adapter.history
-        if not float(epoch["loss"] or 0.0) < float("inf")
-    ]
+    losses = {epoch["epoch"]: float(epoch["loss"] or 0.0) for epoch in adapter.history}
+    not_finite = [f"epoch {epoch}" for epoch, loss in losses.items() if not loss < float("inf")]
     return dg.MaterializeResult(
         value=manifest,
         data_version=dg.DataVersion(sha256),
@@ -100,20 +73,41 @@ def trained_adapter(
             "weights": dg.MetadataValue.path(weights),
             "run_record": dg.MetadataValue.path(weights.with_suffix(".json")),
             "hyperparameters": "of the study's best trial" if tuned else "the network's own",
-            "parameters": adapter.parameters,
-            "best_epoch": adapter.best_epoch,
-            **{name: value for name, value in best.items() if name != "epoch" and value is not None},
-            "loss_curve": dg.MetadataValue.md(
-                markdown_image(loss_figure(network, history, adapter.best_epoch), f"Loss of {network}")
-            ),
-            "metric_curves": dg.MetadataValue.md(
-                markdown_image(metrics_figure(network, history, adapter.best_epoch), f"Metrics of {network}")
-            ),
+            **_training_metadata(adapter),
         },
-        check_results=[
-            check_result("loss_is_finite", not_finite, len(adapter.history)),
-        ],
+        check_results=[check_result("loss_is_finite", not_finite, len(losses))],
     )
+
+
+def _training_settings(settings: SettingsResource) -> "TrainingSettings":
+    from emid_assets.adapters.trained_adapter import TrainingSettings
+
+    return TrainingSettings(
+        dimension=settings.adapter_dimension,
+        epochs=settings.epochs,
+        learning_rate=settings.learning_rate or None,
+        seed=settings.seed,
+        device=settings.device,
+    )
+
+
+def _training_metadata(adapter: "TrainedAdapter") -> dict[str, Any]:
+    """The best epoch's figures, and the curves of all epochs."""
+    from emid_assets.report.figures import loss_figure, metrics_figure
+    from emid_assets.report.style import markdown_image
+
+    network, history = adapter.network, pl.DataFrame(adapter.history)
+    best = adapter.history[adapter.best_epoch - 1]
+    curves = {
+        "loss_curve": (loss_figure(network, history, adapter.best_epoch), f"Loss of {network}"),
+        "metric_curves": (metrics_figure(network, history, adapter.best_epoch), f"Metrics of {network}"),
+    }
+    return {
+        "parameters": adapter.parameters,
+        "best_epoch": adapter.best_epoch,
+        **{name: value for name, value in best.items() if name != "epoch" and value is not None},
+        **{name: dg.MetadataValue.md(markdown_image(*curve)) for name, curve in curves.items()},
+    }
 
 
 @table_asset(
@@ -123,7 +117,7 @@ def trained_adapter(
     partitions_def=NETWORK_PARTITIONS,
     pool=GPU_POOL,
     ins=every_partition("music_embeddings", "expanded_clips", "image_embeddings", "images"),
-    checks={"finite": "No new embedding holds a number that is not finite."},
+    checks={"finite": "Every new embedding has only finite numbers."},
 )
 def adapted_embeddings(
     settings: SettingsResource,

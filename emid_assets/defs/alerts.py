@@ -1,6 +1,6 @@
-"""The run-failure alert: which asset and partition failed and why, in one line, told to people.
+"""The run-failure alert: one line that says which asset and partition failed and why.
 
-Belongs here: reading that from a run's events. How it is sent is `emid_assets.health.alert_channels`'s.
+Belongs here: reading that from a run's events. `emid_assets.health.alert_channels` sends it.
 """
 
 import dagster as dg
@@ -15,14 +15,13 @@ SHOWN_ASSETS = 3
 _PARTITION = "dagster/partition"
 _WILL_RETRY = "dagster/will_retry"
 _FROM_OUTSIDE = "marked as failed from outside"
-"""In Dagster's message where whoever ended a run gave no reason, but told one just before."""
+"""Part of Dagster's message if the process that ended a run gave its reason only in an earlier event."""
 
 
 def alert_line(instance: DagsterInstance, run: DagsterRun) -> str:
     """Such as `music_embeddings [sad] failed: MemoryError: … (job embed_music, run 1f2e3d4c)`.
 
-    Where no step had the time to fail, since its process was killed, the asset is the one that was
-    being built.
+    If no step could fail, since the process was killed, the line names the asset that was being built.
     """
     kinds = {
         dg.DagsterEventType.STEP_START,
@@ -48,7 +47,7 @@ def alert_line(instance: DagsterInstance, run: DagsterRun) -> str:
             failed.append(step)
             reasons.append(message_of(first_error([event])))
         elif event.event_type == dg.DagsterEventType.ENGINE_EVENT:
-            # What the run says of its own process is no reason; what a watcher says of it is.
+            # The run's messages about its own process give no reason; a monitor's messages do.
             seen_by_others = (
                 seen_by_others if "pid" in event.engine_event_data.metadata else event.message or ""
             )
@@ -58,16 +57,16 @@ def alert_line(instance: DagsterInstance, run: DagsterRun) -> str:
     more = f" and {len(names) - SHOWN_ASSETS} more" if len(names) > SHOWN_ASSETS else ""
     partition = run.tags.get(_PARTITION)
     where = ", ".join(names[:SHOWN_ASSETS]) + more + (f" [{partition}]" if partition else "")
-    # Only a run of a code server can be: one of a terminal has nobody to start it.
+    # Only a run from a code server can be retried: nothing restarts one from a terminal.
     will_retry = run.tags.get(_WILL_RETRY) == "true" and run.remote_job_origin is not None
-    again = "; it is tried again" if will_retry else ""
+    again = "; it will be retried" if will_retry else ""
     why = one_line(reasons[0] if reasons else "the run failed")
     return f"{one_line(where)} failed: {why} (job {run.job_name}, run {run.run_id[:8]}{again})"
 
 
 def _reason_of_the_run(event: dg.DagsterEvent, seen_by_others: str) -> str:
-    """Why a run ended of which no step had the time to fail."""
-    # None where it was not the run itself that reported its end.
+    """Why a run ended in which no step failed."""
+    # None if another process reported the run's end.
     error = event.job_failure_data.error if event.event_specific_data else None
     if error is not None:
         return message_of(error)
@@ -80,16 +79,16 @@ def _reason_of_the_run(event: dg.DagsterEvent, seen_by_others: str) -> str:
     monitor_all_code_locations=True,
     minimum_interval_seconds=10,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Tells of every failed run in one line: in the lake's alerts.log, and by webhook or mail "
-    "where EMID_ALERT_WEBHOOK or EMID_ALERT_SMTP and EMID_ALERT_MAIL_TO are set.",
+    description="Reports every failed run in one line: in the lake's alerts.log, and by webhook or mail "
+    "if EMID_ALERT_WEBHOOK or EMID_ALERT_SMTP and EMID_ALERT_MAIL_TO are set.",
 )
 def alert_on_failure(context: dg.RunFailureSensorContext, settings: SettingsResource) -> None:
-    """Tell of a failed run; whatever goes wrong here is a line in this sensor's own log."""
+    """Report a failed run; an error while doing so only goes to this sensor's own log."""
     try:
         operations = load_operations()
         line = alert_line(context.instance, context.dagster_run)
         undelivered = deliver(line, channels(operations, settings.lake_folder), secrets_of(operations))
-    except Exception as error:  # an alert must not add a failure of its own
+    except Exception as error:  # an alert must not cause another failure
         context.log.error(f"no alert could be made for run {context.dagster_run.run_id}: {error}")
         return
     context.log.info(line)

@@ -1,4 +1,4 @@
-"""The alignment stage after S: E and T, and the pairs that they pick."""
+"""The alignment stage after S: E and T, and the pairs picked by them."""
 
 import dagster as dg
 import polars as pl
@@ -17,7 +17,7 @@ from emid_assets.store.data_version import frame_digest
     kinds={"numpy", "duckdb"},
     partitions_def=MUSIC_EMOTION_PARTITIONS,
     ins=every_partition("music_clips", "images"),
-    checks={"within_range": "E lies in [0, 1] and no distance is missing."},
+    checks={"within_range": "Every E is in [0, 1], and no distance is missing."},
 )
 def va_distances(
     settings: SettingsResource,
@@ -28,8 +28,8 @@ def va_distances(
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """Emotional similarity E of each clip with each of its candidates, on the aligned valence-arousal plane.
 
-    Both modalities are aligned by their whole population, so every partition of the manifests is read.
-    Expanded clips repeat their sources' places, and are no part of that population.
+    Each modality is aligned by its whole population, so every partition of the manifests is read.
+    Expanded clips repeat the positions of their sources and are not part of that population.
     """
     from emid_assets.matching.frames import va_distance_frame
 
@@ -70,8 +70,8 @@ def va_distances(
     partitions_def=MUSIC_EMOTION_PARTITIONS,
     ins=every_partition("images"),
     checks={
-        "m_pairs_each": "Each clip has exactly m pairs, or as many as it has candidates where that is fewer.",
-        "images_exist": "Every pair's image is a usable image.",
+        "m_pairs_each": "Each clip has exactly m pairs, or one for each candidate if it has fewer than m.",
+        "images_exist": "Every pair has a usable image.",
     },
 )
 def fused_pairs(

@@ -1,7 +1,7 @@
-"""What starts runs without a person: the look at the media folder, the changed data, the nightly rebuild.
+"""What starts runs automatically: a sensor for the media folder, one for changed data, the nightly rebuild.
 
-All three are off until they are switched on, by one click each. What they may start is said by
-`conditions`; whether a folder has come to rest, by `media.folder_changes`.
+All three are off until they are switched on, with one click each. `orchestration.conditions` defines when an
+asset is built; `media.folder_changes` decides whether a folder has stopped changing.
 """
 
 import time
@@ -15,20 +15,15 @@ from emid_assets.media.folder_changes import Watch, in_words, judge, look_at
 from emid_assets.media.limits import MediaFolderError
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.stages import device_tags
-from emid_assets.runs.dagster_internals import (
-    BULK_ACTION_TERMINAL_STATUSES,
-    AssetGraphSubset,
-    PartitionBackfill,
-)
 from emid_assets.settings import Operations
 from emid_assets.store.lake import WHOLE_TABLE, Lake
 
 SETTLE_S = 25.0
-"""How long a folder must stay as it is: less than two looks of the sensor, more than a slow copy's pause."""
+"""How long a folder must stay unchanged: less than two sensor ticks, more than a pause in a slow copy."""
 
 LOOK_EVERY_S = 30
 NO_RUN_RETRY = {"dagster/max_retries": "0"}
-"""The conditions retry once; a crashed run that the instance retried too would be run three times."""
+"""The conditions retry once; if the instance retried a crashed run too, it would run three times."""
 
 UNFINISHED = [
     status
@@ -41,22 +36,22 @@ REBUILD_TAG = "emid/rebuild"
 @dg.sensor(
     job_name="inventory",
     minimum_interval_seconds=LOOK_EVERY_S,
-    description="Looks whether files in the media folder are new, changed or gone, waits until nothing "
-    "moves there any more, and asks for a new inventory. The sensor changed_data builds what follows.",
+    description="Detects new, changed and removed files in the media folder, waits until the folder has "
+    "stopped changing, and requests a new inventory. The sensor changed_data builds what depends on it.",
 )
 def media_folder(
     context: dg.SensorEvaluationContext, settings: SettingsResource
 ) -> dg.SensorResult | dg.SkipReason:
-    """Ask for one inventory after the folder has changed and come to rest."""
+    """Request one inventory once the folder has changed and has stopped changing."""
     try:
         look = look_at(settings.media_folder)
     except (MediaFolderError, OSError) as error:
-        # Without the folder nothing is known of its files: they are not gone, and no row is removed.
+        # A missing folder says nothing about its files: they do not count as removed.
         context.update_cursor("")
-        return dg.SkipReason(f"{error}; nothing is asked for until it is back")
+        return dg.SkipReason(f"{error}; no run is requested until it is back")
     running = dg.RunsFilter(job_name="inventory", statuses=UNFINISHED)
     if context.instance.get_runs_count(running):
-        return dg.SkipReason("an inventory is under way")
+        return dg.SkipReason("an inventory is running")
     before = Watch.from_text(context.cursor)
     watch, verdict = judge(before, look.digest, time.time(), SETTLE_S)
     context.update_cursor(watch.to_text())
@@ -76,7 +71,7 @@ def media_folder(
 
 
 def changed_data(operations: Operations) -> dg.AutomationConditionSensorDefinition:
-    """The sensor that asks the conditions, in the code server, since one of them is our own."""
+    """The sensor that evaluates the conditions, in the code server since one of them is our own."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)
         return dg.AutomationConditionSensorDefinition(
@@ -86,19 +81,25 @@ def changed_data(operations: Operations) -> dg.AutomationConditionSensorDefiniti
             emit_backfills=False,
             minimum_interval_seconds=LOOK_EVERY_S,
             run_tags={**NO_RUN_RETRY, **device_tags(operations)},  # any of its runs may embed
-            description="Builds what is missing and what was made from data that has changed since, stage by "
-            "stage, and tries a failed partition once more.",
+            description="Builds partitions that are missing or whose inputs have changed, stage by stage, "
+            "and retries a failed partition once.",
         )
 
 
 def rebuild_job(definitions: Callable[[], dg.Definitions], operations: Operations) -> dg.JobDefinition:
-    """A job that asks for everything in `definitions` to be built again: a backfill of all partitions."""
+    """A job that rebuilds everything in `definitions`: it requests a backfill of all partitions."""
 
-    @dg.op(name="request_backfill", description="Asks for a backfill of all assets, unless one is under way.")
+    @dg.op(name="request_backfill", description="Requests a backfill of all assets, unless one is running.")
     def request_backfill(context: dg.OpExecutionContext) -> None:
+        from emid_assets.runs.dagster_internals import (
+            BULK_ACTION_TERMINAL_STATUSES,
+            AssetGraphSubset,
+            PartitionBackfill,
+        )
+
         for earlier in context.instance.get_backfills():
             if REBUILD_TAG in earlier.tags and earlier.status not in BULK_ACTION_TERMINAL_STATUSES:
-                context.log.warning(f"rebuild {earlier.backfill_id} is still under way: nothing is asked for")
+                context.log.warning(f"rebuild {earlier.backfill_id} is still running: nothing is requested")
                 return
         graph = definitions().resolve_asset_graph()
         backfill = PartitionBackfill.from_asset_graph_subset(
@@ -108,15 +109,15 @@ def rebuild_job(definitions: Callable[[], dg.Definitions], operations: Operation
             dynamic_partitions_store=context.instance,
             asset_graph_subset=AssetGraphSubset.all(graph),
             title="Rebuild",
-            description="Everything, as emid build does it.",
+            description="Rebuilds everything, as emid build does.",
             run_config=None,
         )
         context.instance.add_backfill(backfill)
-        context.log.info(f"rebuild {backfill.backfill_id} is asked for: see Runs, Backfills")
+        context.log.info(f"rebuild {backfill.backfill_id} is requested: see Runs, Backfills")
 
     @dg.job(
         name="rebuild",
-        description="Builds everything again, stage by stage: asks for a backfill of all assets.",
+        description="Rebuilds everything, stage by stage: requests a backfill of all assets.",
         executor_def=dg.in_process_executor,
     )
     def rebuild() -> None:
@@ -133,5 +134,5 @@ def nightly_rebuild(job: dg.JobDefinition, operations: Operations) -> dg.Schedul
         cron_schedule=operations.rebuild_cron,
         execution_timezone=operations.rebuild_time_zone,
         default_status=dg.DefaultScheduleStatus.STOPPED,
-        description="Builds everything again at the time of EMID_REBUILD_CRON.",
+        description="Rebuilds everything at the time that EMID_REBUILD_CRON sets.",
     )

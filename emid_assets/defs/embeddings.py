@@ -1,7 +1,7 @@
-"""The embedding stage: every clip and image as a vector in the encoder's joint space.
+"""The embedding stages: encode every clip and image as a vector in the encoder's joint space.
 
-Incremental by content: a row whose content hash and encoder fingerprint are unchanged is kept, and
-only new content is encoded.
+Incremental by content: a row with an unchanged content hash and encoder fingerprint is kept, and only
+new content is encoded.
 """
 
 from functools import partial
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 GPU_POOL = "gpu"
 UNIT_NORM_TOLERANCE = 1e-3
 CHECKS = {
-    "finite": "No embedding is missing or holds a number that is not finite.",
+    "finite": "No embedding is missing, and all numbers are finite.",
     "unit_norm": "Every embedding is a unit vector.",
 }
 
 
 def embedding_failures(frame: pl.DataFrame, id_column: str) -> tuple[list[str], list[str]]:
-    """Rows whose embedding is missing or not finite, and rows whose norm is not one, each named."""
+    """Names of the rows whose embedding is missing or not finite, and of those whose norm is not 1."""
     ids = frame[id_column].to_list()
     missing = frame["embedding"].is_null().to_numpy()
     vectors = frame["embedding"].to_numpy()[~missing] if frame.height else np.empty((0, 1), np.float32)
@@ -66,12 +66,12 @@ def _path_of(media: Path, file: str) -> Path:
 
 
 def media_items(media: Path, frame: pl.DataFrame, id_column: str) -> list[MediaItem]:
-    """What an encoder is given of the rows of a frame of media.
+    """The rows of a media frame as items for an encoder.
 
     Args:
         media: the media folder.
-        frame: with the id, `file`, `content_hash` and, of music, `start_s` and `duration_s`.
-        id_column: of the clip's or image's id.
+        frame: has the id, `file`, `content_hash` and, for music, `start_s` and `duration_s`.
+        id_column: name of the column with the clip's or image's id.
     """
     return [
         MediaItem(
@@ -94,7 +94,7 @@ def embed_partition(
     items: list[MediaItem],
     doing: str,
 ) -> "Embedded":
-    """Embed the items of this partition; rows that its stored version has are kept."""
+    """Embed the items of this partition; unchanged rows of its stored version are reused."""
     from emid_assets.encoders.embed import embed
 
     encode = None

@@ -1,4 +1,4 @@
-"""The evaluation stage: what is measured of the pairs and the networks, and the pages that show it."""
+"""The evaluation stage: measures the pairs and the networks, and writes the pages that show the results."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from emid_assets.media.lake_tables import LakeTables
 
 MEDIA = ("music_clips", "expanded_clips", "images", "music_embeddings")
-"""What every clip and image of the data set is, and which of them could be embedded."""
+"""Tables that list every clip and image of the data set, and the clips that could be embedded."""
 
 
 @table_asset(
@@ -30,12 +30,12 @@ MEDIA = ("music_clips", "expanded_clips", "images", "music_embeddings")
     group_name="evaluation",
     kinds={"matplotlib", "duckdb"},
     reads=(*MEDIA, "similarity_matrix", "va_distances", "fused_pairs"),
-    # Read as a whole: what failed while it was embedded stands in partitions of its own.
+    # Read with all its partitions: items that could not be embedded are in separate partitions.
     deps=["rejected_media"],
     checks={"every_clip_paired": "Every usable clip has pairs."},
 )
 def pair_statistics(settings: SettingsResource, tables: "LakeTables") -> dg.MaterializeResult[pl.DataFrame]:
-    """What the pairs are made of: sizes, pairs by emotion, and which of S and E would have chosen them."""
+    """Statistics of the pairs: sizes, pairs by emotion, overlap with what S or E alone would pick."""
     from emid_assets.evaluation import pair_statistics as statistics
     from emid_assets.report import figures
     from emid_assets.report.tables import va_plane
@@ -72,10 +72,10 @@ def pair_statistics(settings: SettingsResource, tables: "LakeTables") -> dg.Mate
     group_name="evaluation",
     kinds={"torch", "duckdb"},
     reads=(*MEDIA, "image_embeddings", "fused_pairs", "trained_adapter", "adapted_embeddings"),
-    checks={"every_network_measured": "Every network has figures on each split that the others have."},
+    checks={"every_network_measured": "All networks have metrics on the same splits."},
 )
 def retrieval_metrics(settings: SettingsResource, tables: "LakeTables") -> dg.MaterializeResult[pl.DataFrame]:
-    """How well every network, and what it competes with, ranks the images of clips that it has not seen."""
+    """How well every network and every baseline ranks the images of unseen clips."""
     from emid_assets.evaluation import evaluate
     from emid_assets.matching.fusion import Formula
     from emid_assets.report.figures import retrieval_figure
@@ -117,10 +117,10 @@ def retrieval_metrics(settings: SettingsResource, tables: "LakeTables") -> dg.Ma
     group_name="evaluation",
     kinds={"numpy", "duckdb"},
     reads=("music_clips", "expanded_clips", "images", "similarity_matrix", "va_distances"),
-    checks={"shares_within_range": "Every share of the picks lies in [0, 1]."},
+    checks={"shares_within_range": "Every share of the picks is in [0, 1]."},
 )
 def alpha_sweep(settings: SettingsResource, tables: "LakeTables") -> dg.MaterializeResult[pl.DataFrame]:
-    """What alpha, m and K do to the pairs: a grid over the S and E that are stored."""
+    """The effect of alpha, m and K on the pairs: a grid computed from the stored S and E."""
     from emid_assets.evaluation.sweep import selected_point, sweep_around
     from emid_assets.matching.fusion import Formula
     from emid_assets.report.figures import sweep_figure
@@ -150,12 +150,12 @@ def alpha_sweep(settings: SettingsResource, tables: "LakeTables") -> dg.Material
         "music_clips", "expanded_clips", "images", "similarity_matrix", "va_distances", "fused_pairs",
         "published_pairs",
     ),
-    checks={"agreement_within_range": "No alpha agrees with more published pairs than are candidates."},
+    checks={"agreement_within_range": "No alpha agrees with more published pairs than there are candidates."},
 )  # fmt: skip
 def published_agreement(
     settings: SettingsResource, tables: "LakeTables"
 ) -> dg.MaterializeResult[pl.DataFrame]:
-    """How many of the published pairs (`pairs.csv`) are among ours, and at which alpha most would be."""
+    """How many of the published pairs (`pairs.csv`) are among ours, now and at each alpha."""
     from emid_assets.release.published_pairs import compare
     from emid_assets.report.figures import agreement_figure
     from emid_assets.store.schemas import PUBLISHED_AGREEMENT
@@ -194,10 +194,10 @@ def published_agreement(
     deps=["rejected_media"],
 )  # fmt: skip
 def evaluation_report(settings: SettingsResource, tables: "LakeTables") -> dg.MaterializeResult[pl.DataFrame]:
-    """How good the dataset and its adapters are: two pages to read, look at and listen to, and their figures.
+    """The report on the dataset and its adapters: two pages with pictures and sound, and a table of figures.
 
-    The page is `report.html` in the lake folder, `pairs.html` beside it shows every clip's images by
-    each system; the table holds every figure of the report.
+    In the lake folder, `report.html` is the report, and `pairs.html` shows every clip's images by each
+    system. The table holds every figure of the report.
     """
     from emid_assets.evaluation.top_images import best_network
     from emid_assets.report.page import BuildFacts, EncoderFacts, render_page
@@ -230,7 +230,7 @@ def evaluation_report(settings: SettingsResource, tables: "LakeTables") -> dg.Ma
 
 
 def _usable(tables: "LakeTables", settings: SettingsResource) -> "LakeTables":
-    """The tables with what was rejected and tuned, without clips that were rejected as they were embedded."""
+    """The tables with rejected media and tuning trials, without the clips that could not be embedded."""
     from emid_assets.adapters.tuning import tuning_trials
 
     lake = Lake(settings.lake_folder)
@@ -239,7 +239,7 @@ def _usable(tables: "LakeTables", settings: SettingsResource) -> "LakeTables":
 
 
 def _markdown(figures: Mapping[str, "Figure"]) -> dict[str, dg.MetadataValue[Any]]:
-    """Figures, small, for the web UI."""
+    """Small figures for the web UI."""
     from emid_assets.report.style import markdown_image
 
     return {

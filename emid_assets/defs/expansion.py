@@ -1,7 +1,7 @@
-"""The expansion stage: windows of the source recordings, and those of them that join the data set.
+"""The expansion: windows of the source recordings, and the choice of those that join the data set.
 
-Which windows join is chosen from all partitions together, since one threshold holds for all of them.
-Their cosines are stored, so the choice costs nothing and every partition comes to the same one.
+The windows are chosen from all partitions together, since one threshold applies to all of them. Their cosines
+are stored, so the choice is cheap, and every partition makes the same one.
 """
 
 import dagster as dg
@@ -27,7 +27,7 @@ from emid_assets.store.lake import Lake
 
 ALL_WINDOWS = dg.AssetDep("expansion_windows", partition_mapping=dg.AllPartitionMapping())
 NAMED = 20
-"""Windows that are named for each reason why they cannot be used."""
+"""At most this many unusable windows are named for each reason."""
 
 
 @table_asset(
@@ -46,7 +46,7 @@ def expansion_windows(
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """Windows of the recordings that clips were cut from, with the cosine to the nearest of these clips.
 
-    Each is decoded and encoded once: which of them join the data set is decided in `expanded_clips`.
+    Each window is decoded and encoded once; `expanded_clips` then decides which windows join the data set.
     """
     encoder = encoder_from(settings)
     clips = music_clips if settings.expansion_per_source else music_clips.clear()
@@ -64,7 +64,7 @@ def expansion_windows(
         for reason, those in unusable.items()
     ]
     for why in why_unusable:
-        context.log.warning(f"windows that do not join the expansion: {why}")
+        context.log.warning(f"unusable windows: {why}")
     not_finite, not_unit = embedding_failures(frame, "clip_id")
     return dg.MaterializeResult(
         value=frame,
@@ -98,10 +98,10 @@ def expansion_windows(
 def expanded_clips(
     context: dg.AssetExecutionContext, settings: SettingsResource, music_clips: pl.DataFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
-    """Windows that sound like the clip they lie beside, with its labels: the data set beyond its originals.
+    """Expanded clips: windows that sound like a clip of the same recording, with the labels of that clip.
 
-    As EMID grew from 1,836 clips to 10,738. A window joins where its cosine to the source clip is at
-    least the threshold, which is given or chosen so that a target size is reached.
+    EMID grew from 1,836 to 10,738 clips in this way. A window joins if its cosine to the source clip is at
+    least the threshold, which is either given or chosen to reach a target size.
     """
     lake = Lake(settings.lake_folder)
     choice = choose_windows(

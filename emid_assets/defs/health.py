@@ -1,7 +1,7 @@
-"""The health of the pipeline: its asset with checks and page, an hourly schedule, and the end of dead runs.
+"""Pipeline health: the asset with its checks and page, an hourly schedule, and a sensor that ends dead runs.
 
-Belongs here: what the web UI shows of them. The verdict is `health.verdict`, the facts that it judges are
-`orchestration.run_facts`.
+Belongs here: their Dagster definitions. `health.verdict` makes the verdict, from the facts that
+`orchestration.run_facts` gathers.
 """
 
 import time
@@ -23,7 +23,7 @@ from emid_assets.store.schemas import PIPELINE_HEALTH
 
 
 def pipeline_health(definitions: Callable[[], dg.Definitions]) -> dg.AssetsDefinition:
-    """The asset that judges the graph in `definitions`, which it is a part of itself."""
+    """The asset that judges the graph in `definitions`, which includes the asset itself."""
 
     @table_asset(
         stage="health",
@@ -32,9 +32,9 @@ def pipeline_health(definitions: Callable[[], dg.Definitions]) -> dg.AssetsDefin
         deps=["evaluation_report"],
         table=PIPELINE_HEALTH.name,
         warnings={
-            "nothing_broken": "No partition is left failed, damaged or overdue.",
-            "nothing_stale": "No partition is missing or older than what it was made from.",
-            "no_drift": "No partition's norms, valence or arousal moved much between its last two builds.",
+            "nothing_broken": "No partition has failed, is damaged or is overdue.",
+            "nothing_stale": "No partition is missing or older than its inputs.",
+            "no_drift": "No partition's norms, valence or arousal shifted much between its last two builds.",
         },
     )
     def asset(
@@ -42,7 +42,7 @@ def pipeline_health(definitions: Callable[[], dg.Definitions]) -> dg.AssetsDefin
     ) -> dg.MaterializeResult[pl.DataFrame]:
         """What is broken, stale or overdue now: the state of every partition, and the page `health.html`.
 
-        The page stands beside the report in the lake folder. `emid status` says the same in a terminal.
+        The page is beside the report in the lake folder. `emid status` prints the same in a terminal.
         """
         from emid_assets.report.health_page import health_page
 
@@ -81,7 +81,7 @@ def _metadata(health: Health) -> dict[str, Any]:
 
 def _checks(health: Health) -> list[dg.AssetCheckResult]:
     moved = [
-        f"{row['table']}/{row['partition']}: {row['column']} moved {row['shift']:+.2f} spreads"
+        f"{row['table']}/{row['partition']}: {row['column']} shifted by {row['shift']:+.2f} spreads"
         for row in health.drift.filter("is_notable").iter_rows(named=True)
     ]
     return [
@@ -107,7 +107,8 @@ health_schedule = dg.ScheduleDefinition(
     name="hourly_health",
     job_name="health",
     cron_schedule="17 * * * *",
-    description="Looks hourly that no partition is left failed, damaged or overdue; off until switched on.",
+    description="Checks every hour that no partition has failed, is damaged or is overdue; off until "
+    "switched on.",
 )
 
 
@@ -115,12 +116,11 @@ health_schedule = dg.ScheduleDefinition(
     name="dead_runs",
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Ends runs whose process is gone, so that they hold no place in a queue or pool.",
+    description="Ends runs whose process is gone, so that they do not block a queue or pool.",
 )
 def dead_runs_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-    """Dagster's own monitoring does not look after runs of another process, such as `emid build`."""
+    """Dagster's own monitoring does not watch runs of other processes, such as `emid build`."""
     ended = end_dead_runs(context.instance)
-    return dg.SkipReason(f"ended {', '.join(ended)}" if ended else "every run under way has its process")
-
-
-# ---------------------------------------------------------------- facts for the verdict
+    return dg.SkipReason(
+        f"ended {', '.join(ended)}" if ended else "the process of every running run is alive"
+    )

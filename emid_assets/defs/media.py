@@ -1,4 +1,4 @@
-"""The media stage: what is in the media folder, what of it can be used, and what cannot and why."""
+"""The media assets: what is in the media folder, which of it can be used, and why the rest cannot."""
 
 import dagster as dg
 import polars as pl
@@ -21,16 +21,16 @@ from emid_assets.store.data_version import frame_digest
 from emid_assets.store.lake import WHOLE_TABLE, Lake
 
 GRACE_S = 24 * 3600.0
-"""How long a version that was replaced stays for those who still read it; cleared as a rebuild begins."""
+"""How long a superseded version stays for its readers; the next inventory deletes it after that."""
 
 
 @table_asset(stage="inventory", group_name="media", kinds={"polars", "duckdb"})
 def media_inventory(
     context: dg.AssetExecutionContext, settings: SettingsResource
 ) -> dg.MaterializeResult[pl.DataFrame]:
-    """Every file in the media folder and every row of its tables: hash, label, facts, or why not usable.
+    """Every file in the media folder and every row of its tables: hash, label, facts, or why it is unusable.
 
-    Materialize this after the media folder has changed; a file of unchanged size and modification
+    Materialize this after the media folder has changed; a file with unchanged size and modification
     time is not read again.
     """
     lake = Lake(settings.lake_folder)
@@ -99,7 +99,7 @@ def images(
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """The usable images of one of Mikels' eight emotions: file, size, caption, valence and arousal.
 
-    Captions are the table's; where it has none, the setting `caption_model` may have one written.
+    Captions come from the table; if it has none, the model in the setting `caption_model` can write one.
     """
     from emid_assets.report.previews import images_preview
 
@@ -147,15 +147,15 @@ def _captioned(
     group_name="media",
     kinds={"polars", "duckdb"},
     warnings={
-        "nothing_rejected": "No media file or table row was left out; the warning counts those that were."
+        "nothing_rejected": "No media file or table row was rejected; the warning counts those that were."
     },
 )
 def rejected_media(
     media_inventory: pl.DataFrame, predicted_emotion: pl.DataFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
-    """Media that cannot be used, each with its reason: nothing is dropped in silence.
+    """Media that cannot be used, each with the reason: nothing is dropped silently.
 
-    What fails later, while it is embedded, joins the same table.
+    Media that cannot be embedded later are added to the same table.
     """
     rejected = rejected_manifest(media_inventory, predicted_emotion)
     return dg.MaterializeResult(

@@ -1,8 +1,8 @@
-"""The prediction stage: an emotion for the media that nobody labelled, before partitions are known.
+"""The prediction assets: predict an emotion for media without a label, before partitions are known.
 
 Everything here is empty, and no network is loaded, unless the setting `predict_emotion` is on. The networks
-are small ones that need no choice of encoder: what the encoder in use makes of an image comes later
-in the graph, in the partition of the image's tag.
+are small and independent of the chosen encoder: the encoder embeds an image only later in the graph, in
+the partition of the image's tag.
 """
 
 from collections.abc import Callable
@@ -65,7 +65,7 @@ def _vectors(
 def music_tags(
     context: dg.AssetExecutionContext, settings: SettingsResource, media_inventory: pl.DataFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
-    """The tags that musicnn gives to each clip that has neither a label nor ratings."""
+    """Tags by musicnn for each clip that has neither a label nor ratings."""
 
     def load() -> Encoder:
         from emid_assets.prediction.musicnn import MusicTagger
@@ -80,9 +80,9 @@ def music_tags(
 def image_features(
     context: dg.AssetExecutionContext, settings: SettingsResource, media_inventory: pl.DataFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
-    """What EfficientNet-lite0 sees in each rated image and in each that has neither a label nor ratings.
+    """EfficientNet-lite0's features of each rated image, and of each image with neither a label nor ratings.
 
-    Nothing is read where too few images are rated to learn from.
+    Empty if too few images are rated to train on.
     """
     from emid_assets.prediction.predict import rated_images, too_few_rated
 
@@ -103,7 +103,7 @@ def image_features(
     group_name="prediction",
     kinds={"numpy", "duckdb"},
     checks={"finite": "The cross-validated figures are finite numbers."},
-    warnings={"explains": "On both axes the head explains part of the ratings that it has not seen."},
+    warnings={"explains": "On both axes the head explains part of the variance of unseen ratings."},
 )
 def image_emotion_head(
     context: dg.AssetExecutionContext,
@@ -113,26 +113,10 @@ def image_emotion_head(
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """The head that predicts an image's valence and arousal, trained on the images that the user has rated.
 
-    Cross-validated by series, so that no image is predicted by its own neighbours. Trained anew only where
-    the rated images have changed. No row where too few are rated, or predict_emotion is off.
+    Cross-validated by series, so that no image is predicted from others of its series. Retrained only if the
+    rated images have changed. Has no row if too few images are rated or predict_emotion is off.
     """
-    lake = Lake(settings.lake_folder)
-    frame = IMAGE_EMOTION_HEAD.empty()
-    if image_features.height:
-        from emid_assets.prediction.image_features import FEATURE_BLOCKS
-        from emid_assets.prediction.image_head import head_frame
-        from emid_assets.prediction.predict import rated_images
-
-        stored = previous_version(lake, "image_emotion_head", WHOLE_TABLE)
-        frame = head_frame(
-            rated_images(media_inventory),
-            image_features,
-            str(lake.versions("image_features")[0].metadata["fingerprint"]),
-            FEATURE_BLOCKS,
-            settings.seed,
-            lake.root / WEIGHTS_FOLDER,
-            previous=previous_rows(context, lake, stored),
-        )
+    frame = _head_of(context, settings, media_inventory, image_features)
     row = frame.row(0, named=True) if frame.height else {}
     figures = {name: value for name, value in row.items() if isinstance(value, int | float)}
     explained = {axis: figures.get(f"{axis}_r2", 1.0) for axis in ("valence", "arousal")}
@@ -158,11 +142,37 @@ def image_emotion_head(
     )
 
 
+def _head_of(
+    context: dg.AssetExecutionContext,
+    settings: SettingsResource,
+    media_inventory: pl.DataFrame,
+    image_features: pl.DataFrame,
+) -> pl.DataFrame:
+    """IMAGE_EMOTION_HEAD; has no row if there is nothing to learn from."""
+    if image_features.is_empty():
+        return IMAGE_EMOTION_HEAD.empty()
+    from emid_assets.prediction.image_features import FEATURE_BLOCKS
+    from emid_assets.prediction.image_head import head_frame
+    from emid_assets.prediction.predict import rated_images
+
+    lake = Lake(settings.lake_folder)
+    stored = previous_version(lake, "image_emotion_head", WHOLE_TABLE)
+    return head_frame(
+        rated_images(media_inventory),
+        image_features,
+        str(lake.versions("image_features")[0].metadata["fingerprint"]),
+        FEATURE_BLOCKS,
+        settings.seed,
+        lake.root / WEIGHTS_FOLDER,
+        previous=previous_rows(context, lake, stored),
+    )
+
+
 @table_asset(
     stage="inventory",
     group_name="prediction",
     kinds={"numpy", "duckdb"},
-    checks={"within_scale": "Predicted valence and arousal lie on their modality's scale."},
+    checks={"within_scale": "Predicted valence and arousal are within their modality's scale."},
 )
 def predicted_emotion(
     settings: SettingsResource,

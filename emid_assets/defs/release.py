@@ -1,4 +1,7 @@
-"""The release stage: the data set as a folder to hand on; and the pairs that others have published."""
+"""The release stage: the data set as a folder to share. Also the table of published pairs."""
+
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -17,19 +20,19 @@ MADE_WITH = (
     "va_alignment", "expansion_window_s", "expansion_hop_s", "expansion_threshold", "expansion_target",
     "expansion_per_source",
 )  # fmt: skip
-"""Settings that the card of a release names: those that shape the clips and the pairs."""
+"""Settings that the dataset card names: those that affect the clips and the pairs."""
 
 
 @table_asset(
     stage="inventory",
     group_name="release",
     kinds={"polars", "duckdb"},
-    warnings={"known": "Every published pair is of a clip and an image that are in the media folder."},
+    warnings={"known": "The clip and image of every published pair are in the media folder."},
 )
 def published_pairs(
     settings: SettingsResource, media_inventory: pl.DataFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
-    """The pairs in the media folder's pairs.csv, such as those of the published EMID; the report compares.
+    """The pairs in the media folder's pairs.csv, such as the published EMID's, for comparison in the report.
 
     Without that file the table has no rows, and nothing else changes.
     """
@@ -58,7 +61,7 @@ def published_pairs(
     group_name="release",
     kinds={"parquet", "huggingface", "duckdb"},
     ins=every_partition("music_clips", "expanded_clips", "images", "fused_pairs"),
-    checks={"every_pair_released": "Every pair is in the table that is handed on."},
+    checks={"every_pair_released": "Every pair is in the released table."},
 )
 def emid_release(
     settings: SettingsResource,
@@ -68,10 +71,10 @@ def emid_release(
     fused_pairs: pl.DataFrame,
     media_inventory: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
-    """The data set in EMID's own columns, as a folder: CSV, Parquet, media, a card, Croissant and checksums.
+    """The data set with EMID's own columns, as a folder: CSV, Parquet, media, card, Croissant and checksums.
 
-    `release/` in the lake folder. `datasets.load_dataset` reads it with audio and images, and
-    `emid build --media` takes it too. Nothing is written where nothing has changed.
+    The folder is `release/` in the lake folder. `datasets.load_dataset` loads it with audio and images, and
+    `emid build --media` accepts it too. It is only rewritten if something has changed.
     """
     from emid_assets.release.emid_release import FORMAT, with_series, write_release
     from emid_assets.release.published_pairs import read_published_pairs
@@ -98,27 +101,26 @@ def emid_release(
     )
     released = read_published_pairs(folder)
     missing = fused_pairs.join(released, on=["clip_id", "image_id"], how="anti")
+    lost = [f"{clip} and {image}" for clip, image in missing.select("clip_id", "image_id").rows()]
     return dg.MaterializeResult(
         value=files,
         data_version=dg.DataVersion(frame_digest(files)),
-        metadata={
-            "folder": dg.MetadataValue.path(folder),
-            "inputs": inputs,
-            "clips": fused_pairs["clip_id"].n_unique(),
-            "images": fused_pairs["image_id"].n_unique(),
-            "pairs": fused_pairs.height,
-            "files": files.height,
-            "bytes": int(files["size_bytes"].sum()),
-            "card": dg.MetadataValue.md((folder / "README.md").read_text("utf-8").split("---\n", 2)[2]),
-        },
-        check_results=[
-            check_result(
-                "every_pair_released",
-                [f"{clip} and {image}" for clip, image in missing.select("clip_id", "image_id").rows()],
-                fused_pairs.height,
-            ),
-        ],
+        metadata={"inputs": inputs, **_contents(folder, files, fused_pairs)},
+        check_results=[check_result("every_pair_released", lost, fused_pairs.height)],
     )
+
+
+def _contents(folder: Path, files: pl.DataFrame, fused_pairs: pl.DataFrame) -> dict[str, Any]:
+    """What the release contains, and its card."""
+    return {
+        "folder": dg.MetadataValue.path(folder),
+        "clips": fused_pairs["clip_id"].n_unique(),
+        "images": fused_pairs["image_id"].n_unique(),
+        "pairs": fused_pairs.height,
+        "files": files.height,
+        "bytes": int(files["size_bytes"].sum()),
+        "card": dg.MetadataValue.md((folder / "README.md").read_text("utf-8").split("---\n", 2)[2]),
+    }
 
 
 def _encoder(lake: Lake) -> dict[str, str]:

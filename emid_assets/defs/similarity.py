@@ -1,9 +1,9 @@
 """The alignment stage up to S: each music partition against the images of all image partitions.
 
-The softmax of a clip's row runs over every image, so no partition of images can be left out. Where
-one op over all images becomes too long, `image_shards` cuts the columns: `similarity_shards`
-matches each music partition against each shard of images in a run of its own, and
-`similarity_matrix` merges what they found, to the same ids.
+The softmax of a clip's row includes every image, so no image partition can be left out. If one op over all
+images takes too long, `image_shards` splits the columns: `similarity_shards` matches each music partition
+against each shard of images in a separate run, and `similarity_matrix` merges the results, with the
+same ids.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,7 +33,7 @@ CHECKS = {
 
 @dataclass(frozen=True)
 class StoredImages:
-    """Image embeddings as they were stored at one time; each call streams the same rows anew."""
+    """Image embeddings as they were stored at one time; each call streams the same rows again."""
 
     lake: Lake
     versions: Sequence[Version]
@@ -51,10 +51,10 @@ class StoredImages:
 
 
 def require_one_encoder(versions: Sequence[Version]) -> None:
-    """Raise where embedding partitions were not all made by one encoder.
+    """Check that one encoder made all embedding partitions.
 
     Raises:
-        dg.Failure: names the partitions of each encoder, and what to materialize again.
+        dg.Failure: there are several; names the partitions of each, and what to materialize again.
     """
     made_by: dict[str, list[str]] = {}
     for version in versions:
@@ -70,7 +70,7 @@ def require_one_encoder(versions: Sequence[Version]) -> None:
 
 
 def _plan(settings: Settings, music: pl.DataFrame) -> tuple[int, int, StoredImages]:
-    """Threads, clips to hold at once, and the images, so that all keeps within the memory setting."""
+    """Threads, clips to process at once, and the images; the sizes stay within the memory setting."""
     from emid_assets.matching.top_k_softmax import fit_memory, usable_processors
 
     lake = Lake(settings.lake_folder)
@@ -83,7 +83,7 @@ def _plan(settings: Settings, music: pl.DataFrame) -> tuple[int, int, StoredImag
 
 
 def _device(settings: Settings) -> str:
-    """Where the product `device` is computed: CUDA, or the processor (mps has no float64 for the sums)."""
+    """Where the product `device` is computed: CUDA, or the CPU (mps has no float64 for the sums)."""
     if settings.matching_product != "device":
         return "cpu"
     from emid_assets.encoders.torch_device import choose_device
@@ -134,8 +134,8 @@ def similarity_matrix(
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """Semantic similarity S = softmax(X·Yᵀ): each clip's K largest entries, and its row's log-sum-exp.
 
-    The whole matrix is never held, nor are all images: they are streamed from the store. With the
-    log-sum-exp any other entry can be had again.
+    Neither the whole matrix nor all images are in memory at once: the images are streamed from the store. The
+    log-sum-exp allows any other entry to be recomputed.
     """
     from emid_assets.matching.frames import similarity_frame
 
@@ -170,7 +170,7 @@ def similarity_shards(
     music_embeddings: pl.DataFrame,
     expanded_clips: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
-    """Each clip's best images of one shard of the images, and its part of the softmax denominator."""
+    """Each clip's best images in one shard of the images, and its part of the softmax denominator."""
     from emid_assets.matching.frames import similarity_shard_frame
 
     shard = int(cast(dg.MultiPartitionKey, context.partition_key).keys_by_dimension["images"])
@@ -211,7 +211,7 @@ def similarity_matrix_of_shards(
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """Semantic similarity S = softmax(X·Yᵀ): each clip's K largest entries, and its row's log-sum-exp.
 
-    Merged from the shards of images, to the same ids as in one piece.
+    Merged from the shards of images; the ids are the same as without shards.
     """
     from emid_assets.matching.frames import merge_similarity_shards
 

@@ -1,7 +1,7 @@
-"""The listening study: its design and page, its answers and the sensor that sees them, and its results."""
+"""The listening study: design and page, answers, the sensor that collects them, and results."""
 
 import hashlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
@@ -22,6 +22,9 @@ from emid_assets.store.layout import (
 )
 from emid_assets.store.schemas import LISTENING_STUDY, STUDY_RESULTS
 
+if TYPE_CHECKING:
+    from emid_assets.study.design import Design
+
 SECONDS_BETWEEN_LOOKS = 30
 
 
@@ -33,12 +36,12 @@ SECONDS_BETWEEN_LOOKS = 30
         "music_clips", "expanded_clips", "images", "music_embeddings", "image_embeddings",
         "similarity_matrix", "va_distances", "trained_adapter", "adapted_embeddings",
     ),
-    checks={"every_system_shown": "Every clip has its first images by each system."},
+    checks={"every_system_shown": "Every clip has top images from each system."},
 )  # fmt: skip
 def top_images(settings: SettingsResource, tables: LakeTables) -> dg.MaterializeResult[pl.DataFrame]:
-    """What is shown first for a clip: by S alone, by T, and by the adapter's best network.
+    """The top images for each clip: by S alone, by T, and by the adapter's best network.
 
-    The page of the pairs and the listening study show it.
+    The pairs page and the listening study show them.
     """
     from emid_assets.evaluation import top_images as first
     from emid_assets.matching.fusion import Formula
@@ -65,14 +68,14 @@ def top_images(settings: SettingsResource, tables: LakeTables) -> dg.Materialize
         "music_clips", "expanded_clips", "images", "image_embeddings", "trained_adapter",
         "adapted_embeddings", "top_images",
     ),
-    warnings={"can_be_run": "There are images and clips enough for trials in which the conditions differ."},
+    warnings={"can_be_run": "There are enough images and clips for trials in which the conditions differ."},
 )  # fmt: skip
 def listening_study(settings: SettingsResource, tables: LakeTables) -> dg.MaterializeResult[pl.DataFrame]:
     """Which image do people choose for what they hear? The forced-choice experiment: design and page.
 
     A trial plays a clip and shows one image from each condition: α = 1, the α in use, the adapter's
     best network, random. `study/page/` in the lake folder is for participants; `study/designs/`, which
-    tells the conditions, is not.
+    reveals the conditions, is not.
     """
     from emid_assets.evaluation.top_images import best_network
     from emid_assets.study.design import StudyError, draw_design
@@ -120,16 +123,22 @@ def listening_study(settings: SettingsResource, tables: LakeTables) -> dg.Materi
             "page": dg.MetadataValue.path(page.path),
             "media_beside_the_page": page.media_files,
             "media_bytes": page.media_bytes,
-            "design_hash": design.hash,
             "network": network,
-            "trials": len(design.of_kind("trial")),
-            "trials_of_a_participant": design.facts["trials_of_a_participant"],
-            "tie_rule": design.facts["tie_rule"],
             "ties_in_trials": frame.filter(pl.col("tied_with").list.len() > 0)["trial_id"].n_unique(),
-            "ties_over_all_clips": dg.MetadataValue.json(design.facts["ties"]),
+            **_design_metadata(design),
         },
         check_results=[_can_be_run("")],
     )
+
+
+def _design_metadata(design: "Design") -> dict[str, Any]:
+    return {
+        "design_hash": design.hash,
+        "trials": len(design.of_kind("trial")),
+        "trials_of_a_participant": design.facts["trials_of_a_participant"],
+        "tie_rule": design.facts["tie_rule"],
+        "ties_over_all_clips": dg.MetadataValue.json(design.facts["ties"]),
+    }
 
 
 @table_asset(
@@ -137,13 +146,13 @@ def listening_study(settings: SettingsResource, tables: LakeTables) -> dg.Materi
     group_name="evaluation",
     kinds={"polars", "duckdb"},
     deps=["listening_study"],
-    warnings={"nothing_refused": "Every answer that was sent belongs to a design; the rest is named."},
+    warnings={"nothing_refused": "Every answer belongs to a design; the warning names those that do not."},
 )
 def study_answers(settings: SettingsResource) -> dg.MaterializeResult[pl.DataFrame]:
-    """The answers of all participants so far: those that the server took, and files in `study/answers/`.
+    """The answers of all participants: those that the server received, and the files in `study/answers/`.
 
-    Each is checked against the design that it was given to. Put the files that participants send into
-    the folder; a sensor sees them.
+    Each answer is checked against its design. Put the files that participants send into that folder; a
+    sensor detects them.
     """
     from emid_assets.study.answers import AnswerStore, DesignFiles, merge_answers, read_answer_files
 
@@ -205,15 +214,15 @@ def answers_arrived(
     stage="study",
     group_name="evaluation",
     kinds={"scipy", "duckdb"},
-    warnings={"analysed": "The packages that the statistics need are installed, where there are answers."},
+    warnings={"analysed": "If there are answers, the packages that the statistics need are installed."},
 )
 def study_results(
     settings: SettingsResource, study_answers: pl.DataFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """What people chose: shares with intervals, effects of the condition, tests, agreement, exclusions.
 
-    Empty while nobody has answered. `study/choices.csv` in the lake folder has a row for each image of
-    each analysed trial, as R's lme4 takes them.
+    Empty until somebody has answered. `study/choices.csv` in the lake folder has a row for each image of
+    each analysed trial, in the form that R's lme4 expects.
     """
     from emid_assets.study.answers import DesignFiles
     from emid_assets.study.optional_packages import missing_packages
@@ -243,7 +252,7 @@ def study_results(
 
 
 def _shown(results: pl.DataFrame) -> dict[str, Any]:
-    """Shares of the conditions as numbers that the web UI plots over time, and their figure."""
+    """The share of each condition, as numbers that the web UI plots over time and as a figure."""
     from emid_assets.report.study import study_section
     from emid_assets.report.style import markdown_image
 

@@ -1,8 +1,8 @@
 """The embedding stage: media items in, a frame of embeddings out.
 
-Belongs here: which items need encoding at all, batches, what becomes of items that fail, memory
-that runs out, progress, and the journal of an unfinished run. Reading media is the encoder's
-preparation (`preparation.py` runs it); the store and Dagster are unknown here.
+Belongs here: which items need encoding, batches, items that fail, out-of-memory errors, progress,
+and the journal of an unfinished run. Reading media is the encoder's preparation (`preparation.py`
+runs it); this module knows neither the store nor Dagster.
 """
 
 import logging
@@ -27,18 +27,18 @@ _LOG = logging.getLogger(__name__)
 
 
 EncodedBatch = tuple[list[str], Float32Array]
-"""Content hashes and their rows as an encoder gives them."""
+"""Content hashes and the rows that the encoder returned for them."""
 
 Encode = Callable[[Sequence[MediaItem], dict[str, str]], Iterator[EncodedBatch]]
-"""Takes items and a dictionary, and writes into that, by content hash, why an item has no row."""
+"""Takes items and a dictionary; the dictionary receives, by content hash, why an item has no row."""
 
 IN_PROCESS_BELOW = 32
-"""Fewer items than this are prepared in the run itself: starting workers would take longer."""
+"""Fewer items than this are prepared in the run's own process: starting workers would take longer."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is. Counts the contents that need encoding, failed ones included."""
+    """Progress of a run, in contents that need encoding; failed ones count as done."""
 
     done: int
     total: int
@@ -51,14 +51,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Earlier:
-    """What earlier runs left of the same items.
+    """Results of earlier runs over the same items.
 
     Attributes:
         frame: the stored version, or None.
         fingerprint: of the encoder that made it.
-        journal: folder that keeps what is encoded until the caller has stored the result; a run that
+        journal: folder that keeps encoded rows until the caller has stored the result; a run that
             finds rows there resumes from them. The next run that finds its rows in `frame` empties it.
-            None keeps nothing.
+            None disables the journal.
     """
 
     frame: pl.DataFrame | None = None
@@ -71,14 +71,14 @@ NOTHING_EARLIER = Earlier()
 
 @dataclass(frozen=True)
 class Embedded:
-    """What became of the items.
+    """The outcome for all items.
 
     Attributes:
         frame: a row for each item that has an embedding, in the items' order; columns of
             `MUSIC_EMBEDDINGS` or `IMAGE_EMBEDDINGS`.
         rejected: a row for each item that has none, with its reason; columns of `REJECTED_MEDIA`.
-        encoded: contents that went through the encoder in this run (equal contents go once).
-        reused: items whose row was there before, in the previous version or in the journal.
+        encoded: contents encoded in this run (equal contents once).
+        reused: items whose row already existed, in the previous version or in the journal.
     """
 
     frame: pl.DataFrame
@@ -100,24 +100,23 @@ def embed(
 ) -> Embedded:
     """Embed items, encoding only contents that have no row yet.
 
-    An earlier row is kept, bit for bit, where its content hash is an item's and an encoder of the
-    same fingerprint made it.
+    An earlier row is kept, bit for bit, if an item has its content hash and an encoder with the same
+    fingerprint made it.
 
     Args:
         items: what to embed.
         encoder: see `encoders.interface`.
         kind: what the items are.
-        earlier: what earlier runs left.
-        batch_size: items that the encoder takes at once; halved for the rest of the run when its
-            memory runs out.
-        workers: processes that prepare ahead of the encoder; 0 prepares in this process, and so do
-            small jobs.
+        earlier: results of earlier runs.
+        batch_size: items per encoder call; halved for the rest of the run when memory runs out.
+        workers: processes that prepare ahead of the encoder; with 0, and for small jobs, items are
+            prepared in this process.
         on_progress: called after each batch and at the end.
-        encode: encodes the items that have no row so far, in any order; None is `encode_items` in this
-            process, and `ray_actors.on_actors` makes one that hands them to actors of a Ray cluster.
+        encode: encodes the items that have no row yet, in any order. None runs `encode_items` in this
+            process; `ray_actors.on_actors` returns one that sends them to the actors of a Ray cluster.
 
     Raises:
-        EncoderOutOfMemoryError: not even one item fits; names it.
+        EncoderOutOfMemoryError: a single item does not fit; the message names it.
         WorkerDiedError, PreparationCrashError: see `preparation.py`.
     """
     contents: dict[str, MediaItem] = {}
@@ -192,13 +191,13 @@ def encode_items(
     Args:
         encoder: as in `embed`.
         kind: as in `embed`.
-        items: one for each content; clips of one file side by side, that it be decoded once.
-        reasons: takes, by content hash, why an item has no row.
+        items: one for each content, clips of one file side by side so that the file is decoded once.
+        reasons: receives, by content hash, why an item has no row.
         batch_size: as in `embed`.
         workers: as in `embed`.
 
     Yields:
-        content hashes and their rows as the encoder gives them, batch by batch.
+        content hashes and the encoder's rows, batch by batch.
     """
     prepare = encoder.prepare_music if kind == "music" else encoder.prepare_image
     encode = encoder.encode_music if kind == "music" else encoder.encode_images
@@ -214,11 +213,11 @@ def unit_rows(raw: Float32Array) -> tuple[Float32Array, Float32Array, NDArray[np
     """Split rows into direction and length.
 
     Args:
-        raw: (n, d) as an encoder gives them.
+        raw: (n, d) as an encoder returns them.
 
     Returns:
-        unit rows (n, d), their norms (n,), and whether a row can be used at all (n,): a zero row or
-        one with a number that is not finite cannot.
+        unit rows (n, d), their norms (n,), and whether a row is usable (n,): a row that is zero or
+        has a non-finite number is not.
     """
     norms = np.linalg.norm(raw.astype(np.float64), axis=1)
     usable = np.isfinite(norms) & (norms > 0)
@@ -232,9 +231,9 @@ def _encode_batches(
     batch_size: int,
     reasons: dict[str, str],
 ) -> Iterator[EncodedBatch]:
-    """Content hashes and raw rows, batch by batch; writes why an item failed into `reasons`.
+    """Yield content hashes and raw rows, batch by batch; write why an item failed into `reasons`.
 
-    The first batches are small, so that the device does not wait for the first whole one.
+    The first batches are small, so that the device does not wait for the first full one.
     """
     waiting: list[tuple[MediaItem, Prepared]] = []
     ended, size = False, 1
@@ -259,7 +258,7 @@ def _encode_batches(
                     f"not even one item fits into the encoder's memory: {item.item_id} ({item.path}): {error}"
                 ) from error
             size = batch_size = len(batch) // 2
-            _LOG.warning("out of memory (%s): going on with batches of %d", error, batch_size)
+            _LOG.warning("out of memory (%s): continuing with batches of %d", error, batch_size)
             continue
         del waiting[: len(batch)]
         size = min(2 * size, batch_size)
@@ -267,7 +266,7 @@ def _encode_batches(
 
 
 class _Table:
-    """Embedding and scale of each content, filled from several sources; the first one stays."""
+    """Embedding and scale of each content, filled from several sources; the first value is kept."""
 
     def __init__(self, hashes: list[str], dimension: int) -> None:
         self._row = {content_hash: row for row, content_hash in enumerate(hashes)}

@@ -1,7 +1,7 @@
-"""What an encoder is: the interface that the embedding stage works with.
+"""The encoder interface that the embedding stage works with.
 
-Belongs here: the protocol, the item that an encoder is given, and the errors that encoders raise. Loading one
-is `load`. No network, no file reading, no torch: worker processes import this module.
+Belongs here: the protocol, the item that an encoder receives, and the errors that encoders raise. `load.py`
+loads one. No network, no file reading, no torch: worker processes import this module.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,14 +21,14 @@ class EncoderUnavailableError(RuntimeError):
 
 
 class EncoderOutOfMemoryError(MemoryError):
-    """A batch did not fit into the device's memory; a smaller one may."""
+    """A batch does not fit into the device's memory; a smaller one may."""
 
 
 class PreparationError(ValueError):
-    """One item cannot be encoded, through a fault of its own.
+    """One item cannot be encoded because of its own content.
 
     Attributes:
-        reason: the fault in a few words, without the item's name; goes into `rejected_media`.
+        reason: what is wrong, in a few words and without the item's name; goes into `rejected_media`.
     """
 
     def __init__(self, reason: str) -> None:
@@ -43,11 +43,11 @@ class MediaItem:
     Attributes:
         item_id: clip or image id.
         path: the file.
-        content_hash: hash of the content, window included: equal hashes have equal embeddings.
+        content_hash: hash of the content, window included: equal hashes mean equal embeddings.
         start_s: music: where the clip starts in the file, in seconds.
         duration_s: music: length of the clip in seconds; None reads to the end.
-        file: the path below the media folder, as the tables name it: stands in rejections. Empty
-            takes `path`.
+        file: path relative to the media folder, as the tables store it; used in rejections. If empty,
+            `path` is used.
     """
 
     item_id: str
@@ -59,20 +59,20 @@ class MediaItem:
 
 
 class Encoder(Protocol):
-    """Turns music and images into vectors of one joint space.
+    """Encodes music and images as vectors of one joint space.
 
-    The work is in two halves. Preparing reads one file and makes the network's input; it needs
-    no device and runs in worker processes. Encoding runs the network on a batch of such inputs.
-    An item's vector does not depend on the other items of its batch.
+    There are two steps. Preparing reads one file and makes the network's input; it needs no device
+    and runs in worker processes. Encoding runs the network on a batch of such inputs. An item's
+    vector does not depend on the other items of its batch.
     """
 
     @property
     def name(self) -> str:
-        """Name of the encoder, as the setting gives it."""
+        """Name of the encoder, as in the setting."""
 
     @property
     def licence(self) -> str:
-        """Terms of the weights."""
+        """Licence of the weights."""
 
     @property
     def dimension(self) -> int:
@@ -80,11 +80,11 @@ class Encoder(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Stands for everything that decides an embedding; equal fingerprints give equal vectors."""
+        """Identifies everything that determines an embedding; equal fingerprints give equal vectors."""
 
     @property
     def prepare_music(self) -> Callable[[MediaItem], Prepared]:
-        """Reads a clip into the network's input. A module-level function, so that it can be pickled.
+        """Reads a clip and returns the network's input. A module-level function, so that it can be pickled.
 
         Raises:
             PreparationError, or another ValueError, for a file that cannot be encoded.
@@ -94,7 +94,7 @@ class Encoder(Protocol):
     def music_input(self) -> Callable[[Float32Array, int], Prepared]:
         """Makes the network's input from a clip's samples (channels, n) and their rate in Hz.
 
-        A module-level function: what `prepare_music` gives for a clip of these samples, bit for bit.
+        A module-level function. Returns, bit for bit, what `prepare_music` does for a clip of these samples.
 
         Raises:
             PreparationError, or another ValueError, for samples that cannot be encoded.
@@ -102,10 +102,10 @@ class Encoder(Protocol):
 
     @property
     def prepare_image(self) -> Callable[[MediaItem], Prepared]:
-        """Reads an image into the network's input; as `prepare_music`."""
+        """Reads an image and returns the network's input; as `prepare_music`."""
 
     def encode_music(self, batch: Sequence[Prepared]) -> Float32Array:
-        """(n, d) float32 for n prepared clips, as the encoder gives them: the norm is X's scale.
+        """(n, d) float32 for n prepared clips, not normalised: the norm is X's scale.
 
         Raises:
             EncoderOutOfMemoryError: the batch does not fit; the encoder stays usable.

@@ -1,10 +1,10 @@
-"""What an embedding run has encoded so far, on disk, so that a killed run loses little.
+"""On-disk journal of the rows that an embedding run has encoded, so that a killed run loses little.
 
 Belongs here: the chunk files of one partition's run. The lake stores a partition when its run has
-ended; until then its rows stand here.
+ended; until then its rows are kept here.
 
-Each chunk is one immutable Parquet file, written beside, flushed to disk and renamed. Its name
-says which encoder and which kind of media it is of, so that no other run takes its rows.
+Each chunk is one immutable Parquet file: written to a temporary file, flushed to disk and renamed. Its
+name identifies the encoder and the kind of media, so that no other run uses its rows.
 """
 
 import hashlib
@@ -26,10 +26,10 @@ _LOG = logging.getLogger(__name__)
 
 
 class Journal:
-    """The rows that a run has encoded, in a folder of its own.
+    """The rows that a run has encoded, in a dedicated folder.
 
     Args:
-        folder: made if needed; holds nothing but this journal.
+        folder: created if needed; must hold nothing but this journal.
         fingerprint: of the encoder.
         kind: music or image.
     """
@@ -42,15 +42,14 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
 
     def read(self, dimension: int, needed: frozenset[str]) -> tuple[list[str], Float32Array, Float32Array]:
-        """What every chunk of this encoder and kind holds; chunks that are of no more use are removed.
+        """Read all chunks of this encoder and kind, and remove chunks that are no longer needed.
 
-        Of no more use is a chunk of another encoder or kind, and one without a needed row. A chunk
-        that cannot be read (a disk that was full, a machine that lost power) is removed with a
-        warning: its items are encoded again.
+        A chunk is removed if it is of another encoder or kind, or has no needed row. A chunk that
+        cannot be read (full disk, power loss) is removed with a warning: its items are encoded again.
 
         Args:
             dimension: of the embeddings.
-            needed: content hashes whose rows are looked for.
+            needed: content hashes whose rows are needed.
 
         Returns:
             content hashes, unit embeddings (n, dimension) and scales (n,).
@@ -74,7 +73,7 @@ class Journal:
         return table["content_hash"].to_list(), table["embedding"].to_numpy(), table["scale"].to_numpy()
 
     def add(self, hashes: list[str], embeddings: Float32Array, scales: Float32Array) -> None:
-        """Take a batch; written when 256 rows or 30 seconds have come together."""
+        """Add a batch; a chunk is written after 256 rows or 30 seconds."""
         if hashes:
             self._waiting.append(
                 pl.DataFrame(
@@ -87,7 +86,7 @@ class Journal:
             self.write()
 
     def write(self) -> None:
-        """Write what has come since the last chunk."""
+        """Write the rows added since the last chunk."""
         self._last_write = time.monotonic()
         if not self._waiting:
             return

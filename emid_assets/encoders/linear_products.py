@@ -1,9 +1,9 @@
 """Faster linear layers for a transformer: the product that a probe finds fastest, in float32 or bf16.
 
-Belongs here: which function multiplies, and the layers that use it in the place of a model's own. On some
+Belongs here: which function multiplies, and the layers that replace a model's own with it. On some
 processors torch's default takes a slow path (MKL on AMD), and the oneDNN inside torch is twice as
-fast at the same numerics. Which products a processor can make is found by trying: oneDNN, for one,
-refuses bf16 without AVX-512. Nothing here knows ImageBind's weights or files.
+fast at the same numerics. Each product is tried to find out whether the processor supports it: oneDNN,
+for example, refuses bf16 without AVX-512. Nothing here knows ImageBind's weights or files.
 """
 
 import time
@@ -21,17 +21,17 @@ ProductName = Literal["torch", "onednn"]
 Size = tuple[int, int, int]
 """Rows, inputs and outputs of a linear layer."""
 
-# Another product must beat torch's own by this much: near one, noise would choose.
+# Another product must beat torch's own by this factor: closer to one, noise would decide.
 CLEAR_GAIN = 1.2
 PROBE_SIZE: Size = (257, 1280, 320)
 _PROBE_ROUNDS = 4
 
-# As a share of the result's norm: several times what rounding alone gives.
+# Relative to the result's norm: several times the error of rounding alone.
 _WRONG_FROM = {torch.float32: 1e-3, torch.bfloat16: 1e-2}
 
 
 def onednn_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`functional.linear` through the oneDNN that torch is built with."""
+    """`functional.linear`, computed by the oneDNN that torch is built with."""
     y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return y
 
@@ -42,16 +42,16 @@ PRODUCTS: dict[ProductName, Product] = {"torch": functional.linear, "onednn": on
 def products_here(
     device: torch.device, dtype: torch.dtype, sizes: Collection[Size]
 ) -> dict[ProductName, Product]:
-    """The products that the device can make in this dtype at every one of these sizes."""
+    """The products that the device can compute in this dtype at every one of these sizes."""
     return {name: product for name, product in PRODUCTS.items() if not refusal(name, device, dtype, sizes)}
 
 
 def refusal(name: ProductName, device: torch.device, dtype: torch.dtype, sizes: Collection[Size]) -> str:
-    """Why a product cannot be made on the device in this dtype at one of these sizes; empty where it can."""
+    """Why the device cannot compute a product in this dtype at one of these sizes; empty if it can."""
     if name == "onednn" and device.type != "cpu":
         return "oneDNN computes on the CPU only"
     if name == "torch":
-        # Public, and so made at every size: one row tells whether the dtype is there.
+        # A public operator supports every size: one row shows whether the dtype is supported.
         sizes = {(1, inputs, outputs) for _, inputs, outputs in sizes}
     found = (_refusal_at(PRODUCTS[name], device, dtype, size) for size in sorted(sizes))
     return next(filter(None, found), "")
@@ -101,9 +101,9 @@ def _one_thread() -> Iterator[None]:
 
 
 def fastest_product(dtype: torch.dtype, sizes: Collection[Size]) -> tuple[ProductName, float]:
-    """The fastest of the products that the CPU can make at these sizes, and its seconds in the probe.
+    """The fastest of the products that the CPU can compute at these sizes, and its seconds in the probe.
 
-    Where there is none, torch's own and infinite seconds.
+    If there is none, torch's own with infinite seconds.
     """
     products = products_here(torch.device("cpu"), dtype, {*sizes, PROBE_SIZE})
     seconds: dict[ProductName, float] = {"torch": float("inf")}
@@ -115,7 +115,7 @@ def fastest_product(dtype: torch.dtype, sizes: Collection[Size]) -> tuple[Produc
 
 
 def layer_sizes(block: nn.Module, rows: int) -> set[Size]:
-    """Sizes of the layers that `use_product` replaces in a block that is given so many rows."""
+    """Sizes of the layers that `use_product` replaces in a block whose input has this many rows."""
     weights = [module.weight for module in block.modules() if isinstance(module, nn.Linear)]
     weights += [
         module.in_proj_weight for module in block.modules() if isinstance(module, nn.MultiheadAttention)
@@ -126,12 +126,12 @@ def layer_sizes(block: nn.Module, rows: int) -> set[Size]:
 def use_product(block: nn.Module, product: Product, dtype: torch.dtype) -> None:
     """Replace the linear layers and the attention of a transformer block, in place.
 
-    The residual stream and the normalisations stay float32; the products take and give `dtype`.
-    This is what autocast does, without converting the weights anew in each call.
+    The residual stream and the normalisations stay float32; the products take and return `dtype`.
+    This is what autocast does, but the weights are converted once instead of in each call.
 
     Args:
-        block: its linear layers are `nn.Linear`, its attention `nn.MultiheadAttention` whose input is
-            query, key and value, with sequence first.
+        block: its linear layers are `nn.Linear`, its attention is `nn.MultiheadAttention` with one input
+            for query, key and value, sequence first.
         product: see `PRODUCTS`.
         dtype: of the weights and products, float32 or bfloat16.
     """
@@ -145,7 +145,7 @@ def use_product(block: nn.Module, product: Product, dtype: torch.dtype) -> None:
 
 
 class ProductLinear(nn.Module):
-    """A linear layer with a product of its own."""
+    """A linear layer that uses the given product."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, product: Product, dtype: torch.dtype) -> None:
         super().__init__()
@@ -161,7 +161,7 @@ class ProductLinear(nn.Module):
 
 
 class ProductAttention(nn.Module):
-    """Self-attention of `nn.MultiheadAttention`, sequence first, with a product of its own."""
+    """Self-attention of `nn.MultiheadAttention`, sequence first, that uses the given product."""
 
     def __init__(self, attention: nn.MultiheadAttention, product: Product, dtype: torch.dtype) -> None:
         super().__init__()
@@ -176,7 +176,7 @@ class ProductAttention(nn.Module):
     def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         """(length, n, width) to (length, n, width)."""
         if attn_mask is not None:
-            raise ValueError("attention with a mask is the text trunk's, which is not here")
+            raise ValueError("attention masks are not supported: only the text trunk uses them")
         length, count, width = x.shape
         query, key, value = self.projection(x).chunk(3, dim=-1)
         if self.extra_key is not None and self.extra_value is not None:
@@ -194,9 +194,9 @@ class ProductAttention(nn.Module):
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """softmax(query keyᵀ / √d) value: (n, heads, length, d) of queries, as torch's own attention.
 
-    On a CPU, torch's kernel gains nothing by bf16. There the scores and their softmax are float32,
-    which they are inside that kernel too, and only the larger product with the values is bf16: half
-    the time with AVX-512 bf16.
+    On a CPU, torch's kernel is no faster in bf16. There the scores and their softmax are float32, as
+    they are inside that kernel too, and only the larger product with the values is bf16: half the time
+    with AVX-512 bf16.
     """
     if query.device.type != "cpu" or query.dtype != torch.bfloat16:
         return functional.scaled_dot_product_attention(query, key, value)

@@ -1,7 +1,7 @@
-"""Loading an encoder by its name, with its weights.
+"""Loads an encoder by name, with its weights.
 
-Belongs here: which encoders there are. No network, no file reading; torch is imported by the encoder that
-is asked for.
+Belongs here: the list of encoders. No network, no file reading; only the requested encoder's module imports
+torch.
 """
 
 from functools import cache
@@ -26,12 +26,12 @@ def load_encoder(
     Args:
         name: `bundled` or `imagebind`.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
-        precision: of ImageBind's products: `float32`, `bf16`, or `auto` (bf16 where the device gains by it
-            on its own hardware). The bundled networks are always float32.
-        checkpoint: ImageBind's checkpoint; None looks in the usual places.
+        precision: of ImageBind's products: `float32`, `bf16`, or `auto` (bf16 where the device's hardware
+            makes it faster). The bundled networks are always float32.
+        checkpoint: ImageBind's checkpoint; None searches the usual places.
 
     Raises:
-        EncoderUnavailableError: says what is missing and which command brings it.
+        EncoderUnavailableError: says what is missing and which command installs it.
     """
     if name == "bundled":
         from emid_assets.encoders.bundled.encoder import load_bundled
@@ -45,7 +45,7 @@ def load_encoder(
 
 
 def encoder_from(settings: Settings) -> Encoder:
-    """The encoder that the settings name, loaded once in a process.
+    """The encoder named in the settings, loaded once per process.
 
     Raises:
         EncoderUnavailableError: as `load_encoder`.

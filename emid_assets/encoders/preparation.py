@@ -1,14 +1,14 @@
 """Worker processes that prepare media ahead of the device.
 
-Belongs here: starting the workers, handing out items, giving back what they made in the order of
-the items, and telling when a worker died. What is prepared, and how, is the encoder's business.
+Belongs here: starting the workers, handing out items, returning results in the order of the items,
+and detecting a dead worker. The encoder decides what is prepared and how.
 
 Workers are plain child processes (a fresh interpreter that runs `serve`) that talk over a socket
 pair, not a `multiprocessing` pool: they start with a clean interpreter whatever threads the
-parent runs, re-import nobody's main module, and may be started from a daemonic process, as a run
-of Dagster can be one. A worker ends by itself when the parent's end of its socket closes, so a killed
-parent leaves none behind. Workers that have done all their work wait for the next job: starting one
-takes the time of importing torch, and a build embeds some twenty partitions.
+parent runs, do not re-import the main module, and may be started from a daemonic process, which a
+Dagster run can be. A worker exits when the parent's end of its socket closes, so a killed parent
+leaves none behind. Workers that have finished wait for the next job: starting one takes as long as
+importing torch, and a build embeds some twenty partitions.
 """
 
 import os
@@ -33,7 +33,7 @@ Prepare = Callable[[MediaItem], Prepared]
 
 
 class WorkerDiedError(RuntimeError):
-    """A worker process ended before its work did."""
+    """A worker process ended before it finished its work."""
 
 
 class PreparationCrashError(RuntimeError):
@@ -44,7 +44,7 @@ def prepare_one(prepare: Prepare, item: MediaItem) -> Prepared | str:
     """The prepared item, or the reason why it cannot be encoded.
 
     Raises:
-        PreparationCrashError: any error that does not speak of the file; names the item.
+        PreparationCrashError: any error that is not about the file; names the item.
     """
     try:
         return prepare(item)
@@ -61,25 +61,24 @@ def prepare_one(prepare: Prepare, item: MediaItem) -> Prepared | str:
 def prepare_all(
     prepare: Prepare, items: Sequence[MediaItem], workers: int, ahead: int
 ) -> Iterator[tuple[MediaItem, Prepared | str]]:
-    """Prepare items, in their order, `workers` processes working ahead of the consumer.
+    """Prepare items in order, with `workers` processes that work ahead of the consumer.
 
-    Until the first of them has started, items are prepared in this process.
+    Until the first worker has started, items are prepared in this process.
 
-    Consecutive items of one file go to one process, in their order, so that `prepare` may keep what
-    it has read of the file.
+    Consecutive items of one file go to one process, in order, so that `prepare` can cache the file.
 
     Args:
         prepare: a module-level function, or an object that can be pickled.
         items: what to prepare.
         workers: processes; 0 prepares in this one.
-        ahead: items that may be prepared and not yet taken; more than the consumer takes at once, or
-            it waits for the rest of each batch.
+        ahead: prepared items that may wait for the consumer; more than it takes at once, or it waits
+            for the rest of each batch.
 
     Yields:
         each item with its prepared array, or with the reason why it has none.
 
     Raises:
-        WorkerDiedError: says how it ended and what it was working on.
+        WorkerDiedError: says how the worker ended and which item it was preparing.
         PreparationCrashError: as `prepare_one`.
     """
     if workers == 0:
@@ -94,7 +93,7 @@ def prepare_all(
 
 
 class _Crew:
-    """The running workers: one thread for each, which feeds it and takes what it made.
+    """The running workers, with one thread for each that sends items and receives results.
 
     The threads only wait on sockets.
     """
@@ -153,7 +152,7 @@ class _Crew:
                 _idle_workers.append(worker)
 
     def _start(self, worker: "_Worker") -> "_Worker":
-        """Start a worker; one that was kept from another job and has died since is replaced by a new one."""
+        """Start a worker; replace one that was kept from another job and has died since."""
         try:
             worker.start(self._prepare)
         except WorkerDiedError:
@@ -174,7 +173,7 @@ class _Crew:
             return
         with self._changed:
             self._started = True
-        waiting: deque[int] = deque()  # what this worker made and nobody has taken so far
+        waiting: deque[int] = deque()  # results of this worker that nobody has taken yet
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._ended or not self._todo or self._has_room(waiting))
@@ -221,13 +220,13 @@ def _runs_of_one_file(items: Sequence[MediaItem]) -> list[range]:
 class _Worker:
     """One child process and the parent's end of its socket.
 
-    A message is a pickle; an array follows its pickled type and shape as plain bytes, which are
-    received where they stay.
+    A message is a pickle. An array is sent as its pickled type and shape, followed by plain bytes that
+    are received directly into the array.
 
     Attributes:
-        surroundings: what the process inherited; one that inherited something else is no substitute.
-        busy: it was asked for something that it has not answered.
-        is_kept: it has done a job before.
+        surroundings: what the process inherited; a worker with other surroundings cannot replace it.
+        busy: it has not answered the last request.
+        is_kept: it has finished a job before.
     """
 
     def __init__(self, surroundings: "_Surroundings") -> None:
@@ -253,8 +252,8 @@ class _Worker:
             self._connection.recv_bytes()
         except (EOFError, OSError) as error:
             raise WorkerDiedError(
-                f"a worker process {_how_it_ended(self._process.wait())} while it started; its own message "
-                "stands above, and workers = 0 prepares in the run itself"
+                f"a worker process {_how_it_ended(self._process.wait())} while it started: see its message "
+                "above, or set workers = 0 to prepare in the run itself"
             ) from error
         self.busy = False
 
@@ -267,8 +266,8 @@ class _Worker:
         except (EOFError, OSError) as error:
             raise WorkerDiedError(
                 f"a worker process {_how_it_ended(self._process.wait())} while it prepared {item.item_id} "
-                f"({item.path}); what was encoded before is kept where a journal is in use: start again, "
-                "with fewer workers if memory was short, or with workers = 0 to prepare in the run itself"
+                f"({item.path}); rows encoded before are kept where a journal is in use: run again, with "
+                "fewer workers if memory was short, or with workers = 0 to prepare in the run itself"
             ) from error
         self.busy = False
         if isinstance(prepared, PreparationCrashError):
@@ -276,7 +275,7 @@ class _Worker:
         return prepared
 
     def end_job(self) -> None:
-        """Make it ready for another job; one that has died is found out then."""
+        """Make it ready for another job; a dead worker is detected at the next start."""
         self.is_kept = True
         with suppress(OSError):
             self._connection.send(None)
@@ -324,7 +323,7 @@ def _idle_or_new_worker() -> _Worker:
 
 @dataclass(frozen=True)
 class _Array:
-    """Tells of an array whose bytes follow."""
+    """Announces an array whose bytes follow."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -347,7 +346,7 @@ def _how_it_ended(returncode: int) -> str:
 
 
 def serve(file_descriptor: int) -> None:
-    """The worker's side: prepare what comes until the parent's end of the socket closes."""
+    """The worker's side: prepare items until the parent's end of the socket closes."""
     # Ctrl-C in a terminal reaches every process of the group; the parent decides when workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with (
@@ -360,7 +359,7 @@ def serve(file_descriptor: int) -> None:
 
 
 def _serve_job(connection: Connection, ours: socket) -> None:
-    """One job's items; what its `prepare` has kept of the files goes with it."""
+    """Serve one job's items; whatever its `prepare` has cached is freed at the end."""
     prepare: Prepare = connection.recv()
     connection.send_bytes(b"ready")
     while (item := connection.recv()) is not None:

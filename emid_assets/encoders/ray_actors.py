@@ -1,9 +1,8 @@
-"""The encoding of one partition spread over actors of a Ray cluster, by Ray Data.
+"""Encodes one partition on the actors of a Ray cluster, with Ray Data.
 
-Belongs here: handing items to actors that hold the encoder, and taking back what they encoded. What an
-actor does with its items is `embed.encode_items`, as without Ray. Ray Data keeps only so many blocks
-under way as the actors and its object store have room for, starts lost actors anew, and gives their
-items to others.
+Belongs here: sending items to actors that hold the encoder, and collecting the rows. An actor runs
+`embed.encode_items`, as a run without Ray does. Ray Data keeps only as many blocks in flight as the actors
+and its object store have room for, restarts lost actors, and gives their items to others.
 """
 
 import logging
@@ -24,17 +23,17 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 BATCHES_AT_ONCE = 4
-"""Batches of the encoder that an actor takes in one piece: its workers prepare ahead within it."""
+"""Encoder batches per block that an actor takes: its workers prepare ahead within the block."""
 
 CPUS = 0.9
-"""Processors that an actor asks for: the runs that feed actors have some of the rest, a hundredth each."""
+"""CPUs that an actor requests: the runs that feed actors need the rest, a hundredth each."""
 
 IN_FLIGHT = 2
-"""Pieces that wait at an actor, the one in work included."""
+"""Blocks queued at an actor, including the one it works on."""
 
 
 class ActorsError(RuntimeError):
-    """The actors cannot do the work; the message says why and what to change."""
+    """The actors cannot encode; the message says why and what to change."""
 
 
 def on_actors(
@@ -47,16 +46,16 @@ def on_actors(
     batch_size: int,
     workers: int,
 ) -> Encode:
-    """What `embed` takes as `encode` to spread the work over actors.
+    """Return the `encode` argument of `embed` that spreads the work over actors.
 
     Args:
-        load: gives the encoder; called once in each actor.
-        fingerprint: of the encoder in this process, which the actors' must have too.
+        load: returns the encoder; called once in each actor.
+        fingerprint: of the encoder in this process; the actors' encoder must have the same.
         kind: as in `embed`.
-        actors: how many; each has the encoder in memory.
-        gpus: that each actor asks Ray for.
+        actors: number of actors; each holds the encoder in memory.
+        gpus: GPUs that each actor requests from Ray.
         batch_size: as in `embed`.
-        workers: processes that prepare media, for each actor.
+        workers: processes per actor that prepare media.
     """
 
     def encode(items: Sequence[MediaItem], reasons: dict[str, str]) -> Iterator[EncodedBatch]:
@@ -69,7 +68,7 @@ def on_actors(
             at_once = BATCHES_AT_ONCE * batch_size
             pieces = [_table(items[start : start + at_once]) for start in range(0, len(items), at_once)]
             most = min(actors, len(pieces))
-            # (`from_arrow` would ask for a whole processor, which actors may have taken.)
+            # `from_arrow` would request a whole CPU, and the actors may already hold all of them.
             encoded: Dataset = from_blocks(pieces).map_batches(
                 _Actor,
                 fn_constructor_args=(load, fingerprint, kind, batch_size, workers),
@@ -81,18 +80,18 @@ def on_actors(
                 num_cpus=CPUS,
                 num_gpus=gpus,
             )
-            logging.getLogger("ray.data").setLevel(logging.ERROR)  # Ray Data has set it up by now
+            logging.getLogger("ray.data").setLevel(logging.ERROR)  # only now: Ray Data has just configured it
             try:
                 for rows in encoded.iter_batches(batch_size=None, batch_format="pyarrow"):
                     yield _encoded(rows, reasons)
             except RayError as error:
-                raise ActorsError(f"Ray gave up the actors: {str(error).strip()[:300]}") from error
+                raise ActorsError(f"Ray stopped the actors: {str(error).strip()[:300]}") from error
 
     return encode
 
 
 class _Actor:
-    """Holds an encoder, and encodes the pieces that come."""
+    """Holds an encoder and encodes the blocks that it receives."""
 
     def __init__(
         self, load: Callable[[], Encoder], fingerprint: str, kind: MediaKind, batch_size: int, workers: int
@@ -103,7 +102,7 @@ class _Actor:
     def __call__(self, piece: pa.Table) -> pa.Table:
         try:
             return self._encode(_items(piece))
-        except Exception as error:  # Ray would wrap it in pages of its own
+        except Exception as error:  # Ray would bury it in pages of traceback
             return pa.table([[None], [None], [f"{type(error).__name__}: {error}"]], schema=_ENCODED)
 
     def _encode(self, items: Sequence[MediaItem]) -> pa.Table:
@@ -130,7 +129,7 @@ class _Actor:
 
 
 def _encoded(rows: pa.Table, reasons: dict[str, str]) -> EncodedBatch:
-    """What an actor has sent; raises what it could not go on from."""
+    """The rows that an actor has sent; raises the error that stopped it."""
     stopped = rows.filter(rows["content_hash"].is_null())["reason"].to_pylist()
     if stopped:
         raise ActorsError(stopped[0])
@@ -164,7 +163,7 @@ _ITEMS = pa.schema(
 
 
 class _Ray:
-    """Ray while the block runs: the cluster that this run is a job of, or else one of this machine's own."""
+    """Ray while the block runs: the cluster that this run is a job of, or a local one on this machine."""
 
     def __enter__(self) -> None:
         if "RAY_ADDRESS" not in os.environ:

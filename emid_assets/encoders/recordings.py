@@ -1,8 +1,7 @@
-"""Several clips of one recording, prepared from a single decoding of it.
+"""Prepares several clips of one recording and decodes the recording once.
 
-Belongs here: the order that brings clips of one file together, and reading them. A lossy file is
-decoded from its beginning for every window of it, so that window by window the cost grows with the
-square of its length.
+Belongs here: grouping the clips of one file, and reading them. A lossy file is decoded from its start
+for every window, so reading window by window costs time that grows with the square of its length.
 """
 
 from collections import Counter
@@ -15,7 +14,7 @@ from emid_assets.media.limits import MediaError
 
 
 def by_recording(items: Sequence[MediaItem]) -> list[MediaItem]:
-    """The items with those of one file side by side; files in the order of their first item."""
+    """Items grouped by file; files in the order of their first item."""
     groups: dict[Path, list[MediaItem]] = {}
     for item in items:
         groups.setdefault(item.path, []).append(item)
@@ -23,16 +22,16 @@ def by_recording(items: Sequence[MediaItem]) -> list[MediaItem]:
 
 
 def shared_recordings(items: Sequence[MediaItem]) -> frozenset[Path]:
-    """The files that more than one item lies in."""
+    """Files that contain more than one item."""
     return frozenset(path for path, count in Counter(item.path for item in items).items() if count > 1)
 
 
 class ClipReader:
-    """An encoder's `prepare_music` that keeps the last recording with several clips decoded.
+    """An encoder's `prepare_music` that caches the decoded samples of the last shared recording.
 
     Args:
-        prepare_music: the encoder's, for clips that are alone in their file.
-        music_input: the encoder's, for the others.
+        prepare_music: the encoder's, for files with a single clip.
+        music_input: the encoder's, for the other files.
         shared: see `shared_recordings`.
     """
 
@@ -57,7 +56,7 @@ class ClipReader:
         if item.path not in self._shared:
             return self._prepare_music(item)
         if item.path != self._path:
-            self._path, self._recording = item.path, None  # the last one goes before the next one comes
+            self._path, self._recording = item.path, None  # free the last one before decoding the next
             try:
                 self._recording = Recording(item.path)
             except MediaError as error:

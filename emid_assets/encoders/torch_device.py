@@ -1,6 +1,6 @@
-"""The device that a network runs on: choosing it, and telling when its memory is full.
+"""The device that a network runs on: choosing it, and detecting that its memory is full.
 
-Belongs here: what everything that computes with torch needs of a device. No network, no numbers.
+Belongs here: device code that everything with torch shares. No network, no numerics.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,10 +19,10 @@ R = TypeVar("R")
 def choose_device(setting: str) -> torch.device:
     """The device for the setting `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
 
-    `auto` takes CUDA, then Apple's mps, then the CPU.
+    `auto` prefers CUDA, then Apple's mps, then the CPU.
 
     Raises:
-        EncoderUnavailableError: the device asked for is not on this machine.
+        EncoderUnavailableError: this machine does not have the requested device.
     """
     if setting == "auto":
         if torch.cuda.is_available():
@@ -50,27 +50,27 @@ def choose_device(setting: str) -> torch.device:
 
 @contextmanager
 def memory_errors(device: torch.device) -> Iterator[None]:
-    """Turn torch's out-of-memory errors into `EncoderOutOfMemoryError` and give cached memory back."""
+    """Turn torch's out-of-memory errors into `EncoderOutOfMemoryError` and release cached memory."""
     try:
         yield
     except RuntimeError as error:
-        # The CPU allocator has no class of its own; its message is the only sign.
+        # The CPU allocator has no exception class; only the message identifies it.
         if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
             raise
         message = str(error).splitlines()[0]
     else:
         return
-    # Outside the except clause: the traceback, and the tensors it holds, are gone by now.
+    # Outside the except clause: the traceback, and the tensors it holds, are freed by now.
     if device.type == "cuda":
         torch.cuda.empty_cache()
     raise EncoderOutOfMemoryError(f"{device}: {message}")
 
 
 def map_items(function: Callable[[T], R], items: Sequence[T], device: torch.device) -> list[R]:
-    """Apply a network to each item by itself, so that a result depends on its item alone, bit for bit.
+    """Apply a network to each item by itself, so that a result depends only on its item, bit for bit.
 
-    On a CPU the items are spread over as many threads as torch would use inside an operator, and an
-    operator uses one: torch splits some sums by the number of threads, and on busy cores its
+    On a CPU the items are spread over as many threads as torch would use inside an operator, and each
+    operator uses one thread: torch splits some sums by the number of threads, and on busy cores its
     threads cost five times the work that they share.
     """
     threads = min(torch.get_num_threads(), len(items))
@@ -86,7 +86,7 @@ def _use_one_thread() -> None:
 
 @contextmanager
 def _one_thread_inside() -> Iterator[None]:
-    # The setting is the calling thread's, but new threads start with the last one made by any.
+    # The setting is per thread, but a new thread inherits the last value set by any thread.
     threads = torch.get_num_threads()
     try:
         yield

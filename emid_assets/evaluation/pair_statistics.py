@@ -59,26 +59,6 @@ def semantic_pairs(similarity_matrix: pl.DataFrame, m: int) -> pl.DataFrame:
     return _best(similarity_matrix, ["score"], m)
 
 
-def emotional_pairs(similarity_matrix: pl.DataFrame, va_distances: pl.DataFrame, m: int) -> pl.DataFrame:
-    """The pairs of α = 0: the m candidates of each clip with the largest E.
-
-    Images of one tag often share one E; equal E goes by higher S, then by image id, as in the
-    fused choice.
-
-    Args:
-        similarity_matrix: frame SIMILARITY_MATRIX.
-        va_distances: frame VA_DISTANCES with a row for every candidate.
-        m: images per clip.
-
-    Returns:
-        Columns `clip_id`, `image_id`, `rank` (from 1), by clip id and rank.
-
-    Raises:
-        ValueError: a candidate has no row in `va_distances`; names the first.
-    """
-    return _best(_candidates(similarity_matrix, va_distances), ["emotional_similarity", "score"], m)
-
-
 def pairs_per_clip(fused_pairs: pl.DataFrame) -> int:
     """m, read off the pairs: the largest number of pairs of a clip; 0 where there are none.
 
@@ -138,6 +118,9 @@ def overlaps(
         `only_semantic`, of `only_emotional` and of `neither`. Systems `semantic` and `emotional`:
         `shared_with_pairs` and `shared_with_each_other`. All three: `mean_emotional_similarity`
         and `mean_semantic_rank` (1 is the candidate with the largest S) of their picks.
+
+    Raises:
+        ValueError: a candidate has no row in `va_distances`; names the first.
     """
     if fused_pairs.is_empty():
         return EVALUATION_REPORT.empty()

@@ -1,1 +1,1 @@
-"""What is broken, stale or overdue, and who is told. No Dagster."""
+"""Pipeline health (what is broken, stale or overdue) and alerts. No Dagster."""

@@ -1,7 +1,6 @@
-"""Telling people: one line to a file, a webhook and a mail server, tried three times, without ever raising.
+"""Send a one-line alert to a file, a webhook and a mail server, with three attempts each; never raises.
 
-Belongs here: how a line leaves the house, and that no secret leaves with it. What the line says is
-`defs.alerts`'s.
+Belongs here: sending a line, and keeping secrets out of the errors. `defs.alerts` writes the line.
 """
 
 import contextlib
@@ -22,7 +21,7 @@ from emid_assets.store.layout import ALERTS_FILE
 
 ATTEMPTS = 3
 BACK_OFF_S = (0.5, 1.5)
-"""Waits between the attempts: five alerts to a dead server must fit into a sensor's minute."""
+"""Seconds between the attempts: five alerts to a dead server must fit into a sensor's minute."""
 
 TIMEOUT_S = 3.0
 
@@ -31,10 +30,10 @@ Channel = Callable[[str], None]
 
 
 def channels(operations: Operations, lake: Path) -> dict[str, Channel]:
-    """The channels that are set up, by name; the file always is."""
+    """The configured channels by name; the file is always one of them."""
 
     def to_the_lake(line: str) -> None:
-        make_folder(lake)  # the first run of all may fail before anything is stored
+        make_folder(lake)  # the very first run may fail before anything is stored
         write_to_file(lake / ALERTS_FILE, line)
 
     file = Path(operations.alert_file).expanduser()
@@ -55,16 +54,16 @@ def deliver(
     secrets: tuple[str, ...] = (),
     sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, str]:
-    """Send a line by every channel, all at once, each tried three times with a growing wait between.
+    """Send a line to all channels in parallel, with three attempts each and a growing wait between them.
 
     Args:
-        line: what to say.
+        line: the text to send.
         to: channels by name.
-        secrets: what must not stand in an error, such as an address with a token in it.
-        sleep: waits so many seconds.
+        secrets: texts that must not appear in an error, such as an address that contains a token.
+        sleep: waits the given number of seconds.
 
     Returns:
-        Channel → its last error, of those that failed three times; nothing is ever raised.
+        Channel → last error, for the channels that failed three times; never raises.
     """
 
     def attempt(channel: Channel) -> str:
@@ -72,7 +71,7 @@ def deliver(
         for wait in (*BACK_OFF_S, None):
             try:
                 channel(line)
-            except Exception as problem:  # whatever a foreign server does, the pipeline goes on
+            except Exception as problem:  # the pipeline continues, whatever a foreign server does
                 error = _without(secrets, f"{type(problem).__name__}: {problem}")
             else:
                 return ""
@@ -86,7 +85,7 @@ def deliver(
 
 
 def secrets_of(operations: Operations) -> tuple[str, ...]:
-    """Everything in the settings that no log may show: the addresses, their paths, user and password."""
+    """Everything in the settings that no log may show: the addresses, their paths, users and passwords."""
     found = []
     for address in (operations.alert_webhook, operations.alert_smtp):
         parts = urlsplit(address.get_secret_value())
@@ -102,7 +101,7 @@ def _without(secrets: tuple[str, ...], text: str) -> str:
 
 
 def write_to_file(file: Path, line: str) -> None:
-    """Append a line with the time (UTC) to a file that others may not write."""
+    """Append a line with the time (UTC) to a file that only the owner may write."""
     stamped = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {line}\n"
     descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
     try:
@@ -112,7 +111,7 @@ def write_to_file(file: Path, line: str) -> None:
 
 
 def post(address: str, line: str) -> None:
-    """POST `{"text": line}`, the form that Slack, Mattermost and others take; a redirect is an error."""
+    """POST `{"text": line}`, the format of Slack, Mattermost and others; a redirect is an error."""
     import urllib.request
     from urllib.error import HTTPError
 
@@ -131,9 +130,9 @@ def post(address: str, line: str) -> None:
 
 
 def mail(server: str, sender: str, receivers: str, line: str) -> None:
-    """Send a mail whose subject and text are the line.
+    """Send a mail with the line as its subject and text.
 
-    A password only goes over TLS, with the server's certificate checked, or to this very machine.
+    A password is only sent over TLS, after checking the server's certificate, or to this machine.
     """
     import smtplib
     import ssl

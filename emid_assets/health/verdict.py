@@ -1,8 +1,8 @@
-"""How a pipeline is: what is broken, stale or overdue now, what drifted, what it takes in time and on disk.
+"""Pipeline health: what is broken, stale or overdue, what has drifted, and the use of time and disk.
 
-Belongs here: the verdict, from the lake and from plain facts about runs, as frames. Each version in
-the lake carries a short history of its partition (`extended_history`), so that drift and times outlive the
-versions that they came from. Nothing here knows Dagster: `defs.health` gathers the facts about runs.
+Belongs here: the verdict as frames, from the lake and from plain facts about runs. Each version in the
+lake carries a short history of its partition (`extended_history`), so that drift and times survive when old
+versions are deleted. Nothing here uses Dagster: `orchestration.run_facts` gathers the facts about runs.
 """
 
 import json
@@ -22,7 +22,7 @@ from emid_assets.store.schemas import PIPELINE_HEALTH, REJECTED_MEDIA
 DATA_VERSION = "data_version"
 COMPUTE_SECONDS = "compute_seconds"
 HISTORY = "history"
-"""Keys in the metadata of a version in the lake."""
+"""Keys in the metadata of a stored version."""
 
 HISTORY_LENGTH = 20
 WATCHED: Mapping[str, tuple[str, ...]] = {
@@ -34,7 +34,7 @@ WATCHED: Mapping[str, tuple[str, ...]] = {
 """Columns whose mean and spread are kept with each version; `scale` is the norm of an embedding."""
 
 NOTABLE_SHIFT = 0.5
-"""Spreads by which a partition's mean may move between two builds before it counts as drift. (A choice.)"""
+"""Shift of a partition's mean between two builds, in spreads, beyond which it counts as drift. (A choice.)"""
 
 BROKEN = ("failed", "damaged", "overdue")
 """States that make a pipeline unhealthy; `missing` and `stale` only ask for a rebuild."""
@@ -44,12 +44,12 @@ SECONDS_OF_A_DAY = 86_400.0
 
 @dataclass(frozen=True)
 class AssetFacts:
-    """One asset of the graph, with names as the lake has them.
+    """One asset of the graph, with the lake's names.
 
     Attributes:
-        name: of the asset and its table.
-        partitions: all that it should have; `WHOLE_TABLE` alone where it has none.
-        parents: asset → whether each partition reads only the one of the same name, not all.
+        name: name of the asset and its table.
+        partitions: all partitions that it should have; only `WHOLE_TABLE` if it has none.
+        parents: asset → whether each partition reads only the partition of the same name, not all.
     """
 
     name: str
@@ -59,15 +59,15 @@ class AssetFacts:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """One run, newest first wherever several are given.
+    """One run. Sequences of runs are sorted newest first.
 
     Attributes:
-        run_id: names it in the web UI.
-        assets: that it was to build.
-        partition: of each of them, as the lake has it.
+        run_id: its id in the web UI.
+        assets: the assets that it builds.
+        partition: the partition of each of them, with the lake's name.
         state: `running`, `succeeded` or `failed`; a run whose process is gone has failed.
         started: seconds since 1970.
-        errors: asset → why it failed, in one line; `""` stands for the run as a whole.
+        errors: asset → why it failed, in one line; the key `""` stands for the run as a whole.
     """
 
     run_id: str
@@ -85,12 +85,12 @@ class Health:
     Attributes:
         at: seconds since 1970.
         states: frame PIPELINE_HEALTH, every partition of every asset.
-        drift: see `drift`.
+        drift: see `_drift`.
         rejected: kind, reason, items; most frequent first.
         disk: see `disk_use`.
-        free_bytes: left on the lake's disk.
-        times: see `times`.
-        notes: what else a reader should know, one line each.
+        free_bytes: free space on the lake's disk.
+        times: see `_times`.
+        notes: other information for the reader, one line each.
     """
 
     at: float
@@ -104,7 +104,7 @@ class Health:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether nothing has failed, is damaged or overdue."""
+        """Whether no partition has failed, is damaged or is overdue."""
         return self.broken.is_empty()
 
     @property
@@ -114,7 +114,7 @@ class Health:
 
     @property
     def verdict(self) -> str:
-        """One line: healthy or not, and how many partitions are in a state other than `ok`."""
+        """One line: healthy or unhealthy, and how many partitions are in each state other than `ok`."""
         counts = dict(self.states["state"].value_counts().iter_rows())
         order = ("failed", "damaged", "overdue", "missing", "stale", "running")
         found = ", ".join(f"{counts[state]} {state}" for state in order if state in counts)
@@ -141,7 +141,7 @@ def iso_time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-# ---------------------------------------------------------------- what is kept with each version
+# ---------------------------------------------------------------- the history stored with each version
 
 
 def extended_history(
@@ -151,18 +151,18 @@ def extended_history(
     metadata: Mapping[str, Scalar],
     now: float,
 ) -> str:
-    """The history to be kept with a new version: that of the version before, and an entry for this one.
+    """The history to store with a new version: the previous version's history and a new entry.
 
     Args:
-        previous: metadata of the version that counted before; empty where there is none.
-        table: where `frame` belongs.
-        frame: what is about to be stored.
-        metadata: of the new version.
+        previous: metadata of the previous version; empty if there is none.
+        table: the table of `frame`.
+        frame: the frame about to be stored.
+        metadata: metadata of the new version.
         now: seconds since 1970; an entry is never older than the one before, whatever the clock says.
 
     Returns:
         JSON, a list of at most HISTORY_LENGTH entries: `at`; `since`, when this content first appeared;
-        `rows`; `seconds` of computing; `statistics`: column → [mean, standard deviation].
+        `rows`; `seconds` to compute; `statistics`: column → [mean, standard deviation].
     """
     entries = _history_of(previous)
     at = max([now, *(float(entry["at"]) for entry in entries[-1:])])
@@ -199,15 +199,15 @@ def examine(
     fresh_days: float,
     notes: Sequence[str] = (),
 ) -> Health:
-    """Look at a lake and its runs.
+    """Judge a lake and its runs.
 
     Args:
-        lake: what is built.
-        assets: what should be.
-        runs: newest first; the newest that is not `succeeded` without a trace decides on a partition.
+        lake: the tables that are built.
+        assets: the tables and partitions that should be.
+        runs: newest first; a partition is judged by the newest run that includes it.
         now: seconds since 1970.
-        fresh_days: days after which a partition that was not built again is overdue.
-        notes: passed on.
+        fresh_days: days after its last build at which a partition becomes overdue.
+        notes: copied to the result.
     """
     versions: dict[tuple[str, str], Version] = {}
     damaged: dict[tuple[str, str], str] = {}
@@ -297,7 +297,7 @@ def _states(
 
 
 def _last(version: Version) -> dict[str, Any]:
-    """The newest entry of a version's history; one made from its file where it has none."""
+    """The newest entry of a version's history; derived from its file if it has no history."""
     entries = _history_of(version.metadata)
     if entries:
         return entries[-1]
@@ -306,21 +306,21 @@ def _last(version: Version) -> dict[str, Any]:
 
 
 def _left_undone(asset: str, built: Mapping[str, Any] | None, run: RunFacts) -> bool:
-    """Whether a failed run failed in this asset, or never got to it."""
+    """Whether a failed run failed in this asset, or never reached it."""
     return asset in run.errors or built is None or float(built["at"]) < run.started
 
 
 def _reason(run: RunFacts) -> str:
-    return next(filter(None, run.errors.values()), "the run was stopped, or failed without a word")
+    return next(filter(None, run.errors.values()), "the run was stopped, or failed without a message")
 
 
 def _drift(versions: Mapping[tuple[str, str], Version]) -> pl.DataFrame:
-    """How the watched columns of each partition moved between its last two builds.
+    """How far the means of the watched columns of each partition shifted between its last two builds.
 
     Returns:
         table, partition, column, before, now (means), shift, is_notable; the largest shift first. The
         shift is in spreads: standard deviations of the column over the whole table as it was before, or
-        shares of the mean where it had none.
+        fractions of the mean if there was no spread.
     """
     rows: list[dict[str, Any]] = []
     for table, columns in WATCHED.items():
@@ -362,7 +362,7 @@ def _drift(versions: Mapping[tuple[str, str], Version]) -> pl.DataFrame:
 
 
 def _times(versions: Mapping[tuple[str, str], Version]) -> pl.DataFrame:
-    """Seconds of computing of each asset's partitions over their last builds, oldest first.
+    """Compute time in seconds of each asset's partitions over their last builds, oldest first.
 
     Returns:
         asset, partition, build (0 is the latest, -1 the one before), at, seconds.
@@ -383,7 +383,7 @@ def _times(versions: Mapping[tuple[str, str], Version]) -> pl.DataFrame:
 def _rejected(lake: Lake) -> pl.DataFrame:
     """Rejected items by kind and reason: `kind`, `reason`, `items`, the most frequent first."""
     whole = [name for name, found in lake.survey("rejected_media").items() if isinstance(found, Version)]
-    columns = ["kind", "reason"]  # damaged partitions stand among the broken ones
+    columns = ["kind", "reason"]  # damaged partitions are listed among the broken ones
     rows = lake.read("rejected_media", whole, columns) if whole else REJECTED_MEDIA.empty().select(columns)
     return (
         rows.group_by("kind", "reason")
@@ -396,15 +396,15 @@ def disk_use(root: Path) -> pl.DataFrame:
     """Disk used below a lake's folder.
 
     Returns:
-        part, files, bytes; the largest first. Parts are the tables by name, `superseded versions`
-        of all tables together, and the other entries of the folder, such as `dagster`, `weights`.
+        part, files, bytes; the largest first. A part is a table, the `superseded versions` of all tables
+        together, or another entry of the folder, such as `dagster` or `weights`.
     """
     sizes: dict[str, tuple[int, int]] = {}
 
     def add(part: str, path: Path) -> None:
         try:
             facts = path.stat()
-        except OSError:  # cleared away since it was listed
+        except OSError:  # deleted after it was listed
             return
         files, size = sizes.get(part, (0, 0))
         sizes[part] = files + 1, size + facts.st_blocks * 512
@@ -433,8 +433,8 @@ def assets_at_a_glance(states: pl.DataFrame) -> list[dict[str, Any]]:
     """One row for each asset, in the graph's order.
 
     Returns:
-        asset, partitions, built, states (other than ok, in words), oldest and newest build, rows,
-        bytes, seconds.
+        asset, partitions, built, states (a text with those other than ok), oldest and newest build,
+        rows, bytes, seconds.
     """
     rows = []
     for frame in states.partition_by("asset", maintain_order=True):
@@ -456,7 +456,7 @@ def assets_at_a_glance(states: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def readable_bytes(count: int) -> str:
-    """A number of bytes in the largest unit that keeps it at 1 or more: `3.2 MB`."""
+    """A number of bytes in the largest unit in which it is at least 1: `3.2 MB`."""
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000:

@@ -1,11 +1,11 @@
-"""What is done with a block of scores before it is overwritten by the next: compiled by numba.
+"""The inner loops of the matching, compiled by numba.
 
-Belongs here: the inner loops of the matching, one function each, with the same meaning as in
-`plain.py`, which is their oracle. One pass over a block that is still in the cache costs
-about a twentieth of the product that made it.
+Belongs here: the work on a block of scores before the next block overwrites it. Each function does
+the same as its namesake in `plain.py`, the reference in the tests. One pass over a block that is still
+in the cache costs about a twentieth of the product that computed it.
 
-Compiled code is kept beside this file, or in the user's cache folder where that may not be
-written, so that a run pays for loading, not for compiling.
+Compiled code is cached beside this file, or in the user's cache folder if this folder is read-only, so
+that a run loads it instead of compiling it.
 """
 
 import math
@@ -24,16 +24,16 @@ from emid_assets.matching.row_state import RowState
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 CHUNK = 256
-"""Columns between two looks at the row's maximum: their exponentials are summed in float32."""
+"""Columns between two updates of the row's maximum: their exponentials are summed in float32."""
 
 LANES = 64
 """Columns compared with the threshold at once."""
 
 SEED_STEPS = 12
-"""Halvings of the range of scores in which a first threshold is looked for."""
+"""Bisection steps in the search for a first threshold."""
 
-# Scores are finite (the caller checks), and -inf stands only in empty slots, which are compared and
-# never added: sums may be reordered, infinities may not be assumed away.
+# Scores are finite (the caller checks), and only empty slots hold -inf, which are compared and never
+# added: so fast-math may reorder sums, but must not assume that there are no infinities.
 _FAST_MATH = {"reassoc", "contract", "nsz", "arcp", "nnan"}
 
 
@@ -42,7 +42,7 @@ def _compiled(function: _F) -> _F:
     try:
         made = numba.njit(function, fastmath=_FAST_MATH, nogil=True, cache=True)
     except RuntimeError:
-        # No folder for the cache can be written at all: compile anew in each process.
+        # No cache folder is writable: compile in each process.
         made = numba.njit(function, fastmath=_FAST_MATH, nogil=True)
     return cast(_F, made)
 
@@ -118,8 +118,8 @@ def _exp(x: np.float32) -> np.float32:
 def _insert(
     scores: NDArray[np.float32], ids: NDArray[np.int64], filled: int, score: np.float32, column: int
 ) -> None:
-    """Put a column into its place in a sorted row of slots, after those of equal score."""
-    # Unsigned, so that numba need not wonder about negative indices in the innermost loop.
+    """Insert a column into a sorted row of slots, after those of equal score."""
+    # Unsigned, so that numba omits the check for negative indices in the innermost loop.
     slot = np.uint64(min(filled, scores.shape[0] - 1))
     one = np.uint64(1)
     while slot > np.uint64(0) and scores[slot - one] < score:
@@ -132,10 +132,10 @@ def _insert(
 
 @_compiled
 def _seed_threshold(row: NDArray[np.float32], groups: NDArray[np.float32], width: int) -> np.float32:
-    """A threshold that at least `width` columns of an untouched row exceed, found by vectorised passes.
+    """A threshold that at least `width` columns of a new row exceed, found in vectorised passes.
 
-    The columns fall into more groups than slots; halving finds a value that the maxima of at least
-    `width` groups exceed, and of not many more.
+    The columns are split into more groups than there are slots; bisection finds a value that the maxima
+    of at least `width` groups exceed, and not many more.
     """
     count = groups.shape[0]
     groups[:] = row[:count]
@@ -200,7 +200,7 @@ def _absorb(
                         if filled == width:
                             threshold = max(threshold, row_kept[width - 1])
                 lane += LANES
-            # Until a row has its first column, a seeded threshold may have let a whole chunk by.
+            # Before a row has its first column, a seeded threshold may have skipped a whole chunk.
             if filled == 0:
                 for j in range(start, stop):
                     if row[j] > top:
@@ -237,7 +237,7 @@ def _exact_scores(
 
 @_compiled
 def _sort_rows(scores: NDArray[np.float64], ids: NDArray[np.int64]) -> None:
-    # Insertion: the rows come almost sorted.
+    # Insertion sort: the rows are almost sorted.
     for i in range(scores.shape[0]):
         row = scores[i]
         row_ids = ids[i]

@@ -1,8 +1,8 @@
-"""The same tiles on an accelerator: low-precision products with float32 accumulation, settled on the CPU.
+"""The matching on an accelerator: low-precision products with float32 accumulation, settled on the CPU.
 
-Belongs here: one function that gives a `ShardState` as `top_k_softmax.shard_state` does, so that shards
-from devices, processes and machines merge alike. It runs on any torch device; on the CPU the
-same code rounds the same inputs, which is how it is tested where there is no accelerator.
+Belongs here: one function that returns a `ShardState` as `top_k_softmax.shard_state` does, so that shards
+from devices, processes and machines merge in the same way. It runs on any torch device. On the CPU the
+same code rounds the same inputs, so it can be tested without an accelerator.
 """
 
 from collections.abc import Iterator
@@ -20,10 +20,10 @@ from emid_assets.matching.top_k_softmax import Columns, MatchingError, ShardStat
 TilePrecision = Literal["float32", "tf32", "bf16"]
 
 SPARE_SLOTS = 64
-"""Slots beyond K: more than on the CPU, since more columns lie within the rounding of the K-th."""
+"""Slots beyond K: more than on the CPU, since more columns are within rounding error of the K-th."""
 
 GROUP = 32
-"""Columns of which only the largest score competes first."""
+"""Columns per group: groups compete by their largest score first."""
 
 
 def shard_state_on_device(
@@ -41,16 +41,16 @@ def shard_state_on_device(
 
     Args:
         X: (N, d) float32 rows.
-        Y: columns, as `top_k_softmax.top_k_softmax` takes them; one part at a time goes to the device.
-        k: how many columns each row will keep.
+        Y: columns, as in `top_k_softmax.top_k_softmax`; one part at a time is copied to the device.
+        k: columns that each row keeps in the end.
         device: a torch device, such as `cuda`.
         precision: of the product's inputs; sums are float32. `tf32` keeps the guarantee of exact ids:
-            its rounding is bounded, and every candidate within it is scored again. `bf16` is twice as
-            fast on the tensor cores; its bound is statistical (λ = 8, entries of like size), so
-            that a row may lack a column that bf16 put far below its place.
+            its rounding error is bounded, and every candidate within it is scored again. `bf16` is twice
+            as fast on the tensor cores; its bound is statistical (λ = 8, entries of similar size), so a
+            row may miss a column that bf16 ranked far too low.
         first_column: position of the shard's first column.
         tile_rows: rows of a block of scores on the device.
-        tile_columns: its columns; 4 · tile_rows · tile_columns bytes, three times over.
+        tile_columns: its columns; a block takes 3 · 4 · tile_rows · tile_columns bytes.
 
     Raises:
         MatchingError: as `top_k_softmax.top_k_softmax`.
@@ -103,10 +103,10 @@ class _DeviceRows:
 
 
 def _largest(scores: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The `width` largest of each row (all, where there are fewer) and their columns.
+    """The `width` largest scores of each row (all if there are fewer) and their columns.
 
-    In two steps, since selecting among all columns takes longer than the product: the largest
-    scores lie in the groups with the largest maxima.
+    In two steps, since selecting among all columns takes longer than the product: the largest scores
+    are in the groups with the largest maxima.
     """
     rows, columns = scores.shape
     if columns % GROUP or columns // GROUP <= width:
@@ -122,7 +122,7 @@ def _rounded(values: torch.Tensor, precision: TilePrecision) -> torch.Tensor:
     if precision == "bf16":
         return values.bfloat16()
     if precision == "tf32":
-        # To 10 bits of mantissa, half away from zero, so that every device multiplies the same numbers.
+        # Round to 10 mantissa bits, half away from zero, so that every device multiplies the same numbers.
         return ((values.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
     return values
 
@@ -139,7 +139,7 @@ def _product(rows: torch.Tensor, tile: torch.Tensor) -> torch.Tensor:
 
 def _rounding(precision: TilePrecision, dimension: int) -> float:
     inputs = {"float32": 0.0, "tf32": 2 * 2.0**-11, "bf16": 8 * np.sqrt(2 / dimension) * 2.0**-8}[precision]
-    # Tensor cores sum in float32 without rounding each step to nearest: twice the bound.
+    # Tensor cores sum in float32 but do not round each step to nearest: twice the bound.
     return float(inputs + 2 * float32_rounding(dimension))
 
 

@@ -1,9 +1,9 @@
-"""The exact order of near-ties: which columns are a row's best, as float64 would have it.
+"""The exact order of near-ties: a row's best columns, in the order of float64 scores.
 
 Products differ between libraries, tiles and thread counts in the last bits, so float32 scores
-closer than their rounding error have no order. Belongs here: finding those, scoring them again
-in float64, and ordering by (score descending, id ascending). After that the ids are the same
-whatever computed the product.
+closer than their rounding error have no reliable order. Belongs here: finding them, scoring them again
+in float64, and ordering by (score descending, id ascending). The resulting ids do not depend on what
+computed the product.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from emid_assets.matching.row_state import NO_COLUMN, RowState
 
 SPARE_SLOTS = 16
-"""Slots kept beyond K, so that a column pushed below the K-th by rounding is still at hand."""
+"""Slots kept beyond K, so that a column that rounding pushed below the K-th is still available."""
 
 _COLUMN_GROUP = 2048
-"""Columns that stay in the cache while pairs are scored again."""
+"""Columns that fit in the cache while pairs are scored again."""
 
 _ROW_BLOCK = 2048
 """Rows whose slots are held in float64 at once."""
@@ -39,12 +39,12 @@ def settle(
     Args:
         state: K + SPARE_SLOTS slots or more, with column positions as ids.
         X: (n, d) float32, the rows.
-        parts: (first position, (c, d) float32) over all columns; read once, and only where needed.
+        parts: (first position, (c, d) float32) over all columns; read once, and only if needed.
         k: K.
         columns: M, the number of all columns.
-        bound: (n,) how far a score of the row can be from the true inner product. Infinite: every
-            slot is scored again, and no column beyond the slots is looked for.
-        column_ids: (M,) int64 id of each column position, by which ties break; None: the position.
+        bound: (n,) largest error of a score of the row. If infinite, every slot is scored again, and
+            columns outside the slots are not searched.
+        column_ids: (M,) int64 id of each column position, which breaks ties; None: the position.
         inner: `plain` or `compiled`.
 
     Returns:
@@ -56,7 +56,7 @@ def settle(
     exact = np.empty(len(lines))
     rescan = _Rescan(X, crowded, floor, k, column_ids, inner) if crowded.size else None
     if lines.size or rescan:
-        # By groups of columns, and by row within a group: both sides are read almost in order.
+        # Sort by group of columns, and by row within a group, so that both sides are read almost in order.
         group = positions // _COLUMN_GROUP
         by_group = np.argsort(
             group.astype(np.uint16) if columns < _COLUMN_GROUP << 16 else group, kind="stable"
@@ -73,7 +73,7 @@ def settle(
                 rescan.absorb(first, part)
     sum_exp = state.sum_exp
     if np.isinf(bound).any():
-        # The best columns weigh most in the denominator: put their exact terms in place of the rough.
+        # The best columns weigh most in the denominator: replace their approximate terms by exact ones.
         sum_exp = sum_exp.copy()
         rough = state.scores[lines, slots].astype(np.float64)
         top = state.maximum[lines]
@@ -98,8 +98,8 @@ def _doubtful(
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
     """Slots whose neighbour is too close to call, and rows whose last slot is too close to the K-th.
 
-    Of the latter, columns that were let go may belong to the row: they come with the least score
-    from which a column may be among the K best.
+    A dropped column may be among the K best of such a row, so each of these rows is returned with the
+    lowest score that such a column can have.
     """
     lines, slots, crowded, floors = [], [], [], []
     for start in range(0, state.rows, _ROW_BLOCK):

@@ -1,7 +1,7 @@
 """The alignment stage as frames: embeddings in; candidates, VA distances and fused pairs out.
 
 Belongs here: joining ids and arrays. Every frame has the columns that `store/schemas.py`
-declares. No formula stands here: they are in `top_k_softmax.py`, `fusion.py` and `affect/`.
+declares. The formulas are in `top_k_softmax.py`, `fusion.py` and `affect/`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -51,16 +51,16 @@ def similarity_frame(
         image_embeddings: columns of IMAGE_EMBEDDINGS of **all** images, or a function that opens a
             stream of such frames (read three times: ids, product, near-ties), so that the images
             need not fit in memory. Its frames may come in any order.
-        k: candidates per clip; all images where there are fewer.
+        k: candidates per clip; all images if there are fewer.
         threads: as in `top_k_softmax`.
         product: as in `top_k_softmax`; `int8` is the fast mode; `device` computes on `device`.
         device: of the product `device`, as torch names it.
 
     Returns:
-        SIMILARITY_MATRIX rows by (clip in the order given, rank). Ties break by image id.
+        SIMILARITY_MATRIX rows by (clip in input order, rank). Image ids break ties.
 
     Raises:
-        MatchingError: no images, an image id twice, dimensions that differ, or a number not finite.
+        MatchingError: no images, a duplicate image id, different dimensions, or a non-finite number.
     """
     images = _Images(image_embeddings)
     if music_embeddings.is_empty():
@@ -84,14 +84,14 @@ def _shard_state(
 def measure_fast_mode(
     music_embeddings: pl.DataFrame, image_embeddings: ImageFrames, fast: pl.DataFrame, k: int, rows: int = 64
 ) -> FastModeAccuracy:
-    """What the fast mode got wrong, on clips spread evenly over the frame: to be kept beside the asset.
+    """Measure the errors of the fast mode on clips spaced evenly over the frame; kept beside the asset.
 
     Args:
-        music_embeddings: the clips that `fast` was made from.
-        image_embeddings: the images that it was made from.
+        music_embeddings: the clips of `fast`.
+        image_embeddings: the images of `fast`.
         fast: SIMILARITY_MATRIX rows of `similarity_frame(..., product="int8")`.
-        k: candidates per clip, as they were for `fast`.
-        rows: how many clips to compare with the exact mode.
+        k: candidates per clip, as for `fast`.
+        rows: number of clips to compare with the exact mode.
     """
     sample = music_embeddings.gather_every(max(1, len(music_embeddings) // rows))
     exact = similarity_frame(sample, image_embeddings, k)
@@ -128,12 +128,12 @@ def similarity_shard_frame(
         device: as in `similarity_frame`.
 
     Returns:
-        clip_id, image_id, score: the clip's best images of the shard, K and some spare; beside them
+        clip_id, image_id, score: the clip's best images of the shard, K and some spare; also
         maximum, sum_exp (of the clip), columns, column_norm, rounding (of the shard).
     """
     X, Y = embedding_matrix(music_embeddings), embedding_matrix(image_shard)
     shard = _shard_state(X, Y, k, threads, product, device)
-    width = min(k + SPARE_SLOTS, shard.columns)  # a device keeps more, for its own rounding's sake
+    width = min(k + SPARE_SLOTS, shard.columns)  # a device keeps more, because it rounds more
     return pl.DataFrame(
         {
             "clip_id": _repeated(music_embeddings["clip_id"], width),
@@ -148,16 +148,16 @@ def similarity_shard_frame(
 def merge_similarity_shards(
     shards: Sequence[pl.DataFrame], music_embeddings: pl.DataFrame, image_embeddings: ImageFrames, k: int
 ) -> pl.DataFrame:
-    """The rows of `similarity_frame` from its column shards, to the same ids.
+    """The rows of `similarity_frame`, merged from column shards; the ids are the same.
 
     Args:
         shards: frames of `similarity_shard_frame` of these clips, which together hold every image once.
         music_embeddings: columns of MUSIC_EMBEDDINGS of the clips, in the shards' order.
-        image_embeddings: as in `similarity_frame`; read for the ids and where there are near-ties.
-        k: as it was for the shards.
+        image_embeddings: as in `similarity_frame`; read for the ids and for near-ties.
+        k: as for the shards.
 
     Raises:
-        MatchingError: a shard is of other clips, or the shards do not hold as many images as there are.
+        MatchingError: a shard has other clips, or the shards do not hold all images.
     """
     images = _Images(image_embeddings)
     if music_embeddings.is_empty():
@@ -182,14 +182,14 @@ def va_distance_frame(
         similarity: columns of SIMILARITY_MATRIX.
         music_va: clip_id, valence, arousal **aligned to [-1, 1]²**, one row per clip.
         image_va: image_id, valence, arousal aligned, one row per image.
-        kernel: of E, as `emotional_similarity` takes it.
+        kernel: of E, see `emotional_similarity`.
         sigma: width of the gaussian kernel.
 
     Returns:
         VA_DISTANCES rows in the order of `similarity`.
 
     Raises:
-        MatchingError: a candidate has no row in `music_va` or `image_va`; it is named.
+        MatchingError: a candidate has no row in `music_va` or `image_va`; the message names it.
     """
     u = _coordinates(similarity, music_va, "clip_id")
     v = _coordinates(similarity, image_va, "image_id")
@@ -212,18 +212,18 @@ def fused_pairs_frame(
     """The m best images of every clip by T = alpha S̃ + (1 - alpha) E.
 
     Args:
-        similarity: columns of SIMILARITY_MATRIX, each clip's rows together and by rank.
+        similarity: columns of SIMILARITY_MATRIX, each clip's rows contiguous and ordered by rank.
         va_distances: columns of VA_DISTANCES for the same pairs (in any order).
         alpha: weight of the semantic term, in [0, 1].
         m: images per clip, at least 1.
-        rescaling: which S̃, as `rescale` takes it.
+        rescaling: which S̃, see `rescale`.
 
     Returns:
-        FUSED_PAIRS rows by (clip in the order given, rank): m for each clip, or as many as it has
-        candidates.
+        FUSED_PAIRS rows by (clip in input order, rank): m for each clip, or all its candidates if
+        there are fewer.
 
     Raises:
-        MatchingError: a candidate without E, or a clip's rows that are not together.
+        MatchingError: a candidate without E, or a clip whose rows are not contiguous.
     """
     if similarity.is_empty():
         return FUSED_PAIRS.empty()
@@ -252,13 +252,13 @@ def fused_pairs_frame(
 
 
 def embedding_matrix(embeddings: pl.DataFrame) -> NDArray[np.float32]:
-    """(n, d) float32: embedding × scale, as the encoder gave it before it was made unit length."""
+    """(n, d) float32: embedding × scale, the encoder's output before normalisation to unit length."""
     unit = embeddings["embedding"].to_numpy()
     return np.ascontiguousarray(unit * embeddings["scale"].to_numpy()[:, None])
 
 
 class _Images:
-    """All image embeddings: their ids, and their vectors as column parts that can be read again."""
+    """All image embeddings: their ids, and their vectors as column parts that can be read repeatedly."""
 
     def __init__(self, source: ImageFrames) -> None:
         self._source = source
@@ -268,7 +268,7 @@ class _Images:
             raise MatchingError("there are no image embeddings: materialize image_embeddings first")
         twice = self.ids.filter(self.ids.is_duplicated())
         if not twice.is_empty():
-            raise MatchingError(f"image id {twice[0]!r} stands twice in the image embeddings")
+            raise MatchingError(f"image id {twice[0]!r} occurs more than once in the image embeddings")
         self.columns = len(self.ids)
         by_name = self.ids.arg_sort().to_numpy()
         self.names = self.ids.gather(by_name)
@@ -304,13 +304,13 @@ def _similarity_rows(clips: pl.Series, images: _Images, state: RowState) -> pl.D
 def _shard_of(frame: pl.DataFrame, clips: pl.Series, images: _Images, k: int) -> ShardState:
     width = len(frame) // max(1, len(clips))
     if not frame["clip_id"].equals(_repeated(clips, width)):
-        raise MatchingError("a similarity shard is of other clips, or in another order: compute it again")
+        raise MatchingError("a similarity shard has other clips, or another order: compute it again")
     positions = pl.DataFrame({"image_id": images.ids, "position": np.arange(images.columns)})
     found = frame.select("image_id").join(positions, on="image_id", how="left", maintain_order="left")
     missing = found.filter(pl.col("position").is_null())
     if not missing.is_empty():
         raise MatchingError(
-            f"image {missing['image_id'][0]!r} of a similarity shard has no embedding any more"
+            f"image {missing['image_id'][0]!r} of a similarity shard has no embedding: recompute the shard"
         )
     first = frame[::width]
     state = empty_row_state(len(clips), k + SPARE_SLOTS)
@@ -324,7 +324,7 @@ def _shard_of(frame: pl.DataFrame, clips: pl.Series, images: _Images, k: int) ->
 
 @dataclass(frozen=True)
 class _Candidates:
-    """Where each clip's candidates stand in the long frame, as a padded (clips, K) matrix."""
+    """Positions of each clip's candidates in the long frame, as a padded (clips, K) matrix."""
 
     first: NDArray[np.intp]
     valid: NDArray[np.bool_]
@@ -334,7 +334,7 @@ class _Candidates:
         runs = similarity["clip_id"].rle().struct.unnest()
         if runs["value"].n_unique() != len(runs):
             name = runs["value"].filter(runs["value"].is_duplicated())[0]
-            raise MatchingError(f"the candidates of clip {name!r} are not together: sort by clip and rank")
+            raise MatchingError(f"the candidates of clip {name!r} are not contiguous: sort by clip and rank")
         counts = runs["len"].to_numpy().astype(np.intp)
         first = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.intp)
         return cls(first=first, valid=np.arange(counts.max()) < counts[:, None])
@@ -353,7 +353,7 @@ def _coordinates(pairs: pl.DataFrame, va: pl.DataFrame, key: str) -> NDArray[np.
     joined = pairs.select(key).join(va, on=key, how="left", maintain_order="left")
     missing = joined.filter(pl.col("valence").is_null() | pl.col("arousal").is_null())
     if not missing.is_empty():
-        raise MatchingError(f"{key} {missing[key][0]!r} has no valence and arousal: materialize its manifest")
+        raise MatchingError(f"{key} {missing[key][0]!r} has no valence and arousal: rebuild its table")
     if len(joined) != len(pairs):
         raise MatchingError(f"a {key} has more than one row of valence and arousal")
     return joined.select("valence", "arousal").to_numpy().astype(np.float64)

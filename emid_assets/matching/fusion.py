@@ -1,6 +1,6 @@
 """The fused score T = alpha S̃ + (1 - alpha) E, and the m best candidates of each row.
 
-Belongs here: formulas 2 and 3 of the method over blocks of candidates, and the settings that they take. Not
+Belongs here: formulas 2 and 3 of the method over blocks of candidates, and their settings. Does not belong
 here: finding the candidates (`top_k_softmax.py`), the VA plane and E's kernels (`affect/valence_arousal.py`).
 """
 
@@ -19,11 +19,11 @@ RESCALINGS: tuple[Rescaling, ...] = get_args(Rescaling)
 
 @dataclass(frozen=True)
 class Formula:
-    """What makes the pairs: a clip's m best of its K candidates by T = alpha S̃ + (1 - alpha) E.
+    """The formula that chooses pairs: a clip's m best of its K candidates by T = alpha S̃ + (1 - alpha) E.
 
     Attributes:
         alpha: weight of the semantic term, in [0, 1].
-        candidates: K, the images with the largest S that a clip chooses from.
+        candidates: K, how many images with the largest S a clip chooses from.
         images_per_clip: m.
         rescaling: S̃, see `rescale`.
         kernel: of E, see `emotional_similarity`.
@@ -39,7 +39,7 @@ class Formula:
 
     @classmethod
     def of(cls, settings: Settings) -> "Formula":
-        """That of a build's settings."""
+        """The formula of a build's settings."""
         return cls(
             alpha=settings.alpha,
             candidates=settings.candidates,
@@ -50,7 +50,7 @@ class Formula:
         )
 
     def emotional(self, u: NDArray[np.float64], v: NDArray[np.float64]) -> NDArray[np.float64]:
-        """E of points (..., 2) of the aligned VA plane."""
+        """E of points (..., 2) in the aligned VA plane."""
         return emotional_similarity(u, v, kernel=self.kernel, sigma=self.sigma)
 
 
@@ -72,9 +72,9 @@ def rescale(
 ) -> NDArray[np.float64]:
     """S̃, which the fused score uses in place of S. **Choice** between three.
 
-    - `candidate_minmax` (default of the settings): S brought to [0, 1] among the row's candidates.
-      Where they are all equal S̃ is 1 for each (every one is the row's best); the order of the row
-      is E's then, as with any constant.
+    - `candidate_minmax` (default of the settings): S scaled to [0, 1] over the row's candidates.
+      If they are all equal, S̃ is 1 for each (every one is the row's best), and E alone orders the
+      row, as with any constant.
     - `raw`: S itself, the paper's literal formula.
     - `candidate_softmax`: S divided by its sum over the row's candidates.
 
@@ -95,8 +95,8 @@ def rescale(
         return np.zeros(scores.shape)
     if method == "raw":
         return semantic_similarity(scores, log_sum_exp)
-    # Both rescaled forms are ratios of S within the row: taken relative to the row's best candidate
-    # they hold where S itself would underflow.
+    # Both rescaled forms are ratios of S within the row: computed relative to the row's best candidate,
+    # they stay exact where S itself would underflow.
     wide = scores.astype(np.float64)
     relative: NDArray[np.float64] = np.exp(wide - wide.max(axis=1, keepdims=True))
     if method == "candidate_softmax":
@@ -117,7 +117,7 @@ class Fused:
 
     Attributes:
         slots: (n, m) int64, which candidate of the row; `NO_COLUMN` where the row has fewer than m.
-        fused_score: (n, m) float64, T of each, descending; NaN where there is none.
+        fused_score: (n, m) float64, T of each, descending; NaN in empty slots.
     """
 
     slots: NDArray[np.int64]
@@ -133,9 +133,9 @@ def fuse(
 ) -> Fused:
     """T = alpha S̃ + (1 - alpha) E, and each row's m best by T, then by higher S, then by id.
 
-    Candidates come ordered by (S descending, id ascending) as the matching gives them, so of
-    equal T the earlier slot is the better: alpha = 1 gives the candidates' own order, the
-    semantic-only baseline, whatever S̃ is.
+    Candidates must be ordered by (S descending, id ascending), as the matching returns them, so that
+    of equal T the earlier slot wins: alpha = 1 keeps the candidates' order, the semantic-only
+    baseline, whatever S̃ is.
 
     Args:
         rescaled: (n, K) float64 S̃.
@@ -152,7 +152,7 @@ def fuse(
     if m < 1:
         raise ValueError(f"m is {m}: at least one pair per clip is needed")
     if alpha == 1.0:
-        # The formula's limit, kept from ties that rounding makes among tiny S̃.
+        # The formula's limit, without the ties that rounding would cause among tiny S̃.
         T = rescaled.copy()
         slots = np.argsort(~valid, axis=1, kind="stable")[:, :m]
     else:

@@ -1,7 +1,7 @@
-"""What is done with a block of scores before it is overwritten by the next: plain numpy.
+"""The inner loops of the matching in plain numpy.
 
-Belongs here: the inner loops of the matching without a Python loop over rows. They serve small
-problems and places without numba, and are the oracle of `compiled.py`.
+Belongs here: the work on a block of scores before the next block overwrites it, without a Python loop over
+rows. Used for small problems and without numba; the reference for `compiled.py` in the tests.
 """
 
 import numpy as np
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from emid_assets.matching.row_state import RowState
 
 _PAIR_BLOCK = 1 << 18
-"""Numbers in a float64 temporary while pairs are scored again (2 MB)."""
+"""Size of the float64 temporary when pairs are scored again (2 MB)."""
 
 _CROWD = 128
-"""Hits per row in one block above which it is searched in smaller chunks, so that the threshold can rise."""
+"""Hits per row above which a block is searched in smaller chunks, so that the threshold can rise."""
 
 _CHUNK = 256
 
@@ -23,9 +23,9 @@ def absorb(scores: NDArray[np.float32], first_column: int, state: RowState) -> N
 
     Args:
         scores: (n, c) finite float32, columns first_column … first_column + c - 1 of the rows.
-        first_column: must be above every id in the state (columns come in ascending order), so
-            that of equal scores the lower id is kept; the last column's id must lie below 2^32 - 1.
-        state: the rows' state; its arrays are written.
+        first_column: must be above every id in the state (columns arrive in ascending order), so
+            that of equal scores the lower id is kept; the last column's id must be below 2^32 - 1.
+        state: the rows' state; its arrays are modified.
     """
     threshold = state.scores[:, -1:]
     groups = 4 * state.width
@@ -38,8 +38,8 @@ def absorb(scores: NDArray[np.float32], first_column: int, state: RowState) -> N
 def _seed_thresholds(scores: NDArray[np.float32], groups: int, width: int) -> NDArray[np.float32]:
     """(n, 1) thresholds that at least `width` columns of each row exceed.
 
-    The columns fall into more groups than slots; the width-th largest group maximum is reached by
-    at least `width` columns.
+    The columns are split into more groups than there are slots; at least `width` columns reach the
+    width-th largest group maximum.
     """
     whole = scores.shape[1] // groups * groups
     maxima = scores[:, :whole].reshape(len(scores), -1, groups).max(axis=1)
@@ -63,7 +63,7 @@ def _keep_best(
     counts = np.bincount(hit_rows, minlength=len(scores))
     rows = np.flatnonzero(counts)
     counts = counts[rows]
-    # One line per row that was hit: its slots, then its hits, filled up with what sorts last.
+    # One line per row with hits: its slots, then its hits, padded with keys that sort last.
     line = np.repeat(np.arange(rows.size), counts)
     slot = np.arange(hits.size) - np.repeat(np.cumsum(counts) - counts, counts) + state.width
     keys = np.full((rows.size, state.width + int(counts.max())), np.iinfo(np.int64).max)
@@ -74,7 +74,7 @@ def _keep_best(
 
 
 def _encode(scores: NDArray[np.float32], ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """One integer for a score and its id, ascending by (score descending, id ascending).
+    """One integer per score and id, which sorts by (score descending, id ascending).
 
     Sorting one array of integers is many times faster than sorting two arrays together.
     """
@@ -91,11 +91,11 @@ def _decode(keys: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.in
 
 
 def _add_exponentials(scores: NDArray[np.float32], state: RowState) -> None:
-    # The best column is always among the kept, so the row's maximum is known without another look.
+    # The best column is always kept, so the row's maximum is already known.
     maximum = state.scores[:, 0].astype(np.float64)
     np.subtract(scores, state.scores[:, :1], out=scores)
     np.exp(scores, out=scores)
-    # Re-centred at every block: a fixed shift would over- or underflow once the row's maximum moves.
+    # Shift by the current maximum in every block: a fixed shift would over- or underflow as it changes.
     state.sum_exp[:] = state.sum_exp * np.exp(state.maximum - maximum) + scores.sum(axis=1)
     state.maximum[:] = maximum
 

@@ -1,11 +1,11 @@
-"""The matrix product that the matching spends its time in, chosen by a short probe.
+"""The matrix product that dominates the matching's time, chosen by a short probe.
 
 Belongs here: the candidates {numpy, torch.mm, oneDNN inside torch} behind one small interface,
 and the probe that picks the fastest of those that this processor can compute. Libraries differ by a
-factor of two and more, and which one wins depends on the processor: never choose by name. The int8
-product of the fast mode is one of them, though it is not exact.
+factor of two and more, and the fastest one depends on the processor, so they are measured. The int8
+product of the fast mode is here too, though it is not exact.
 
-torch is imported only where one of its products is asked for or probed.
+torch is imported only when one of its products is requested or probed.
 """
 
 import sys
@@ -25,47 +25,47 @@ PRODUCTS: tuple[ProductName, ...] = get_args(ProductName)
 FLOAT32_UNIT = 2.0**-24
 
 _REORDER_FROM = 6
-"""Blocks of rows: on an AMD EPYC, reordering a tile costs a sixth of one product with it, and saves a
-thirtieth of each."""
+"""Blocks of rows from which reordering a tile pays: on an AMD EPYC it costs a sixth of one product with the
+tile, and saves a thirtieth of each."""
 
 TILE_ROWS = 512
 TILE_COLUMNS = 1024
 """The block of scores that a thread holds: 2 MB, so that it and the tile (4 MB at d = 1024) stay in the cache
-between the product and what follows it. Larger ones cost up to 3 % more on an AMD EPYC, and memory."""
+between the product and the next step. Larger blocks take up to 3 % longer on an AMD EPYC, and more memory."""
 
 _PROBE_SHAPE = (256, 1024)
 _PROBE_ROUNDS = 3
 
-# As a share of ‖x‖ ‖y‖: several times what 8 bits give.
+# Relative to ‖x‖ ‖y‖: several times the error of 8 bits.
 _WRONG_FROM = 0.05
 
 
 class ProductUnavailableError(ValueError):
-    """A product asked for by name that this processor, or this torch, cannot compute."""
+    """The product requested by name cannot be computed by this processor or this torch."""
 
 
 class Product(Protocol):
     """X Yᵀ by blocks of rows and tiles of columns; each side is prepared once and used many times."""
 
     def rounding(self, dimension: int) -> float:
-        """How far a score can be from x · y, as a share of ‖x‖ ‖y‖; infinite where that is not known."""
+        """Largest error of a score, relative to ‖x‖ ‖y‖; infinite if unknown."""
         ...
 
     def prepare_rows(self, rows: NDArray[np.float32]) -> Any:
-        """(r, d) rows as `multiply` takes them."""
+        """Convert (r, d) rows for `multiply`."""
         ...
 
     def prepare_columns(self, tile: NDArray[np.float32], blocks: int) -> Any:
-        """A (c, d) tile of columns as `multiply` takes it, for so many blocks of rows."""
+        """Convert a (c, d) tile of columns for `multiply`, to be used with this many blocks of rows."""
         ...
 
     def multiply(self, rows: Any, columns: Any, scratch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(r, c) scores, which last until the next call; `scratch` has room for them."""
+        """(r, c) scores, valid until the next call; `scratch` has room for them."""
         ...
 
 
 def float32_rounding(dimension: int) -> float:
-    """Rounding of an inner product in float32 with unit roundoff u, as a share of ‖x‖ ‖y‖.
+    """Rounding error bound of a float32 inner product with unit roundoff u, relative to ‖x‖ ‖y‖.
 
     min(d + 2, 8 √d) u: the classical bound for any order of summation, and for long vectors the
     probabilistic one with λ = 8 (Higham and Mary 2019, A New Approach to Probabilistic Rounding
@@ -94,7 +94,7 @@ class NumpyProduct:
     ) -> NDArray[np.float32]:
         """Scores, in `scratch`."""
         scores = scratch[: len(rows) * columns.shape[1]].reshape(len(rows), -1)
-        # Columns that are not finite, or overflow, are found and named by who asks for the scores.
+        # The caller detects and names columns that are not finite or overflow.
         with np.errstate(over="ignore", invalid="ignore"):
             np.matmul(rows, columns, out=scores)
         return scores
@@ -128,10 +128,10 @@ class TorchProduct:
 
 
 class OneDnnProduct:
-    """OneDNN, as torch ships it, with the tile reordered once where many blocks of rows share it.
+    """OneDNN, as torch ships it; a tile is reordered once if many blocks of rows share it.
 
     The operators are not public in torch: `refusal` checks their result, and a torch without them
-    has the other products.
+    uses the other products.
     """
 
     def __init__(self) -> None:
@@ -149,18 +149,18 @@ class OneDnnProduct:
         return as_tensor(rows)
 
     def prepare_columns(self, tile: NDArray[np.float32], blocks: int) -> Any:
-        """The tile, in oneDNN's own layout where that pays."""
+        """The tile, in oneDNN's own layout if that pays."""
         columns = as_tensor(tile)
         return self._reorder(columns, None) if blocks >= _REORDER_FROM else columns
 
     def multiply(self, rows: Any, columns: Any, scratch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores, in memory that oneDNN takes anew each time."""
+        """Scores, in memory that oneDNN allocates in each call."""
         scores: NDArray[np.float32] = self._linear(rows, columns, None, "none", [], "").numpy()
         return scores
 
 
 def as_tensor(array: NDArray[np.float32]) -> Any:
-    """The array as a tensor over the same memory (over a copy where it may not be written)."""
+    """The array as a tensor that shares its memory (a copy if the array is read-only)."""
     import torch
 
     return torch.from_numpy(array if array.flags.writeable else array.copy())
@@ -169,7 +169,7 @@ def as_tensor(array: NDArray[np.float32]) -> Any:
 def find_product(
     name: ProductName, dimension: int, tile_rows: int = TILE_ROWS, tile_columns: int = TILE_COLUMNS
 ) -> Product:
-    """The product of that name; for `auto` the fastest exact one on this machine at this dimension.
+    """The product with this name; for `auto` the fastest exact one on this machine at this dimension.
 
     Raises:
         ValueError: the name is not one of `PRODUCTS`.
@@ -183,7 +183,7 @@ def find_product(
     if why:
         raise ProductUnavailableError(
             f"matching_product {name!r} cannot be computed on this processor at {dimension} dimensions: "
-            f"{why}; set matching_product to auto, which takes the fastest that can"
+            f"{why}; set matching_product to auto, which takes the fastest that works"
         )
     return _product(name)
 
@@ -204,10 +204,10 @@ def _product(name: ProductName) -> Product:
 def refusal(
     name: ProductName, dimension: int, tile_rows: int = TILE_ROWS, tile_columns: int = TILE_COLUMNS
 ) -> str:
-    """Why a product cannot be computed here, in whole blocks and in cut-off ones; empty where it can.
+    """Why a product cannot be computed here, in full and partial blocks; empty if it can.
 
-    Found by trying, since neither an operator's presence nor the processor's name tells: it may refuse
-    a size, and int8 sums saturate in oneDNN where the processor lacks VNNI. numpy always works.
+    Found by trying, since neither an operator's presence nor the processor's name is enough: it may refuse
+    a size, and int8 sums saturate in oneDNN if the processor lacks VNNI. numpy always works.
     """
     if name == "numpy":
         return ""
@@ -237,13 +237,13 @@ def refusal(
 
 @lru_cache(maxsize=64)
 def fastest_product(dimension: int) -> ProductName:
-    """Name of the product with the least CPU time on a small block; about 0.1 s, once a process."""
+    """Name of the product with the least CPU time on a small block; about 0.1 s, once per process."""
     speeds = measure_products(dimension)
     return max(speeds, key=lambda name: speeds[name])
 
 
 def measure_products(dimension: int) -> dict[ProductName, float]:
-    """GFLOP per CPU second of each exact product that works here, on one thread; numpy always does."""
+    """GFLOP per CPU second, on one thread, of each exact product that works here; numpy always works."""
     rows, columns = _PROBE_SHAPE
     rng = np.random.default_rng(0)
     X = rng.standard_normal((rows, dimension), dtype=np.float32)
@@ -268,10 +268,10 @@ def measure_products(dimension: int) -> dict[ProductName, float]:
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Let every BLAS work on the calling thread alone: the rows are split over threads instead.
+    """Limit every BLAS to one thread, since the rows are split over threads instead.
 
-    Put back afterwards. A thread that is started inside calls `work_alone` first, since OpenMP
-    keeps its count per thread.
+    The limits are restored on exit. A thread started inside must call `work_alone` first, since OpenMP
+    keeps its thread count per thread.
     """
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -287,7 +287,7 @@ def one_thread_each() -> Iterator[None]:
 
 
 def work_alone() -> None:
-    """Tell torch, where it is loaded, that this thread has one processor to itself."""
+    """Limit torch, if it is loaded, to one thread for calls from this thread."""
     torch = sys.modules.get("torch")
     if torch:
         torch.set_num_threads(1)
@@ -298,7 +298,7 @@ _AT_ONCE = 128
 
 
 class Int8Product:
-    """int8 × int8 → int32 in torch: four times the speed of float32 where the processor has AVX-512 VNNI.
+    """int8 × int8 → int32 in torch: four times the speed of float32 on a processor with AVX-512 VNNI.
 
     Not exact, and never the default. Without VNNI, torch adds the products one by one (slower than
     float32), or its oneDNN lets sums saturate, which `refusal` finds.
@@ -310,7 +310,7 @@ class Int8Product:
         self._torch = torch
 
     def rounding(self, dimension: int) -> float:
-        """Infinite: depends on the data. Every candidate is scored again, none is looked for again."""
+        """Infinite: depends on the data. Every candidate is scored again; no others are searched."""
         return float("inf")
 
     def prepare_rows(self, rows: NDArray[np.float32]) -> Any:
@@ -336,10 +336,10 @@ class Int8Product:
     def _quantise(self, rows: Any) -> tuple[Any, Any]:
         numbers = self._torch.empty(rows.shape, dtype=self._torch.int8)
         scales = self._torch.empty(rows.shape[0], 1)
-        # Few rows at a time: they stay in the cache from one pass to the next.
+        # Few rows at a time, so that they stay in the cache from one pass to the next.
         for start in range(0, rows.shape[0], _AT_ONCE):
             part = slice(start, start + _AT_ONCE)
-            # Two reductions are many times faster than one of both, or of absolute values.
+            # Two reductions are many times faster than a combined one, or one of absolute values.
             high, low = rows[part].amax(dim=1, keepdim=True), rows[part].amin(dim=1, keepdim=True)
             scales[part] = self._torch.maximum(high, low.neg_()).clamp_(min=1e-30).div_(_LARGEST)
             numbers[part] = (rows[part] * scales[part].reciprocal()).round_()
@@ -348,10 +348,10 @@ class Int8Product:
 
 @dataclass(frozen=True)
 class FastModeAccuracy:
-    """How close the fast mode came on the rows that it was measured on; goes beside the asset.
+    """Accuracy of the fast mode on a sample of rows; stored beside the asset.
 
     Attributes:
-        rows: how many rows were measured.
+        rows: number of rows measured.
         equal_sets: share of rows whose set of K columns is the exact one.
         log_sum_exp: largest absolute error of the log-sum-exp.
     """

@@ -1,11 +1,11 @@
-"""The state of a row of S while its columns stream past, and the one merge that joins two of them.
+"""The streaming state of a row of S, and the merge of two such states.
 
 Belongs here: what is kept of a row (maximum, sum of exponentials, best columns and their
-scores) and how states of different columns or different rows become one. Column tiles,
-column shards, row shards, processes, machines and GPU tiles all meet in `merge` and `stack`.
+scores) and joining states of different columns or different rows. Column tiles, column shards,
+row shards, processes, machines and GPU tiles all use `merge` and `stack`.
 Does not belong here: computing scores (`top_k_softmax.py`) and settling near-ties (`exact_order.py`).
 
-Numpy only, so that anything may import it.
+Numpy only, so that any module may import it.
 """
 
 from collections.abc import Sequence
@@ -15,19 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 NO_COLUMN = -1
-"""Id in a slot that no column has filled (fewer columns seen than slots); its score is -inf."""
+"""Id of an empty slot (fewer columns seen than slots); its score is -inf."""
 
 
 @dataclass(frozen=True)
 class RowState:
-    """All that is kept of n rows of `X Yᵀ` over the columns seen so far.
+    """The state of n rows of `X Yᵀ` after some of the columns.
 
     Attributes:
         maximum: (n,) float64, the largest score of the row; -inf before the first column.
         sum_exp: (n,) float64, sum over the columns of exp(score - maximum).
         ids: (n, K) int64 columns with the K largest scores, by (score descending, id
-            ascending); `NO_COLUMN` where fewer than K columns were seen.
-        scores: (n, K) float32 their scores; -inf where there is no column.
+            ascending); `NO_COLUMN` in empty slots.
+        scores: (n, K) float32, their scores; -inf in empty slots.
     """
 
     maximum: NDArray[np.float64]
@@ -59,8 +59,8 @@ def empty_row_state(rows: int, width: int) -> RowState:
 def merge(a: RowState, b: RowState) -> RowState:
     """Join the states of the same rows over two disjoint sets of columns.
 
-    Associative and commutative: to the bit in maximum, ids and scores, to rounding in sum_exp
-    (the streaming softmax of Milakov and Gimelshein 2018, arXiv 1805.02867, with a top-K beside it).
+    Associative and commutative: bit for bit in maximum, ids and scores, up to rounding in sum_exp
+    (the online softmax of Milakov and Gimelshein 2018, arXiv 1805.02867, with a top-K).
 
     Raises:
         ValueError: the states differ in rows or in width.

@@ -1,4 +1,4 @@
-"""The proof of a row of S: its sum over all images, computed anew from the stored log-sum-exp."""
+"""A check of rows of S: their sum over all images, recomputed with the stored log-sum-exp."""
 
 from collections.abc import Iterable
 
@@ -11,11 +11,11 @@ from emid_assets.matching.frames import embedding_matrix
 def row_sums(
     similarity: pl.DataFrame, music_embeddings: pl.DataFrame, image_embeddings: Iterable[pl.DataFrame]
 ) -> pl.DataFrame:
-    """Sum of each clip's row of S over all images, in float64; 1 where its log-sum-exp is right.
+    """Sum of each clip's row of S over all images, in float64; 1 if its log-sum-exp is right.
 
     Args:
         similarity: SIMILARITY_MATRIX rows; gives the log-sum-exp of each clip.
-        music_embeddings: MUSIC_EMBEDDINGS of the n clips to look at.
+        music_embeddings: MUSIC_EMBEDDINGS of the n clips to check.
         image_embeddings: IMAGE_EMBEDDINGS of all images, in frames of any size.
 
     Returns:

@@ -1,11 +1,11 @@
 """Rows of S = softmax(X Yᵀ) without ever holding N × M: the K best columns and the denominator.
 
-Belongs here: tiling, threads, shards, and the checks of the input. The state of a row is
-`row_state.py`, the product `product.py`, the work on a block of scores `plain.py` and
-`compiled.py`, the order of near-ties `exact_order.py`.
+Belongs here: tiling, threads, shards, and input checks. The state of a row is in `row_state.py`, the
+product in `product.py`, the work on a block of scores in `plain.py` and `compiled.py`, the order of
+near-ties in `exact_order.py`.
 
-Ids are column positions (or what `column_ids` maps them to), and ties break by id ascending:
-a caller that wants ties broken by a name sorts the columns by it, or passes each column's rank.
+Ids are column positions (or what `column_ids` maps them to), and the lower id wins ties: to break ties
+by name, sort the columns by name, or pass each column's rank.
 """
 
 import os
@@ -34,33 +34,33 @@ from emid_assets.matching.row_state import RowState, empty_row_state, merge
 
 TILE = (TILE_ROWS, TILE_COLUMNS)
 SMALL_PROBLEM = 2e11
-"""FLOP under which numpy alone is used: a second of it, less than loading anything faster takes."""
+"""FLOP below which only numpy is used: it takes a second, less than loading anything faster."""
 
 LARGEST_SCORE = 1e37
 """Scores must stay well inside float32."""
 
 Columns = NDArray[np.float32] | Iterable[NDArray[np.float32]]
-"""Y: one (M, d) array, or something that can be iterated over more than once for its (c, d) parts.
+"""Y: one (M, d) array, or a re-iterable over its (c, d) parts.
 
-An attribute `columns` may say how many columns there are in all.
+An attribute `columns` may give the total number of columns.
 """
 
 Backend = Literal["auto", "numba", "numpy"]
 
 
 class MatchingError(ValueError):
-    """Embeddings that cannot be matched: the message says which side and row, and why."""
+    """The embeddings cannot be matched; the message says which side and row, and why."""
 
 
 @dataclass(frozen=True)
 class ShardState:
-    """Rows over some of the columns, not yet settled: what column shards send to be merged.
+    """Rows over some of the columns, not yet settled: the result of a column shard, to be merged.
 
     Attributes:
         state: rows with K and some spare slots; ids are column positions.
-        columns: how many columns were seen.
+        columns: number of columns seen.
         column_norm: the largest norm among them.
-        rounding: how far a score can be from x · y, as a share of ‖x‖ ‖y‖.
+        rounding: largest error of a score, relative to ‖x‖ ‖y‖.
     """
 
     state: RowState
@@ -95,29 +95,30 @@ def top_k_softmax(
 ) -> RowState:
     """The K largest entries of every row of X Yᵀ, and the row's softmax denominator over all columns.
 
-    Exact (but for product `int8`): ids are those of a float64 brute force ordered by (score
-    descending, id ascending); probabilities are within 1e-6 + 5e-7 × (largest score), relative.
+    Exact (except for product `int8`): ids are those of a float64 brute force ordered by (score
+    descending, id ascending); the relative error of probabilities is at most
+    1e-6 + 5e-7 × (largest score).
 
     Args:
         X: (N, d) float32 rows (music).
-        Y: (M, d) float32 columns (images), or an iterable of (c, d) parts that can be iterated
-            over again (near-ties are looked at a second time): a list, not a generator.
-        k: how many columns to keep for each row; all M where K > M.
-        column_ids: (M,) int64 distinct id ≥ 0 of each column, by which ties break; None: its position.
+        Y: (M, d) float32 columns (images), or a re-iterable over (c, d) parts, such as a list, not a
+            generator (near-ties need a second pass).
+        k: columns to keep for each row; all M if K > M.
+        column_ids: (M,) int64 distinct id ≥ 0 of each column, which breaks ties; None: its position.
         threads: threads that the rows are split over, with the same bits as one; None: every processor
             that this process may use.
         product: `auto` probes for the fastest; `int8` is the fast mode, see `Int8Product`.
-        backend: the inner loops: `numba`, `numpy`, or `auto`: numba where it is installed and the
-            problem is not small.
-        tile: most rows and columns of a block of scores.
+        backend: the inner loops: `numba`, `numpy`, or `auto` (numba if it is installed and the problem
+            is not small).
+        tile: largest number of rows and columns of a block of scores.
 
     Returns:
         State of width min(K, M).
 
     Raises:
-        MatchingError: no columns, not float32, dimensions that differ, k < 1, or a number that is not
-            finite (the message names the row).
-        ProductUnavailableError: this processor cannot compute the product asked for.
+        MatchingError: no columns, not float32, different dimensions, k < 1, or a non-finite number (the
+            message names the row).
+        ProductUnavailableError: this processor cannot compute the requested product.
     """
     shard = shard_state(
         X,
@@ -142,11 +143,11 @@ def shard_state(
     backend: Backend = "auto",
     tile: tuple[int, int] = TILE,
 ) -> ShardState:
-    """The first half of `top_k_softmax`, over a shard of the columns that begins at `first_column`.
+    """The first half of `top_k_softmax`, over a shard of the columns that starts at `first_column`.
 
-    States of disjoint column shards are joined by `merge_shards`, of row shards by
-    `row_state.stack`, wherever they were computed; `settle_shards` then makes them exact.
-    Arguments and errors as in `top_k_softmax`.
+    `merge_shards` joins the states of disjoint column shards, `row_state.stack` those of row shards,
+    wherever they were computed; `settle_shards` then makes them exact. Arguments and errors as in
+    `top_k_softmax`.
     """
     if k < 1:
         raise MatchingError(f"k is {k}: at least one candidate per row is needed")
@@ -179,13 +180,13 @@ def settle_shards(
     Args:
         shard: the rows' state over all columns of Y (see `merge_shards`).
         X: the rows.
-        Y: all columns, of which few are looked at.
-        k: as it was for the shards, or less.
+        Y: all columns, of which few are read.
+        k: as for the shards, or less.
         column_ids: as in `top_k_softmax`.
         backend: as in `top_k_softmax`.
 
     Raises:
-        MatchingError: no columns, or another number of columns than the shards saw.
+        MatchingError: no columns, or not as many columns as the shards saw.
     """
     if shard.columns == 0:
         raise MatchingError("there are no columns to match against: Y holds no image embeddings")
@@ -202,7 +203,7 @@ def settle_shards(
 
 
 def fit_memory(memory_mb: float, dimension: int, k: int, threads: int) -> tuple[int, int]:
-    """Rows of X and columns of Y to hold at once, so that they, their states and the tiles fit.
+    """How many rows of X and columns of Y fit in memory together with their states and the tiles.
 
     Raises:
         MatchingError: the memory is too small for one row and one tile.
@@ -213,12 +214,12 @@ def fit_memory(memory_mb: float, dimension: int, k: int, threads: int) -> tuple[
     per_row = 4 * dimension + 48 * (k + SPARE_SLOTS)
     rows, columns = int(left * 2 / 3 / per_row), int(left / 3 / (4 * dimension))
     if rows < 1 or columns < 1:
-        raise MatchingError(f"{memory_mb} MB is too little: {tiles / 1e6:.0f} MB of tiles come first")
+        raise MatchingError(f"{memory_mb} MB is too little: the tiles alone take {tiles / 1e6:.0f} MB")
     return rows, columns
 
 
 def _tile_bytes(dimension: int) -> int:
-    """What a thread holds: a block of scores twice (oneDNN takes its own) and a reordered tile."""
+    """Memory of one thread: a block of scores twice (oneDNN allocates its own) and a reordered tile."""
     return 4 * (2 * TILE_ROWS * TILE_COLUMNS + TILE_COLUMNS * dimension)
 
 
@@ -235,8 +236,8 @@ class _Rows:
         tile_rows: int,
         tile_columns: int,
     ) -> None:
-        # Blocks of equal size that depend on N alone, so that the thread count changes no bit.
-        # A multiple of four of them, so that few threads end together.
+        # Blocks of equal size that depend only on N, so that the thread count changes no bit. Their
+        # number is a multiple of four, so that a few threads finish together.
         count = -(-len(X) // tile_rows)
         count = max(1, count if count < 3 else -(-count // 4) * 4)
         edges = np.linspace(0, len(X), count + 1).astype(int)
@@ -279,10 +280,10 @@ class _Rows:
             for turn, block in enumerate(self._shares[worker]):
                 scores = self._product.multiply(self._prepared[block], columns, self._scratch[worker])
                 if turn == 0:
-                    # The product has just brought the tile into the cache: before it, this costs 4 %.
+                    # The product has just loaded the tile into the cache: before it, this would cost 4 %.
                     self._check_columns(worker, tile, first + start)
                 self._inner.absorb(scores, first_column + first + start, self._states[block])
-                # Let go before the next is made: else two of each would be held.
+                # Free before the next is computed, or two of each would be in memory.
                 del scores
             del columns
 
@@ -296,11 +297,11 @@ class _Rows:
 
 
 class _Parts:
-    """The columns as (first position, checked array) parts, from an array or from something iterable."""
+    """The columns as (first position, checked array) parts, from an array or an iterable."""
 
     def __init__(self, Y: Columns, X: NDArray[np.float32]) -> None:
         if isinstance(Y, Iterator):
-            raise MatchingError("Y is a one-way iterator: give a list, or an object that opens it anew")
+            raise MatchingError("Y is a one-way iterator: pass a list, or an object that reopens it")
         _check_array(X, "X")
         self._parts = [Y] if isinstance(Y, np.ndarray) else Y
         self._dimension = X.shape[1]
@@ -322,10 +323,10 @@ class _Parts:
 
 
 def column_parts(Y: Columns, X: NDArray[np.float32]) -> _Parts:
-    """The columns as (first position, checked array) parts, that can be read again.
+    """The columns as (first position, checked array) parts that can be read repeatedly.
 
     Raises:
-        MatchingError: Y can be read only once, or X is no float32 matrix.
+        MatchingError: Y can be read only once, or X is not a float32 matrix.
     """
     return _Parts(Y, X)
 
@@ -349,7 +350,7 @@ def checked_norms(rows: NDArray[np.float32], side: str, first: int = 0) -> NDArr
                 raise MatchingError(
                     f"row {first + i} of {side} holds a number that is not finite: encode it again"
                 )
-        # The squares overflow, the numbers themselves do not.
+        # The squares overflow; the numbers themselves do not.
         norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64)).astype(np.float32)
     return norms * np.float32(1.0001)
 

@@ -1,7 +1,7 @@
-"""Reading audio: what a file holds, and its samples as float32.
+"""Reading audio: facts about a file, and its samples as float32.
 
-Belongs here: one file in, facts or samples out, and the limits that keep a hostile file from
-filling the memory. Spectrograms and everything else that a network wants are the encoder's.
+Belongs here: one file in, facts or samples out, and the limits that keep a hostile file from filling the
+memory. Spectrograms and all other inputs of a network belong to the encoder.
 
 soundfile (libsndfile) reads wav, flac, ogg, opus, mp3 and aiff. m4a needs PyAV, an optional extra.
 """
@@ -28,18 +28,18 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".ai
 
 DEFAULT_LIMITS = MediaLimits()
 
-# Frames at a time: enough that the cost of a block's start is nothing, few enough for any memory.
+# Frames per block: enough to make the overhead of a block negligible, few enough to fit any memory.
 _BLOCK = 1 << 20
-# Decoders may give a few frames less than a header promises; a truncated file lacks far more.
+# Decoders may return a few frames fewer than the header promises; a truncated file lacks far more.
 _MISSING_S = 0.1
-# Some Ogg encoders set the end mark on the last pages and not on the very last: decoding ends with the
-# first of them, and the header's length is that of the last. (That the mark is there is checked.)
+# Some Ogg encoders set the end mark on several of the last pages: decoding stops at the first of them, but
+# the length in the header is that of the last. (`_ogg_ends` checks that the mark is there.)
 _MISSING_OGG_S = 0.5
 
 
 @dataclass(frozen=True)
 class AudioFacts:
-    """A clip's length in seconds, and its file's samples per second and channels."""
+    """A clip's length in seconds, and its file's sample rate in Hz and number of channels."""
 
     duration_s: float
     sample_rate: int
@@ -58,27 +58,29 @@ def probe_audio(
         path: the file.
         start_s: where the clip starts in the file, seconds.
         duration_s: length of the clip, seconds; to the end of the file if None.
-        limits: what the file must not exceed or fall below.
+        limits: the limits that the file must respect.
 
     Raises:
-        MediaError: the file is empty, unreadable, truncated or too long, the window does not lie
-            in it, or the clip is too short, silent or not finite.
+        MediaError: the file is empty, unreadable, truncated or too long, the window is not
+            inside it, or the clip is too short, silent or not finite.
     """
     with _Audio(path) as audio:
         if audio.channels > limits.max_channels:
-            raise MediaError(f"audio has {audio.channels} channels, the most is {limits.max_channels}")
+            raise MediaError(f"audio has {audio.channels} channels, the maximum is {limits.max_channels}")
         if audio.length_s > limits.max_duration_s:
             raise MediaError(
-                f"audio is too long: {audio.length_s:.0f} s, the most is {limits.max_duration_s:g} s"
+                f"audio is too long: {audio.length_s:.0f} s, the maximum is {limits.max_duration_s:g} s"
             )
         first, last = audio.window(start_s, duration_s)
         clip_s = (last - first) / audio.rate
         if clip_s < limits.min_duration_s:
-            raise MediaError(f"audio is too short: {clip_s:.3g} s, the least is {limits.min_duration_s:g} s")
+            raise MediaError(
+                f"audio is too short: {clip_s:.3g} s, the minimum is {limits.min_duration_s:g} s"
+            )
         peak, frames = 0.0, 0
         for block in audio.blocks(first, last):
             frames += block.shape[1]
-            # max and min, unlike abs, need no copy; NaN passes through both.
+            # max and min, unlike abs, need no copy; NaN propagates through both.
             peak = float(np.maximum(peak, np.maximum(block.max(), -block.min())))
             if not math.isfinite(peak):
                 raise MediaError("audio has samples that are not finite (NaN or infinity)")
@@ -92,10 +94,10 @@ def probe_audio(
 
 
 def read_header(path: Path) -> AudioFacts:
-    """What the head of a file says of it, without decoding it.
+    """The facts in a file's header, without decoding the file.
 
     Raises:
-        MediaError: the file is empty, unreadable, truncated by its own structure, or holds no samples.
+        MediaError: the file is empty, unreadable, visibly truncated, or contains no samples.
     """
     with _Audio(path) as audio:
         if audio.frames == 0:
@@ -108,15 +110,15 @@ def read_audio(path: Path, start_s: float = 0.0, duration_s: float | None = None
 
     Args:
         path: the file.
-        start_s: where the clip starts in the file, seconds. A lossy file is decoded from its
-            beginning all the same, since no seek lands on the very sample.
+        start_s: where the clip starts in the file, seconds. A lossy file is always decoded from its
+            beginning, since seeking is not sample-accurate.
         duration_s: length of the clip, seconds; to the end of the file if None.
 
     Returns:
         Samples, float32 of shape (channels, samples), full scale ±1; and the sample rate in Hz.
 
     Raises:
-        MediaError: the file is empty, unreadable or truncated, or the window does not lie in it.
+        MediaError: the file is empty, unreadable or truncated, or the window is not inside it.
     """
     with _Audio(path) as audio:
         samples = audio.samples(*audio.window(start_s, duration_s))
@@ -126,7 +128,7 @@ def read_audio(path: Path, start_s: float = 0.0, duration_s: float | None = None
 
 
 def audio_length(path: Path) -> float:
-    """Length of a whole file in seconds, by its header.
+    """Length of a whole file in seconds, from its header.
 
     Raises:
         MediaError: the file is empty, unreadable or truncated.
@@ -136,12 +138,12 @@ def audio_length(path: Path) -> float:
 
 
 class Recording:
-    """A whole file, decoded once, that windows are cut from.
+    """A whole file, decoded once, to cut windows from.
 
     Holds every sample as float32: 21 MB for each minute of 44.1 kHz stereo.
 
     Raises:
-        MediaError: as `read_audio`.
+        MediaError: see `read_audio`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -150,10 +152,10 @@ class Recording:
             self._rate = audio.rate
 
     def window(self, start_s: float, duration_s: float | None) -> tuple[Samples, int]:
-        """A window of the file, the same samples as `read_audio` gives of it.
+        """A window of the file, with the same samples as `read_audio` returns for it.
 
         Raises:
-            MediaError: the window does not lie in what could be decoded.
+            MediaError: the window is not inside the decoded samples.
         """
         decoded = self._samples.shape[1]
         first, last = _window(start_s, duration_s, decoded, self._rate)
@@ -163,10 +165,10 @@ class Recording:
 
 
 def resample(samples: Samples, rate: int, new_rate: int) -> Samples:
-    """Samples of shape (channels, samples) at another rate (soxr, high quality), float32."""
+    """Resample samples of shape (channels, samples) to another rate (soxr, high quality), float32."""
     if rate == new_rate:
         return samples
-    # Imported here: only encoders resample, and reading manifests should not need it.
+    # Imported here: only encoders resample; reading manifests does not need it.
     import soxr
 
     resampled = soxr.resample(np.ascontiguousarray(samples.T), rate, new_rate, quality="HQ")
@@ -174,19 +176,19 @@ def resample(samples: Samples, rate: int, new_rate: int) -> Samples:
 
 
 def missing_extra(suffix: str) -> str | None:
-    """Why files with this suffix cannot be read as things are installed, or None if they can."""
+    """Why files with this suffix cannot be read with the installed packages, or None if they can."""
     if suffix.lower() in PYAV_SUFFIXES and not is_pyav_installed():
         return f"audio of type {suffix.lower()} needs PyAV: install it with pip install 'emid-assets[m4a]'"
     return None
 
 
 def is_pyav_installed() -> bool:
-    """Whether the optional extra that reads m4a is there."""
+    """Whether the optional extra that reads m4a is installed."""
     return importlib.util.find_spec("av") is not None
 
 
 class _Audio:
-    """An open audio file, by whichever library reads it: one vocabulary for both."""
+    """An open audio file: one interface to the two libraries that read audio."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -213,7 +215,7 @@ class _Audio:
                 raise MediaError(reason)
             import av
 
-            # One demuxer only, whatever the bytes claim to be.
+            # Only this demuxer, whatever format the bytes claim to have.
             self._closing = container = av.open(str(self._path), format="mp4")
             if not container.streams.audio:
                 raise MediaError("audio is unreadable: the file has no audio stream")
@@ -249,10 +251,10 @@ class _Audio:
         return _window(start_s, duration_s, self.frames, self.rate)
 
     def blocks(self, first: int, last: int) -> Iterator[Samples]:
-        """Frames `first` to `last` - 1 in blocks of shape (channels, n): to look at, not to use.
+        """Frames `first` to `last` - 1 in blocks of shape (channels, n), good enough for checks only.
 
-        soundfile seeks after every read, and a lossy decoder starts anew there: in mp3 the first
-        2,000 samples of each block but the first are wrong. `samples` gives the right ones.
+        soundfile seeks after every read, and a lossy decoder restarts there: in mp3 the first 2,000
+        samples of each block but the first are wrong. `samples` returns the correct ones.
         """
         try:
             if self._by_pyav:
@@ -273,8 +275,8 @@ class _Audio:
             if self._by_pyav:
                 blocks = list(self._pyav_blocks(first, last))
                 return np.concatenate(blocks, axis=1) if blocks else np.empty((self.channels, 0), np.float32)
-            # A seek in Ogg may land some hundred samples off, and mp3 needs the frames before: what
-            # is lossy is decoded from its start, in one read.
+            # A seek in Ogg may be off by some hundred samples, and mp3 needs the preceding frames: lossy
+            # files are decoded from the start, in one read.
             skipped = first if self._closing.format in ("OGG", "MP3") else 0
             if not skipped:
                 self._closing.seek(first)
@@ -304,7 +306,7 @@ def _window(start_s: float, duration_s: float | None, frames: int, rate: int) ->
     """First and last-but-one frame of a window of a file of so many frames."""
     first = round(start_s * rate)
     last = frames if duration_s is None else round((start_s + duration_s) * rate)
-    # Tables round seconds: a window may end a little behind the file and is cut there.
+    # Tables round seconds: a window may end slightly after the file and is cut there.
     if first < 0 or first > min(last, frames) or last > frames + _MISSING_S * rate:
         end = "its end" if duration_s is None else f"{start_s + duration_s:g} s"
         raise MediaError(
@@ -315,10 +317,10 @@ def _window(start_s: float, duration_s: float | None, frames: int, rate: int) ->
 
 
 def _check_whole(path: Path) -> None:
-    """Raise where the file's own structure says that its end is missing, or that it is no audio.
+    """Raise if the structure of the file shows that its end is missing or that it is not audio.
 
-    libsndfile decodes what there is of a truncated file without a word. It also guesses among
-    dozens of formats: only those named here get that far.
+    libsndfile silently decodes what is left of a truncated file. It also guesses among dozens of formats;
+    this check lets only a few of them through.
     """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -335,21 +337,21 @@ def _check_whole(path: Path) -> None:
         elif head[:3] == b"ID3" or _is_mpeg_sync(head.lstrip(b"\0")):
             whole = _mpeg_bytes(file, head) <= size
         else:
-            raise MediaError("audio is unreadable: its contents are no WAV, FLAC, Ogg, Opus, MP3 or AIFF")
+            raise MediaError("audio is unreadable: its contents are not WAV, FLAC, Ogg, Opus, MP3 or AIFF")
     if not whole:
-        raise MediaError("audio is truncated: the file ends before its own end mark or length")
+        raise MediaError("audio is truncated: the file ends before its end mark or its stated length")
 
 
 def _chunks_end(file: Any, number: str, size: int) -> int:
-    """Where the last chunk of a RIFF or FORM file ends by its header, at most a pad byte late."""
+    """Where the last chunk of a RIFF or FORM file ends according to its header, at most a pad byte late."""
     offset = 12
-    for _ in range(1000):  # a hostile file may hold millions of empty chunks
+    for _ in range(1000):  # a hostile file may contain millions of empty chunks
         file.seek(offset)
         header = file.read(8)
         if len(header) < 8:
             break
         (length,) = struct.unpack(number, header[4:])
-        # 0xFFFFFFFF: written by a program that could not go back to fill the length in.
+        # 0xFFFFFFFF: written by a program that could not seek back to fill in the length.
         if length == 0xFFFFFFFF:
             break
         if offset + 8 + length > size:
@@ -359,7 +361,7 @@ def _chunks_end(file: Any, number: str, size: int) -> int:
 
 
 def _ogg_ends(tail: bytes) -> bool:
-    """Whether the last page in `tail` is whole and carries the end-of-stream flag."""
+    """Whether the last page in `tail` is complete and has the end-of-stream flag."""
     start = tail.rfind(b"OggS")
     if start < 0 or start + 27 > len(tail):
         return False
@@ -373,10 +375,10 @@ def _is_mpeg_sync(head: bytes) -> bool:
 
 
 def _mpeg_bytes(file: Any, head: bytes) -> int:
-    """Least size of an MP3 file by its Xing or Info header; 0 where it has none."""
+    """Minimum size of an MP3 file according to its Xing or Info header; 0 if it has none."""
     offset = 0
     if head[:3] == b"ID3" and len(head) >= 10:
-        # The tag's length is written in bytes of seven bits.
+        # The tag's length is stored with seven bits per byte.
         length = 0
         for byte in head[6:10]:
             length = length << 7 | byte & 0x7F
@@ -391,7 +393,7 @@ def _mpeg_bytes(file: Any, head: bytes) -> int:
         return 0
     place = at + 8 + (4 if flags & 1 else 0)
     (declared,) = struct.unpack(">I", frame[place : place + 4])
-    # Taggers rewrite files without mending this number: a hundredth of slack, as players give.
+    # Taggers rewrite files without updating this number: allow 1 % of slack, as players do.
     return int(offset + declared - max(2048, declared // 100))
 
 

@@ -1,8 +1,7 @@
-"""Hashing and decoding the files of an inventory, as few of them as can be.
+"""Hashes and decodes the files of an inventory, but only those that have changed.
 
-Belongs here: from the items that have no reason against them yet to the facts of their contents,
-taken from the last inventory where the file has not changed since. What one file holds is
-`audio`'s and `image`'s to say.
+Belongs here: adding facts about the contents to the items that have not been rejected yet; facts of unchanged
+files come from the last inventory. `audio` and `image` read the individual file.
 """
 
 import hashlib
@@ -46,7 +45,7 @@ def with_facts(
     workers: int,
     on_progress: Callable[[int, int], None] | None,
 ) -> pl.DataFrame:
-    """Add the contents' facts, from `previous` where the file has not changed since, else from the file."""
+    """Add facts about the contents: from `previous` if the file has not changed, otherwise from the file."""
     items = items.with_columns(reason=pl.coalesce("reason", _unsupported(items)))
     identity = ["kind", "file", "size_bytes", "modified_ns", "window"]
     known = _known_facts(previous, identity)
@@ -74,7 +73,7 @@ def with_facts(
 
 
 def _unsupported(items: pl.DataFrame) -> pl.Expr:
-    """Reasons that pass once an extra is installed: such files are examined anew each time."""
+    """Reasons that disappear once an extra is installed: these files are examined again each time."""
     suffix = pl.concat_str(pl.lit("."), pl.col("file").str.extract(r"\.([^./]*)$"))
     suffixes = items.filter(pl.col("kind") == "music").select(suffix.unique()).to_series().drop_nulls()
     reasons = {text: reason for text in suffixes if (reason := missing_extra(text)) is not None}
@@ -119,13 +118,13 @@ def _examine_all(
     if workers == 0:
         yield from counted(map(examine, files))
         return
-    # Threads, not processes: the decoders and the hash let go of the interpreter's lock.
+    # Threads, not processes: the decoders and the hash release the GIL.
     with ThreadPoolExecutor(workers, thread_name_prefix="inventory") as pool:
         yield from counted(pool.map(examine, files))
 
 
 def _examine(file: _File, path: Path, limits: MediaLimits) -> Iterator[tuple[object, ...]]:
-    """Rows of (kind, file, window, the facts): the hash is null only where the file cannot be read."""
+    """Rows of (kind, file, window, the facts); the hash is null only if the file cannot be read."""
     try:
         digest = _hash_file(path)
     except OSError as error:

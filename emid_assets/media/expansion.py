@@ -1,10 +1,10 @@
 """Expanded clips: windows of the source recordings that join the data set with their source's labels.
 
-Belongs here: which windows a recording has, which of them join, and the tables of originals and
-expanded clips together. Encoding is `encoders`'. All of it is a **choice**: of how EMID's 1,836
-clips became 10,738 the published text says only that it was done.
+Belongs here: cutting recordings into windows, choosing those that join, and combining the tables of
+originals and expanded clips. `encoders` does the encoding. All of it is a **choice**: the published text says
+that EMID's 1,836 clips became 10,738, but not how.
 
-A recording is a file by its bytes, so two copies of one are one recording.
+A recording is identified by the bytes of its file, so two copies of a file are one recording.
 """
 
 import math
@@ -25,14 +25,14 @@ WINDOW_COLUMNS = ["clip_id", "file", "start_s", "duration_s", "content_hash"]
 CHOICE_COLUMNS = ["clip_id", "start_s", "duration_s", "content_hash", "source_clip_id", "cosine"]
 
 NOTHING_JOINS = 2.0
-"""A threshold above every cosine, for a target that the original clips reach by themselves."""
+"""A threshold above every cosine, for a target that the original clips alone already reach."""
 
 _TOUCHING_S = 1e-3
-"""Windows that overlap by less touch: lengths are rounded to whole samples."""
+"""Windows that overlap by less than this only touch: lengths are rounded to whole samples."""
 
 
 class ExpansionError(ValueError):
-    """Windows and clips do not fit each other; the message says what to build again."""
+    """Windows and clips do not match; the message says what to rebuild."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class ChosenWindows:
     """The windows that join.
 
     Attributes:
-        chosen: `clip_id` of each window and `source_clip_id` of the clip that it joins.
-        threshold: least cosine that a window needed.
-        wanted: clips asked for, originals included; 0 where the threshold was given.
-        reached: clips that the data set has with them, originals included.
+        chosen: `clip_id` of each window and `source_clip_id` of its source clip.
+        threshold: minimum cosine that a window needed.
+        wanted: requested number of clips, originals included; 0 if the threshold was given.
+        reached: resulting number of clips, originals included.
         eligible: windows that could have joined at some threshold.
     """
 
@@ -55,23 +55,23 @@ class ChosenWindows:
 
     @property
     def missing(self) -> int:
-        """Clips that lack to what was asked for."""
+        """How many clips short of the request."""
         return max(0, self.wanted - self.reached)
 
 
 def recording_of(content_hash: str) -> pl.Expr:
-    """The recording that the column `content_hash` names: the hash of the file, without the window."""
+    """The recording of each `content_hash`: the hash of the file, without the window."""
     return pl.col(content_hash).str.split("#").list.first()
 
 
 def cut_windows(
     clips: pl.DataFrame, media: Path, window_s: float, hop_s: float
 ) -> tuple[pl.DataFrame, list[tuple[str, str]]]:
-    """The windows of the recordings of these clips that overlap none of them.
+    """The windows of these clips' recordings that do not overlap any of the clips.
 
     Windows start at whole multiples of the hop, so clips of one recording share them. Only original
-    clips that are a window of their file have a recording to cut; a clip that is its whole file has
-    nothing left.
+    clips that are a window of their file have a recording to cut; a clip that is its whole file leaves
+    nothing.
 
     Args:
         clips: MUSIC_CLIPS.
@@ -80,7 +80,7 @@ def cut_windows(
         hop_s: seconds between the starts of two windows.
 
     Returns:
-        `WINDOW_COLUMNS` by file and start; and (file, reason) of recordings that cannot be read.
+        `WINDOW_COLUMNS`, sorted by file and start; and (file, reason) of recordings that cannot be read.
     """
     clips = clips.with_columns(recording=recording_of("content_hash")).sort("clip_id")
     sources = clips.filter(
@@ -112,16 +112,16 @@ def _overlap(start_s: float, length_s: float, other_s: float, other_length_s: fl
 def with_nearest_source(
     windows: pl.DataFrame, embedded: pl.DataFrame, clips: pl.DataFrame, music_embeddings: pl.DataFrame
 ) -> pl.DataFrame:
-    """Windows with their embeddings and the source clip that each is nearest to.
+    """Windows with their embeddings and their nearest source clips.
 
     Args:
         windows: `WINDOW_COLUMNS`.
         embedded: MUSIC_EMBEDDINGS of the windows; a window without a row is left out.
         clips: MUSIC_CLIPS.
-        music_embeddings: MUSIC_EMBEDDINGS of the clips; a clip without a row is no source.
+        music_embeddings: MUSIC_EMBEDDINGS of the clips; a clip without a row cannot be a source.
 
     Returns:
-        EXPANSION_WINDOWS in the order of `windows`. Of clips with equal cosines the first by id counts.
+        EXPANSION_WINDOWS in the order of `windows`. Ties between clips go to the first by id.
     """
     windows = windows.with_columns(recording=recording_of("content_hash")).join(
         embedded.drop("content_hash"), on="clip_id", how="inner", maintain_order="left"
@@ -140,7 +140,7 @@ def with_nearest_source(
     for (recording,), of_recording in sources.group_by("recording", maintain_order=True):
         rows = rows_of.get(recording, [])
         ids, source_vectors = of_recording["clip_id"].to_list(), of_recording["embedding"].to_numpy()
-        # Sums of products and no matrix product: the same bits whatever the number of threads.
+        # Sums of products, not a matrix product: the same bits with any number of threads.
         found = np.stack([(vectors[rows] * vector).sum(axis=1) for vector in source_vectors], axis=1)
         for row, best in zip(rows, found.argmax(axis=1), strict=True):
             nearest[row] = ids[best]
@@ -157,20 +157,20 @@ def with_nearest_source(
 def choose_windows(
     windows: pl.DataFrame, clips: pl.DataFrame, *, threshold: float, per_source: int, target: int
 ) -> ChosenWindows:
-    """The windows that join the data set, chosen from those of all partitions together.
+    """Choose the windows that join the data set from the windows of all partitions together.
 
-    A window can join where it overlaps no clip of its recording, whatever the clip's label. One that
-    several clips claim goes to the nearest (then to the first by id), and of one source clip only
-    the `per_source` nearest can join. Of these, all join whose cosine is at least the threshold.
+    A window is eligible if it overlaps no clip of its recording, whatever the clip's label. If several clips
+    claim a window, it goes to the nearest (then to the first by id), and only the `per_source` nearest
+    windows of a source clip are eligible. Of these, all with a cosine of at least the threshold join.
 
     Args:
         windows: `CHOICE_COLUMNS` of all partitions.
         clips: MUSIC_CLIPS of all partitions.
-        threshold: least cosine, where there is no target.
-        per_source: expanded clips of one source clip, at most.
-        target: clips that the data set shall have: the threshold is the highest at which it has at
-            least so many (windows of equal cosine join together), or, where there are too few, one
-            at which every window that can joins. 0 takes `threshold`.
+        threshold: minimum cosine, if there is no target.
+        per_source: maximum number of expanded clips for one source clip.
+        target: number of clips that the data set should have. The threshold is then the highest that gives
+            at least this many (windows with equal cosines join together); if there are too few windows,
+            all eligible ones join. 0: use `threshold`.
     """
     eligible = (
         _without_overlap(windows, clips)
@@ -220,7 +220,7 @@ def expanded_frame(windows: pl.DataFrame, clips: pl.DataFrame) -> pl.DataFrame:
         clips: MUSIC_CLIPS with all their source clips.
 
     Returns:
-        EXPANDED_CLIPS, by id: `is_original_clip` is false, `source_id` is the source clip's own, so
+        EXPANDED_CLIPS, sorted by id: `is_original_clip` is false, `source_id` is that of the source clip, so
         that a split by source keeps them together.
 
     Raises:
@@ -234,7 +234,7 @@ def expanded_frame(windows: pl.DataFrame, clips: pl.DataFrame) -> pl.DataFrame:
     for lost in joined.filter(pl.col("source_id").is_null())["source_clip_id"].head(1):
         raise ExpansionError(f"source clip {lost!r} is gone: build expansion_windows again")
     for taken in joined.join(clips, on="clip_id", how="semi")["clip_id"].head(1):
-        raise ExpansionError(f"a clip has the id {taken!r}, which names a window of a file: give it another")
+        raise ExpansionError(f"a clip has the id {taken!r}, which names a window of a file: change its id")
     return EXPANDED_CLIPS.check(
         joined.with_columns(is_original_clip=pl.lit(False))
         .select(list(EXPANDED_CLIPS.columns))
@@ -251,20 +251,20 @@ def all_music_embeddings(music_embeddings: pl.DataFrame, expanded_clips: pl.Data
     """MUSIC_EMBEDDINGS of every clip of the data set.
 
     Raises:
-        ExpansionError: they are of encoders with different dimensions.
+        ExpansionError: the two tables are from encoders with different dimensions.
     """
     expanded = expanded_clips.select(list(MUSIC_EMBEDDINGS.columns))
     if expanded.is_empty():
         return music_embeddings
     if expanded.schema != music_embeddings.schema:
         raise ExpansionError(
-            "expanded_clips and music_embeddings are of different encoders: build both again with one"
+            "expanded_clips and music_embeddings are from different encoders: build both again with one"
         )
     return pl.concat([music_embeddings, expanded])
 
 
 def with_chosen(music_clips: pl.DataFrame, choice: ChosenWindows) -> pl.DataFrame:
-    """`emotion` and `is_original_clip` of the clips and of the windows that join them."""
+    """`emotion` and `is_original_clip` of the clips and of the chosen windows."""
     labels = music_clips.select(pl.col("clip_id").alias("source_clip_id"), "emotion")
     joining = choice.chosen.join(labels, on="source_clip_id")
     columns = ["emotion", "is_original_clip"]
@@ -272,13 +272,13 @@ def with_chosen(music_clips: pl.DataFrame, choice: ChosenWindows) -> pl.DataFram
 
 
 def expansion_counts(clips: pl.DataFrame) -> pl.DataFrame:
-    """Clips by Cowen category before and after expansion, as EMID's README has them.
+    """Clips by Cowen category before and after expansion, like the table in EMID's README.
 
     Args:
-        clips: every clip of the data set; `emotion` and `is_original_clip` are read.
+        clips: every clip of the data set; only `emotion` and `is_original_clip` are used.
 
     Returns:
-        13 rows by letter: `emotion`, `genre`, `before` (original clips), `after` (all; Int64).
+        13 rows by letter: `emotion`, `genre`, `before` (original clips), `after` (all clips); Int64.
     """
     before = dict(clips.filter("is_original_clip").group_by("emotion").len().iter_rows())
     after = dict(clips.group_by("emotion").len().iter_rows())
@@ -293,7 +293,7 @@ def expansion_counts(clips: pl.DataFrame) -> pl.DataFrame:
 
 
 def counts_table(counts: pl.DataFrame) -> str:
-    """`expansion_counts` as a Markdown table with its sums."""
+    """`expansion_counts` as a Markdown table with a row of totals."""
     rows: Iterable[tuple[object, ...]] = [
         *counts.select("genre", "emotion", "before", "after").rows(),
         ("", "all", counts["before"].sum(), counts["after"].sum()),

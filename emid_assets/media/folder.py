@@ -1,4 +1,4 @@
-"""Walking a media folder: which files there are, and which of them must not be opened.
+"""Lists the files of a media folder, and marks those that must not be opened.
 
 Belongs here: names, sizes and times of files. Nothing here reads a file's contents.
 """
@@ -13,12 +13,12 @@ from emid_assets.media.image import IMAGE_SUFFIXES
 from emid_assets.media.limits import MediaError, MediaFolderError
 
 SUBFOLDERS = {"music": "music", "image": "images"}
-"""Sub-folder (and table, with .csv behind it) of each kind of media."""
+"""Sub-folder of each kind of media; the table has the same name with .csv."""
 
 SUFFIXES = {"music": AUDIO_SUFFIXES, "image": IMAGE_SUFFIXES}
 
 LITTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "icon\r"})
-"""Names, in lower case, that operating systems leave behind; ignored, as hidden names are."""
+"""Lower-case names of files that operating systems leave behind; ignored, like hidden files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,9 @@ class FoundFile:
 
     Attributes:
         below: path below that folder, with / between its parts.
-        size_bytes: size; None where the file must not be opened.
-        modified_ns: modification time in nanoseconds; None as above.
-        problem: why the file must not be opened; None where it may.
+        size_bytes: size; None if the file must not be opened.
+        modified_ns: modification time in nanoseconds; None likewise.
+        problem: why the file must not be opened; None if it may.
     """
 
     below: str
@@ -42,18 +42,18 @@ def open_media_folder(media: Path) -> Path:
     """The real path of a media folder.
 
     Raises:
-        MediaFolderError: it is no folder, has neither music/ nor images/, one of these is no folder
-            or not in small letters, or it (or a table beside it) is a link that leads out.
+        MediaFolderError: it is not a folder or has neither music/ nor images/; or one of these is not a
+            folder or not in lower case; or one of these or a table beside them is a link that leads out.
     """
     if not media.is_dir():
-        raise MediaFolderError(f"media folder {media} is not a folder that can be read")
+        raise MediaFolderError(f"media folder {media} is not a readable folder")
     root = media.resolve()
     if not any((root / name).is_dir() for name in SUBFOLDERS.values()):
-        raise MediaFolderError(f"media folder {media} holds neither music/ nor images/")
+        raise MediaFolderError(f"media folder {media} contains neither music/ nor images/")
     for name in SUBFOLDERS.values():
         for found in root.iterdir():
             if found.name.casefold() == name and not (found.name == name and found.is_dir()):
-                raise MediaFolderError(f"{found} must be a folder called {name}, in small letters")
+                raise MediaFolderError(f"{found} must be a folder called {name}, in lower case")
         for entry in (root / name, root / f"{name}.csv"):
             if not is_inside(entry, root):
                 raise MediaFolderError(f"{entry} is a link that leads out of the media folder {media}")
@@ -61,7 +61,7 @@ def open_media_folder(media: Path) -> Path:
 
 
 def is_inside(path: Path, root: Path) -> bool:
-    """Whether `path`, with every link in it followed, lies in the folder `root` (a real path)."""
+    """Whether `path`, with all links resolved, is inside the folder `root` (a real path)."""
     try:
         return Path(os.path.realpath(path)).is_relative_to(root)
     except (OSError, ValueError):
@@ -69,10 +69,10 @@ def is_inside(path: Path, root: Path) -> bool:
 
 
 def path_within(media: Path, file: str) -> Path:
-    """The path of a file that an inventory has found, for opening it.
+    """The path of a file in an inventory, checked before it is opened.
 
     Raises:
-        MediaError: it leads out of the media folder by now: a link has taken its place since.
+        MediaError: it now leads out of the media folder: a link has replaced the file.
     """
     if not is_inside(media / file, media.resolve()):
         raise MediaError("is a link that leads out of the media folder")
@@ -80,9 +80,9 @@ def path_within(media: Path, file: str) -> Path:
 
 
 def find_files(root: Path, kind: str) -> list[FoundFile]:
-    """All files below the sub-folder of `kind`, by path; hidden ones and litter left out.
+    """All files below the sub-folder of `kind`, sorted by path; without hidden files and litter.
 
-    Folders that are links are not followed; they stand in the list as a problem.
+    Links to folders are not followed; they are listed with a problem.
 
     Args:
         root: the media folder, a real path.
@@ -133,5 +133,5 @@ def _found(entry: os.DirEntry[str], below: str, root: Path, kind: str) -> FoundF
     suffix = (dot + after_dot).lower() if dot else ""
     if suffix not in SUFFIXES[kind]:
         readable = ", ".join(known.lstrip(".") for known in SUFFIXES[kind])
-        return rejected(f"is no {kind} file by its name: {suffix or 'no suffix'!r} is none of {readable}")
+        return rejected(f"is not a known {kind} format: {suffix or 'no suffix'!r} is none of {readable}")
     return FoundFile(below, status.st_size, status.st_mtime_ns, None)

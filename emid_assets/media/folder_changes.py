@@ -1,7 +1,7 @@
-"""Watching a media folder: what it looks like now, and whether it has come to rest since it changed.
+"""Watches a media folder: a snapshot of it, and whether it has changed and then stopped changing.
 
-Belongs here: names, sizes and times, compared. Nothing here reads a file's contents, asks a clock or
-knows who wants to know.
+Belongs here: comparing names, sizes and times. Nothing here reads a file's contents or a clock; the sensor in
+`defs.automation` calls it.
 """
 
 import hashlib
@@ -15,30 +15,30 @@ from emid_assets.media.folder import SUBFOLDERS, find_files, open_media_folder
 
 Verdict = Literal["as before", "settling", "changed"]
 Stamp = tuple[int | None, int | None]
-"""Size in bytes and modification time in nanoseconds; None where a file must not be opened."""
+"""Size in bytes and modification time in nanoseconds; None if a file must not be opened."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """A media folder as it is at one moment.
+    """A snapshot of a media folder.
 
     Attributes:
-        files: stamp of every file, by its path below the media folder; the tables are among them.
+        files: stamp of every file, by its path below the media folder; includes the tables.
     """
 
     files: dict[str, Stamp]
 
     @property
     def digest(self) -> str:
-        """Equal for equal looks."""
+        """Equal for equal snapshots."""
         return hashlib.sha256(json.dumps(sorted(self.files.items())).encode()).hexdigest()[:16]
 
 
 def look_at(media: Path) -> Look:
-    """What lies in a media folder.
+    """Take a snapshot of a media folder.
 
     Raises:
-        MediaFolderError: it is not there, or not laid out as a media folder.
+        MediaFolderError: it does not exist, or is not laid out as a media folder.
     """
     root = open_media_folder(media)
     files: dict[str, Stamp] = {}
@@ -53,11 +53,11 @@ def look_at(media: Path) -> Look:
 
 
 def in_words(look: Look, known: Iterable[tuple[str, int | None, int | None]]) -> str:
-    """The difference between a look and the files that an inventory knows, as `1 new, 0 changed, 2 removed`.
+    """The difference between a snapshot and an inventory's files, as `1 new, 0 changed, 2 removed`.
 
     Args:
         look: the folder now.
-        known: file, size and modification time of the inventory's rows; tables are not among them.
+        known: file, size and modification time of the inventory's rows; without the tables.
     """
     before = {file: (size, modified) for file, size, modified in known}
     now = {file: stamp for file, stamp in look.files.items() if "/" in file}
@@ -69,12 +69,12 @@ def in_words(look: Look, known: Iterable[tuple[str, int | None, int | None]]) ->
 
 @dataclass(frozen=True)
 class Watch:
-    """What is remembered from one look to the next.
+    """What is remembered from one snapshot to the next.
 
     Attributes:
-        digest: of the last look.
-        since_s: when the folder was first seen like this, seconds of the clock.
-        asked: digest for which a rebuild was last asked; empty before the first.
+        digest: digest of the last snapshot.
+        since_s: when the folder was first seen in this state, in seconds.
+        asked: digest for which a rebuild was last requested; empty before the first.
     """
 
     digest: str
@@ -87,7 +87,7 @@ class Watch:
 
     @classmethod
     def from_text(cls, text: str | None) -> "Watch | None":
-        """What `to_text` wrote; None where nothing (or something else) was written."""
+        """The inverse of `to_text`; None for no text, or for text of another form."""
         try:
             return cls(**json.loads(text)) if text else None
         except (ValueError, TypeError):
@@ -95,10 +95,10 @@ class Watch:
 
 
 def judge(watch: Watch | None, digest: str, now_s: float, settle_s: float) -> tuple[Watch, Verdict]:
-    """Whether the folder has changed since a rebuild was last asked for, and has come to rest.
+    """Whether the folder has changed since the last requested rebuild, and has stopped changing.
 
-    A copy that is under way changes sizes or times between two looks: the folder is at rest once two
-    looks at least `settle_s` apart, and all between, were the same.
+    A copy in progress changes sizes or times between two snapshots. The folder has stopped changing once all
+    snapshots over at least `settle_s` seconds are the same.
     """
     if watch is None or watch.digest != digest or now_s < watch.since_s:  # or the clock was set back
         watch = Watch(digest, now_s, watch.asked if watch else "")

@@ -1,7 +1,7 @@
-"""Reading images: what a file holds, and its pixels as plain RGB.
+"""Reading images: facts about a file, and its pixels as plain RGB.
 
-Belongs here: one file in, facts or pixels out, and the limits that keep a hostile file from
-filling the memory. Resizing and normalising are the encoder's.
+Belongs here: one file in, facts or pixels out, and the limits that keep a hostile file from filling the
+memory. Resizing and normalising belong to the encoder.
 """
 
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".b
 
 DEFAULT_LIMITS = MediaLimits()
 
-# Only these decoders see a file, whatever its name says: fewer parsers, fewer surprises.
+# Only these decoders see a file, whatever its name: fewer parsers are a smaller attack surface.
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """Size in pixels, as seen once the EXIF orientation is applied."""
+    """Size in pixels, after applying the EXIF orientation."""
 
     width: int
     height: int
@@ -32,31 +32,31 @@ def probe_image(path: Path, limits: MediaLimits = DEFAULT_LIMITS) -> ImageFacts:
     """Decode the whole image at `path` and return its size.
 
     Raises:
-        MediaError: the file is empty, no readable image, truncated, too small or too large.
+        MediaError: the file is empty, not a readable image, truncated, too small or too large.
     """
     with _opened(path, limits.max_pixels) as image:
         width, height = image.size
         if min(width, height) < limits.min_side:
             raise MediaError(
-                f"image is too small: {width} × {height} pixels, the least is {limits.min_side} a side"
+                f"image is too small: {width} × {height} pixels, the minimum is {limits.min_side} a side"
             )
-        # A JPEG is read at an eighth of its size: every byte is still decoded, at a third of the cost.
+        # Read a JPEG at an eighth of its size: this still decodes every byte, at a third of the cost.
         image.draft(None, (max(1, width // 8), max(1, height // 8)))
         _load(image)
         orientation = _orientation(image)
-    # Orientations 5 to 8 turn the picture by a quarter.
+    # Orientations 5 to 8 rotate the picture by 90°.
     return ImageFacts(height, width) if orientation >= 5 else ImageFacts(width, height)
 
 
 def read_rgb(path: Path, limits: MediaLimits = DEFAULT_LIMITS) -> Image.Image:
     """The image at `path` as 8-bit RGB.
 
-    EXIF orientation is applied, transparency is laid on white, CMYK, palette, grey and 16-bit
-    images are converted, and of an animation the first frame is taken. Colour profiles are not
+    EXIF orientation is applied, transparency is composited on white, CMYK, palette, grey and 16-bit
+    images are converted, and an animation is reduced to its first frame. Colour profiles are not
     applied.
 
     Raises:
-        MediaError: the file is empty, no readable image, truncated or too large.
+        MediaError: the file is empty, not a readable image, truncated or too large.
     """
     with _opened(path, limits.max_pixels) as opened:
         _load(opened)
@@ -71,7 +71,7 @@ def read_rgb(path: Path, limits: MediaLimits = DEFAULT_LIMITS) -> Image.Image:
         if image.has_transparency_data:
             rgba = image.convert("RGBA")
             return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-        # `convert` hands back the same lazy object for RGB: a copy outlives the file.
+        # `convert` returns the same lazy object for RGB: a copy outlives the file.
         return image.convert("RGB") if image.mode != "RGB" else image.copy()
 
 
@@ -86,7 +86,7 @@ def _opened(path: Path, max_pixels: int) -> Image.Image:
         raise MediaError(f"image is too large: more than the {max_pixels:,} pixels allowed") from None
     except UnidentifiedImageError:
         raise MediaError(
-            "image is unreadable: its contents are no JPEG, PNG, GIF, WebP, BMP or TIFF"
+            "image is unreadable: its contents are not JPEG, PNG, GIF, WebP, BMP or TIFF"
         ) from None
     except OSError as error:
         raise MediaError(f"image is unreadable: {_one_line(error)}") from error
@@ -95,7 +95,7 @@ def _opened(path: Path, max_pixels: int) -> Image.Image:
     if image.width * image.height > max_pixels:
         size = f"{image.width} × {image.height}"
         image.close()
-        raise MediaError(f"image is too large: {size} pixels, the most is {max_pixels:,} in all")
+        raise MediaError(f"image is too large: {size} pixels, the maximum is {max_pixels:,} in total")
     if image.mode == "F":
         image.close()
         raise MediaError(

@@ -1,7 +1,7 @@
-"""What an import of a published data set could not use: `import.csv` of the media folder that it made.
+"""What an import of a published data set rejected: `import.csv` in the media folder that it created.
 
-Belongs here: the form of that table, and its rejections as items of the inventory. Writing it is
-`release.emid_import`'s.
+Belongs here: the format of that table, and its rejections as items of the inventory. `release.emid_import`
+writes it.
 """
 
 import csv
@@ -17,9 +17,9 @@ _SCHEMA = {"kind": pl.String, "item_id": pl.String, "file": pl.String, "reason":
 
 
 def rejected_at_import(root: Path) -> pl.DataFrame:
-    """What an import has rejected: `kind`, `item_id`, `file` (both its published row and name), `reason`.
+    """What an import rejected: `kind`, `item_id`, `file` (both: the published row and name), `reason`.
 
-    No rows where no import has made the folder; a table of this name with other columns is none of ours.
+    Has no rows if the folder does not come from an import, or if its import.csv has other columns than ours.
     """
     path = root / FINDINGS_FILE
     if not path.is_file():

@@ -1,11 +1,10 @@
 """The inventory of a media folder, and the manifests made from it.
 
-Belongs here: which items a folder and its tables hold, their labels and places on the VA scales,
-and the reason for each that cannot be used. Opening files is `contents`'s, grouping clips by their
-source is `sources`'s.
+Belongs here: the items of a folder and its tables, their labels and positions on the VA scales, and the
+reason for each item that cannot be used. `contents` opens files, `sources` groups clips by their source.
 
-An item is a file, or a window of one that the table names. The first reason found stands; the
-order is: path, disk, label, cells, contents, id, duplicate content.
+An item is a file, or a window of a file that the table names. The first reason found is kept; the order
+is: path, disk, label, cells, contents, id, duplicate content.
 """
 
 import math
@@ -59,26 +58,26 @@ def take_inventory(
     on_progress: Callable[[int, int], None] | None = None,
     keep_unlabelled: bool = False,
 ) -> pl.DataFrame:
-    """List everything in a media folder and its tables, with what each item is or why it is useless.
+    """List everything in a media folder and its tables, with facts about each item or why it is unusable.
 
-    A file that `previous` knows with the same size and modification time is neither hashed nor
-    decoded again. Everything else (labels, duplicates, sources) is worked out anew.
+    A file that `previous` lists with the same size and modification time is neither hashed nor
+    decoded again. Everything else (labels, duplicates, sources) is computed again.
 
     Args:
-        media: folder with music/ and images/ (one of them may be absent), and music.csv and
-            images.csv where there are tables.
-        previous: the last inventory of this folder, taken under the same limits.
-        limits: what a file must not exceed or fall below.
-        workers: threads that hash and decode; 0 works in the caller's.
-        on_progress: called with (files examined, files to examine) as the work goes on.
-        keep_unlabelled: a medium that nobody labelled is no reason to reject it: it stands with neither
-            `reason` nor `partition`, for `predictions.with_predictions`. A label in a table that is none
-            of ours stays a reason; a sub-folder's name that is none of ours is no label then.
+        media: folder with music/ and images/ (one of them may be absent), and optionally music.csv and
+            images.csv.
+        previous: the last inventory of this folder, taken with the same limits.
+        limits: the limits that a file must respect.
+        workers: threads that hash and decode; 0 uses the caller's thread.
+        on_progress: called with (files examined, files to examine) after each file.
+        keep_unlabelled: do not reject media without a label: they get neither `reason` nor `partition`, for
+            `with_predictions.with_predictions`. An unknown label in a table is still a reason; an unknown
+            sub-folder name then counts as no label.
 
     Returns:
         A frame with the columns of `MEDIA_INVENTORY`, sorted by kind and item id: one row for
-        each item, usable (`reason` null) or not. What an import of this folder has rejected stands
-        there too.
+        each item, usable (`reason` null) or not. Includes the items that an import of this folder
+        rejected.
 
     Raises:
         MediaFolderError: the folder is not laid out as a media folder.
@@ -93,7 +92,7 @@ def take_inventory(
     items = _reject_repeated_ids(items)
     items = _reject_duplicates(items)
     items = pl.concat([items, rejected_at_import(root)], how="diagonal")
-    # Names and cells may hold line breaks, and megabytes; a reason is one line that can be read.
+    # Names and cells may contain line breaks and megabytes; a reason must be one readable line.
     items = items.with_columns(pl.col("reason").str.replace_all(r"\p{Cc}+", " ").str.head(500))
     inventory = items.sort("kind", "item_id", "file", "row").select(
         pl.col(name).cast(dtype) for name, (dtype, _) in MEDIA_INVENTORY.columns.items()
@@ -104,7 +103,7 @@ def take_inventory(
 def music_manifest(
     inventory: pl.DataFrame, emotion_key: str, predicted: pl.DataFrame = NOTHING_PREDICTED
 ) -> pl.DataFrame:
-    """The usable clips of one Cowen category, given or predicted, with MUSIC_CLIPS' columns, by id."""
+    """The usable clips of one Cowen category, labelled or predicted: MUSIC_CLIPS, sorted by id."""
     emotion = find_music_emotion(emotion_key)
     clips = _usable(with_predictions(inventory, predicted), "music", emotion.key).rename(
         {"item_id": "clip_id"}
@@ -119,7 +118,7 @@ def music_manifest(
 def image_manifest(
     inventory: pl.DataFrame, tag: str, predicted: pl.DataFrame = NOTHING_PREDICTED
 ) -> pl.DataFrame:
-    """The usable images of one of Mikels' eight emotions, given or predicted, with IMAGES' columns, by id."""
+    """The usable images of one of Mikels' eight emotions, labelled or predicted: IMAGES, sorted by id."""
     emotion = find_image_emotion(tag)
     images = _usable(with_predictions(inventory, predicted), "image", emotion.key).rename(
         {"item_id": "image_id"}
@@ -159,7 +158,7 @@ def _music_items(root: Path, keep_unlabelled: bool) -> pl.DataFrame:
             )
         ),
     )
-    # A point is measured or it is not: with one of the two missing, both come from the category.
+    # A point needs both ratings: if one of them is missing, both values come from the category.
     rated = pl.col("rating_valence").is_not_null() & pl.col("rating_arousal").is_not_null()
     mean = {
         axis: pl.col("partition").replace_strict(
@@ -213,12 +212,12 @@ def _image_items(root: Path, keep_unlabelled: bool) -> pl.DataFrame:
 
 
 def _series() -> pl.Expr:
-    """What an image is one of: its folder and its name without the number at the end."""
+    """The series of an image: its folder and its name without the number at the end."""
     return pl.col("below").str.replace(r"\.[^./]*$", "").str.replace(r"[\s_.()-]*\d+[\s()]*$", "")
 
 
 def _labelled_items(root: Path, kind: str, keep_unlabelled: bool) -> pl.DataFrame:
-    """Every file and table row of a kind, with its label and the first reasons against it.
+    """Every file and table row of a kind, with its label and the first reason to reject it.
 
     Columns: the table's as text; `row`; `kind`; `below` (path below the sub-folder, or the text
     of a table row without a file); `file`; `size_bytes`; `modified_ns`; `reason`; `partition`;
@@ -258,10 +257,10 @@ def _labelled_items(root: Path, kind: str, keep_unlabelled: bool) -> pl.DataFram
 def _find_rows(
     root: Path, kind: str, table: pl.DataFrame, found: list[FoundFile]
 ) -> tuple[list[str], list[str | None]]:
-    """The file below the sub-folder that each table row means, or the row's own text and a problem."""
+    """The file below the sub-folder that each table row refers to, or the row's own text and a problem."""
     subfolder = SUBFOLDERS[kind]
     on_disk = {file.below for file in found}
-    # Names with accents may be composed on the disk and decomposed in the table, or the reverse.
+    # Accented names may be composed (NFC) on the disk and decomposed in the table, or vice versa.
     by_composed: dict[str, set[str]] = {}
     for name in on_disk:
         if not name.isascii():
@@ -284,7 +283,7 @@ def _find_rows(
                 return next(iter(same)), None
         if "\0" not in name and not is_inside(root / subfolder / name, root):
             return written, f"{where}: file is behind a link that leads out of the media folder"
-        cure = "; divide folders by / and not by \\" if "\\" in name else ""
+        cure = "; separate folders with /, not with \\" if "\\" in name else ""
         return name, f"{where}: file is missing from the disk ({subfolder}/{name}){cure}"
 
     places = [place(written, row) for written, row in table.select("file", "row").iter_rows()]
@@ -292,7 +291,7 @@ def _find_rows(
 
 
 def _with_labels(items: pl.DataFrame, kind: str, has_table: bool, keep_unlabelled: bool) -> pl.DataFrame:
-    """Add `partition` and `label_source`: the table's label, else that of the top sub-folder."""
+    """Add `partition` and `label_source`, from the table's label or else from the top sub-folder's name."""
     column, subfolder = LABEL_COLUMN[kind], SUBFOLDERS[kind]
     folder = pl.when(pl.col("below").str.contains("/", literal=True)).then(
         pl.col("below").str.split_exact("/", 1).struct.field("field_0")
@@ -309,7 +308,7 @@ def _with_labels(items: pl.DataFrame, kind: str, has_table: bool, keep_unlabelle
     unknown = pl.col("_label").replace_strict(problems, default=None, return_dtype=pl.String)
     from_table = pl.col(column).is_not_null()
     in_table = pl.col("row").is_not_null()
-    example = f"put it into a sub-folder named by its emotion, such as {_EXAMPLE_FOLDER[kind]}"
+    example = f"put it into a sub-folder named after its emotion, such as {_EXAMPLE_FOLDER[kind]}"
     unlisted = (
         f"missing from {subfolder}.csv: list it there, or {example}"
         if has_table
@@ -317,7 +316,7 @@ def _with_labels(items: pl.DataFrame, kind: str, has_table: bool, keep_unlabelle
     ) + ", or have it predicted: predict_emotion = on"
     unlabelled = (
         pl.when(in_table)
-        .then(_cell(kind, pl.lit(f"no {column}, and the file is in no sub-folder named by an emotion")))
+        .then(_cell(kind, pl.lit(f"no {column}, and the file is in no sub-folder named after an emotion")))
         .when(pl.col("_folder").is_null() | pl.lit(has_table))
         .then(pl.lit(unlisted))
         .otherwise(pl.format("sub-folder: {}", unknown))
@@ -341,7 +340,7 @@ def _with_labels(items: pl.DataFrame, kind: str, has_table: bool, keep_unlabelle
 
 
 def _with_windows(items: pl.DataFrame) -> pl.DataFrame:
-    """Read `start_s` and `duration_s`, and write `window`: what tells clips of one file apart."""
+    """Parse `start_s` and `duration_s`, and add `window`, which distinguishes the clips of one file."""
     items = _with_number(items, "music", "start_s", 0.0, math.inf)
     items = _with_number(items, "music", "duration_s", 0.0, math.inf)
     has_window = (pl.col("start_s").fill_null(0.0) > 0) | pl.col("duration_s").is_not_null()
@@ -360,12 +359,12 @@ def _with_windows(items: pl.DataFrame) -> pl.DataFrame:
 
 
 def _with_number(items: pl.DataFrame, kind: str, column: str, low: float, high: float) -> pl.DataFrame:
-    """Read a column of text as numbers; what is no number, or outside [low, high], is a reason."""
+    """Parse a text column as numbers; reject the items whose text is not a number from `low` to `high`."""
     text = pl.when(~pl.col(column).str.to_lowercase().is_in(list(BLANK_WORDS))).then(pl.col(column))
     number = text.cast(pl.Float64, strict=False)
     scale = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
     good = number.is_finite() & number.is_between(low, high)
-    problem = _cell(kind, pl.format(f"{column} is '{{}}', wanted is a number {scale}", text))
+    problem = _cell(kind, pl.format(f"{column} is '{{}}', expected a number {scale}", text))
     return items.with_columns(
         pl.when(good).then(number).alias(column),
         reason=_else(pl.when(text.is_not_null() & ~good.fill_null(False)).then(problem)),
@@ -378,7 +377,7 @@ def _with_parsed(
     parse: Callable[[str], tuple[object, ...]],
     schema: dict[str, pl.DataType | type[pl.DataType]],
 ) -> pl.DataFrame:
-    """Parse a column of text, once for each text that differs: expanded clips repeat their source's."""
+    """Parse a text column, each distinct text once: expanded clips repeat their source's text."""
     rows: list[tuple[object, ...]] = []
     for text in items[column].drop_nulls().unique():
         try:
@@ -403,12 +402,12 @@ def _feelings_row(text: str) -> tuple[list[dict[str, object]] | None]:
 
 
 def _else(problem: pl.Expr) -> pl.Expr:
-    """The reason that stands already, else this one."""
+    """The existing reason, or else this one."""
     return pl.coalesce("reason", problem)
 
 
 def _cell(kind: str, problem: pl.Expr) -> pl.Expr:
-    """`problem` with the table and row that it stands in."""
+    """`problem` with its table and row."""
     return pl.format("{}.csv row {}: {}", pl.lit(SUBFOLDERS[kind]), "row", problem)
 
 
@@ -423,13 +422,13 @@ def _reject_repeated_ids(items: pl.DataFrame) -> pl.DataFrame:
     holder = pl.col("file").filter(usable).first().over("kind", "item_id")
     return items.with_columns(
         reason=pl.when(usable & (place != first))
-        .then(pl.format("its id '{}' is already that of {}: ids must be unique", "item_id", holder))
+        .then(pl.format("its id '{}' is already used by {}: ids must be unique", "item_id", holder))
         .otherwise("reason")
     )
 
 
 def _reject_duplicates(items: pl.DataFrame) -> pl.DataFrame:
-    """Keep the first usable item of each content: labelled, then originals, then by id."""
+    """Keep the first usable item of each content: labelled items first, then originals, then by id."""
     items = (
         items.sort(
             pl.col("partition").is_null(), pl.col("is_original_clip").fill_null(True).not_(), "item_id"

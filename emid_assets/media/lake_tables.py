@@ -1,6 +1,6 @@
-"""The tables of the whole lake as one thing, for what reads many of them: adapters, evaluation, pages.
+"""The tables of the whole lake as one object, for code that reads many of them: adapters, evaluation, pages.
 
-Belongs here: putting originals and expanded clips together, and the plane that they share with the images.
+Belongs here: combining originals and expanded clips, and the plane that they share with the images.
 """
 
 from dataclasses import dataclass, field, replace
@@ -19,21 +19,21 @@ MEDIA = ("music_clips", "expanded_clips", "images")
 
 @dataclass(frozen=True)
 class LakeTables:
-    """All partitions of each table. A table that was not asked for is empty.
+    """All partitions of each table. A table that was not requested is empty.
 
     Attributes:
-        plane: of the original clips and the images.
-        music_clips: every clip, originals and expanded ones (MUSIC_CLIPS).
+        plane: the plane fitted to the original clips and the images.
+        music_clips: every clip, originals and expanded clips (MUSIC_CLIPS).
         images: every image (IMAGES).
-        music_embeddings: of every clip (MUSIC_EMBEDDINGS).
-        image_embeddings: of every image.
-        similarity_matrix, va_distances, fused_pairs: of every clip.
-        trained_adapter, adapted_embeddings, tuning_trials: of every network.
-        published_pairs: those of `pairs.csv`.
+        music_embeddings: for every clip (MUSIC_EMBEDDINGS).
+        image_embeddings: for every image.
+        similarity_matrix, va_distances, fused_pairs: for every clip.
+        trained_adapter, adapted_embeddings, tuning_trials: for every network.
+        published_pairs: the pairs of `pairs.csv`.
         rejected_media: every item that could not be used.
-        top_images, pair_statistics, retrieval_metrics, alpha_sweep, published_agreement: what was measured.
-        study_results, image_emotion_head: of the listening study, and of the head that predicts emotions.
-        joined_windows: how many of the clips are expanded ones.
+        top_images, pair_statistics, retrieval_metrics, alpha_sweep, published_agreement: the measurements.
+        study_results, image_emotion_head: results of the listening study; the head that predicts emotions.
+        joined_windows: number of clips that are expanded clips.
     """
 
     plane: Plane
@@ -68,17 +68,17 @@ class LakeTables:
         images: pl.DataFrame,
         **others: pl.DataFrame,
     ) -> "LakeTables":
-        """From the frames of tables, by name.
+        """Build from the frames of tables, by name.
 
         Args:
-            method: of the plane, as the setting `va_alignment` has it.
+            method: alignment method of the plane, as in the setting `va_alignment`.
             music_clips: the original clips.
             expanded_clips: EXPANDED_CLIPS.
             images: IMAGES.
-            **others: tables by the names of the attributes; `music_embeddings` of the original clips.
+            **others: tables by attribute name; `music_embeddings` for the original clips only.
 
         Raises:
-            ExpansionError: the embeddings of originals and expanded clips are of different encoders.
+            ExpansionError: the embeddings of originals and expanded clips are from different encoders.
         """
         if "music_embeddings" in others:
             others["music_embeddings"] = all_music_embeddings(others["music_embeddings"], expanded_clips)
@@ -92,7 +92,7 @@ class LakeTables:
 
     @classmethod
     def read(cls, lake: Lake, method: AlignmentMethod, *tables: str) -> "LakeTables":
-        """The media of a lake, and these tables beside them.
+        """Read the media tables of a lake and the given tables.
 
         Raises:
             LakeError: a table has not been built.
@@ -110,9 +110,9 @@ class LakeTables:
         return self.plane.images(self.images)
 
     def without_failed(self) -> "LakeTables":
-        """Without the clips that were rejected as they were embedded.
+        """Without the clips that could not be embedded.
 
-        A row that was rejected since its id is taken has a good clip's id: that clip stays.
+        A row that was rejected because its id was already used has the id of a good clip: that clip stays.
         """
         failed = self.rejected_media.filter(kind="music").select(clip_id="item_id")
         failed = failed.join(self.music_embeddings, on="clip_id", how="anti")

@@ -1,20 +1,20 @@
-"""What a media file must not exceed or fall below, and the errors of reading media."""
+"""The limits of a media file, and the errors of reading media."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class MediaLimits:
-    """Limits that keep useless files out of the data set and hostile ones out of the memory.
+    """Limits that keep useless files out of the data set and hostile files from filling the memory.
 
     Attributes:
         min_duration_s: shortest music clip, seconds.
         max_duration_s: longest audio file, seconds: a small file can decode to days of silence.
-        max_channels: most channels of an audio file.
-        silence_peak: a clip whose largest sample is no larger is silent (full scale is 1). The
-            default, -80 dB, is digital silence with the noise that lossy codecs leave of it.
-        min_side: least width and height of an image, pixels.
-        max_pixels: most pixels of an image; the default is where Pillow suspects a bomb.
+        max_channels: maximum number of channels of an audio file.
+        silence_peak: a clip is silent if no sample exceeds this (full scale is 1). The default, -80 dB,
+            allows for the noise that lossy codecs add to digital silence.
+        min_side: minimum width and height of an image, pixels.
+        max_pixels: maximum number of pixels of an image; the default is Pillow's decompression bomb limit.
     """
 
     min_duration_s: float = 1.0
@@ -38,4 +38,4 @@ class MediaFolderError(ValueError):
 
 
 class TableError(ValueError):
-    """A table of media cannot be read; the message names the file, the row and what to do."""
+    """A media table cannot be read; the message names the file, the row and what to do."""

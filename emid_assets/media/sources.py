@@ -1,6 +1,6 @@
-"""Which clips are cut from one source recording, so that no split sees both sides of it.
+"""Groups clips by their source recording, so that a split never divides a recording.
 
-Belongs here: grouping clips by what their table says and by the file they lie in.
+Belongs here: grouping clips by what their table says and by the file they are cut from.
 """
 
 import polars as pl
@@ -13,15 +13,15 @@ _RATING_COLUMNS = [f"rating_{name}" for name in RATINGS]
 def find_sources(items: pl.DataFrame) -> pl.Series:
     """The source that each clip was cut from.
 
-    The table's own, where it names one. Otherwise clips are of one source that have equal
+    This is the table's own value, if there is one. Otherwise clips belong to one source if they have equal
     (feeling, emotion), since expanded clips copy the labels of their source and their names are
-    mangled; or that are cut from one file. Its id is the one that the table gives to another clip
-    of it, else that of its first original clip.
+    mangled, or if they are cut from one file. The id of such a source is the one that the table gives to
+    another of its clips, or else the id of its first original clip.
     """
     columns = items.select(
         "item_id", "source_id", "is_original_clip", "below", "feeling", "emotion", *_RATING_COLUMNS
     )
-    # Ratings alone could do; feelings alone could not, as two sources may both be 100% Dreamy.
+    # Ratings alone would be enough; feelings alone would not, as two sources may both be 100% Dreamy.
     rated = columns.select(pl.any_horizontal(pl.col(_RATING_COLUMNS).is_not_null())).to_series()
     parent: dict[tuple[str | None, ...], tuple[str | None, ...]] = {}
 

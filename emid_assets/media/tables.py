@@ -1,6 +1,6 @@
-"""The user's tables, music.csv and images.csv: which columns they may have, and reading them.
+"""The user's tables, music.csv and images.csv: their columns, and reading them.
 
-Belongs here: a CSV file in, a frame of text out. What the text means is `manifest`'s.
+Belongs here: a CSV file in, a frame of text out. `inventory` interprets the text.
 """
 
 import csv
@@ -17,7 +17,7 @@ from emid_assets.media.limits import TableError
 
 @dataclass(frozen=True)
 class TableColumn:
-    """A column that a table may have; names are compared without regard to case."""
+    """A column that a table may have; the comparison of names ignores case."""
 
     name: str
     aliases: tuple[str, ...]
@@ -26,65 +26,65 @@ class TableColumn:
 
 TABLE_COLUMNS = {
     "music": (
+        TableColumn("file", ("audio_filename", "filename"), "path below music/ (required)"),
         TableColumn(
-            "file", ("audio_filename", "filename"), "path below music/; the one column that must be there"
+            "genre", (), "letter A to M, key such as sad, or full name; default: the sub-folder's name"
         ),
         TableColumn(
-            "genre", (), "emotion: letter A to M, key such as sad, or full name; else the sub-folder's name"
-        ),
-        TableColumn("feeling", (), "percentages over the 28 feelings, as 33% Sad, depressing, 22% Dreamy"),
-        TableColumn(
-            "emotion", (), "the 11 ratings, 1 to 9, divided by commas, in EMID's order; nan where missing"
+            "feeling", (), "percentages over the 28 feelings, such as 33% Sad, depressing, 22% Dreamy"
         ),
         TableColumn(
-            "is_original_clip", (), "false for a clip cut from a source's recording; true if left out"
+            "emotion", (), "the 11 ratings, 1 to 9, comma-separated, in EMID's order; nan where missing"
         ),
-        TableColumn("clip_id", (), "unique id; else the path below music/"),
-        TableColumn("start_s", (), "where the clip starts in the file, seconds; else 0"),
-        TableColumn("duration_s", (), "length of the clip, seconds; else to the end of the file"),
+        TableColumn("is_original_clip", (), "false for a clip cut from a source's recording; default: true"),
+        TableColumn("clip_id", (), "unique id; default: the path below music/"),
+        TableColumn("start_s", (), "where the clip starts in the file, seconds; default: 0"),
+        TableColumn("duration_s", (), "length of the clip, seconds; default: to the end of the file"),
         TableColumn(
-            "source_id", (), "what the clip was cut from; clips of one source never fall into two splits"
+            "source_id", (), "what the clip was cut from; clips of one source are never in different splits"
         ),
         TableColumn("licence", ("license",), "licence of the item"),
         TableColumn("author", (), "author of the item"),
-        TableColumn("label_source", (), "where the label comes from, in your words; else table or folder"),
+        TableColumn(
+            "label_source", (), "where the label comes from, in your words; default: table or folder"
+        ),
     ),
     "image": (
-        TableColumn(
-            "file", ("image", "image_filename", "filename"), "path below images/; the one that must be there"
-        ),
-        TableColumn("tag", (), "one of Mikels' eight emotions; else the sub-folder's name"),
+        TableColumn("file", ("image", "image_filename", "filename"), "path below images/ (required)"),
+        TableColumn("tag", (), "one of Mikels' eight emotions; default: the sub-folder's name"),
         TableColumn("text", ("caption",), "caption"),
-        TableColumn("valence", (), "measured valence of this image, 0 to 1; else the tag's"),
-        TableColumn("arousal", (), "measured arousal of this image, 0 to 1; else the tag's"),
-        TableColumn("image_id", (), "unique id; else the path below images/"),
+        TableColumn("valence", (), "measured valence of this image, 0 to 1; default: the tag's"),
+        TableColumn("arousal", (), "measured arousal of this image, 0 to 1; default: the tag's"),
+        TableColumn("image_id", (), "unique id; default: the path below images/"),
         TableColumn(
             "source_id",
             ("group",),
-            "what the image is one of, a series or theme: validation keeps it together",
+            "the series or theme of the image, kept together in cross-validation",
         ),
         TableColumn("licence", ("license",), "licence of the item"),
         TableColumn("author", (), "author of the item"),
-        TableColumn("label_source", (), "where the label comes from, in your words; else table or folder"),
+        TableColumn(
+            "label_source", (), "where the label comes from, in your words; default: table or folder"
+        ),
     ),
 }
-"""Columns that music.csv and images.csv may have. Others are left alone."""
+"""Columns that music.csv and images.csv may have. Other columns are ignored."""
 
 
 def read_table(path: Path, kind: str) -> pl.DataFrame:
     """Read music.csv or images.csv.
 
     Args:
-        path: CSV file: commas, double quotes, UTF-8 with or without byte-order mark.
+        path: CSV file: comma-separated, double quotes, UTF-8 with or without a byte-order mark.
         kind: `music` or `image`.
 
     Returns:
-        All columns of `TABLE_COLUMNS[kind]` as text, blanks around them removed, null where a
-        cell is blank or the column absent; and `row`, counted as a spreadsheet does, where the
-        header is row 1. Columns of other names are left out.
+        All columns of `TABLE_COLUMNS[kind]` as text, stripped, null where a cell is blank or the
+        column is absent; and `row`, the row number as in a spreadsheet, where the header is row 1.
+        Columns with other names are dropped.
 
     Raises:
-        TableError: no CSV of this form, no file column, one column twice, a row with more or
+        TableError: not a CSV file of this form, no file column, a duplicate column, a row with more or
             fewer cells than the header, or an unknown column that looks like a misspelling.
     """
     records = _records(path)
@@ -97,7 +97,7 @@ def read_table(path: Path, kind: str) -> pl.DataFrame:
         if len(record) != len(header):
             raise TableError(
                 f"{path} row {number} has {len(record)} cells and the header has {len(header)}: "
-                "put cells that hold commas in double quotes"
+                "put cells that contain commas in double quotes"
             )
     data: dict[str, list[str | None]] = {}
     for column in TABLE_COLUMNS[kind]:
@@ -112,9 +112,9 @@ def read_table(path: Path, kind: str) -> pl.DataFrame:
 
 
 def cure_of_divider(header: Sequence[str]) -> str:
-    """What to do about a header that is one cell, since the table has no commas; empty where it has."""
+    """What to do about a header of one cell because the separator is not a comma; else empty."""
     if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
-        return "; its cells are divided by semicolons or tabs: save it with commas"
+        return "; its cells are separated by semicolons or tabs: save it with commas"
     return ""
 
 
@@ -132,7 +132,7 @@ def _records(path: Path) -> list[list[str]]:
     try:
         return list(reader)
     except csv.Error as error:
-        raise TableError(f"{path} line {reader.line_num} is no CSV: {error}") from None
+        raise TableError(f"{path} line {reader.line_num} is not valid CSV: {error}") from None
 
 
 def _known_columns(path: Path, header: list[str], kind: str) -> dict[str, int]:
@@ -157,6 +157,6 @@ def _known_columns(path: Path, header: list[str], kind: str) -> dict[str, int]:
         near = difflib.get_close_matches(written.casefold(), absent, n=1, cutoff=0.85)
         if near:
             raise TableError(
-                f"{path} has a column {written!r}: rename it to {near[0]!r}, or to something else"
+                f"{path} has an unknown column {written!r}: rename it to {near[0]!r}, or to something else"
             )
     return columns

@@ -1,7 +1,7 @@
-"""Manifests on the valence-arousal plane: the alignment of each modality's own population.
+"""Manifests on the valence-arousal plane: fits the alignment of each modality to its own population.
 
-Belongs here: from the columns of `music_clips` and `images` to the arrays of
-`affect.valence_arousal`, which holds the arithmetic.
+Belongs here: the step from the columns of `music_clips` and `images` to the arrays of
+`affect.valence_arousal`, which contains the arithmetic.
 """
 
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ IMAGE_SCALE = (0.0, 1.0)
 
 
 def music_alignment(music_clips: pl.DataFrame, method: AlignmentMethod) -> VaAlignment:
-    """The alignment of music, fitted to all clips (MUSIC_CLIPS), one weight for each Cowen category."""
+    """The alignment of music, fitted to all clips (MUSIC_CLIPS); all Cowen categories have equal weight."""
     va = music_clips.select("valence", "arousal").to_numpy()
     return fit_alignment(va, music_clips["emotion"].to_list(), *MUSIC_SCALE, method=method)
 
 
 def image_alignment(images: pl.DataFrame, method: AlignmentMethod) -> VaAlignment:
-    """The alignment of images, fitted to all images (IMAGES), one weight for each tag."""
+    """The alignment of images, fitted to all images (IMAGES); all tags have equal weight."""
     va = images.select("valence", "arousal").to_numpy()
     return fit_alignment(va, images["tag"].to_list(), *IMAGE_SCALE, method=method)
 
@@ -38,7 +38,7 @@ def on_plane(frame: pl.DataFrame, id_column: str, alignment: VaAlignment) -> pl.
 
 @dataclass(frozen=True)
 class Plane:
-    """The valence-arousal plane [-1, 1]² of a data set: both modalities, each aligned by its own population.
+    """The valence-arousal plane [-1, 1]² of a data set, with each modality aligned by its own population.
 
     Attributes:
         music: alignment of music.
@@ -50,12 +50,12 @@ class Plane:
 
     @classmethod
     def fit(cls, music_clips: pl.DataFrame, images: pl.DataFrame, method: AlignmentMethod) -> "Plane":
-        """Fitted to all original clips (MUSIC_CLIPS) and all images (IMAGES)."""
+        """Fit to all original clips (MUSIC_CLIPS) and all images (IMAGES)."""
         return cls(music_alignment(music_clips, method), image_alignment(images, method))
 
     @property
     def axes_without_spread(self) -> list[str]:
-        """Axes such as `music valence` that were mapped by the scale's ends, since nothing spreads there."""
+        """Axes such as `music valence` mapped by the ends of the scale, since they have no spread."""
         return [
             f"{name} {axis}"
             for name, alignment in (("music", self.music), ("image", self.image))

@@ -1,6 +1,6 @@
-"""The inventory with what was predicted for the media that nobody labelled.
+"""The inventory joined with the predictions for media without a label.
 
-Belongs here: joining the two tables. Predicting is `emid_assets.prediction`.
+Belongs here: joining the two tables. `emid_assets.prediction` makes the predictions.
 """
 
 import polars as pl
@@ -8,24 +8,24 @@ import polars as pl
 from emid_assets.store.schemas import PREDICTED_EMOTION
 
 PREDICTED = "predicted"
-"""What stands in `label_source`, and in `va_source` where valence and arousal were predicted too."""
+"""Value of `label_source`, and of `va_source` if valence and arousal were predicted too."""
 
 
 def unlabelled(inventory: pl.DataFrame) -> pl.DataFrame:
-    """The rows of an inventory (MEDIA_INVENTORY) that could be used, had they a label."""
+    """The rows of an inventory (MEDIA_INVENTORY) that are usable except that they have no label."""
     return inventory.filter(pl.col("reason").is_null() & pl.col("partition").is_null())
 
 
 def with_predictions(inventory: pl.DataFrame, predicted: pl.DataFrame) -> pl.DataFrame:
-    """The inventory in which every unlabelled medium has its predicted emotion, or a reason.
+    """The inventory with a predicted emotion, or a reason, for every unlabelled medium.
 
     Args:
         inventory: frame MEDIA_INVENTORY.
         predicted: frame PREDICTED_EMOTION.
 
     Returns:
-        The inventory's rows and columns, and `valence_sd` and `arousal_sd`, null where nothing was
-        predicted. Rows that were labelled, or rejected, are as they were.
+        The inventory's rows and columns, plus `valence_sd` and `arousal_sd`, null where nothing was
+        predicted. Labelled and rejected rows are unchanged.
     """
     uncertainty = ["valence_sd", "arousal_sd"]
     found = PREDICTED_EMOTION.check(predicted).drop("content_hash")

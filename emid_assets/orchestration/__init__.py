@@ -1,1 +1,1 @@
-"""The Dagster machinery that the assets share."""
+"""Dagster machinery that the assets share."""

@@ -1,7 +1,7 @@
-"""When an asset's partition is built by itself: the conditions, and what taught each of their parts.
+"""When an asset's partition is built automatically: the conditions, and the incident behind each part.
 
-Belongs here: conditions alone. Which assets have them is `emid_assets.definitions`'s to say; the
-sensor that asks them, the look at the media folder and the schedule are `automation`'s.
+Belongs here: conditions only. `emid_assets.definitions` applies them to the assets; `defs.automation` has the
+sensor that evaluates them, the media folder sensor and the schedule.
 """
 
 from typing import Any
@@ -15,13 +15,13 @@ Condition = AutomationCondition[Any]
 
 
 class OtherStagesAtRest(AutomationCondition[dg.AssetKey]):
-    """No asset of a stage before or after is being built, and none before is about to be or has failed.
+    """No other stage's asset is being built, and none of an earlier stage is requested or has failed.
 
-    The stages follow each other as in `emid build`. Without this, the pairs were made from the new
-    clips and the old embeddings while those were on their way, failed on a clip that had been
-    removed, and were made a second time; and the adapters were trained beside the alignment whose
-    pairs they learn from. What is downstream must rest too, since a condition counts an asset's end
-    as an answer to every change before it, also to one that came after the asset had read its inputs.
+    The stages run one after another, as in `emid build`. Without this condition, the pairs were built from
+    new clips and old embeddings while the new embeddings were still being computed, failed on a clip that had
+    been removed, and were built a second time; and the adapters were trained during the alignment whose
+    pairs they learn from. Downstream assets must be idle too: Dagster counts the end of a build as handling
+    every earlier change, even one that came after the asset had read its inputs.
     """
 
     @property
@@ -31,13 +31,13 @@ class OtherStagesAtRest(AutomationCondition[dg.AssetKey]):
 
     @property
     def description(self) -> str:
-        """What the web UI says of it."""
+        """Description in the web UI."""
         return "Nothing in an earlier or later stage is being built, and nothing in an earlier one failed"
 
     async def evaluate(  # type: ignore[override]
         self, context: AutomationContext[dg.AssetKey]
     ) -> AutomationResult[dg.AssetKey]:
-        """All of the partitions that are asked about, or none."""
+        """Either all candidate partitions, or none."""
         at_rest = await self._at_rest(context)
         subset = context.candidate_subset if at_rest else context.get_empty_subset()
         return AutomationResult(context, true_subset=subset)
@@ -66,12 +66,11 @@ class OtherStagesAtRest(AutomationCondition[dg.AssetKey]):
 
 
 def input_changed(stage: str) -> Condition:
-    """An input has other content than before, or will have in the very run that is asked for.
+    """The content of an input has changed, or the input is rebuilt in the same requested run.
 
-    As `any_deps_updated` of Dagster's `eager`, but an input that was built again to the same content
-    does not count: one clip more asks for one partition to be matched anew and not for thirteen. And
-    only inputs of the same stage are counted on before they are built: counted on at large, every
-    look at the folder ended in a new alignment.
+    Like `any_deps_updated` of Dagster's `eager`, but an input that was rebuilt with the same content does not
+    count: one new clip requests one partition to be matched again, not thirteen. And an input that is only
+    requested counts only within the same stage: otherwise every scan of the folder led to a new alignment.
     """
     same_stage = dg.AssetSelection.tag(STAGE, stage)
     built = AutomationCondition.any_deps_match(
@@ -87,16 +86,15 @@ MISSING = (
     .since(AutomationCondition.newly_requested() | AutomationCondition.newly_updated())
     .with_label("missing_and_not_asked_for")
 )
-"""Never built, and not asked for either since that was so: switching automation on builds an empty lake."""
+"""Never built, and not requested since: switching automation on builds everything in an empty lake."""
 
 
 def failed_once(changed: Condition) -> Condition:
-    """Failed, and not tried again so far, since it was last built or its inputs `changed`.
+    """Failed since it was last built or its inputs `changed`, and not retried yet.
 
-    `execution_failed` alone asks again after every failure, and a partition that cannot succeed then
-    runs all night. A failure after the one retry waits for new data or for a person. What was asked
-    for counts as a retry only if that was after the failure was seen: a run may begin and fail
-    between two ticks.
+    `execution_failed` alone requests a run after every failure, so a partition that cannot succeed would run
+    all night. After one retry, a failure waits for new data or for a person. A request counts as the
+    retry only if it came after the failure was seen: a run may start and fail between two ticks.
     """
     failed = (
         AutomationCondition.execution_failed()
@@ -108,7 +106,7 @@ def failed_once(changed: Condition) -> Condition:
 
 
 def on_changed_data(stage: str) -> Condition:
-    """Of every asset of a stage that has inputs: built once what it is made from changed and came to rest."""
+    """For every asset of a stage that has inputs: build it once its inputs have changed and are idle."""
     changed = input_changed(stage)
     return (
         (MISSING | changed.since_last_handled() | failed_once(changed))
@@ -120,6 +118,6 @@ def on_changed_data(stage: str) -> Condition:
 
 
 def retry_once() -> Condition:
-    """Of the asset without inputs, which the folder sensor and the schedule ask for."""
+    """For the asset without inputs, which the folder sensor and the schedule request."""
     failed = failed_once(AutomationCondition.newly_updated())
     return (failed & ~AutomationCondition.in_progress() & OtherStagesAtRest()).with_label("retry_once")

@@ -1,7 +1,7 @@
-"""How an asset's frame becomes a version in the lake, and the next asset's input again.
+"""The IO manager: stores an asset's frame as a version in the lake, and loads it as the next asset's input.
 
-Belongs here: names of tables and partitions taken from Dagster, the check against the declared
-schema, and what the web UI shows of a version. How a version is stored is `store.lake`.
+Belongs here: the mapping from Dagster's names to tables and partitions, the check against the declared
+schema, and what the web UI shows about a version. `store.lake` stores the versions.
 """
 
 import shlex
@@ -23,25 +23,23 @@ PREVIEW_CHARACTERS = 60
 
 
 class LakeIOManager(dg.ConfigurableIOManager):
-    """Keeps every asset's Polars frame as a table of the lake, a partition for a partition.
+    """Stores every asset's Polars frame as a table of the lake, partition by partition.
 
-    An asset's table has the last part of its key for a name. The plain metadata of a materialization
-    (text, numbers, booleans; no Markdown) is kept with it: `Lake.current(table, partition).metadata`.
-    So is the data version, under `data_version`, where the asset tells it by
-    `context.set_data_version` or names it in its metadata: Dagster does not hand on the one in a
-    `MaterializeResult` until the frame is stored. Beside it stands the partition's short history, from
-    which `emid_assets.health.verdict` tells drift and times.
+    The table is named after the last part of the asset's key. The scalar metadata of a materialization
+    (text, numbers, booleans; no Markdown) is stored with it: `Lake.current(table, partition).metadata`.
+    So is the data version, under `data_version`, if the asset sets it with `context.set_data_version` or puts
+    it in its metadata: Dagster does not pass on the one in a `MaterializeResult` until the frame is
+    stored. The partition's short history is stored there too; `emid_assets.health.verdict` derives drift and
+    times from it.
     """
 
     settings: dg.ResourceDependency[SettingsResource]
 
     def handle_output(self, context: dg.OutputContext, obj: pl.DataFrame) -> None:
-        """Store a frame as the new version of its partition and show what was stored."""
+        """Store a frame as the new version of its partition, and add metadata about it."""
         schema = _declared(context.asset_key)
         if not isinstance(obj, pl.DataFrame):
-            raise TypeError(
-                f"asset {schema.name} returned a {type(obj).__name__}; its table takes a Polars DataFrame"
-            )
+            raise TypeError(f"asset {schema.name} returned a {type(obj).__name__}; return a Polars DataFrame")
         frame = schema.check(obj)
         partition = stored_partition(context.partition_key) if context.has_asset_partitions else WHOLE_TABLE
         lake = self._lake()
@@ -53,10 +51,10 @@ class LakeIOManager(dg.ConfigurableIOManager):
         context.add_output_metadata(_shown_metadata(schema, version, frame, lake))
 
     def load_input(self, context: dg.InputContext) -> pl.DataFrame:
-        """The partitions that the input maps to, one after another; the whole table where it has none.
+        """The partitions that the input maps to, concatenated; the whole table if it has no partitions.
 
-        Where an input maps to several partitions, those that are not built are left out: an emotion
-        may have no media. A single one must be there.
+        If an input maps to several partitions, unbuilt ones are skipped: an emotion may have no media. At
+        least one must be built.
         """
         schema = _declared(context.asset_key)
         lake = self._lake()
@@ -69,7 +67,7 @@ class LakeIOManager(dg.ConfigurableIOManager):
             raise LakeError(_not_built(schema.name, keys, context.has_asset_partitions))
         if len(present) < len(keys):
             missing = [key for key in keys if key not in built]
-            context.log.info(f"{schema.name}: {', '.join(missing)} not built, read without")
+            context.log.info(f"{schema.name}: skipped {', '.join(missing)}, not built")
         return lake.read(schema.name, present)
 
     def _lake(self) -> Lake:
@@ -77,12 +75,12 @@ class LakeIOManager(dg.ConfigurableIOManager):
 
 
 def stored_partition(partition_key: str) -> str:
-    """A partition's name in the lake: that in Dagster, with `--` between a multi-partition's dimensions."""
+    """A partition's name in the lake: Dagster's name, with `--` between a multi-partition's dimensions."""
     return partition_key.replace("|", "--")
 
 
 def previous_version(lake: Lake, table: str, partition: str) -> Version | None:
-    """What a partition was before a rebuild; None where it was not, or is damaged: then it is made anew."""
+    """A partition's version before a rebuild; None if there is none, or it is damaged and of no use."""
     try:
         return lake.current(table, partition)
     except LakeError:
@@ -92,13 +90,13 @@ def previous_version(lake: Lake, table: str, partition: str) -> Version | None:
 def previous_rows(
     context: dg.AssetExecutionContext, lake: Lake, version: Version | None
 ) -> pl.DataFrame | None:
-    """The rows of a previous version; None, and a warning in the log, where they cannot be read."""
+    """The rows of a previous version; None, with a warning in the log, if they cannot be read."""
     if version is None:
         return None
     try:
         return lake.read(version.table, [version.partition])
     except LakeError as error:
-        context.log.warning(f"{version.table}/{version.partition} is made from nothing: {error}")
+        context.log.warning(f"{version.table}/{version.partition} is rebuilt from scratch: {error}")
         return None
 
 
@@ -113,11 +111,9 @@ def _declared(key: dg.AssetKey) -> TableSchema:
 
 
 def _not_built(table: str, partitions: list[str], is_partitioned: bool) -> str:
-    if not is_partitioned:
-        return f"asset {table} is not built: materialize it first (dg launch --assets {table})"
+    missing = f", partition {', '.join(partitions)}," if is_partitioned else ""
     return (
-        f"asset {table}: partition {', '.join(partitions)} is not built: materialize it first "
-        f"(dg launch --assets {table} --partition {partitions[0]})"
+        f"asset {table}{missing} is not built: run `emid build`, or materialize it in the web UI (`emid ui`)"
     )
 
 
@@ -125,7 +121,7 @@ def _kept_metadata(context: dg.OutputContext) -> dict[str, Scalar]:
     kept: dict[str, Scalar] = {}
     for key, raw in context.output_metadata.items():
         value = raw.value if isinstance(raw, dg.MetadataValue) else raw
-        # Markdown is pictures and tables for the web UI, and large.
+        # Markdown holds pictures and tables for the web UI, and is large.
         if isinstance(value, Scalar) and not isinstance(raw, dg.MarkdownMetadataValue):
             kept[key] = value
     step = context.step_context
@@ -149,7 +145,7 @@ def _shown_metadata(
         "file": dg.MetadataValue.path(version.path),
         "size_bytes": version.bytes,
         "catalogue": dg.MetadataValue.path(lake.catalogue_path),
-        # A line break in the folder's name would end the block, and what follows would be markup.
+        # A line break in the folder's name would end the code block, and the rest would become markup.
         "query": dg.MetadataValue.md(
             f"```sh\nduckdb {shlex.quote(' '.join(str(lake.catalogue_path).splitlines()))} "
             f"'SELECT * FROM {schema.name} LIMIT 10'\n```"
@@ -159,7 +155,7 @@ def _shown_metadata(
 
 
 def preview(frame: pl.DataFrame) -> str:
-    """The first rows as a Markdown table: long values cut, an array as its length and first number."""
+    """The first rows as a Markdown table: long values are cut, arrays show their length and first numbers."""
     rows = [[_cell(value) for value in row] for row in frame.head(PREVIEW_ROWS).rows()]
     header = [escaped(name) for name in frame.columns]
     lines = [header, ["---"] * len(header), *rows]

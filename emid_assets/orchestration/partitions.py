@@ -1,7 +1,7 @@
 """Partitions: 13 music emotions, 8 image emotions, one partition for each adapter network.
 
-`shards_per_emotion` cuts an emotion into several partitions (`sad-00`, `sad-01`, …) when one op
-becomes too long. The graph stays the same: see `emid_assets.definitions`.
+`shards_per_emotion` splits an emotion into several partitions (`sad-00`, `sad-01`, …) when one op
+takes too long. The graph stays the same: see `emid_assets.definitions`.
 """
 
 import hashlib
@@ -21,13 +21,13 @@ SHARD_PARTITIONS = dg.MultiPartitionsDefinition({"music": MUSIC_EMOTION_PARTITIO
 
 
 def image_shards(music: dg.StaticPartitionsDefinition, shards: int) -> dg.MultiPartitionsDefinition:
-    """Every music partition against every one of `shards` shards of the images."""
+    """Every music partition combined with every one of `shards` shards of the images."""
     columns = dg.StaticPartitionsDefinition([str(shard) for shard in range(shards)])
     return dg.MultiPartitionsDefinition({"music": music, "images": columns})
 
 
 def sharded(partitions: dg.PartitionsDefinition[str], shards: int) -> dg.StaticPartitionsDefinition:
-    """The partitions of `partitions`, each cut into `shards`; unchanged where that is 1."""
+    """The partitions of `partitions`, each split into `shards`; unchanged if `shards` is 1."""
     keys = partitions.get_partition_keys()
     if shards > 1:
         width = max(2, len(str(shards - 1)))
@@ -36,14 +36,14 @@ def sharded(partitions: dg.PartitionsDefinition[str], shards: int) -> dg.StaticP
 
 
 def emotion_of(partition_key: str) -> str:
-    """The emotion of a partition: `sad` of `sad` and of `sad-01`."""
+    """The emotion of a partition: `sad` for `sad` and for `sad-01`."""
     return partition_key.partition("-")[0]
 
 
 def rows_of_shard(
     frame: pl.DataFrame, id_column: str, partition_key: str, partitions: dg.PartitionsDefinition[str]
 ) -> pl.DataFrame:
-    """The rows of an emotion that belong to the shard `partition_key`, chosen by a hash of their id."""
+    """The rows of an emotion in the shard `partition_key`; a hash of the id assigns each row to a shard."""
     emotion, _, shard = partition_key.partition("-")
     if not shard:
         return frame
@@ -56,5 +56,5 @@ def rows_of_shard(
 
 
 def every_partition(*assets: str) -> dict[str, dg.AssetIn]:
-    """Inputs that are read whole: all partitions of each asset, in one frame."""
+    """Inputs that contain all partitions of each asset in one frame."""
     return {asset: dg.AssetIn(partition_mapping=dg.AllPartitionMapping()) for asset in assets}

@@ -1,7 +1,7 @@
-"""Pictures in Markdown metadata, where the web UI shows them.
+"""Pictures in Markdown metadata, stored where the web UI can show them.
 
-Dagster's web UI (1.13) drops `data:` URIs from Markdown, and asks its own server for anything else. Of that
-server's paths, only the one of the runs' captured logs gives out files, so pictures are kept there.
+Dagster's web UI (1.13) drops `data:` URIs from Markdown, and requests anything else from its own server. That
+server serves files only from the folder of the runs' captured logs, so pictures are stored there.
 """
 
 import base64
@@ -11,7 +11,6 @@ from pathlib import Path
 
 from dagster import DagsterInstance
 
-from emid_assets.runs.dagster_internals import LocalComputeLogManager
 from emid_assets.store.files import make_folder, write_in_place
 
 FOLDER = "pictures"
@@ -19,10 +18,12 @@ _DATA_URI = re.compile(r"\(data:image/(png|jpeg);base64,([A-Za-z0-9+/=]+)\)")
 
 
 def with_kept_pictures(markdown: str, instance: DagsterInstance) -> str:
-    """The same Markdown with each picture as a file that the instance's web UI serves.
+    """The same Markdown with each picture replaced by a file that the instance's web UI serves.
 
-    Unchanged where the instance keeps its captured logs elsewhere than in a local folder.
+    Unchanged if the instance does not store its captured logs in a local folder.
     """
+    from emid_assets.runs.dagster_internals import LocalComputeLogManager
+
     manager = instance.compute_log_manager
     if not isinstance(manager, LocalComputeLogManager):
         return markdown

@@ -1,4 +1,4 @@
-"""Progress of long work: lines in the run's log, and observations of the asset that the web UI shows live."""
+"""Progress of long work: lines in the run's log, and asset observations that the web UI shows live."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,7 @@ SECONDS_BETWEEN_REPORTS = 5.0
 def report_progress(
     context: dg.AssetExecutionContext, what: str, clock: Callable[[], float] = time.monotonic
 ) -> Callable[[int, int], None]:
-    """A callback `(done, total)` that tells done, total, rate and time left, at most every few seconds."""
+    """A callback `(done, total)` that reports done, total, rate and time left, at most every few seconds."""
     start = last = clock()
 
     def on_progress(done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""The settings as a Dagster resource, so that the launchpad shows and overrides them."""
+"""The settings as a Dagster resource: the launchpad shows them and can override them."""
 
 import copy
 
@@ -11,14 +11,14 @@ SHAPING_THE_GRAPH = ("shards_per_emotion", "image_shards")
 
 
 class SettingsResource(dg.ConfigurableResource["SettingsResource"], Settings):
-    """The settings of a run; what the launchpad does not name keeps the value it was loaded with."""
+    """The settings of a run; a setting that the launchpad omits keeps the value it was loaded with."""
 
 
 def settings_resource(settings: Settings) -> SettingsResource:
-    """A resource whose defaults in the launchpad are `settings`.
+    """A resource with `settings` as the defaults in the launchpad.
 
-    The defaults sit in a class made for them: Dagster fills what a launchpad leaves out from the
-    class, not from the instance, so values given to an instance would be lost there.
+    The defaults are in a generated class: Dagster fills omitted values from the class, not from the
+    instance, so values given to an instance would be lost.
     """
 
     def keeps_the_graph(value: int, info: ValidationInfo) -> int:

@@ -1,4 +1,4 @@
-"""What Dagster knows of the graph and its runs, as the plain facts that `health.verdict` judges."""
+"""Facts about the graph and its runs, read from Dagster as the plain data that `health.verdict` judges."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -28,11 +28,11 @@ def current_health(
     """The health of a lake and its instance.
 
     Args:
-        definitions: the graph, in the shape that the settings give it.
-        instance: has the runs.
+        definitions: the graph, built with these settings.
+        instance: holds the runs.
         settings: name the lake.
         now: seconds since 1970.
-        running: id of the run that asks: it is not itself under way.
+        running: id of the run that calls this; it is left out.
     """
     assets = asset_facts(definitions)
     runs = run_facts(instance, definitions, running)
@@ -40,7 +40,7 @@ def current_health(
 
 
 def asset_facts(definitions: dg.Definitions) -> list[AssetFacts]:
-    """The graph in its order, upstream first; `pipeline_health` does not judge itself."""
+    """The assets in topological order; without `pipeline_health`, which does not judge itself."""
     graph = definitions.resolve_asset_graph()
     facts = []
     for key in graph.toposorted_asset_keys:
@@ -61,7 +61,7 @@ def asset_facts(definitions: dg.Definitions) -> list[AssetFacts]:
 def run_facts(
     instance: DagsterInstance, definitions: dg.Definitions, running: str | None = None
 ) -> list[RunFacts]:
-    """The newest runs, newest first. A run that was stopped by hand tells nothing and is left out."""
+    """The most recent runs, newest first. A run that a user stopped says nothing and is left out."""
     assets_of_job: dict[str, frozenset[str]] = {}
     for job in definitions.resolve_all_job_defs():
         keys = job.asset_layer.executable_asset_keys
@@ -97,7 +97,7 @@ def _partitions_of(tags: Mapping[str, str]) -> list[str]:
 
 
 def _errors(instance: DagsterInstance, run_id: str) -> dict[str, str]:
-    """Asset → why it failed; `""` → why the run did, where no asset has a reason."""
+    """Asset → why it failed; `""` → why the run failed, if no asset has a reason."""
     of_type = {DagsterEventType.STEP_FAILURE, DagsterEventType.RUN_FAILURE}
     events = [record.dagster_event for record in instance.all_logs(run_id, of_type=of_type)]
     errors: dict[str, str] = {}

@@ -1,7 +1,7 @@
-"""What all table assets share: the asset decorator with its checks, and a result that names what is wrong.
+"""The decorator that all table assets share, with its checks, and check results that name each failure.
 
-A check stands beside its asset and runs in the same op, on the frame that is about to be stored.
-Checks block: within a run, nothing downstream is built from a frame that fails one.
+A check is part of its asset and runs in the same op, on the frame that is about to be stored.
+A failed blocking check stops the run: nothing downstream is built from that frame.
 """
 
 import inspect
@@ -32,20 +32,20 @@ def table_asset(
     reads: Sequence[str] = (),
     **arguments: Any,
 ) -> Callable[[Compute], dg.AssetsDefinition]:
-    """An asset whose frame becomes the table of its name, with a blocking check of the table's schema.
+    """An asset whose frame becomes the table of the same name, with a blocking check of the table's schema.
 
-    The check is made here: an asset gives the results of its further checks alone. Metadata tells the
-    seconds that its own computing took and its data version, so that both are stored with the frame;
-    pictures in it are put where the web UI shows them.
+    The decorator adds the schema check; the asset returns the results of its other checks only. It also adds
+    the compute time in seconds and the data version to the metadata, so that both are stored with the
+    frame, and stores pictures in the metadata where the web UI can show them.
 
     Args:
-        stage: The stage of the build whose runs build it (`orchestration.stages`), as a tag.
-        checks: Further blocking checks, name to description.
+        stage: The stage that builds the asset (see `orchestration.stages`), added as a tag.
+        checks: Additional blocking checks, name to description.
         warnings: Checks that only warn, name to description.
-        table: Name of the asset and its table, where it is not the function's.
-        reads: Tables that are read whole, all partitions of each. The function takes them, with the plane
-            that the setting `va_alignment` makes of them, as one `LakeTables` called `tables`.
-        **arguments: As `dg.asset` takes them.
+        table: Name of the asset and its table, if it differs from the function's.
+        reads: Tables to read with all their partitions. The function gets them as one `LakeTables` argument
+            called `tables`, together with the plane that the setting `va_alignment` selects.
+        **arguments: Passed on to `dg.asset`.
     """
 
     def decorate(compute: Compute) -> dg.AssetsDefinition:
@@ -56,7 +56,7 @@ def table_asset(
             for check, description in (blocking | dict(warnings or {})).items()
         ]
         run = _with_timing(_with_schema_check(name, compute))
-        # Dagster takes the annotation MaterializeResult beside checks for "no value" and refuses a frame.
+        # With checks, Dagster reads the annotation MaterializeResult as "no value" and rejects a frame.
         signature = inspect.signature(compute).replace(return_annotation=inspect.Signature.empty)
         if reads:
             run, signature = _with_tables(run, signature, reads)
@@ -76,7 +76,7 @@ def table_asset(
 def _with_tables(
     compute: Compute, signature: inspect.Signature, reads: Sequence[str]
 ) -> tuple[Compute, inspect.Signature]:
-    """`compute` with an input for each table in the place of its parameter `tables`."""
+    """`compute` with one input for each table instead of its parameter `tables`."""
 
     @wraps(compute)
     def gathered(*args: Any, **inputs: Any) -> dg.MaterializeResult[pl.DataFrame]:
@@ -90,7 +90,7 @@ def _with_tables(
 
 
 def _with_schema_check(table: str, compute: Compute) -> Compute:
-    """`compute`, whose result also says whether its frame is what the table declares."""
+    """`compute` with an additional check result: whether its frame has the table's declared schema."""
 
     @wraps(compute)
     def checked(*args: Any, **kwargs: Any) -> dg.MaterializeResult[pl.DataFrame]:
@@ -106,7 +106,7 @@ def _with_schema_check(table: str, compute: Compute) -> Compute:
 
 
 def _with_timing(compute: Compute) -> Compute:
-    """`compute`, whose metadata also tells its seconds and its data version."""
+    """`compute` with its duration in seconds and its data version added to the metadata."""
 
     @wraps(compute)
     def timed(*args: Any, **kwargs: Any) -> dg.MaterializeResult[pl.DataFrame]:
@@ -131,7 +131,7 @@ def check_result(
     checked: int,
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
 ) -> dg.AssetCheckResult:
-    """Passed where there are no `failures`; else the first few of them and their number."""
+    """A check result that passes if there are no `failures`, and otherwise names the first few."""
     shown = "; ".join(failures[:SHOWN_FAILURES])
     more = len(failures) - SHOWN_FAILURES
     return dg.AssetCheckResult(

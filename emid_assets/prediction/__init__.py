@@ -1,1 +1,1 @@
-"""Emotion predicted from the media themselves, where nobody has labelled or rated them."""
+"""Predicts emotion from the media themselves, for media without labels or ratings."""

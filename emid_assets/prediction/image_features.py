@@ -1,7 +1,7 @@
-"""What EfficientNet-lite0 sees in an image, for the head that reads emotion from it.
+"""Features of an image from EfficientNet-lite0, for the head that predicts emotion.
 
 Belongs here: the network's pooled activations over the views of an image. The network and its weights are
-the bundled encoder's (`encoders.bundled`), the views are made in `image_views.py`.
+the bundled encoder's (`encoders.bundled`); `image_views.py` makes the views.
 """
 
 import hashlib
@@ -19,20 +19,20 @@ from emid_assets.prediction.image_views import VIEWS_VERSION, prepare_views
 CODE_VERSION = "1"
 LICENCE = "EfficientNet-lite0 weights: Apache-2.0 (as their package declares)"
 MIDDLE = 10
-"""Place of the inner block of the network, counted from 0, that is looked at: textures, not yet things."""
+"""Index, from 0, of the network's inner block that is used: it responds to textures, not yet to objects."""
 FEATURE_BLOCKS = (112, 1280, 1280, CLASSES)
-"""Lengths of what stands in a row: means of the inner block, means and maxima of the last layer, classes."""
+"""Lengths of the parts of a row: means of the inner block, means and maxima of the last layer, classes."""
 
 
 def pooled_activations(network: EfficientNetLite0, pixels: Tensor) -> Tensor:
-    """What the network makes of some pictures, (n, 3672), see FEATURE_BLOCKS.
+    """The network's pooled activations for some images, (n, 3672), see FEATURE_BLOCKS.
 
     Args:
         network: EfficientNet-lite0.
-        pixels: (n, 3, 224, 224), see `bundled_preprocessing.image_input`.
+        pixels: (n, 3, 224, 224), see `encoders.bundled.preprocessing.image_input`.
 
     Returns:
-        Each channel's mean, or maximum, over the picture, and log-probabilities of the classes.
+        Each channel's mean, or maximum, over the image, and log-probabilities of the classes.
     """
     middle = network.blocks[: MIDDLE + 1](network.stem(pixels))
     last = network.head(network.blocks[MIDDLE + 1 :](middle))
@@ -42,7 +42,7 @@ def pooled_activations(network: EfficientNetLite0, pixels: Tensor) -> Tensor:
 
 
 class ImageFeatures:
-    """The features, in the form that `encoders.embed` works with: images only.
+    """The features as an encoder for `encoders.embed`, images only.
 
     A row is the mean over the views of an image and their mirror images.
     """
@@ -65,13 +65,13 @@ class ImageFeatures:
 
     @property
     def prepare_music(self) -> Callable[[MediaItem], Prepared]:
-        """There is none: raises TypeError."""
-        raise TypeError("EfficientNet-lite0 sees images")
+        """Not supported: raises TypeError."""
+        raise TypeError("EfficientNet-lite0 reads images only")
 
     @property
     def music_input(self) -> Callable[[Float32Array, int], Prepared]:
-        """There is none: raises TypeError."""
-        raise TypeError("EfficientNet-lite0 sees images")
+        """Not supported: raises TypeError."""
+        raise TypeError("EfficientNet-lite0 reads images only")
 
     def encode_images(self, batch: Sequence[Prepared]) -> Float32Array:
         """(n, d) float32 of n prepared images."""
@@ -87,5 +87,5 @@ class ImageFeatures:
             return np.stack(map_items(row, batch, self._device))
 
     def encode_music(self, batch: Sequence[Prepared]) -> Float32Array:
-        """There is none: raises TypeError."""
-        raise TypeError("EfficientNet-lite0 sees images")
+        """Not supported: raises TypeError."""
+        raise TypeError("EfficientNet-lite0 reads images only")

@@ -1,10 +1,10 @@
-"""The head that reads valence and arousal from an image's features: training, validation, prediction.
+"""The head that predicts valence and arousal from an image's features: training, validation, prediction.
 
-Belongs here: Gaussian process regression with hyperparameters chosen by leaving whole groups out, its
+Belongs here: Gaussian process regression with hyperparameters chosen by leave-one-group-out error, its
 cross-validation, and its file. No network, no reading of images.
 
-Few images are ever rated (hundreds), and features are many (thousands): a kernel on the features fits that,
-gives each prediction an uncertainty of its own, and its leave-one-group-out errors need no refitting
+There are few rated images (hundreds) and many features (thousands). A kernel on the features suits that,
+gives each prediction its own uncertainty, and its leave-one-group-out errors need no refitting
 (Rasmussen and Williams 2006, section 5.4.2, for single points; here for groups).
 """
 
@@ -32,9 +32,9 @@ NOISES = tuple(float(noise) for noise in 10 ** np.linspace(-3, 1.5, 10))
 FOLDS = 20
 MIN_GROUPS = 5
 MOST_IMAGES = 1500
-"""Rated images that are learnt from, at most: the cost grows with their number's third power."""
+"""Largest number of rated images to train on: the cost grows with its cube."""
 NOMINAL = (0.5, 0.68, 0.8, 0.9, 0.95)
-"""Probabilities of the intervals whose calibration is reported."""
+"""Nominal probabilities of the intervals whose calibration is reported."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class ImageEmotionHead:
     Attributes:
         blocks: (b,) lengths of the blocks of features, such as one layer's; their sum is d.
         centre: (d,) mean of the features.
-        unit: (d,) what a feature is divided by: its standard deviation times the root of its block's length.
+        unit: (d,) divisor of a feature: its standard deviation times the square root of its block's length.
         support: (n, d) features of the rated images, centred and scaled.
         bandwidth: (2,) of the kernel, the mean over the blocks of exp(-|x - y|² bandwidth / 2).
-        noise: (2,) variance of the noise, in units of the kernel's.
-        scale: (2,) variance of the kernel, so that errors of held-out groups have the deviation that is told.
+        noise: (2,) variance of the noise, relative to the kernel's.
+        scale: (2,) variance of the kernel, set so that predicted deviations match errors of held-out groups.
         level: (2,) mean rating.
         weights: (2, n) of the support.
         covariance: (2, n, n) inverse of kernel plus noise.
@@ -66,7 +66,7 @@ class ImageEmotionHead:
     covariance: Floats
 
     def predict(self, features: NDArray[np.float32]) -> tuple[Floats, Floats]:
-        """Valence and arousal (n, 2), 0 to 1, and their standard deviations (n, 2), the ratings' noise in.
+        """Valence and arousal (n, 2), 0 to 1, and standard deviations (n, 2) that include the ratings' noise.
 
         Args:
             features: (n, d) float32.
@@ -89,7 +89,7 @@ class ImageEmotionHead:
 
     @staticmethod
     def load(path: Path) -> "ImageEmotionHead":
-        """The head that `save` wrote."""
+        """A head written by `save`."""
         return ImageEmotionHead(**load_file(path))
 
 
@@ -98,10 +98,10 @@ class Validation:
     """Cross-validated predictions.
 
     Attributes:
-        va: (n, 2) of each image, by a head that saw no image of its group.
-        sd: (n, 2) the deviations that this head told.
+        va: (n, 2) of each image, from a head that saw no image of its group.
+        sd: (n, 2) standard deviations predicted by this head.
         groups: number of groups.
-        grouped_by: `series`, or `image` where there are too few series.
+        grouped_by: `series`, or `image` if there are too few series.
     """
 
     va: Floats
@@ -113,18 +113,18 @@ class Validation:
 def fit_head(
     features: NDArray[np.float32], ratings: Floats, groups: Sequence[str], blocks: Sequence[int]
 ) -> ImageEmotionHead:
-    """Fit a head; bandwidth and noise of each axis are those with the least error on left-out groups.
+    """Fit a head; bandwidth and noise of each axis are those with the least error on held-out groups.
 
     Args:
         features: (n, d).
         ratings: (n, 2) valence and arousal, 0 to 1.
-        groups: n names; images of one group are left out together.
-        blocks: lengths of the blocks of features, which weigh the same, long or short.
+        groups: n names; images of one group are held out together.
+        blocks: lengths of the blocks of features; all blocks have the same weight.
     """
-    # In one layout, whatever the caller's: products sum in another order in another one.
+    # Use one memory layout, whatever the caller's: the layout changes the order of sums in products.
     columns, ratings = np.ascontiguousarray(features, np.float64), np.ascontiguousarray(ratings, np.float64)
     centre, spread = columns.mean(axis=0), columns.std(axis=0)
-    # A feature that never changes says nothing, and must not blow up on an image where it does.
+    # A constant feature has no information, and must not blow up on an image where it differs.
     sizes = np.array(blocks, dtype=np.int64)
     unit = np.where(spread > 1e-6, spread, 1.0) * np.sqrt(np.repeat(sizes, sizes))
     support = (columns - centre) / unit
@@ -163,15 +163,15 @@ def cross_validate(
     seed: int,
     folds: int = FOLDS,
 ) -> Validation:
-    """Predict every image by a head that was fitted without its group, hyperparameters included.
+    """Predict every image with a head fitted without its group, hyperparameters included.
 
     Args:
         features: (n, d).
         ratings: (n, 2).
-        groups: n names. Where there are fewer than five, every image is a group of its own.
-        blocks: as `fit_head` takes them.
+        groups: n names. If there are fewer than five, every image is its own group.
+        blocks: as in `fit_head`.
         seed: of the assignment of groups to folds.
-        folds: at most; groups are spread so that folds are of about equal size.
+        folds: largest number of folds; groups are distributed to make folds of about equal size.
     """
     grouped_by = "series"
     if len(set(groups)) < MIN_GROUPS:
@@ -196,7 +196,7 @@ def head_frame(
 ) -> pl.DataFrame:
     """Train, validate and store a head: a row of IMAGE_EMOTION_HEAD, and its file in `folder`.
 
-    Where the stored head was trained on the very same, it stays. Files of earlier heads are removed, but for
+    If the stored head was trained on the same data, it is kept. Files of earlier heads are removed, except
     the one that `previous` names.
 
     Args:
@@ -204,12 +204,12 @@ def head_frame(
         features: frame IMAGE_FEATURES.
         fingerprint: of the features.
         blocks: lengths of their blocks.
-        seed: of the folds, and of the choice where more are rated than are learnt from.
-        folder: where heads lie, in the lake's folder.
+        seed: of the folds, and of the sample if more images are rated than used for training.
+        folder: of the heads, in the lake's folder.
         previous: the table's stored version.
 
     Returns:
-        The row; none where fewer than two rated images have features.
+        The row; no row if fewer than two rated images have features.
     """
     joined = rated.select("item_id", "source_id", "valence", "arousal").join(
         features.drop_nulls("features").select(
@@ -258,7 +258,7 @@ def head_frame(
 def figures_of(va: Floats, ratings: Floats) -> dict[str, float]:
     """r, R² and root mean square error of each axis, under the names of IMAGE_EMOTION_HEAD.
 
-    R² is 1 - Σ(prediction - rating)² / Σ(rating - mean)²: unlike r², it sees a wrong scale or level.
+    R² is 1 - Σ(prediction - rating)² / Σ(rating - mean)²: unlike r², it penalises a wrong scale or offset.
     """
     found = {}
     for place, axis in enumerate(AXES):
@@ -286,7 +286,7 @@ def calibration(va: Floats, sd: Floats, ratings: Floats) -> list[dict[str, str |
 def left_out_errors(
     inverse: Floats, solved: Floats, members: list[NDArray[np.int64]]
 ) -> tuple[Floats, Floats]:
-    """Errors (n, 2) of each image predicted without its group, and the variances (n,) of these, unscaled.
+    """Errors (n, 2) of each image predicted without its group, and their unscaled variances (n,).
 
     With C the inverse of the kernel with its noise, and G a group: errors C[G, G]⁻¹ (C y)[G], covariance
     C[G, G]⁻¹.
@@ -300,7 +300,7 @@ def left_out_errors(
 
 
 def folds_of(groups: Sequence[str], folds: int, seed: int) -> NDArray[np.int64]:
-    """The fold of each image: groups in random order, each to the fold that has the fewest images."""
+    """The fold of each image: groups in random order, each assigned to the fold with the fewest images."""
     names = sorted(set(groups))
     sizes = dict.fromkeys(names, 0)
     for group in groups:

@@ -1,6 +1,6 @@
-"""From an image file to the views of it that are looked at.
+"""Makes the views of an image file that the network reads.
 
-Belongs here: pixels only, without torch, since worker processes import this module.
+Belongs here: pixels only, without torch because worker processes import this module.
 """
 
 import numpy as np
@@ -22,8 +22,8 @@ def prepare_views(item: MediaItem) -> NDArray[np.uint8]:
 def views(image: Image.Image) -> NDArray[np.uint8]:
     """Two views, each resized to 224 × 224 with Pillow's bicubic filter: uint8 (2, 224, 224, 3).
 
-    The middle square, 87.5 % of the short side, as the network was tested; and the whole picture, squeezed
-    into the square, since what makes a picture happy or sad may stand at its edge.
+    The centre square, 87.5 % of the short side, as in the network's evaluation; and the whole image squeezed
+    into the square, since what makes an image happy or sad may be at its edge.
 
     Args:
         image: RGB, any size.

@@ -1,10 +1,10 @@
-"""From a clip's tags to its valence and arousal.
+"""Predicts a clip's valence and arousal from its tags.
 
-Belongs here: the tags that the two networks know, which of them speak for and against valence and
-arousal, and the arithmetic from log-odds to ratings with their uncertainty. No network.
+Belongs here: the tags of the two networks, which of them count for and against valence and arousal, and
+the arithmetic from log-odds to ratings with their uncertainty. No network.
 
-The rule was not trained: a signed sum of log-odds, brought to the scale of the ratings. On 356 clips
-with human ratings, none of which shaped it, it correlates .59 with valence and .84 with arousal.
+The rule is not trained: it is a signed sum of log-odds, scaled to the ratings. On 356 clips with human
+ratings, none of which influenced it, it correlates .59 with valence and .84 with arousal.
 """
 
 import json
@@ -58,7 +58,7 @@ RULE: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
         ),
     },
 }
-"""Axis → network → the tags that speak for it and those that speak against it, each with weight one."""
+"""Axis → network → the tags that count for it and those that count against it, each with weight one."""
 
 CORRELATION = {"valence": 0.59, "arousal": 0.84}
 """Of the rule with the mean human rating, on 356 clips of the published ratings (Cowen et al. 2020)."""
@@ -79,13 +79,13 @@ class Reference:
 
 
 def shipped_reference() -> Reference:
-    """The reference that `make_music_reference.py` made."""
+    """The reference made by `tools/make_music_reference.py`."""
     stored = json.loads(REFERENCE_FILE.read_text(encoding="utf-8"))
     return Reference(tuple(stored["mean"]), tuple(stored["spread"]))
 
 
 def signed_sums(log_odds: Float32Array) -> NDArray[np.float64]:
-    """(n, 2) float64: for valence and arousal, the log-odds for it less those against it.
+    """(n, 2) float64: for valence and arousal, the sum of log-odds for it minus those against it.
 
     Args:
         log_odds: (n, 100) in the order of `ALL_TAGS`.
@@ -104,10 +104,10 @@ def predict_music(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Valence and arousal (n, 2) on the scale 1 to 9, and their standard deviations (n, 2).
 
-    z, the signed sum against the reference population, is drawn towards the mean by the rule's
-    correlation r with ratings: mean + r · spread · z, whose error is spread · sqrt(1 - r²). That is the
-    regression of ratings on z, so that a prediction is never more extreme than the rule is sure of. The
-    deviation is the same for every clip: it is the rule's, not the clip's.
+    z, the signed sum standardised by the reference population, is shrunk towards the mean by the rule's
+    correlation r with ratings: mean + r · spread · z, whose error is spread · sqrt(1 - r²). This is the
+    regression of ratings on z, so a prediction is never more extreme than the rule's accuracy justifies. The
+    standard deviation is the rule's and therefore the same for every clip.
 
     Args:
         log_odds: (n, 100) in the order of `ALL_TAGS`.

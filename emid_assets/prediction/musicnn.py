@@ -1,8 +1,8 @@
 """musicnn: two small networks that tag music, with the weights of the package of that name.
 
-Belongs here: the networks (Pons and Serra 2019, arXiv 1909.06654), their tags and their weights, which
-come as TensorFlow checkpoints. What they are fed is made in `musicnn_input.py`; what their tags say
-about valence and arousal is `music_rule`'s.
+Belongs here: the networks (Pons and Serra 2019, arXiv 1909.06654) and their weights, which are TensorFlow
+checkpoints. `musicnn_input.py` makes their input; `music_rule.py` lists their tags and derives valence and
+arousal from them.
 """
 
 import hashlib
@@ -73,7 +73,7 @@ class Musicnn(nn.Module):
         wide = functional.pad(x, (0, 0, 3, 3))
         front = [self._front(wide, place) for place in (0, 1)]
         for place, frames in enumerate(self.TEMPORAL, start=2):
-            # TensorFlow puts the odd frame of padding behind, which Conv2d's own padding cannot.
+            # TensorFlow puts the odd frame of padding at the end; Conv2d's own padding cannot.
             before = (frames - 1) // 2
             front.append(self._front(functional.pad(x, (0, 0, before, frames - 1 - before)), place))
         features = [torch.cat(front, 1)]  # (n, channels, frames)
@@ -81,7 +81,7 @@ class Musicnn(nn.Module):
             after = self._over_time(features[-1], place)
             features.append(after if place == 5 else after + features[-1])
         found = torch.cat(features, 1)
-        # The maximum and the mean of one channel stand side by side.
+        # The maximum and the mean of a channel are adjacent.
         pooled = torch.stack([found.amax(2), found.mean(2)], 2).flatten(1)
         hidden = functional.relu(self.dense(self.normalisations[9](pooled)))
         tags: Tensor = self.tags(self.normalisations[10](hidden))
@@ -102,7 +102,7 @@ class Musicnn(nn.Module):
         return normalised
 
     def load_published(self, published: dict[str, NDArray[np.float32]]) -> None:
-        """Take the weights of a checkpoint, whose kernels are (height, width, inputs, outputs)."""
+        """Load the weights of a checkpoint, whose kernels are (height, width, inputs, outputs)."""
 
         def taken(name: str, *order: int) -> Tensor:
             values = published[name]
@@ -133,7 +133,7 @@ def load_musicnn(name: str) -> Musicnn:
     """The network `MTT` (MagnaTagATune) or `MSD` (Million Song Dataset), for inference.
 
     Raises:
-        EncoderUnavailableError: the package is missing, or has other weights.
+        EncoderUnavailableError: the package is missing, or its weights differ.
     """
     index, data = (read_weights(file) for file in CHECKPOINTS[name])
     network = Musicnn()
@@ -142,7 +142,7 @@ def load_musicnn(name: str) -> Musicnn:
 
 
 class MusicTagger:
-    """Both networks, in the form that `encoders.embed` works with: music only.
+    """Both networks as an encoder for `encoders.embed`, music only.
 
     A row is the mean log-odds of each tag over the clip's patches, in the order of `ALL_TAGS`.
     """
@@ -171,8 +171,8 @@ class MusicTagger:
 
     @property
     def prepare_image(self) -> Callable[[MediaItem], Prepared]:
-        """There is none: raises TypeError."""
-        raise TypeError("musicnn tags music")
+        """Not supported: raises TypeError."""
+        raise TypeError("musicnn reads music only")
 
     def encode_music(self, batch: Sequence[Prepared]) -> Float32Array:
         """(n, 100) float32 log-odds of n prepared clips."""
@@ -187,5 +187,5 @@ class MusicTagger:
             return np.stack(map_items(row, batch, self._device))
 
     def encode_images(self, batch: Sequence[Prepared]) -> Float32Array:
-        """There is none: raises TypeError."""
-        raise TypeError("musicnn tags music")
+        """Not supported: raises TypeError."""
+        raise TypeError("musicnn reads music only")

@@ -1,6 +1,6 @@
-"""From a music clip to the input of the tagging networks.
+"""Makes the input of the tagging networks from a music clip.
 
-Belongs here: pure functions of a clip's samples, without torch, since worker processes import this
+Belongs here: pure functions of a clip's samples, without torch because worker processes import this
 module. The networks are in `musicnn.py`.
 """
 
@@ -30,18 +30,18 @@ def prepare_tagging(item: MediaItem) -> Float32Array:
 
 
 def music_input(samples: Float32Array, rate: int) -> Float32Array:
-    """What `prepare_tagging` gives for a clip of these samples (channels, n) at `rate` Hz."""
+    """What `prepare_tagging` returns for a clip of these samples (channels, n) at `rate` Hz."""
     return tagging_input(resample(samples.mean(axis=0, dtype=np.float32)[None], rate, RATE)[0])
 
 
 def tagging_input(samples: Float32Array) -> Float32Array:
     """Input of musicnn: log-mel patches of 3 s (Pons and Serra 2019, arXiv 1909.06654).
 
-    Power spectra of 512 samples every 256 (periodic Hann window, frames centred, the ends mirrored),
+    Power spectra of 512 samples every 256 (periodic Hann window, centred frames, reflected ends),
     96 Slaney mel bands, log10(10000 mel + 1), cut into patches of 187 frames. A clip shorter than a
-    patch is repeated. At most 20 patches, spread evenly over the clip: a **choice** that bounds the
-    work for a long recording. Patches of digital silence are left out, since the networks answer
-    them with confident nonsense.
+    patch is repeated. At most 20 patches, evenly spaced over the clip: a **choice** that bounds the
+    work for a long recording. Patches of digital silence are dropped, since the networks' predictions
+    for them are confident and meaningless.
 
     Args:
         samples: float32 (n,), mono, 16 kHz, -1 to 1.

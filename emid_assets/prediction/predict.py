@@ -1,7 +1,7 @@
-"""Valence, arousal and the nearest emotion of the media that nobody labelled.
+"""Valence, arousal and the nearest emotion of unlabelled media.
 
-Belongs here: from the inventory, the tags, the features and the head to the rows of
-`predicted_emotion`. The rule for music is `music_rule`'s, the head for images `image_head`'s.
+Belongs here: making the rows of `predicted_emotion` from the inventory, the tags, the features and the
+head. The rule for music is in `music_rule`, the head for images in `image_head`.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ from emid_assets.prediction.music_rule import predict_music, shipped_reference
 from emid_assets.store.schemas import PREDICTED_EMOTION
 
 MIN_RATED = 40
-"""Rated images without which no head is trained, and an image without a tag has no place among the tags."""
+"""Smallest number of rated images for training a head and for assigning a tag to an unlabelled image."""
 
 Floats = NDArray[np.float64]
 
@@ -28,7 +28,7 @@ def rated_images(inventory: pl.DataFrame) -> pl.DataFrame:
 
 
 def too_few_rated(count: int) -> str | None:
-    """Why nothing can be said of an image without a label, or None where enough images are rated."""
+    """Why no emotion can be predicted for an image without a label; None if enough images are rated."""
     if count >= MIN_RATED:
         return None
     return (
@@ -43,16 +43,16 @@ def predict_emotion(
     image_features: pl.DataFrame,
     head: ImageEmotionHead | None,
 ) -> pl.DataFrame:
-    """A row for each medium of the inventory that could be used, had it a label.
+    """A row for each medium of the inventory that lacks only a label.
 
-    A clip's valence and arousal are its own ratings, else what the rule reads from its tags; an image's
-    are its own, else the head's. Its label is the nearest emotion by them.
+    A clip's valence and arousal are its own ratings, or else predicted from its tags by the rule; an
+    image's are its own, or else predicted by the head. The label is the emotion nearest to them.
 
     Args:
         inventory: frame MEDIA_INVENTORY.
         music_tags: frame MUSIC_TAGS, with a row for each clip that has neither label nor ratings.
         image_features: frame IMAGE_FEATURES, with a row for each image that has neither label nor ratings.
-        head: None where too few images are rated.
+        head: None if too few images are rated.
 
     Returns:
         Frame PREDICTED_EMOTION, by kind and id.

@@ -1,8 +1,8 @@
-"""The tensors of a TensorFlow checkpoint, read without TensorFlow.
+"""Reads the tensors of a TensorFlow checkpoint without TensorFlow.
 
-Belongs here: the two files of a checkpoint of one shard (`.index`, `.data-00000-of-00001`) as bytes
-in, arrays by name out. The index is a sorted string table as LevelDB writes it (its `table_format.md`);
-its values are messages `BundleEntryProto` of TensorFlow's `tensor_bundle.proto`.
+Belongs here: from the bytes of the two files of a single-shard checkpoint (`.index`,
+`.data-00000-of-00001`) to arrays by name. The index is a sorted string table in LevelDB's format (see its
+`table_format.md`); its values are messages `BundleEntryProto` of TensorFlow's `tensor_bundle.proto`.
 """
 
 import struct
@@ -18,7 +18,7 @@ _DTYPE, _SHAPE, _OFFSET, _SIZE = 1, 2, 4, 5
 
 
 class CheckpointError(ValueError):
-    """The bytes are no checkpoint of the form that this module reads."""
+    """The bytes are not a checkpoint in the format that this module reads."""
 
 
 def read_checkpoint(index: bytes, data: bytes) -> dict[str, NDArray[np.float32]]:
@@ -30,7 +30,7 @@ def read_checkpoint(index: bytes, data: bytes) -> dict[str, NDArray[np.float32]]
     if len(index) < FOOTER_BYTES or struct.unpack("<Q", index[-8:])[0] != TABLE_MAGIC:
         raise CheckpointError("the index does not end as a sorted string table does")
     footer = index[-FOOTER_BYTES:]
-    _, place = _varint(footer, 0)  # two numbers tell where the table's notes are: none are read
+    _, place = _varint(footer, 0)  # two varints: the handle of the meta index, which is not read
     _, place = _varint(footer, place)
     tensors = {}
     for _, handle in _entries(index, *_handle(footer, place)):
@@ -42,14 +42,14 @@ def read_checkpoint(index: bytes, data: bytes) -> dict[str, NDArray[np.float32]]
             shape = [_fields(size)[0].get(1, 0) for size in sizes.get(2, [])]
             start, size = numbers.get(_OFFSET, 0), numbers[_SIZE]
             if start + size > len(data) or size != 4 * int(np.prod(shape)):
-                raise CheckpointError(f"tensor {name.decode()} does not lie in the data as its entry says")
+                raise CheckpointError(f"tensor {name.decode()} does not fit in the data as its entry says")
             values = np.frombuffer(data, "<f4", size // 4, start)
             tensors[name.decode()] = values.astype(np.float32).reshape(shape)
     return tensors
 
 
 def _entries(table: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of one block; a key is written as what differs from the key before it."""
+    """Keys and values of one block; keys are prefix-compressed against the key before."""
     block = table[offset : offset + size]
     if len(block) < size or table[offset + size] != 0:
         raise CheckpointError("the index has a block that is cut short or compressed")
@@ -70,7 +70,7 @@ def _handle(data: bytes, place: int) -> tuple[int, int]:
 
 
 def _fields(message: bytes) -> tuple[dict[int, int], dict[int, list[bytes]]]:
-    """The numbers of a protocol buffer message by field, and its messages by field, in order."""
+    """The integers of a protocol buffer message by field, and its submessages by field, in order."""
     numbers: dict[int, int] = {}
     messages: dict[int, list[bytes]] = {}
     place = 0
@@ -83,10 +83,10 @@ def _fields(message: bytes) -> tuple[dict[int, int], dict[int, list[bytes]]]:
             length, place = _varint(message, place)
             messages.setdefault(tag >> 3, []).append(message[place : place + length])
             place += length
-        elif kind in (1, 5):  # a sum of 8 or 4 bytes, not looked at
+        elif kind in (1, 5):  # a fixed-size field of 8 or 4 bytes, skipped
             place += 8 if kind == 1 else 4
         else:
-            raise CheckpointError(f"a field of wire type {kind}, which such messages do not have")
+            raise CheckpointError(f"a field has wire type {kind}, which these messages do not use")
     return numbers, messages
 
 

@@ -1,7 +1,7 @@
-"""What a network makes of each medium, as rows of a table: tags of music, features of images.
+"""A network's output for each medium, as rows of a table: tags of music, features of images.
 
-Belongs here: the embedding stage's machinery (batches, workers, content that was read before) put to
-tables whose vectors are kept as they are, and not as a direction and a length.
+Belongs here: running the embedding stage (batches, workers, reuse of earlier content) for tables that store
+vectors as they are, not as a direction and a length.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,12 +30,12 @@ def vectors_of(
     """One row for each item, and how many contents went through the network.
 
     Args:
-        items: what to read.
-        network: in the form of an encoder.
+        items: the media.
+        network: with the interface of an encoder.
         kind: what the items are.
         schema: of the table: id, content hash, vector, reason.
-        earlier: what earlier runs left; rows of the same network and content are kept.
-        batch_size: items that the network takes at once.
+        earlier: results of earlier runs; rows of the same network and content are kept.
+        batch_size: items per network call.
         workers: processes that prepare.
         on_progress: called after each batch.
 
@@ -46,7 +46,7 @@ def vectors_of(
     media_id = "clip_id" if kind == "music" else "image_id"
     kept = None
     if earlier.frame is not None:
-        # A length of one beside a whole vector: its product is the vector, bit for bit.
+        # With a scale of one, embedding × scale is the vector, bit for bit.
         kept = earlier.frame.filter(pl.col(vector).is_not_null()).select(
             pl.col(id_column).alias(media_id),
             "content_hash",

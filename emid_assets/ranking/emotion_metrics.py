@@ -1,7 +1,7 @@
-"""How well the images that are ranked for a clip fit its feeling.
+"""How well the images ranked for a clip fit its emotion.
 
-Belongs here: @k metrics that look at labels and at valence and arousal, not at the pairs. They go
-beside the metrics of `metrics`, never alone: a ranking by labels alone wins these and loses those.
+Belongs here: @k metrics of labels and of valence and arousal, not of the pairs. Report them with the
+metrics in `metrics`, never alone: a ranking by labels alone wins here and loses there.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ MUSIC_TO_IMAGE_EMOTION = {
 }
 """Which of Mikels' eight emotions an image should carry for a clip of each Cowen category.
 
-A choice, by the words' meaning and not by VA, so that it is independent of T.
+A choice by the meaning of the words and not by VA, so that it is independent of T.
 """
 
 
@@ -39,21 +39,21 @@ def emotion_metrics_at_k(
     image_tags: Sequence[str],
     image_va: NDArray[np.float64],
 ) -> dict[str, NDArray[np.float64]]:
-    """Metrics of each query's k places, by feeling.
+    """Emotion metrics of each query's k places.
 
     Args:
-        ranked: (n, k) image rows, -1 where there is none; each query has at least one.
+        ranked: (n, k) image rows, -1 in empty places; each query has at least one image.
         clip_emotions: n Cowen keys.
         clip_va: (n, 2) aligned VA of the queries.
         image_tags: M of Mikels' eight.
         image_va: (M, 2) aligned VA.
 
     Returns:
-        One (n,) float64 array each. `label_precision` and `label_mrr`: the tag is the one that
-        MUSIC_TO_IMAGE_EMOTION names (places without an image count as wrong). `nearest_tag`: share
-        of images whose tag lies nearest the clip's VA. Means over the images: `va_distance`
-        (smaller is better), `va_cosine` (NaN where a vector is zero in every place) and `quadrant`,
-        the share in the clip's quadrant of the plane.
+        One (n,) float64 array each. `label_precision` and `label_mrr`: an image is right if its tag is
+        the one in MUSIC_TO_IMAGE_EMOTION (empty places count as wrong). `nearest_tag`: share of images
+        with the tag nearest to the clip's VA. Means over the images: `va_distance` (smaller is better),
+        `va_cosine` (NaN if it is undefined in every place because a vector is zero) and `quadrant`, the
+        share in the clip's quadrant of the plane.
     """
     k = ranked.shape[1]
     present = ranked >= 0

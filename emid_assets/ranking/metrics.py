@@ -1,8 +1,8 @@
 """Ranking images for clips, and the @k metrics of a ranking.
 
 Belongs here: exact top-k with deterministic ties (score descending, then item index ascending) and
-metrics that look only at which items are relevant. Metrics of feeling are in `emotion_metrics`;
-what produces scores is in `baselines` and in the networks. Numpy only.
+metrics that depend only on which items are relevant. Emotion metrics are in `emotion_metrics`; scores
+come from `evaluation.baselines` and `adapters.networks`. Numpy only.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ Floats = NDArray[np.floating]
 Ids = NDArray[np.int64]
 
 ScoreRows = Callable[[Ids], Floats]
-"""Query rows (n,) → scores (n, M) float, larger is better; -inf leaves an item out."""
+"""Query rows (n,) → scores (n, M) float, larger is better; -inf excludes an item."""
 
 TILE_ROWS = 256
 CHUNK = 64
@@ -24,9 +24,9 @@ CHUNK = 64
 def top_k(scores: Floats, k: int) -> Ids:
     """The k best items of each row: (n, M) float → (n, k) int64, best first.
 
-    Equal scores go by item index, ascending. Exact: the k-th largest of the chunks' maxima is a
-    lower bound of the k-th largest score, so only entries above it are sorted. Where a row has
-    fewer than k items with a score above -inf, the rest of its row is -1.
+    Equal scores are ordered by item index, ascending. Exact: the k-th largest of the chunks' maxima is a
+    lower bound of the k-th largest score, so only entries not below it are sorted. If a row has fewer
+    than k items with a score above -inf, the rest of its row is -1.
 
     Raises:
         ValueError: k is below 1, or a score is NaN.
@@ -36,7 +36,7 @@ def top_k(scores: Floats, k: int) -> Ids:
     n, n_items = scores.shape
     if np.isnan(scores).any():
         row = int(np.flatnonzero(np.isnan(scores).any(axis=1))[0])
-        raise ValueError(f"scores of row {row} hold NaN: nothing can be ranked by it")
+        raise ValueError(f"the scores of row {row} contain NaN and cannot be ranked")
     chunks = n_items // CHUNK
     if chunks < k:
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
@@ -64,11 +64,11 @@ def inner_product_scores(queries: Floats, items: Floats) -> ScoreRows:
 
 
 def metrics_like_librecommender(hits: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
-    """MAP and NDCG as LibRecommender (1.x) defines them, for comparison with figures made by it.
+    """MAP and NDCG as LibRecommender (1.x) defines them, for comparison with its figures.
 
     `libreco_map` divides by the hits among the k places, not by R; `libreco_ndcg` takes the ideal
-    from those hits. Both read higher than trec_eval's on the same ranking, since a query is not
-    blamed for what it did not retrieve.
+    from those hits. Both are higher than trec_eval's on the same ranking, since a query is not
+    penalised for items that it did not retrieve.
 
     Args:
         hits: (n, k) bool, best place first.
@@ -90,7 +90,7 @@ def metrics_like_librecommender(hits: NDArray[np.bool_]) -> dict[str, NDArray[np
 
 
 def tiles(rows: Ids) -> Iterator[Ids]:
-    """`rows` in pieces whose score rows fit in memory together."""
+    """Split `rows` into parts whose score rows fit in memory together."""
     for start in range(0, len(rows), TILE_ROWS):
         yield rows[start : start + TILE_ROWS]
 
@@ -108,7 +108,7 @@ def rank(score_rows: ScoreRows, rows: Ids, k: int, excluded: "Relevance | None" 
 
 @dataclass(frozen=True)
 class Relevance:
-    """Which item belongs to which query: pairs as sorted keys `query · n_items + item`."""
+    """Which items are relevant to which query: pairs as sorted keys `query · n_items + item`."""
 
     keys: Ids
     n_items: int
@@ -119,7 +119,7 @@ class Relevance:
         return cls(np.unique(queries.astype(np.int64) * n_items + items.astype(np.int64)), n_items)
 
     def queries(self) -> Ids:
-        """The queries that have a relevant item, ascending."""
+        """Queries with a relevant item, ascending."""
         return np.unique(self.keys // self.n_items)
 
     def of_query(self, row: int) -> Ids:
@@ -133,7 +133,7 @@ class Relevance:
         return (np.searchsorted(self.keys, (rows + 1) * self.n_items) - starts).astype(np.int64)
 
     def hits(self, rows: Ids, ranked: Ids) -> NDArray[np.bool_]:
-        """(n, k) bool: is the item in this place relevant? -1 never is."""
+        """(n, k) bool: whether the item in each place is relevant; -1 never is."""
         wanted = rows[:, None] * self.n_items + ranked
         if not len(self.keys):
             return np.zeros(ranked.shape, dtype=np.bool_)
@@ -158,16 +158,16 @@ def metrics_at_k(hits: NDArray[np.bool_], relevant: Ids) -> dict[str, NDArray[np
     Returns:
         One (n,) float64 array each. `precision` hits / k, `recall` hits / R, `map` the sum of the
         precisions at the hits divided by R, `ndcg` with binary gains and the ideal of min(R, k)
-        hits, `mrr` 1 / place of the first hit, `hit_rate` 1 where there is any.
+        hits, `mrr` 1 / place of the first hit, `hit_rate` 1 if there is any hit.
         These are trec_eval's P, recall, map_cut, ndcg_cut, recip_rank (of k places) and success.
 
     Raises:
-        ValueError: a query has no relevant item, so that recall, MAP and NDCG are undefined.
+        ValueError: a query has no relevant item, so recall, MAP and NDCG are undefined.
     """
     n, k = hits.shape
     if n and int(relevant.min()) < 1:
         raise ValueError(
-            f"query {int(np.argmin(relevant))} has no relevant item: leave it out of the evaluation"
+            f"query {int(np.argmin(relevant))} has no relevant item: exclude it from the evaluation"
         )
     places = np.arange(1, k + 1, dtype=np.float64)
     found = hits.astype(np.float64)
@@ -185,20 +185,20 @@ def metrics_at_k(hits: NDArray[np.bool_], relevant: Ids) -> dict[str, NDArray[np
 
 
 def ceilings_at_k(relevant: Ids, k: int) -> dict[str, NDArray[np.float64]]:
-    """The best value that each metric of `metrics_at_k` can have for queries with R relevant items."""
+    """The highest possible value of each metric of `metrics_at_k` for queries with R relevant items."""
     hits = np.arange(k)[None, :] < relevant[:, None]
     return metrics_at_k(hits, relevant)
 
 
 def coverage(ranked: Ids, n_items: int) -> float:
-    """Share of the items that stand in any ranking; its ceiling is min(1, n · k / n_items)."""
+    """Share of the items that occur in any ranking; at most min(1, n · k / n_items)."""
     return len(np.unique(ranked[ranked >= 0])) / n_items
 
 
 def auc(scores: Floats, relevant: list[Ids]) -> NDArray[np.float64]:
-    """Per row of `scores` (n, M): chance that a relevant item outscores another; ties count half.
+    """Per row of `scores` (n, M): probability that a relevant item outscores another; ties count half.
 
-    Items at -inf are left out. NaN where a row has no relevant or no other item left.
+    Items at -inf are excluded. NaN if a row has no relevant item or no other item left.
     """
     areas = np.full(len(relevant), np.nan)
     for position, items in enumerate(relevant):
@@ -215,11 +215,11 @@ def auc(scores: Floats, relevant: list[Ids]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A ranking of queries that have relevant items, and what it is worth.
+    """A ranking of queries that have relevant items, with its metrics.
 
     Attributes:
         rows: (n,) the queries.
-        ranked: (n, k) their items, -1 where there is none.
+        ranked: (n, k) their items, -1 in empty places.
         metrics: mean over the queries, by names such as `ndcg_at_10`; `auc` and `coverage` too.
     """
 
@@ -236,18 +236,18 @@ def rerank(
     k: int,
     excluded: Relevance | None = None,
 ) -> Ids:
-    """Top k items of each query, chosen by `pair_scores` among those that `score_rows` retrieves.
+    """Top k items of each query by `pair_scores`, among those that `score_rows` retrieves.
 
     Args:
-        score_rows: the system that retrieves.
+        score_rows: the retrieving system.
         pair_scores: queries (n,) and their items (n, retrieved) → scores (n, retrieved).
         rows: (n,) query rows.
-        retrieved: items that the first system hands on.
-        k: places of the result.
-        excluded: pairs that may not be ranked.
+        retrieved: number of items that the first system passes on.
+        k: places in the result.
+        excluded: pairs that must not be ranked.
 
     Returns:
-        (n, k) int64, -1 where a query has fewer items. Equal scores keep the first system's order.
+        (n, k) int64, -1 if a query has fewer items. Equal scores keep the first system's order.
     """
     ranked = [np.empty((0, k), dtype=np.int64)]
     for tile in tiles(rows):
@@ -260,7 +260,7 @@ def rerank(
 
 
 def evaluate_ranked(rows: Ids, ranked: Ids, relevance: Relevance) -> Evaluation:
-    """What rankings (n, k) of queries (n,) that all have a relevant item are worth."""
+    """Evaluate rankings (n, k) of queries (n,) that all have a relevant item."""
     k = ranked.shape[1]
     values = metrics_at_k(relevance.hits(rows, ranked), relevance.counts(rows))
     metrics = {f"{name}_at_{k}": float(value.mean()) for name, value in values.items()}
@@ -276,15 +276,15 @@ def evaluate_ranking(
     excluded: Relevance | None = None,
     with_auc: bool = True,
 ) -> Evaluation:
-    """Rank the items of each query in `rows` that has a relevant one, and average the metrics.
+    """Rank the items for each query in `rows` that has a relevant one, and average the metrics.
 
     Args:
         score_rows: the system.
         rows: (n,) query rows.
-        relevance: what should be found.
-        k: places looked at.
-        excluded: pairs that may not be ranked, such as those a network was trained on.
-        with_auc: AUC needs every score sorted; leave it out where only the top counts.
+        relevance: the relevant items.
+        k: places evaluated.
+        excluded: pairs that must not be ranked, such as those a network was trained on.
+        with_auc: whether to compute AUC, which needs every score sorted.
 
     Raises:
         ValueError: no query in `rows` has a relevant item.

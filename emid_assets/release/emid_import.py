@@ -448,7 +448,7 @@ def _emotion(row: ImportedRow, findings: list[Finding]) -> str:
         findings.append(Finding("repaired", kind, row.where, row.published, reason))
 
     if not row.emotion:
-        repaired("no ratings", "has no ratings: its category's mean is used")
+        repaired("no ratings", "has no ratings: the mean of its category is used")
         return ""
     cells = [cell.strip() for cell in row.emotion.strip("[]").split(",")]
     if len(cells) != len(RATINGS):
@@ -486,7 +486,7 @@ def _pairs(
             findings.append(
                 Finding(
                     "repaired", "image twice in a row", row.where, f"image {image.slot} {image.published}",
-                    "is in an earlier slot of the same row: that one is used", "image",
+                    "is already in an earlier slot of the same row: the earlier one is kept", "image",
                 )
             )  # fmt: skip
             continue

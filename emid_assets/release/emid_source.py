@@ -358,7 +358,7 @@ class _ParquetPiece:
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise SourceError(
-                f"{self.path} is damaged at row {number} ({reason}): download it again; what was read is kept"
+                f"{self.path} is damaged at row {number} ({reason}): download it again; finished rows are kept"
             ) from error
 
 
@@ -371,7 +371,7 @@ def _check_columns(path: Path, names: Sequence[str]) -> int:
         shown = f"{', '.join(names) or 'none'}{cure_of_divider(names)}"
         raise SourceError(f"{path} has no column {AUDIO_COLUMN}; its columns are: {shown}")
     for twice in (name for name, count in Counter(names).items() if count > 1 and name):
-        raise SourceError(f"{path} has two columns named {twice}: leave one of them")
+        raise SourceError(f"{path} has two columns named {twice}: remove one of them")
     slots = 0
     while image_columns(slots + 1)[0] in names:
         slots += 1

@@ -92,7 +92,7 @@ class ImportFolder:
         taken = [name for name in (*SUBFOLDERS.values(), "music.csv", "images.csv") if (root / name).exists()]
         if taken and not (root / JOURNAL).is_dir():
             raise ImportRefusedError(
-                f"{root} holds {', '.join(taken)}, which no import has put there: give another folder"
+                f"{root} contains {', '.join(taken)}, which no import has written: give another folder"
             )
         make_folder(root / JOURNAL)
         other = ImportRefusedError(f"another import into {root} is running: wait until it ends")

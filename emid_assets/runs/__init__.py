@@ -1,1 +1,1 @@
-"""A process and its run."""
+"""Dagster runs and the processes that execute them."""

@@ -19,14 +19,14 @@ EXECUTING = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStat
 
 
 def end_dead_runs(instance: DagsterInstance) -> list[str]:
-    """Mark runs as failed whose process is gone, and free their places in pools; their ids."""
+    """Mark runs whose process is gone as failed, free their pool slots, and return their ids."""
     ended = []
     for run in instance.get_runs(RunsFilter(statuses=EXECUTING)):
         if not process_is_gone(instance, run):
             continue
         instance.report_run_failed(
             run,
-            "The process of this run is gone (killed, or the machine restarted). What it had stored is kept.",
+            "The process of this run is gone (killed, or the machine restarted). What it stored is kept.",
         )
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
         ended.append(run.run_id)
@@ -34,10 +34,10 @@ def end_dead_runs(instance: DagsterInstance) -> list[str]:
 
 
 def process_is_gone(instance: DagsterInstance, run: dg.DagsterRun) -> bool:
-    """Whether a run that counts as executing has no process any more. False where that cannot be known."""
+    """Whether the process of a run that Dagster counts as executing is gone. False if that is unknown."""
     if PROCESS_TAG in run.tags:
         return is_gone(run.tags[PROCESS_TAG])
-    # Launched by a code server of this machine: only such a one listens on a socket file.
+    # Only a code server on this machine listens on a socket file.
     if '"socket"' not in run.tags.get("dagster/grpc_info", ""):
         return False
     pids = [

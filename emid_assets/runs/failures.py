@@ -1,6 +1,6 @@
 """Why a run failed, in one line: the error of its first failed step, without the names of our own classes.
 
-Belongs here: reading failures out of Dagster's events. Who is told is for `build`, `health` and alerts.
+Belongs here: reading failures from Dagster's events. `build`, `health` and `defs.alerts` report them.
 """
 
 import builtins
@@ -14,9 +14,9 @@ LONGEST_LINE = 500
 
 
 def first_error(events: Iterable[DagsterEvent]) -> SerializableErrorInfo:
-    """What the first failed step raised, out of the errors that Dagster wraps around it.
+    """The error that the first failed step raised, without the errors that Dagster wraps around it.
 
-    What that was caused by is left alone: an error of ours says all that a reader needs.
+    Its own cause is ignored: our errors say all that a reader needs.
     """
     for event in events:
         error = event.step_failure_data.error if event.is_step_failure else None
@@ -28,14 +28,14 @@ def first_error(events: Iterable[DagsterEvent]) -> SerializableErrorInfo:
 
 
 def message_of(error: SerializableErrorInfo) -> str:
-    """The message, without the name of the class where that is ours and not Python's own."""
+    """The message, without the class name unless it is one of Python's built-in errors."""
     message = error.message.strip()
     is_ours = error.cls_name is not None and not hasattr(builtins, error.cls_name)
     return message.partition(": ")[2] if is_ours else message
 
 
 def failure_line(error: SerializableErrorInfo) -> str:
-    """The message in one line of bounded length."""
+    """The message as one line of bounded length."""
     return one_line(message_of(error))
 
 

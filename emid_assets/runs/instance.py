@@ -1,4 +1,4 @@
-"""The Dagster instance of a build: where it lives, and how it is set up the first time."""
+"""The Dagster instance of a build: its folder and its first-time setup."""
 
 import os
 import re
@@ -15,10 +15,10 @@ RAY_INSTANCE = PACKAGE / "dagster_ray.yaml"
 
 
 def prepare_instance(settings: Settings) -> Path:
-    """The folder of Dagster's own records: `DAGSTER_HOME` where it is set, else below the lake.
+    """The folder of Dagster's own records: `DAGSTER_HOME` if it is set, else a folder in the lake.
 
-    That is `dagster/`, or `dagster-ray/` for the profile `ray`. A new folder gets the `dagster.yaml` of the
-    profile; one that has its own keeps it.
+    In the lake it is `dagster/`, or `dagster-ray/` for the profile `ray`. A new folder gets the profile's
+    `dagster.yaml`; an existing one is not overwritten.
     """
     name, shipped = DAGSTER_FOLDER, SHIPPED_INSTANCE
     if load_operations().profile == "ray":
@@ -31,7 +31,7 @@ def prepare_instance(settings: Settings) -> Path:
 
 
 def what_ray_lacks(home: Path) -> str:
-    """What keeps the profile `ray` from starting on the instance in `home`, and the way out; else empty."""
+    """Why the profile `ray` cannot start on the instance in `home`, and how to fix it; empty if it can."""
     packages = [name for name in ("ray", "dagster_ray", "dagster_postgres") if find_spec(name) is None]
     if packages:
         return f"the profile ray needs {', '.join(packages)}: pip install 'emid-assets[ray]'"
@@ -39,14 +39,14 @@ def what_ray_lacks(home: Path) -> str:
     missing = [name for name in named if not os.environ.get(name)]
     if missing:
         return (
-            f"the profile ray needs {', '.join(missing)} in the environment: read in what `make cluster-up` "
-            "has written (. .emid/cluster/environment), or see docs/cluster.md"
+            f"the profile ray needs {', '.join(missing)} in the environment: source the file that "
+            "`make cluster-up` writes (. .emid/cluster/environment), or see docs/cluster.md"
         )
     return ""
 
 
 def environment_of(settings: Settings, home: Path) -> dict[str, str]:
-    """The variables that make another process see the same settings and the same instance."""
+    """The environment variables that give another process the same settings and the same instance."""
     values = settings.model_dump() | {"media": settings.media_folder, "lake": settings.lake_folder}
     variables = {
         ENVIRONMENT_PREFIX + name.upper(): str(setting_text(value)) for name, value in values.items()

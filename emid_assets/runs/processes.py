@@ -1,32 +1,30 @@
 """Process names that let another process detect a death.
 
-Belongs here: what is asked of the operating system. What a process was doing is its caller's. psutil answers
-all but the names: its `create_time` moves with the system's clock, so that a living process would count as
-another one after the clock was set, and it knows no boot and no process namespace.
+Belongs here: queries to the operating system, and nothing about what a process does. psutil answers all of
+them except the names: its `create_time` moves with the system clock, so a live process would look like a
+different one after the clock is set, and it does not know the boot or the process namespace.
 """
 
 import os
 import socket
 from pathlib import Path
 
-import psutil
-
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def name_of_this_process() -> str:
-    """Host, boot, process namespace, process id and start: no later process has the same name."""
+    """Host, boot, process namespace, process id and start time: no later process has the same name."""
     pid = os.getpid()
     return f"{_machine()} {pid} {_started(pid) or 0}"
 
 
 def is_gone(name: str) -> bool:
-    """Whether the process that had `name` has ended; False for one of another machine: nobody here knows."""
+    """Whether the process `name` has ended; False for another machine's process, which cannot be checked."""
     host, boot, namespace, pid, started = name.split(" ")
     here = _machine().split(" ")
     if host != here[0]:
         return False
-    if boot != here[1]:  # restarted since
+    if boot != here[1]:  # the machine has restarted
         return True
     if namespace != here[2]:
         return False
@@ -34,17 +32,21 @@ def is_gone(name: str) -> bool:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is a process `pid` on this machine that has not ended."""
+    """Whether a process `pid` is running on this machine."""
+    import psutil
+
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
-    except psutil.AccessDenied:  # somebody else's
+    except psutil.AccessDenied:  # another user's
         return True
 
 
 def daemons_of(home: Path) -> list[int]:
-    """Processes of this machine that are Dagster daemons on the instance in `home`."""
+    """Ids of the Dagster daemons on this machine that serve the instance in `home`."""
+    import psutil
+
     found = []
     for process in psutil.process_iter():
         try:
@@ -54,7 +56,7 @@ def daemons_of(home: Path) -> list[int]:
             )
             if is_daemon and process.environ().get("DAGSTER_HOME") == str(home):
                 found.append(process.pid)
-        except psutil.Error:  # ended since, or somebody else's
+        except psutil.Error:  # it has ended, or belongs to another user
             continue
     return found
 
@@ -68,7 +70,7 @@ def _machine() -> str:
 def _started(pid: int) -> int | None:
     """Clock ticks from boot to the process's start; None where the system has no /proc."""
     try:
-        # The command's name comes before, in parentheses, and may hold anything.
+        # The command name before it, in parentheses, may contain anything.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None

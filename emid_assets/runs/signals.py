@@ -1,13 +1,13 @@
-"""How a command that runs long is told to stop."""
+"""How a long-running command is stopped."""
 
 import signal
 
 
 def raise_on_signals() -> None:
-    """Let Ctrl-C and SIGTERM raise KeyboardInterrupt, whatever this process inherited.
+    """Make Ctrl-C and SIGTERM raise KeyboardInterrupt, whatever handlers this process inherited.
 
-    A shell makes its background jobs deaf to Ctrl-C, and Dagster gives SIGTERM the handler that it
-    finds for SIGINT when it is imported: call this after that.
+    A shell makes its background jobs ignore Ctrl-C, and Dagster, when it is imported, copies the handler of
+    SIGINT to SIGTERM. So call this after importing Dagster.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -162,8 +162,7 @@ def _write_network(lake: Lake, kind: MediaKind, network: str, of_items: Path, fo
     missing = rows.filter(pl.col("embedding").is_null())
     if missing.height:
         raise AdapterError(
-            f"{kind} {missing['item_id'][0]!r} has no adapted embedding of {network}: "
-            "materialize adapted_embeddings again"
+            f"{kind} {missing['item_id'][0]!r} has no adapted embedding of {network}: run `emid build` again"
         )
     np.save(folder / ADAPTED, np.ascontiguousarray(rows["embedding"].to_numpy()))
     weights = lake.root / lake.read("trained_adapter", [network])["weights_file"][0]

@@ -73,7 +73,7 @@ class Catalogue:
         if not missing.is_empty():
             raise AdapterError(
                 f"{key} {missing[key][0]!r} has no adapted embedding or no valence and arousal: "
-                "materialize adapted_embeddings again"
+                "run `emid build` again"
             )
         unit = rows["embedding"].to_numpy()
         return cls(

@@ -71,7 +71,7 @@ def query(
         raise QueryError(
             f"{lake.root} was built with the encoder {searched.built_with['encoder']} "
             f"({searched.built_with['fingerprint']}), not with {encoder.name} ({encoder.fingerprint}): "
-            "name that encoder, or build again"
+            "pass --encoder with that encoder, or build again"
         )
     item = MediaItem(item_id=file.name, path=file, content_hash="", file=file.name)
     prepare, encode = (

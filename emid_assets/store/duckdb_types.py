@@ -1,6 +1,6 @@
-"""The types that the tables declare, as DuckDB keeps them bit for bit, and a frame's schema as text.
+"""The types that DuckDB stores bit for bit, and a frame's schema as text.
 
-Belongs here: which types those are, and the names that DuckDB accepts. Nothing that touches a file.
+Belongs here: the list of these types, and the names that DuckDB accepts. Nothing that touches a file.
 """
 
 import base64
@@ -16,11 +16,11 @@ class UnstorableError(ValueError):
 
 
 KEPT = {pl.Boolean, pl.Int32, pl.Int64, pl.Float32, pl.Float64, pl.String, pl.Datetime("us", "UTC")}
-"""What comes back as it went in; so do lists, arrays and structs of these."""
+"""Types that survive the round trip unchanged; so do lists, arrays and structs of them."""
 
 
 def check_storable(frame: pl.DataFrame) -> None:
-    """Refuse a frame that would not come back as it is.
+    """Refuse a frame that would not survive the round trip unchanged.
 
     Raises:
         UnstorableError: names the column and what is wrong with its type or name.
@@ -48,20 +48,20 @@ def _check_type(dtype: pl.DataType) -> None:
         case _:
             if dtype not in KEPT:
                 raise UnstorableError(
-                    f"type {dtype} is none that the store keeps: cast it, or add it to KEPT in "
-                    "emid_assets/store/duckdb_types.py and to the tests of the round trip"
+                    f"type {dtype} cannot be stored: cast it, or add it to KEPT in "
+                    "emid_assets/store/duckdb_types.py and to the round-trip tests"
                 )
 
 
 def schema_to_text(schema: pl.Schema) -> str:
-    """The schema as base64 of an empty Arrow IPC file, a format that outlives versions of Polars."""
+    """The schema as base64 of an empty Arrow IPC file, a format that is stable across Polars versions."""
     buffer = io.BytesIO()
     pl.DataFrame(schema=schema).write_ipc(buffer)
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def schema_from_text(text: str) -> pl.Schema:
-    """What `schema_to_text` was given."""
+    """The inverse of `schema_to_text`."""
     return pl.read_ipc(io.BytesIO(base64.b64decode(text))).schema
 
 
@@ -74,11 +74,11 @@ def _check_names(names: Iterable[str], what: str) -> None:
     for name in names:
         if not name or "\0" in name:
             raise UnstorableError(f"{what} name {name!r} is empty or holds a zero byte; rename it")
-        # DuckDB tells names apart without regard to the case of A-Z only, in columns and in fields.
+        # DuckDB ignores the case of A-Z (and only A-Z) in the names of columns and fields.
         folded = "".join(chr(ord(c) + 32) if "A" <= c <= "Z" else c for c in name)
         if folded in seen:
             raise UnstorableError(
-                f"{what} names {seen[folded]!r} and {name!r} are one name to DuckDB, which ignores case; "
-                "rename one"
+                f"{what} names {seen[folded]!r} and {name!r} are the same name to DuckDB, which ignores "
+                "case; rename one"
             )
         seen[folded] = name

@@ -1,6 +1,6 @@
-"""Files that survive whatever kills their writer, and whether anybody still has one open.
+"""Crash-safe file writes, lock files, and a check whether any process has a file open.
 
-Belongs here: what the lake asks of the operating system. Nothing about tables or DuckDB.
+Belongs here: what the store needs from the operating system. Nothing about tables.
 """
 
 import contextlib
@@ -15,11 +15,11 @@ from pathlib import Path
 import filelock
 
 UNFINISHED_SUFFIX = ".unfinished"
-"""How the name of a file ends that is not in its place."""
+"""Suffix of a file that is still being written."""
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, on the disk when this returns; nobody else may write there."""
+    """Make a folder and its parents, writable only by the owner and synced to disk when this returns."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     for path in reversed(missing):
         path.mkdir(mode=0o755, exist_ok=True)
@@ -37,9 +37,9 @@ def sync(path: Path) -> None:
 
 
 def put_in_place(unfinished: Path, path: Path) -> None:
-    """Sync a finished file and rename it, over `path` if that exists: a reader sees the one or the other.
+    """Sync a finished file and rename it to `path`, atomically: a reader sees the old file or the new one.
 
-    Whatever the umask, nobody but the owner may write to it.
+    Whatever the umask, only the owner may write to it.
     """
     unfinished.chmod(stat.S_IMODE(unfinished.stat().st_mode) & ~0o022)
     sync(unfinished)
@@ -48,9 +48,9 @@ def put_in_place(unfinished: Path, path: Path) -> None:
 
 
 def write_in_place(path: Path, content: str | bytes) -> None:
-    """Write a whole file as `put_in_place` does: whoever is killed, a reader sees the old one or the new one.
+    """Write a whole file atomically: even after a crash, a reader sees the old content or the new.
 
-    Two writers do not disturb each other: the later one's file stays.
+    Two writers do not disturb each other: the last one wins.
     """
     unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}{UNFINISHED_SUFFIX}")
     try:
@@ -62,7 +62,7 @@ def write_in_place(path: Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def held_alone(path: Path, refusal: Exception) -> Iterator[None]:
-    """Hold a lock file, or raise `refusal` where another process has it; a killed one leaves no lock."""
+    """Hold a lock file, or raise `refusal` if another process holds it; a killed process leaves no lock."""
     lock = filelock.FileLock(path, timeout=0)
     try:
         lock.acquire()
@@ -75,26 +75,26 @@ def held_alone(path: Path, refusal: Exception) -> Iterator[None]:
 
 
 def is_open_somewhere(path: Path) -> bool:
-    """Whether a process has the DuckDB file `path` open: this one, or another.
+    """Whether any process, this one included, has the DuckDB file `path` open.
 
-    One on another machine counts where the file system tells of its locks (see docs/cluster.md).
+    A process on another machine counts if the file system shares its locks (see docs/cluster.md).
 
     DuckDB holds a POSIX record lock (F_RDLCK on a read-only file, F_WRLCK otherwise) for as long as
-    it has a file open. Asking for it needs a descriptor, and closing any descriptor gives up all POSIX
-    locks that the same process holds on that file; so this process's own descriptors are looked
-    through first. Where the system has no open-file-description locks (not Linux), only those are.
+    it has a file open. Querying the lock needs a descriptor, and closing any descriptor releases all POSIX
+    locks that the same process holds on that file. So this process's own descriptors are checked first;
+    where the system has no open-file-description locks (not Linux), only those are checked.
     """
     wanted = path.stat()
     for entry in Path("/dev/fd").iterdir():
         try:
             found = os.fstat(int(entry.name))
-        except OSError:  # closed since it was listed
+        except OSError:  # closed after it was listed
             continue
         if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
             return True
     if not hasattr(fcntl, "F_OFD_GETLK"):
         return False
-    # struct flock: type, whence, start, length (0 is to the end), pid; `0q` pads to the C size.
+    # struct flock: type, whence, start, length (0: to the end), pid; `0q` pads to the C size.
     question = struct.pack("hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -1,16 +1,16 @@
 """The lake: a folder of immutable DuckDB files, one for each version of each partition of each table.
 
-Belongs here: writing, finding, reading and clearing away those files, and the catalogue over them.
+Belongs here: writing, finding, reading and deleting those files, and the catalogue over them.
 Nothing about what a table means, and nothing about Dagster.
 
     lake.duckdb                                  the catalogue: one view for each table
     tables/<table>/<partition>/000007-1f9c.duckdb  a version: its tables `data` and `metadata`
-    tables/<table>/<partition>/CURRENT           the name of the version that counts
+    tables/<table>/<partition>/CURRENT           the name of the current version
     .bundles/<table>/<name>.duckdb               copies of many small versions in one file, for the catalogue
 
-A version is written beside its place, synced, made read-only and renamed; then `CURRENT` is renamed
-over. Whatever kills a writer, `CURRENT` names a whole version. Readers take no lock of ours; writers
-of one partition queue for its `.lock`. The catalogue can be thrown away and built again at any time.
+A version is written under a temporary name, synced, made read-only and renamed; then a new `CURRENT`
+replaces the old one. Whenever a writer is killed, `CURRENT` names a complete version. Readers take no lock of
+ours; writers of one partition queue for its `.lock`. The catalogue can be deleted and rebuilt at any time.
 """
 
 import contextlib
@@ -53,19 +53,19 @@ _PARTITION_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 _VERSION_NAME = re.compile(r"(\d{6,})-[0-9a-f]{8}\.duckdb")
 _REMOVED = "removed after "
 _LOCK_TIMEOUT_S = 600.0
-_LOOSE_FILES = 256  # that a view opens beside the bundles; a bundle holds as many versions
-_SMALL_BYTES = 1 << 24  # opening a larger file costs less than what is read from it
+_LOOSE_FILES = 256  # the most that a view opens beside the bundles; a bundle holds as many versions
+_SMALL_BYTES = 1 << 24  # opening a larger file costs less than reading it
 
 
 class LakeError(RuntimeError):
-    """The lake cannot do what was asked; the message names the file or partition and the way out."""
+    """The lake cannot do what was asked; the message names the file or partition and how to fix it."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """One immutable file: what a partition was at one time.
+    """One immutable file: the content of a partition at one time.
 
-    `bytes` is the size of the file, `frame_bytes` that of the frame in memory.
+    `bytes` is the size of the file, `frame_bytes` the size of the frame in memory.
     """
 
     table: str
@@ -82,17 +82,17 @@ class Lake:
     """The tables below the folder `root`.
 
     Args:
-        root: made by the first write. It may be moved: reads go on at once, and the catalogue, whose
-            views hold absolute paths (DuckDB would look for relative ones in the working folder of
-            whoever asks), is right again after `rebuild_catalogue`.
-        declared: tables that the catalogue shows as empty views before anything is written to them.
+        root: created by the first write. It may be moved: reads work at once, but the catalogue needs a
+            `rebuild_catalogue`, since its views hold absolute paths (DuckDB resolves relative ones against
+            the client's working folder).
+        declared: tables that the catalogue shows as empty views until something is written to them.
     """
 
     def __init__(self, root: Path, declared: Mapping[str, TableSchema] = TABLES) -> None:
         self.root = Path(root).resolve()
         if "?" in str(self.root):
             raise LakeError(
-                f"the lake's folder {self.root} has a question mark, where DuckDB cuts a path; rename it"
+                f"the lake's folder {self.root} has a question mark, at which DuckDB cuts a path; rename it"
             )
         self.declared = declared
 
@@ -110,11 +110,11 @@ class Lake:
         frame: pl.DataFrame,
         metadata: Mapping[str, Scalar] = {},
     ) -> Version:
-        """Make `frame` the current version of a partition; the catalogue follows with `rebuild_catalogue`.
+        """Make `frame` the current version of a partition; `rebuild_catalogue` makes the catalogue show it.
 
         Raises:
             LakeError: a name, a type or a metadata value cannot be stored, or the disk failed. The
-                version that was current before still is.
+                previous version stays current.
         """
         import duckdb
 
@@ -151,8 +151,8 @@ class Lake:
                     raise
         except (OSError, duckdb.Error) as error:
             raise LakeError(
-                f"cannot write {table}/{partition} in {folder}: {error}. The version before is untouched; "
-                "see that the folder is writable and the disk has room, then run again."
+                f"cannot write {table}/{partition} in {folder}: {error}. The previous version is untouched; "
+                "check that the folder is writable and the disk has space, then run again."
             ) from error
         return Version(
             table,
@@ -166,7 +166,7 @@ class Lake:
         )
 
     def remove(self, table: str, partition: str) -> None:
-        """Take a partition, if it is there, out of the table; its files stay until `collect_garbage`."""
+        """Remove a partition from the table, if it is there; its files stay until `collect_garbage`."""
         folder = self._folder(table, partition)
         if _current_path(folder) is None:
             return
@@ -185,13 +185,13 @@ class Lake:
         return list(self.current_files(table))
 
     def current_files(self, table: str) -> dict[str, Path]:
-        """Partition → the file that counts, sorted by partition; no file is opened."""
+        """Partition → its current file, sorted by partition; opens no file."""
         folders = _folders(self._table_folder(table))
         found = {path.name: _current_path(path) for path in folders if _PARTITION_NAME.fullmatch(path.name)}
         return {partition: path for partition, path in sorted(found.items()) if path is not None}
 
     def current(self, table: str, partition: str) -> Version | None:
-        """The version that counts, with its metadata; None where nothing is built (or it was removed)."""
+        """The current version with its metadata; None if the partition was never built or was removed."""
         import duckdb
 
         if _current_path(self._folder(table, partition)) is None:
@@ -200,7 +200,7 @@ class Lake:
             return version
 
     def versions(self, table: str) -> list[Version]:
-        """The version that counts of every partition, sorted by partition, with its metadata."""
+        """The current version of every partition with its metadata, sorted by partition."""
         import duckdb
 
         found = []
@@ -211,7 +211,7 @@ class Lake:
         return found
 
     def survey(self, table: str) -> dict[str, Version | LakeError]:
-        """Partition → its current version, or why that cannot be opened: one damaged file hides no other."""
+        """Partition → its current version, or the error where it is damaged: one bad file hides no other."""
         import duckdb
 
         found: dict[str, Version | LakeError] = {}
@@ -232,7 +232,7 @@ class Lake:
         partitions: Sequence[str] | None = None,
         columns: Sequence[str] | None = None,
     ) -> pl.DataFrame:
-        """The rows of the partitions, one after another in the given order; all of them, sorted, if None.
+        """The rows of the partitions in the given order; of all partitions, sorted, if None.
 
         Raises:
             LakeError: a partition is not built, a column does not exist, partitions differ in their
@@ -257,11 +257,10 @@ class Lake:
         batch_rows: int,
         versions: Sequence[Version] | None = None,
     ) -> Iterator[pl.DataFrame]:
-        """Like `read`, in frames of at most `batch_rows` rows, of which one at a time is in memory.
+        """Like `read`, in frames of at most `batch_rows` rows; only one is in memory at a time.
 
-        `versions` names what to read, as the method of that name gave it: who reads several times then
-        gets the same rows each time, whatever is built meanwhile. By default it is all that is
-        current at the start.
+        `versions` selects what to read, as the method of that name returned it: repeated reads then give the
+        same rows, whatever is built in between. The default is everything that is current at the start.
         """
         import duckdb
 
@@ -304,7 +303,7 @@ class Lake:
                 )
             if path.exists():
                 break
-            # A version may be superseded and cleared away between the pointer and the file: look again.
+            # A version may be superseded and deleted between reading CURRENT and opening the file: retry.
             if path == before:
                 raise LakeError(
                     f"{path} is missing, though CURRENT beside it names it; build {table}/{partition} again"
@@ -345,11 +344,11 @@ class Lake:
     # The catalogue
 
     def rebuild_catalogue(self) -> Path:
-        """Write `lake.duckdb` anew, one view for each table over its current files, and rename it into place.
+        """Rewrite `lake.duckdb`, one view for each table over its current files, and rename it into place.
 
-        Whoever has the old one open keeps it, and the files that it shows, until they close it. Of many
-        who ask at once, one rebuilds for all: who comes to the lock and finds that a rebuild has begun
-        and ended since they asked, is done.
+        A process that has the old catalogue open keeps it, and the files that it shows, until it closes it.
+        Concurrent callers share one rebuild: a caller that gets the lock and finds that a whole rebuild
+        started and finished after its call does nothing.
         """
         import duckdb
 
@@ -364,8 +363,8 @@ class Lake:
                     self._count_rebuild("ended", number)
         except (OSError, duckdb.Error) as error:
             raise LakeError(
-                f"cannot write the catalogue {self.catalogue_path}: {error}. The tables are untouched; see "
-                "that the folder is writable and the disk has room, then run again."
+                f"cannot write the catalogue {self.catalogue_path}: {error}. The tables are untouched; check "
+                "that the folder is writable and the disk has space, then run again."
             ) from error
         return self.catalogue_path
 
@@ -376,7 +375,7 @@ class Lake:
             return 0
 
     def _count_rebuild(self, what: str, number: int) -> None:
-        # Not synced, since every version that is stored counts here and a lost count costs one rebuild.
+        # Not synced: every stored version changes it, and losing a count costs only one rebuild.
         unfinished = self._catalogues / (what + UNFINISHED_SUFFIX)
         unfinished.touch(mode=0o644)
         unfinished.write_text(str(number), "utf-8")
@@ -397,7 +396,7 @@ class Lake:
             connection.execute("CHECKPOINT catalogue")
             connection.execute("DETACH catalogue")
         self._remember_catalogue(unfinished, [path for paths in files.values() for path in paths])
-        # A log that someone's changes left beside the old catalogue must not be replayed into the new one.
+        # A write-ahead log left beside the old catalogue must not be replayed into the new one.
         self.catalogue_path.with_name(f"{CATALOGUE}.wal").unlink(missing_ok=True)
         put_in_place(unfinished, self.catalogue_path)
 
@@ -411,7 +410,7 @@ class Lake:
         try:
             connection.execute(f"DESCRIBE {select}")
         except duckdb.Error as error:
-            # One damaged file must not keep the other tables from their readers; those of this one are told.
+            # One damaged file must not block the other tables; readers of this one get the error.
             reason = str(error).partition("\n")[0]
             message = f"table {table} cannot be read: {reason} Build the partition of that file again."
             return (
@@ -420,7 +419,7 @@ class Lake:
         return select
 
     def _declared_columns(self, connection: "duckdb.DuckDBPyConnection", table: str) -> str:
-        """The columns of a table that has no rows, as a SELECT list of nulls of the declared types."""
+        """The declared columns of a table as a SELECT list of typed nulls."""
         if table not in self.declared:
             return "NULL AS nothing"
         connection.register("declared", self.declared[table].empty().to_arrow())
@@ -430,11 +429,11 @@ class Lake:
     # Bundles
 
     def _bundled(self, table: str) -> list[Path]:
-        """The files that show a table: bundles of versions that all still count, and loose versions.
+        """The files behind a table's view: bundles whose versions are all still current, and loose versions.
 
-        Whoever asks a view opens all of its files, so thousands of small ones are copied together, each
-        copy made once: a bundle with a version that no longer counts is left out, and what else it
-        held is loose until it is bundled anew.
+        A query on a view opens all of its files, so thousands of small ones are copied into bundles. Each
+        bundle is written once: if one of its versions is superseded, the bundle is no longer used, and its
+        other versions are loose until they are bundled again.
         """
         import duckdb
 
@@ -473,7 +472,7 @@ class Lake:
             connection.execute("DETACH bundle")
         unfinished.chmod(0o444)
         put_in_place(unfinished, path)
-        # Last, since a bundle counts by its list.
+        # Written last: a bundle is in use once its list exists.
         listing = path.with_suffix(".files")
         write_in_place(listing, "\n".join(member.relative_to(self.root).as_posix() for member in members))
         return path
@@ -490,12 +489,12 @@ class Lake:
     # Clearing away
 
     def collect_garbage(self, grace_s: float) -> list[Path]:
-        """Delete what nobody needs any more, and return what was deleted.
+        """Delete files that are no longer needed, and return them.
 
-        Goes: what a killed writer left, and every version that was superseded or removed at least
-        `grace_s` seconds ago. Stays: a current version; one that the catalogue shows, or an older
-        catalogue that is still open somewhere; one that any process has open; and all of a
-        partition that is being written to at this moment.
+        Deletes what a killed writer left, and every version that was superseded or removed at least
+        `grace_s` seconds ago. Keeps current versions, versions that the catalogue (or an older catalogue that
+        is still open somewhere) shows, versions that any process has open, and everything in a partition that
+        is being written right now.
         """
         if not self.root.is_dir():
             return []
@@ -519,7 +518,7 @@ class Lake:
         _clear_unfinished(folder)
         if (pointed := _pointed(folder)) is None:
             return sorted(before - set(folder.iterdir()))
-        # A version counted from its own CURRENT until the next one was written, or until it was removed.
+        # A version was current until the next one was written, or until it was removed.
         versions = _versions(folder)
         for path, successor in zip(versions, [*versions[1:], folder / "CURRENT"], strict=True):
             if (
@@ -536,7 +535,7 @@ class Lake:
         return self.root / ".catalogues"
 
     def _remember_catalogue(self, catalogue: Path, files: Iterable[Path]) -> None:
-        """Give the catalogue a second name beside the list of its files: both outlive its replacement."""
+        """Hard-link the catalogue beside a list of its files; both survive when it is replaced."""
         make_folder(self._catalogues)
         self._forget_closed_catalogues()
         listing = self._catalogues / f"{time.time_ns():020}.files"
@@ -562,20 +561,21 @@ class Lake:
     def _folder(self, table: str, partition: str) -> Path:
         if not _PARTITION_NAME.fullmatch(partition):
             raise LakeError(
-                f"{partition!r} is no partition name (table {table}): lower-case letters, digits, _ and -, "
-                "at most 100, a letter or digit first"
+                f"{partition!r} is not a partition name (table {table}): use lower-case letters, digits, _ "
+                "and -, at most 100, a letter or digit first"
             )
         return self._table_folder(table) / partition
 
     def _table_folder(self, table: str) -> Path:
         if not _TABLE_NAME.fullmatch(table):
             raise LakeError(
-                f"{table!r} is no table name: lower-case letters, digits and _, at most 63, a letter first"
+                f"{table!r} is not a table name: use lower-case letters, digits and _, "
+                "at most 63, a letter first"
             )
         return self.root / TABLES_FOLDER / table
 
     def _tables(self) -> list[str]:
-        """Every table that has a folder."""
+        """All tables that have a folder."""
         return sorted(
             path.name for path in _folders(self.root / TABLES_FOLDER) if _TABLE_NAME.fullmatch(path.name)
         )
@@ -588,7 +588,7 @@ class Lake:
 
 
 def _write_version(path: Path, frame: pl.DataFrame, facts: Mapping[str, object]) -> None:
-    # A file takes some blocks for each column: DuckDB's own 256 KiB are made for more than a few rows.
+    # A file uses several blocks for each column; DuckDB's default of 256 KiB would waste space on few rows.
     import duckdb
 
     block_bytes = 16_384 if frame.estimated_size() < 4_000_000 else 262_144
@@ -601,19 +601,19 @@ def _write_version(path: Path, frame: pl.DataFrame, facts: Mapping[str, object])
             "INSERT INTO version.metadata SELECT unnest(?::VARCHAR[]), unnest(?::VARCHAR[])",
             [list(facts), [str(fact) for fact in facts.values()]],
         )
-        # DETACH alone would keep an error of the last write to itself.
+        # DETACH alone would swallow an error of the last write.
         connection.execute("CHECKPOINT version")
         connection.execute("DETACH version")
 
 
 def _streaming_memory_mib(version: Version, batch_rows: int) -> int:
-    """Room for DuckDB to stream a version in: left alone, it keeps all blocks that it has read."""
-    at_once = min(max(batch_rows, 2048), version.rows)  # DuckDB works on 2048 rows, whatever is asked for
+    """Memory limit for streaming a version; without one, DuckDB keeps every block that it has read."""
+    at_once = min(max(batch_rows, 2048), version.rows)  # DuckDB always works on 2048 rows
     return 128 + (4 * at_once * version.frame_bytes // max(1, version.rows) >> 20)
 
 
 def _select(version: Version, columns: Sequence[str] | None, first: Version) -> str:
-    """The query for `columns` of a version, whose types must be those of `first`."""
+    """The query for `columns` of a version; their types must match those of `first`."""
     columns = list(first.schema) if columns is None else columns
     unknown = [name for name in columns if name not in version.schema]
     if unknown or not columns:
@@ -650,14 +650,16 @@ def _number(path: Path) -> int:
 
 
 def _pointed(folder: Path) -> tuple[Path, bool] | None:
-    """The version that CURRENT names and whether it still counts (not removed); None without CURRENT."""
+    """The version that CURRENT names and whether it is current (not removed); None without CURRENT."""
     try:
         text = (folder / "CURRENT").read_text("utf-8").strip()
     except (FileNotFoundError, NotADirectoryError):
         return None
     name = text.removeprefix(_REMOVED)
     if not _VERSION_NAME.fullmatch(name):
-        raise LakeError(f"{folder / 'CURRENT'} is damaged: write the name of a version beside it into it")
+        raise LakeError(
+            f"{folder / 'CURRENT'} is damaged: write the name of a version in that folder into it"
+        )
     return folder / name, name == text
 
 
@@ -671,10 +673,10 @@ def _point(folder: Path, text: str) -> None:
 
 
 def _clear_unfinished(folder: Path) -> int:
-    """Delete what a killed writer left, under the partition's lock; the number of the last that counted.
+    """Delete what a killed writer left, and return the number of the last current version.
 
-    A version after the one that CURRENT names was never seen by anybody. Where there is no CURRENT at
-    all, versions stay: it may have been lost, and they can still be named by hand.
+    The caller holds the partition's lock. No reader has ever seen a version newer than the one that CURRENT
+    names. Without a CURRENT, all versions stay: it may have been lost, and can be written by hand.
     """
     for path in folder.glob("*" + UNFINISHED_SUFFIX + "*"):
         path.unlink()

@@ -1,32 +1,32 @@
-"""Where things lie in a lake folder: every path once, relative to the folder.
+"""The layout of a lake folder: every path, defined once, relative to the folder.
 
-Belongs here: names that more than one module knows. How files are written is `files`, what is in the folder
-of a table is `lake`. Nothing here touches a disk.
+Belongs here: names that more than one module uses. `files` writes files, `lake` manages the folder of a
+table. Nothing here touches the disk.
 """
 
 CATALOGUE = "lake.duckdb"
-"""A view of every table, for whoever has DuckDB."""
+"""A view of every table, for any DuckDB client."""
 
 TABLES_FOLDER = "tables"
 """TABLE/PARTITION/ with the versions of each partition."""
 
 WEIGHTS_FOLDER = "weights"
-"""Weights of the networks and of the head that predicts emotions, each with its hash in its name."""
+"""Weights of the networks and of the image emotion head; each file name contains its hash."""
 
 STUDIES_FOLDER = "studies"
-"""The studies of hyperparameters: NETWORK.journal."""
+"""Hyperparameter studies: NETWORK.journal."""
 
 JOURNAL_FOLDER = "journal"
-"""What an unfinished run has encoded so far: TABLE/PARTITION/."""
+"""What an unfinished run has already encoded: TABLE/PARTITION/."""
 
 RELEASE_FOLDER = "release"
-"""The data set, to hand on."""
+"""The data set, ready to share."""
 
 SEARCH_FOLDER = "search"
-"""What `emid query` reads, made from the tables by the first query."""
+"""The index that `emid query` reads; the first query builds it from the tables."""
 
 DAGSTER_FOLDER, DAGSTER_RAY_FOLDER = "dagster", "dagster-ray"
-"""Dagster's own records, where DAGSTER_HOME is not set: of the profiles local and ray."""
+"""Dagster's own records if DAGSTER_HOME is not set, for the profiles local and ray."""
 
 REPORT_PAGE = "report.html"
 PAIRS_PAGE = "pairs.html"
@@ -36,16 +36,16 @@ BUILD_LOCK = ".build.lock"
 """Held by `emid build`."""
 
 STUDY_FOLDER = "study"
-"""The listening study. What follows lies in it."""
+"""The listening study. The names below are relative to it."""
 
 DESIGNS_FOLDER = "designs"
-"""Designs by hash; they tell the conditions, so they are not for participants."""
+"""Designs by hash; they reveal the conditions, so they are not for participants."""
 
 STUDY_PAGE_FOLDER, STUDY_PAGE = "page", "index.html"
-"""The folder to hand out, and the page in it."""
+"""The folder to give to participants, and the page in it."""
 
 ANSWERS_FOLDER, ANSWERS_STORE = "answers", "answers.duckdb"
-"""Files of answers that participants sent, and what the server has taken."""
+"""Answer files that participants sent, and the answers that the server received."""
 
 CHOICES_FILE = "choices.csv"
 """A row for each image of each analysed trial."""

@@ -1,7 +1,7 @@
 """The columns of every table in the lake: one declared Polars schema each.
 
-Belongs here: names, types and the one-line meaning of each column, nothing that computes.
-An asset's frame is checked against its schema at the border (see `check_frame`), and the
+Belongs here: the name, type and one-line meaning of each column. Nothing that computes.
+Each asset's frame is checked against its schema before it is stored (`TableSchema.check`), and the
 web UI shows the meanings beside the columns.
 """
 
@@ -20,8 +20,8 @@ class SchemaError(ValueError):
 class TableSchema:
     """A table's name, what one row stands for, and its columns in order.
 
-    `columns` maps a name to (Polars type, meaning). A type written as a bare `pl.Array`
-    class stands for `Array(Float32, d)` whatever `d` is: the encoder decides it.
+    `columns` maps a name to (Polars type, meaning). A bare `pl.Array` class as the type stands for
+    `Array(Float32, d)` with any `d`: the encoder determines it.
     """
 
     name: str
@@ -29,7 +29,7 @@ class TableSchema:
     columns: dict[str, tuple[type[pl.Array] | pl.DataType | type[pl.DataType], str]]
 
     def empty(self, dimension: int = 1) -> pl.DataFrame:
-        """A frame of no rows with these columns; `dimension` fills in the embeddings' d."""
+        """A frame with these columns and no rows; `dimension` is the embeddings' d."""
         return pl.DataFrame(
             schema={
                 name: pl.Array(pl.Float32, dimension) if dtype is pl.Array else dtype
@@ -38,7 +38,7 @@ class TableSchema:
         )
 
     def differences(self, frame: pl.DataFrame) -> list[str]:
-        """What in `frame` is not as declared, one line each; empty where all is well."""
+        """Where `frame` differs from the declaration, one line each; empty if nowhere."""
         lines = [f"column {name} is missing" for name in self.columns if name not in frame.columns]
         for name, dtype in frame.schema.items():
             if name not in self.columns:
@@ -55,7 +55,7 @@ class TableSchema:
         """Return `frame` with its columns in the declared order.
 
         Raises:
-            SchemaError: names every column that is missing, undeclared or of another type.
+            SchemaError: names every column that is missing, undeclared or of the wrong type.
         """
         lines = self.differences(frame)
         if lines:
@@ -82,7 +82,7 @@ MEDIA_INVENTORY = TableSchema(
         "kind": (_S, "music or image"),
         "file": (_S, "path below the media folder, with / between its parts"),
         "partition": (_S, "emotion key (a Cowen category or one of Mikels' eight); null if unknown"),
-        "reason": (_S, "why the item cannot be used; null where it can"),
+        "reason": (_S, "why the item cannot be used; null if it can"),
         "size_bytes": (_I64, "size of the file; null where there is none"),
         "modified_ns": (_I64, "modification time of the file in nanoseconds; null where there is none"),
         "content_hash": (_S, "sha256 of the file's bytes (and of the window, if it has one)"),
@@ -97,7 +97,7 @@ MEDIA_INVENTORY = TableSchema(
             "where the label comes from: table, folder, predicted, or the user's words",
         ),
         "is_original_clip": (_B, "music: false where the row is an expanded clip of a source"),
-        "source_id": (_S, "what every split groups by: a clip's source, an image's series or theme"),
+        "source_id": (_S, "group that no split divides: a clip's source, an image's series or theme"),
         "feelings": (FEELINGS_TYPE, "music: percentages over the 28 feelings; null where unrated"),
         **{
             f"rating_{name}": (_F32, f"music: mean {name} rating, 1 to 9; null where missing")
@@ -169,23 +169,23 @@ IMAGES = TableSchema(
 
 MUSIC_TAGS = TableSchema(
     "music_tags",
-    "a music clip without a label, as two networks tag it; empty where predict_emotion is off",
+    "a music clip without a label, tagged by two networks; empty if predict_emotion is off",
     {
         "clip_id": (_S, "the clip"),
         "content_hash": (_S, "hash of the content that was tagged"),
         "log_odds": (pl.Array, "log-odds of 50 MagnaTagATune and 50 Million Song Dataset tags, float32"),
-        "reason": (_S, "why the clip has no tags; null where it has"),
+        "reason": (_S, "why the clip has no tags; null where it has some"),
     },
 )
 
 IMAGE_FEATURES = TableSchema(
     "image_features",
-    "a rated image, or one without a label, as a network sees it; empty where predict_emotion is off",
+    "features of a rated image, or of one without a label; empty if predict_emotion is off",
     {
         "image_id": (_S, "the image"),
         "content_hash": (_S, "hash of the content that was read"),
-        "features": (pl.Array, "what the image emotion head works with, float32"),
-        "reason": (_S, "why the image has no features; null where it has"),
+        "features": (pl.Array, "input of the image emotion head, float32"),
+        "reason": (_S, "why the image has no features; null where it has some"),
     },
 )
 
@@ -193,14 +193,14 @@ CALIBRATION_TYPE = pl.List(pl.Struct({"axis": pl.String, "nominal": pl.Float64, 
 
 IMAGE_EMOTION_HEAD = TableSchema(
     "image_emotion_head",
-    "the head that predicts valence and arousal of images; no row where there is none",
+    "the head that predicts valence and arousal of images; no row if there is none",
     {
         "weights_file": (_S, "safetensors file, path below the lake folder"),
         "weights_sha256": (_S, "its sha256"),
         "learnt_from": (_S, "digest of the images, ratings and features that it was trained on"),
         "images": (_I64, "rated images that it was trained on"),
-        "groups": (_I64, "groups of them that the cross-validation kept together"),
-        "grouped_by": (_S, "series (or theme, or the table's source_id), or image where there is one series"),
+        "groups": (_I64, "groups of images that the cross-validation kept together"),
+        "grouped_by": (_S, "series (or theme, or the table's source_id); image if there is only one series"),
         **{
             f"{axis}_{name}": (_F64, f"cross-validated {meaning} of {axis}")
             for axis in ("valence", "arousal")
@@ -216,13 +216,13 @@ IMAGE_EMOTION_HEAD = TableSchema(
 
 PREDICTED_EMOTION = TableSchema(
     "predicted_emotion",
-    "a usable medium without a label: what is predicted, or why nothing is",
+    "a usable medium without a label: its prediction, or why it has none",
     {
         **_from_inventory("kind", "item_id", "content_hash"),
         "partition": (_S, "key of the nearest emotion; null where there is no prediction"),
         **_from_inventory("valence", "arousal"),
         **_UNCERTAINTY,
-        "va_source": (_S, "predicted; ratings or measured where only the label had to be found"),
+        "va_source": (_S, "predicted; ratings or measured where only the label was missing"),
         "reason": (_S, "why there is no prediction; null where there is one"),
     },
 )
@@ -259,11 +259,11 @@ EXPANSION_WINDOWS = TableSchema(
     "expansion_windows",
     "a window of a source recording, which may join the data set as an expanded clip",
     {
-        "clip_id": (_S, "id that the window has as a clip: its file and its place in it"),
+        "clip_id": (_S, "id of the window as a clip: its file and its position there"),
         **_from_inventory("file", "start_s", "duration_s"),
         "content_hash": (_S, "sha256 of the file's bytes, and the window"),
-        "source_clip_id": (_S, "clip of this recording whose embedding is nearest"),
-        "cosine": (_F64, "between the embeddings of the window and of that clip"),
+        "source_clip_id": (_S, "the clip of this recording with the nearest embedding"),
+        "cosine": (_F64, "cosine between the embeddings of the window and that clip"),
         "embedding": (pl.Array, "unit vector, d float32"),
         "scale": (_F32, "norm that the encoder gave it: embedding × scale is X"),
     },
@@ -274,7 +274,7 @@ EXPANDED_CLIPS = TableSchema(
     "an expanded clip: a window of a source recording with the labels of its source clip",
     {
         **MUSIC_CLIPS.columns,
-        "source_clip_id": (_S, "the clip whose labels it has taken over"),
+        "source_clip_id": (_S, "the clip that it inherits its labels from"),
         "cosine": EXPANSION_WINDOWS.columns["cosine"],
         "embedding": EXPANSION_WINDOWS.columns["embedding"],
         "scale": EXPANSION_WINDOWS.columns["scale"],
@@ -290,13 +290,13 @@ SIMILARITY_MATRIX = TableSchema(
         "rank": (_I32, "1 for the largest entry of the row"),
         "score": (_F32, "inner product X·Y"),
         "semantic_similarity": (_F64, "S = exp(score - log_sum_exp): softmax over all images"),
-        "log_sum_exp": (_F64, "log of the row's softmax denominator: any entry of S can be had from it"),
+        "log_sum_exp": (_F64, "log of the row's softmax denominator: gives any other entry of S"),
     },
 )
 
 SIMILARITY_SHARDS = TableSchema(
     "similarity_shards",
-    "one of a clip's best images within a shard of the images; only where image_shards is above 1",
+    "one of a clip's best images within a shard of the images; only if image_shards is above 1",
     {
         "clip_id": (_S, "the clip"),
         "image_id": (_S, "the image"),
@@ -304,7 +304,7 @@ SIMILARITY_SHARDS = TableSchema(
         "maximum": (_F64, "the clip's largest score in the shard"),
         "sum_exp": (_F64, "sum of exp(score - maximum) over the shard's images"),
         "columns": (_I32, "images in the shard"),
-        "column_norm": (_F64, "largest norm among them"),
+        "column_norm": (_F64, "largest norm of these images"),
         "rounding": (_F64, "bound on the relative rounding error of the scores"),
         "shard": (_I32, "number of the shard"),
     },
@@ -316,7 +316,7 @@ VA_DISTANCES = TableSchema(
     {
         "clip_id": (_S, "the clip"),
         "image_id": (_S, "the candidate image"),
-        "emotional_similarity": (_F64, "E in [0, 1] by the kernel in use; 1 is alike"),
+        "emotional_similarity": (_F64, "E in [0, 1] by the kernel in use; 1 is most alike"),
         "cosine": (_F64, "cosine between the aligned VA vectors; null where one of them is zero"),
         "euclidean": (_F64, "distance between the aligned VA points, on [-1, 1]²"),
     },
@@ -359,22 +359,22 @@ TRAINED_ADAPTER = TableSchema(
         "weights_file": (_S, "safetensors file, path below the lake folder"),
         "weights_sha256": (_S, "its sha256"),
         "dimension": (_I32, "length of the new embeddings"),
-        "parameters": (_I64, "number of trained numbers"),
+        "parameters": (_I64, "number of trained parameters"),
         "seed": (_I64, "seed of initialisation, split and sampling"),
-        "best_epoch": (_I32, "epoch whose weights were kept: the best validation NDCG@10"),
+        "best_epoch": (_I32, "epoch whose weights are kept: the one with the best validation NDCG@10"),
         "history": (EPOCH_TYPE, "loss and validation metrics of each epoch"),
     },
 )
 
 TUNING_TRIALS = TableSchema(
     "tuning_trials",
-    "a trial of the study of a network's hyperparameters",
+    "a trial of a network's hyperparameter study",
     {
         "network": (_S, "the network"),
-        "study": (_S, "its study: one for each data version and settings of training"),
-        "trial": (_I32, "number, from 0; 0 has the network's own values"),
-        "state": (_S, "complete, pruned (given up for being worse than the median) or fail"),
-        "ndcg_at_10": (_F64, "best on the validation part; null where no epoch was finished"),
+        "study": (_S, "its study: one for each data version and set of training settings"),
+        "trial": (_I32, "number, from 0; trial 0 has the network's own values"),
+        "state": (_S, "complete, pruned (stopped early: worse than the median) or fail"),
+        "ndcg_at_10": (_F64, "best value on the validation part; null if no epoch finished"),
         "epochs": (_I32, "epochs that ran"),
         "hyperparameters": (_S, "JSON object: name to value"),
     },
@@ -388,28 +388,28 @@ ADAPTED_EMBEDDINGS = TableSchema(
         "kind": (_S, "music or image"),
         "item_id": (_S, "clip or image id"),
         "split": (_S, "music: train, validation or test, by source clip; null for images"),
-        "embedding": (pl.Array, "new embedding: music · image ranks the images of a clip"),
+        "embedding": (pl.Array, "new embedding: the inner product music · image ranks the images of a clip"),
     },
 )
 
 PUBLISHED_PAIRS = TableSchema(
     "published_pairs",
-    "a pair that others have published for these media, to compare ours with (pairs.csv)",
+    "a published pair of these media (pairs.csv), for comparison with ours",
     {
         "clip_id": (_S, "the clip"),
         "image_id": (_S, "the image"),
-        "rank": (_I32, "its place among the clip's published images, from 1"),
+        "rank": (_I32, "rank among the clip's published images, from 1"),
     },
 )
 
 EMID_RELEASE = TableSchema(
     "emid_release",
-    "a file of the release: the data set as a folder to hand on",
+    "a file of the release: the data set as a folder to share",
     {
-        "file": (_S, "path below the release, with / between its parts"),
+        "file": (_S, "path below the release folder, with / between its parts"),
         "role": (_S, "table, media, data (media inside the rows), retrieval or card"),
-        "size_bytes": (_I64, "its size"),
-        "sha256": (_S, "its sha256, as in SHA256SUMS"),
+        "size_bytes": (_I64, "size of the file"),
+        "sha256": (_S, "sha256 of the file, as in SHA256SUMS"),
     },
 )
 
@@ -419,7 +419,7 @@ _FIGURE = {
     "metric": (_S, "name, such as ndcg_at_10"),
     "value": (_F64, "the figure"),
 }
-PAIR_STATISTICS = TableSchema("pair_statistics", "one figure of what the pairs are made of", dict(_FIGURE))
+PAIR_STATISTICS = TableSchema("pair_statistics", "one figure about the pairs", dict(_FIGURE))
 RETRIEVAL_METRICS = TableSchema(
     "retrieval_metrics", "one figure of how well a system ranks the images of unseen clips", dict(_FIGURE)
 )
@@ -427,7 +427,7 @@ EVALUATION_REPORT = TableSchema("evaluation_report", "one figure of the report",
 
 ALPHA_SWEEP = TableSchema(
     "alpha_sweep",
-    "what one choice of alpha, m and K does to the pairs",
+    "the effect of one choice of alpha, m and K on the pairs",
     {
         "rescaling": (_S, "S̃, S as T uses it"),
         "alpha": (_F64, "weight of the semantic term"),
@@ -435,33 +435,33 @@ ALPHA_SWEEP = TableSchema(
         "candidates": (_I32, "K"),
         "same_as_emotional": (_F64, "share of the picks that alpha = 0 makes too"),
         "same_as_semantic": (_F64, "share of the picks that alpha = 1 makes too"),
-        "label_precision": (_F64, "share of the picks whose tag the clip's category stands for"),
-        "coverage": (_F64, "share of the candidates that are picked at all"),
+        "label_precision": (_F64, "share of the picks whose tag matches the clip's category by its meaning"),
+        "coverage": (_F64, "share of the candidates that are picked at least once"),
     },
 )
 
 PUBLISHED_AGREEMENT = TableSchema(
     "published_agreement",
-    "how many published pairs would agree with ours at one alpha",
+    "how many published pairs would be among ours at one alpha",
     {
         "rescaling": (_S, "S̃, S as T uses it"),
         "alpha": (_F64, "weight of the semantic term"),
-        "agree_at_alpha": (_I64, "published pairs that would be among ours"),
+        "agree_at_alpha": (_I64, "published pairs that would be among ours at this alpha"),
         "published": (_I64, "published pairs in all"),
-        "comparable": (_I64, "those whose clip and image both are in the data set"),
-        "among_candidates": (_I64, "those whose image is among its clip's candidates"),
-        "agree": (_I64, "those that are among our pairs as they are"),
-        "agree_by_chance": (_F64, "how many would be if pairs were drawn from the candidates"),
+        "comparable": (_I64, "published pairs whose clip and image are both in the data set"),
+        "among_candidates": (_I64, "published pairs whose image is among its clip's candidates"),
+        "agree": (_I64, "published pairs that are among our current pairs"),
+        "agree_by_chance": (_F64, "expected number if pairs were drawn at random from the candidates"),
     },
 )
 
 TOP_IMAGES = TableSchema(
     "top_images",
-    "an image that a system shows first for a clip",
+    "one of the images that a system ranks highest for a clip",
     {
         "clip_id": (_S, "the clip"),
         "system": (_S, "semantic (the largest S), fused (the largest T) or adapter (the best network)"),
-        "rank": (_I32, "from 1, the best"),
+        "rank": (_I32, "from 1, which is the best"),
         "image_id": (_S, "the image"),
         "semantic_similarity": (_F64, "S"),
         "emotional_similarity": (_F64, "E"),
@@ -477,11 +477,11 @@ LISTENING_STUDY = TableSchema(
         "clip_id": (_S, "the clip that is played"),
         "emotion": (_S, "key of the clip's Cowen category"),
         "split": (_S, "the clip's split when the adapter was trained: train, validation or test"),
-        "condition": (_S, "what picked the image: semantic (α = 1), fused (α in use), adapter or random"),
+        "condition": (_S, "how the image was picked: semantic (α = 1), fused (α in use), adapter or random"),
         "option_id": (_S, "opaque id of the image within the trial"),
         "image_id": (_S, "the image"),
-        "condition_rank": (_I32, "its rank in the order of the condition; above 1 only where a tie moved it"),
-        "tied_with": (pl.List(pl.String), "other conditions whose best image for the clip is the same one"),
+        "condition_rank": (_I32, "its rank in the condition's ranking; above 1 only where a tie moved it"),
+        "tied_with": (pl.List(pl.String), "other conditions with the same best image for the clip"),
         "design_hash": (_S, "identifies the design"),
     },
 )
@@ -491,43 +491,43 @@ STUDY_ANSWERS = TableSchema(
     "a participant's answer to one trial",
     {
         "participant_id": (_S, "opaque id, drawn at random in the participant's browser"),
-        "trial_id": (_S, "the trial; each participant answers one once"),
+        "trial_id": (_S, "the trial; each participant answers it at most once"),
         "clip_id": (_S, "the clip that was played"),
         "emotion": (_S, "key of the clip's Cowen category"),
         "conditions": (
             pl.List(pl.String),
             "conditions of the images in screen order, first to last; empty in an attention check",
         ),
-        "chosen_condition": (_S, "condition of the chosen image; null where missing, or an attention check"),
-        "chosen_position": (_I32, "place of the chosen image on the screen, from 1; null where missing"),
+        "chosen_condition": (_S, "condition of the chosen image; null if missing, or in an attention check"),
+        "chosen_position": (_I32, "position of the chosen image on the screen, from 1; null if missing"),
         "response_ms": (_I64, "milliseconds from the clip's start to the answer"),
-        "is_attention_check": (_B, "whether the trial told which image to choose"),
-        "attention_passed": (_B, "whether that one was chosen; null where it is no attention check"),
+        "is_attention_check": (_B, "whether the trial named the image to choose"),
+        "attention_passed": (_B, "whether that image was chosen; null if the trial is no attention check"),
         "language": (_S, "language of the page, such as en"),
-        "answered_at": (pl.Datetime("us", "UTC"), "when, by the participant's clock"),
+        "answered_at": (pl.Datetime("us", "UTC"), "time of the answer, by the participant's clock"),
         "design_hash": (_S, "identifies the design that the answer belongs to"),
     },
 )
 
 STUDY_RESULTS = TableSchema(
     "study_results",
-    "one figure of the listening study's statistics; the design that was answered last comes first",
+    "one figure of the listening study's statistics; the most recently answered design comes first",
     {
-        "design_hash": (_S, "the design that was answered: each is analysed by itself"),
+        "design_hash": (_S, "the design that was answered: each is analysed separately"),
         "analysis": (
             _S,
             "exclusions, shares, bootstrap, gee, binomial, mcnemar, conditional_logit, agreement",
         ),
         "role": (_S, "primary (allows for participants and clips), secondary (does not) or descriptive"),
         "scope": (_S, "all, an emotion's key, or without_exclusions, without_ties, test_clips"),
-        "condition": (_S, "the condition; null where the figure is of none"),
-        "versus": (_S, "what it is held against: another condition, or chance"),
+        "condition": (_S, "the condition; null if the figure concerns none"),
+        "versus": (_S, "what it is compared with: another condition, or chance"),
         "measure": (_S, "share, chance, risk_difference, odds_ratio, cohens_h, participants, trials, ..."),
         "estimate": (_F64, "the figure; null where the note says why there is none"),
-        "low": (_F64, "lower end of its 95 % interval"),
-        "high": (_F64, "upper end of its 95 % interval"),
-        "p_value": (_F64, "two-sided"),
-        "p_adjusted": (_F64, "the same by Holm, over the comparisons that were made together"),
+        "low": (_F64, "lower end of the 95 % interval"),
+        "high": (_F64, "upper end of the 95 % interval"),
+        "p_value": (_F64, "two-sided p-value"),
+        "p_adjusted": (_F64, "p-value with Holm's correction over the comparisons of one family"),
         "trials": (_I64, "answered trials behind the figure"),
         "participants": (_I64, "participants behind the figure"),
         "clips": (_I64, "clips behind the figure"),
@@ -537,17 +537,17 @@ STUDY_RESULTS = TableSchema(
 
 PIPELINE_HEALTH = TableSchema(
     "pipeline_health",
-    "a partition of an asset, as it was when this was built",
+    "a partition of an asset, as it was when this table was built",
     {
         "asset": (_S, "the asset"),
-        "partition": (_S, "its partition; all where it has none"),
+        "partition": (_S, "its partition; all if the asset has none"),
         "state": (_S, "ok, running, failed, damaged, overdue, missing or stale"),
         "message": (_S, "why it is in that state; empty where it is ok"),
         "built_at": (_S, "when its current version was built, UTC; null where there is none"),
         "rows": (_I64, "rows of the current version"),
         "bytes": (_I64, "bytes of its file"),
-        "seconds": (_F64, "seconds that the asset's own computing took, without reading and storing"),
-        "run_id": (_S, "the newest run that was to build it; null where none is on record"),
+        "seconds": (_F64, "seconds that the asset took to compute, without reading and storing"),
+        "run_id": (_S, "the newest run that includes it; null where none is on record"),
     },
 )
 

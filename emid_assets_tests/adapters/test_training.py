@@ -218,7 +218,7 @@ def test_unknown_networks_and_hyperparameters_are_named_with_what_is_allowed(dat
 
 def test_another_encoders_embeddings_are_refused(adapter: TrainedAdapter) -> None:
     with pytest.raises(
-        AdapterError, match="trained on embeddings of 24 numbers, these music embeddings have 25"
+        AdapterError, match="trained on embeddings of 24 dimensions, these music embeddings have 25"
     ):
         adapter.embed(["a"], np.zeros((1, 25), np.float32), ["b"], np.zeros((1, 25), np.float32))
 

@@ -38,7 +38,7 @@ def test_blanks_case_and_a_trailing_comma_do_not_matter() -> None:
         ("33% Sad, depressing, Dreamy", "'Sad, depressing, Dreamy' is none"),
         ("33% ", "'' is none"),
         ("133% Dreamy", "133% of 'Dreamy' is more than 100%"),
-        ("3% Dreamy, 4% Dreamy", "'Dreamy' stands there twice"),
+        ("3% Dreamy, 4% Dreamy", "'Dreamy' appears twice"),
         ("-3% Dreamy", "has no percentage"),
     ],
 )
@@ -72,9 +72,9 @@ def test_one_missing_rating_is_nan_and_the_others_stay(missing: str) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "1 numbers in '', wanted are 11"),
+        ("", "1 numbers in '', expected 11"),
         ("5," * 9 + "5", "10 numbers"),
-        ("5," * 10 + "x", "familiarity is 'x', which is no number"),
+        ("5," * 10 + "x", "familiarity is 'x', which is not a number"),
         ("0.9," + "5," * 9 + "5", "arousal is 0.9, outside the scale of 1 to 9"),
         ("inf," + "5," * 9 + "5", "arousal is inf, outside"),
     ],

@@ -79,7 +79,9 @@ def test_a_picture_that_is_gone_has_no_caption_and_a_warning(
 
 def test_a_model_that_is_not_there_is_an_error_that_names_the_setting(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    with pytest.raises(CaptionerUnavailableError, match="caption_model = 'no name of a model' is no folder"):
+    with pytest.raises(
+        CaptionerUnavailableError, match="caption_model = 'no name of a model' is not a folder"
+    ):
         load_captioner("no name of a model", "cpu")
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     captioner = load_captioner(str(tmp_path), "cpu")

@@ -69,7 +69,7 @@ def test_a_first_build_that_failed_is_told_with_its_reason(demo: Checkout, tmp_p
     told = json.loads(status(demo, f"{options} --json").stdout)
     assert told["healthy"] is False
     assert told["broken"][0]["asset"] == "media_inventory"
-    assert "holds neither music/ nor images/" in told["broken"][0]["message"]
+    assert "contains neither music/ nor images/" in told["broken"][0]["message"]
 
 
 def test_the_page_stands_beside_the_report_and_asks_nothing_of_the_network(demo: Checkout) -> None:

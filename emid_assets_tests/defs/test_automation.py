@@ -119,7 +119,7 @@ def test_a_media_folder_that_is_gone_removes_nothing_and_is_looked_at_anew_once_
     assert len(asked(folder)) == 1
     media.rename(media.with_name("unmounted"))
     assert folder.tick() == []
-    assert "nothing is asked for until it is back" in folder.said
+    assert "no run is requested until it is back" in folder.said
     media.mkdir()  # an empty mount point
     assert folder.tick() == []
     media.rmdir()
@@ -131,7 +131,7 @@ def test_the_sensor_waits_for_an_inventory_that_is_under_way(folder: Folder) -> 
     job = folder.definitions.resolve_job_def("inventory")
     run = folder.instance.create_run_for_job(job)
     assert folder.tick() == []
-    assert "under way" in folder.said
+    assert "an inventory is running" in folder.said
     folder.instance.report_run_canceled(run)
     assert len(asked(folder)) == 1
 

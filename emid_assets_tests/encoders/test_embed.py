@@ -163,9 +163,12 @@ def test_a_worker_that_cannot_start_gives_an_error_that_says_so(
 
 
 def children() -> set[str]:
-    """Of any thread, since each has a list of those that it started."""
+    """The worker processes that this process has, whichever thread started them."""
     lists = Path("/proc/self/task").glob("*/children")
-    return {child for of_thread in lists for child in of_thread.read_text().split()}
+    of_all_threads = {child for of_thread in lists for child in of_thread.read_text().split()}
+    return {
+        child for child in of_all_threads if b"import serve" in Path(f"/proc/{child}/cmdline").read_bytes()
+    }
 
 
 def with_a_kept_worker(folder: Path) -> tuple[list[MediaItem], FakeEncoder]:

@@ -133,7 +133,7 @@ def test_with_one_source_the_evaluation_is_on_train_and_says_so(tmp_path: Path) 
 
 def test_a_pair_of_an_unknown_clip_is_named(lake: LakeTables) -> None:
     pairs = lake.fused_pairs.with_columns(clip_id=pl.lit("ghost"))
-    with pytest.raises(AdapterError, match="clip 'ghost' stands in a pair but not in music_embeddings"):
+    with pytest.raises(AdapterError, match="clip 'ghost' is in a pair but not in music_embeddings"):
         pair_data(replace(lake, fused_pairs=pairs), seed=0)
 
 

@@ -11,7 +11,6 @@ from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTION_KEYS
 from emid_assets.evaluation.pair_statistics import (
     counts,
     counts_by_emotion,
-    emotional_pairs,
     overlaps,
     pair_counts,
     pair_statistics,
@@ -59,20 +58,11 @@ def test_semantic_pairs_are_the_m_candidates_with_the_largest_s(
     assert grouped(semantic_pairs(build["similarity_matrix"], m)) == picks_by_loop(build, m, "S")
 
 
-@pytest.mark.parametrize("m", [1, M, K, K + 5])
-def test_emotional_pairs_break_equal_e_by_s_and_then_by_id(build: dict[str, pl.DataFrame], m: int) -> None:
-    found = emotional_pairs(build["similarity_matrix"], build["va_distances"], m)
-    assert grouped(found) == picks_by_loop(build, m, "E")
-    # All images of one tag have one E, so that the order of ties is really asked for.
-    by_clip = build["va_distances"].group_by("clip_id").agg(pl.col("emotional_similarity").n_unique())
-    assert by_clip["emotional_similarity"].max() < K  # type: ignore[operator]
-
-
 def test_a_candidate_without_e_is_an_error_that_names_it(build: dict[str, pl.DataFrame]) -> None:
     without = build["va_distances"].slice(1)
     clip_id, image_id = build["va_distances"].select("clip_id", "image_id").row(0)
     with pytest.raises(ValueError, match=f"1 of .*{clip_id}.*{image_id}"):
-        emotional_pairs(build["similarity_matrix"], without, M)
+        overlaps(build["fused_pairs"], build["similarity_matrix"], without)
 
 
 def test_pair_counts_are_those_of_a_loop_and_always_13_by_8(build: dict[str, pl.DataFrame]) -> None:
@@ -99,6 +89,9 @@ def test_overlaps_are_those_of_sets(build: dict[str, pl.DataFrame]) -> None:
         return {(clip_id, image_id) for clip_id, ids in of_clip.items() for image_id in ids}
 
     chosen = set(build["fused_pairs"].select("clip_id", "image_id").rows())
+    # All images of one tag have one E, so that the order of ties is really asked for.
+    by_clip = build["va_distances"].group_by("clip_id").agg(pl.col("emotional_similarity").n_unique())
+    assert by_clip["emotional_similarity"].max() < K  # type: ignore[operator]
     semantic, emotional = (as_set(picks_by_loop(build, M, by)) for by in "SE")
     E = {(c, i): e for c, i, e, *_ in build["va_distances"].iter_rows()}
     rank = {

@@ -623,7 +623,7 @@ def test_the_head_dies_and_the_build_says_so_and_ends_right_on_a_cluster_that_is
             lose(pid)
         said = ended.result(PATIENCE_S)
     (line,) = said.splitlines()
-    assert "See that Ray and PostgreSQL run" in line
+    assert "Check that Ray and PostgreSQL are running" in line
     script("down", cluster.folder)
     script("up", cluster.folder, "--cpus", "1", "--gpus", "1")
     cluster.join(monkeypatch)

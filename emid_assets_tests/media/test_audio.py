@@ -75,7 +75,7 @@ def test_a_window_beyond_the_file_is_an_error(tmp_path: Path, start: float, dura
 def test_a_text_file_is_unreadable_under_every_name(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"notes.{suffix}"
     path.write_text("This is a text, not music.\n" * 400)
-    assert reason(path).startswith("audio is unreadable: its contents are no WAV")
+    assert reason(path).startswith("audio is unreadable: its contents are not WAV")
     with pytest.raises(MediaError, match="unreadable"):
         read_audio(path)
 
@@ -139,14 +139,14 @@ def test_an_empty_file_is_rejected(tmp_path: Path) -> None:
 
 def test_a_file_without_samples_is_too_short(tmp_path: Path) -> None:
     path = write(tmp_path / "none.wav", np.zeros((0, 1), np.float32))
-    assert reason(path) == "audio is too short: 0 s, the least is 1 s"
+    assert reason(path) == "audio is too short: 0 s, the minimum is 1 s"
     with pytest.raises(MediaError, match="no samples"):
         read_audio(path)
 
 
 def test_a_short_clip_is_rejected_and_the_limit_can_be_set(tmp_path: Path) -> None:
     path = write(tmp_path / "blip.flac", tone(0.4))
-    assert reason(path) == "audio is too short: 0.4 s, the least is 1 s"
+    assert reason(path) == "audio is too short: 0.4 s, the minimum is 1 s"
     assert probe_audio(path, limits=MediaLimits(min_duration_s=0.4)).duration_s == 0.4
 
 
@@ -181,12 +181,12 @@ def test_a_small_file_that_decodes_to_hours_is_rejected_before_it_is_decoded(
             file.write(np.zeros(60 * 8000, np.float32))
     assert path.stat().st_size < 200_000
     monkeypatch.setattr(soundfile.SoundFile, "read", None)  # a read would be a TypeError
-    assert reason(path) == "audio is too long: 6600 s, the most is 3600 s"
+    assert reason(path) == "audio is too long: 6600 s, the maximum is 3600 s"
 
 
 def test_too_many_channels_are_rejected(tmp_path: Path) -> None:
     path = write(tmp_path / "many.wav", tone(2, channels=9))
-    assert reason(path) == "audio has 9 channels, the most is 8"
+    assert reason(path) == "audio has 9 channels, the maximum is 8"
 
 
 def test_random_damage_gives_samples_or_a_reason(tmp_path: Path) -> None:

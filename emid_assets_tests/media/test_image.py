@@ -61,7 +61,7 @@ def test_half_an_image_is_rejected_in_every_format(tmp_path: Path, suffix: str) 
 def test_a_1_by_1_image_is_too_small(tmp_path: Path) -> None:
     path = tmp_path / "dot.png"
     Image.new("RGB", (1, 1)).save(path)
-    assert reason(path) == "image is too small: 1 × 1 pixels, the least is 8 a side"
+    assert reason(path) == "image is too small: 1 × 1 pixels, the minimum is 8 a side"
     assert probe_image(path, MediaLimits(min_side=1)) == ImageFacts(1, 1)
 
 
@@ -82,7 +82,7 @@ def test_a_bomb_is_rejected_by_its_header_before_it_is_decoded(tmp_path: Path) -
 def test_more_pixels_than_the_limit_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     noise("RGB").save(path)
-    with pytest.raises(MediaError, match=r"64 × 48 pixels, the most is 3,071"):
+    with pytest.raises(MediaError, match=r"64 × 48 pixels, the maximum is 3,071"):
         probe_image(path, MediaLimits(max_pixels=3071))
     assert probe_image(path, MediaLimits(max_pixels=3072)) == ImageFacts(64, 48)
 

@@ -158,7 +158,7 @@ def test_without_table_a_file_needs_a_sub_folder_named_by_an_emotion(folder: Fol
     folder.image("b.png")
     assert folder.reason("rock/a.wav").startswith("sub-folder: unknown music emotion 'rock'")
     assert folder.reason("b.png") == (
-        "has no label: put it into a sub-folder named by its emotion, such as images/awe/, "
+        "has no label: put it into a sub-folder named after its emotion, such as images/awe/, "
         "or list it in images.csv, or have it predicted: predict_emotion = on"
     )
 
@@ -311,17 +311,17 @@ def test_an_image_with_measured_va_uses_it(folder: Folder) -> None:
     assert folder.reason("c.png") == (
         "images.csv row 4: has only one of valence and arousal: give both, or neither"
     )
-    assert folder.reason("d.png") == "images.csv row 5: valence is '4.5', wanted is a number from 0 to 1"
+    assert folder.reason("d.png") == "images.csv row 5: valence is '4.5', expected a number from 0 to 1"
 
 
 @pytest.mark.parametrize(
     ("column", "cell", "complaint"),
     [
-        ("emotion", "1,2,3", "emotion: 3 numbers in '1,2,3', wanted are 11"),
+        ("emotion", "1,2,3", "emotion: 3 numbers in '1,2,3', expected 11"),
         ("feeling", "33% Gloomy", "feeling: 'Gloomy' is none of the 28 feelings"),
-        ("start_s", "soon", "start_s is 'soon', wanted is a number of at least 0"),
-        ("start_s", "-1", "start_s is '-1', wanted is a number of at least 0"),
-        ("duration_s", "inf", "duration_s is 'inf', wanted is a number of at least 0"),
+        ("start_s", "soon", "start_s is 'soon', expected a number of at least 0"),
+        ("start_s", "-1", "start_s is '-1', expected a number of at least 0"),
+        ("duration_s", "inf", "duration_s is 'inf', expected a number of at least 0"),
         ("is_original_clip", "perhaps", "is_original_clip is 'perhaps': write true or false"),
     ],
 )
@@ -353,8 +353,8 @@ def test_a_window_outside_its_file_is_rejected(folder: Folder) -> None:
         (b"file,FILE\na.wav,b.wav\n", "has two columns for file: file and FILE"),
         (b"file,genre\na.wav,K\nb.wav,K,\n", "music.csv row 3 has 3 cells and the header has 2"),
         (b"file,genre\na.wav,K\n\xff.wav,K\n", "music.csv line 3 is not UTF-8"),
-        (b'file,genre\na.wav,"K\n', "is no CSV"),
-        (b"file,Emotions\na.wav,K\n", "has a column 'Emotions': rename it to 'emotion'"),
+        (b'file,genre\na.wav,"K\n', "is not valid CSV"),
+        (b"file,Emotions\na.wav,K\n", "has an unknown column 'Emotions': rename it to 'emotion'"),
         (b"file;genre\na.wav;K\n", "has no column named file; its columns are: file;genre"),
     ],
 )
@@ -439,10 +439,10 @@ def test_other_files_are_rejected_with_a_reason(folder: Folder) -> None:
     (folder.root / "images" / "README").write_text("read me")
     folder.image("awe/a.png").rename(folder.root / "music" / "sad" / "cover.png")
     assert folder.reason("sad/notes.txt").startswith(
-        "is no music file by its name: '.txt' is none of wav, flac"
+        "is not a known music format: '.txt' is none of wav, flac"
     )
-    assert folder.reason("README").startswith("is no image file by its name: 'no suffix' is none of jpg")
-    assert folder.reason("sad/cover.png").startswith("is no music file")
+    assert folder.reason("README").startswith("is not a known image format: 'no suffix' is none of jpg")
+    assert folder.reason("sad/cover.png").startswith("is not a known music format")
 
 
 def test_a_table_row_never_leads_out_of_the_media_folder(folder: Folder, tmp_path: Path) -> None:
@@ -514,7 +514,7 @@ def test_a_pipe_is_not_opened(folder: Folder) -> None:
 
 
 def test_a_folder_that_is_no_media_folder_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(MediaFolderError, match="holds neither music/ nor images/"):
+    with pytest.raises(MediaFolderError, match="contains neither music/ nor images/"):
         take_inventory(tmp_path)
     with pytest.raises(MediaFolderError, match="not a folder"):
         take_inventory(tmp_path / "absent")
@@ -551,14 +551,14 @@ def test_every_sort_of_useless_content_has_its_reason(folder: Folder) -> None:
     inventory = take_inventory(folder.root)
     reasons = dict(inventory.filter(pl.col("reason").is_not_null()).select("item_id", "reason").iter_rows())
     assert reasons == {
-        "sad/text.mp3": "audio is unreadable: its contents are no WAV, FLAC, Ogg, Opus, MP3 or AIFF",
-        "sad/cut.ogg": "audio is truncated: the file ends before its own end mark or length",
+        "sad/text.mp3": "audio is unreadable: its contents are not WAV, FLAC, Ogg, Opus, MP3 or AIFF",
+        "sad/cut.ogg": "audio is truncated: the file ends before its end mark or its stated length",
         "sad/empty.flac": "audio file is empty (0 bytes)",
         "sad/silent.wav": "audio is silent: no sample is above 0.0001 of full scale",
-        "sad/short.wav": "audio is too short: 0.2 s, the least is 1 s",
-        "awe/dot.png": "image is too small: 1 × 1 pixels, the least is 8 a side",
+        "sad/short.wav": "audio is too short: 0.2 s, the minimum is 1 s",
+        "awe/dot.png": "image is too small: 1 × 1 pixels, the minimum is 8 a side",
         "awe/empty.png": "image file is empty (0 bytes)",
-        "awe/text.jpg": "image is unreadable: its contents are no JPEG, PNG, GIF, WebP, BMP or TIFF",
+        "awe/text.jpg": "image is unreadable: its contents are not JPEG, PNG, GIF, WebP, BMP or TIFF",
     }
     assert dict(rejected_manifest(inventory).select("item_id", "reason").iter_rows()) == reasons
     assert image_manifest(inventory, "awe")["image_id"].to_list() == ["awe/alpha.png", "awe/cmyk.jpg"]
@@ -596,7 +596,7 @@ def test_an_id_belongs_to_the_first_row_that_has_it(folder: Folder) -> None:
     )
     inventory = take_inventory(folder.root)
     reasons = dict(inventory.filter(pl.col("reason").is_not_null()).select("file", "reason").iter_rows())
-    assert reasons["images/a.png"] == "its id 'x' is already that of images/b.png: ids must be unique"
+    assert reasons["images/a.png"] == "its id 'x' is already used by images/b.png: ids must be unique"
     assert reasons["images/b.png"] == "duplicate: same content as 'x'"
 
 
@@ -634,7 +634,7 @@ def test_a_file_that_vanishes_during_the_inventory_is_rejected(
 def test_limits_are_the_callers(folder: Folder) -> None:
     folder.clip("sad/a.wav", seconds=2)
     inventory = take_inventory(folder.root, limits=MediaLimits(min_duration_s=3))
-    assert inventory["reason"].to_list() == ["audio is too short: 2 s, the least is 3 s"]
+    assert inventory["reason"].to_list() == ["audio is too short: 2 s, the minimum is 3 s"]
 
 
 # ----------------------------------------------------------------------------------- the next time
@@ -783,4 +783,4 @@ def test_a_table_with_semicolons_says_how_to_save_it(tmp_path: Path) -> None:
 def test_backslashes_in_a_table_are_pointed_out(tmp_path: Path) -> None:
     (tmp_path / "music").mkdir()
     (tmp_path / "music.csv").write_text("file,genre\nsad\\a.ogg,sad\n")
-    assert "divide folders by /" in take_inventory(tmp_path)["reason"][0]
+    assert "separate folders with /" in take_inventory(tmp_path)["reason"][0]

@@ -166,7 +166,7 @@ def test_a_single_missing_partition_is_an_error_that_says_what_to_build(
     message = error.cause.message if error.cause else error.message
     assert "va_distances" in message
     assert "sad-01" in message
-    assert "dg launch --assets va_distances --partition sad-01" in message
+    assert "`emid build`" in message
 
 
 def test_no_partition_at_all_and_a_missing_whole_table_are_errors_too(
@@ -178,7 +178,7 @@ def test_no_partition_at_all_and_a_missing_whole_table_are_errors_too(
         assert error is not None
         assert error.cause is not None
         assert wanted in error.cause.message
-        assert "dg launch" in error.cause.message
+        assert "`emid build`" in error.cause.message
 
 
 def test_the_web_ui_gets_file_size_rows_columns_with_meanings_and_a_query_that_runs(

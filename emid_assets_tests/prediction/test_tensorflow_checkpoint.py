@@ -102,7 +102,7 @@ def test_what_is_no_checkpoint_is_an_error_that_says_so(tensors: dict[str, np.nd
         read_checkpoint(index[:-1] + b"x", data)
     with pytest.raises(CheckpointError, match="sorted string table"):
         read_checkpoint(b"", data)
-    with pytest.raises(CheckpointError, match="does not lie in the data"):
+    with pytest.raises(CheckpointError, match="does not fit in the data"):
         read_checkpoint(index, data[:-1])
     compressed = index[: index.index(b"\0\xaa\xaa")] + b"\1" + index[index.index(b"\0\xaa\xaa") + 1 :]
     with pytest.raises(CheckpointError, match="compressed"):

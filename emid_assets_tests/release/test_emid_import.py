@@ -290,7 +290,7 @@ def test_tables_that_somebody_has_changed_are_not_written_over_unless_told(tmp_p
     edited = written.replace(",K,", ",A,", 1)
     (folder / "music.csv").write_text(edited)
     write_rows(source, good_rows(3))
-    with pytest.raises(ImportRefusedError, match=r"to: music\.csv: changed since an import wr.*--overwrite"):
+    with pytest.raises(ImportRefusedError, match=r"to: music\.csv: changed since an import .*--overwrite"):
         import_emid(parquet_pieces([str(source)]), folder)
     assert (folder / "music.csv").read_text() == edited
     import_emid(parquet_pieces([str(source)]), folder, overwrite=True)
@@ -326,7 +326,7 @@ def test_media_that_somebody_has_changed_are_not_written_over_unless_told(tmp_pa
     source, folder = write_rows(tmp_path / "train.parquet", good_rows(2)), tmp_path / "to"
     import_emid(parquet_pieces([str(source)]), folder)
     (folder / "music" / "song1.wav").write_bytes(tone(999))
-    with pytest.raises(ImportRefusedError, match=r"to: music/song1\.wav: changed since an import wrote it"):
+    with pytest.raises(ImportRefusedError, match=r"to: music/song1\.wav: changed since an import"):
         import_emid(parquet_pieces([str(source)]), folder)
     assert (folder / "music" / "song1.wav").read_bytes() == tone(999)
     import_emid(parquet_pieces([str(source)]), folder, overwrite=True)
@@ -493,7 +493,7 @@ def test_names_as_file_systems_and_spreadsheets_write_them_are_understood(tmp_pa
         ("Audio_Filename,genre,genre", "has two columns named genre"),
         ("Audio_Filename,Image1_name", "has a column 'Image1_name': rename it to 'Image1_filename'"),
         ("Audio_Filename,Image1_filename,Image3_filename", "a column Image3_filename and none named Image2_"),
-        ("Audio_Filename;genre", "divided by semicolons or tabs: save it with commas"),
+        ("Audio_Filename;genre", "separated by semicolons or tabs: save it with commas"),
     ],
 )
 def test_columns_that_would_be_lost_are_errors(tmp_path: Path, header: str, message: str) -> None:
@@ -506,7 +506,7 @@ def test_media_of_ones_own_are_never_written_over(tmp_path: Path) -> None:
     (tmp_path / "mine" / "music").mkdir(parents=True)
     (tmp_path / "mine" / "music.csv").write_text("file,genre\n")
     source = write_rows(tmp_path / "train.parquet", good_rows(1))
-    with pytest.raises(ImportRefusedError, match=r"mine holds music, music\.csv, .* give another folder"):
+    with pytest.raises(ImportRefusedError, match=r"mine contains music, music\.csv, .* give another folder"):
         import_emid(parquet_pieces([str(source)]), tmp_path / "mine")
     assert (tmp_path / "mine" / "music.csv").read_text() == "file,genre\n"
 

@@ -19,6 +19,7 @@ from emid_assets.affect.ratings import parse_feelings, parse_ratings
 from emid_assets.evaluation.evaluate import evaluate_released_tasks
 from emid_assets.media.audio import read_audio
 from emid_assets.media.inventory import image_manifest, music_manifest, take_inventory
+from emid_assets.media.lake_tables import LakeTables
 from emid_assets.release import parquet_files
 from emid_assets.release.emid_format import emid_columns, emotion_texts, feeling_texts
 from emid_assets.release.emid_import import import_emid
@@ -28,6 +29,7 @@ from emid_assets.release.item_tables import ItemTables
 from emid_assets.release.release_media import ReleaseError
 from emid_assets.store.schemas import FEELINGS_TYPE
 from emid_assets_tests.release.conftest import SmallSet
+from emid_assets_tests.small_lake import UNCHANGED
 
 COLUMNS = (
     "Audio_Filename,genre,feeling,emotion,Image1_filename,Image1_tag,Image1_text,Image2_filename,Image2_tag,"
@@ -330,10 +332,11 @@ def test_the_reports_figures_are_those_of_the_released_tasks(small_set: SmallSet
         )
         for name, of_kind in vectors.items()
     )
-    measured = {
-        metric: value
-        for _, metric, value in evaluate_released_tasks(music, images, small_set.pairs).iter_rows()
-    }
+    tables = LakeTables(
+        UNCHANGED, small_set.music_clips, small_set.images,
+        music_embeddings=music, image_embeddings=images, fused_pairs=small_set.pairs,
+    )  # fmt: skip
+    measured = {metric: value for _, metric, value in evaluate_released_tasks(tables).iter_rows()}
     for task, (queries, corpus) in {
         "EMIDA2IRetrieval": ("clip_id", "image_id"),
         "EMIDI2ARetrieval": ("image_id", "clip_id"),

@@ -106,9 +106,9 @@ def test_a_removed_partition_is_gone_and_can_be_written_again(lake: Lake) -> Non
     "name", ["", "..", "a/b", "a\\b", ".hidden", "Sad", "a b", "a'b", "a\0", "é", "x" * 200]
 )
 def test_names_that_could_leave_the_folder_or_meet_on_another_disk_are_refused(lake: Lake, name: str) -> None:
-    with pytest.raises(LakeError, match="no partition name"):
+    with pytest.raises(LakeError, match="not a partition name"):
         lake.write("music_clips", name, numbers(1))
-    with pytest.raises(LakeError, match="no table name"):
+    with pytest.raises(LakeError, match="not a table name"):
         lake.write(name, "sad", numbers(1))
     assert not lake.root.exists()
 
@@ -519,7 +519,7 @@ def test_no_room_and_no_permission_are_clear_errors_and_the_old_version_stays(
     process.join()
     folder.chmod(0o755)
     assert "cannot write music_clips/sad" in message
-    assert "The version before is untouched" in message
+    assert "The previous version is untouched" in message
     assert lake.read("music_clips")["value"].to_list() == [1]
     assert shown(lake) == [1]
     assert list(lake.root.rglob("*.unfinished*")) == []

@@ -116,15 +116,15 @@ def test_rows_keep_their_order_over_many_chunks() -> None:
 @pytest.mark.parametrize(
     ("frame", "wanted"),
     [
-        (pl.DataFrame({"Valence": [1], "valence": [2]}), "'Valence' and 'valence' are one name"),
-        (pl.DataFrame({"s": [{"A": 1, "a": 2}]}), "column 's'.*'A' and 'a' are one name"),
+        (pl.DataFrame({"Valence": [1], "valence": [2]}), "'Valence' and 'valence' are the same name"),
+        (pl.DataFrame({"s": [{"A": 1, "a": 2}]}), "column 's'.*'A' and 'a' are the same name"),
         (pl.DataFrame({"": [1]}), "column name '' is empty"),
         (pl.DataFrame({"a\0b": [1]}), "zero byte"),
         (pl.DataFrame(), "no columns"),
         (pl.DataFrame({"o": pl.Series([object()], dtype=pl.Object)}), "column 'o': type Object"),
         (pl.DataFrame(schema={"s": pl.Struct({})}), "column 's'"),
         (pl.DataFrame(schema={"a": pl.Array(pl.Float32, 0)}), "column 'a'"),
-        (pl.DataFrame(schema={"u": pl.UInt32}), "column 'u': type UInt32 is none that the store keeps"),
+        (pl.DataFrame(schema={"u": pl.UInt32}), "column 'u': type UInt32 cannot be stored"),
         (pl.DataFrame(schema={"t": pl.Datetime("ns", "UTC")}), "column 't': type Datetime"),
         (
             pl.DataFrame(schema={"l": pl.List(pl.Struct({"x": pl.Categorical}))}),

@@ -232,7 +232,7 @@ def test_without_a_study_the_command_says_what_to_do(tmp_path: Path, study: Stud
         env=clean_environment(),
     )
     assert finished.returncode == 1
-    assert "has no study: run emid build" in finished.stderr
+    assert "has no study: run `emid build`" in finished.stderr
     short = subprocess.run(
         [*command, "--lake", str(study.lake), "--token", "abc"], capture_output=True, text=True, check=False,
         env=clean_environment(),

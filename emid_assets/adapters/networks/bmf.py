@@ -1,8 +1,8 @@
 """BMF: matrix factorisation with biases over content.
 
 Koren, Bell, Volinsky 2009, "Matrix factorization techniques for recommender systems":
-r(u, i) = μ + b_u + b_i + p_u · q_i, here with p, q, b from content (see `content.ContentTower`)
-and, for known items, free factors beside it.
+r(u, i) = μ + b_u + b_i + p_u · q_i, here with p, q, b from content (see `content_tower.ContentTower`)
+and, for known items, additional free factors.
 """
 
 import math
@@ -26,9 +26,9 @@ class BMFConfig:
         id_dropout: share of known items that a batch treats as unseen.
         negatives: images sampled for a batch, shared by its clips.
         negative_weight: weight of an average negative against one positive.
-        scale: first factor on p · q, since inner products of centred unit vectors are small.
-        learning_rate: first step of Adam.
-        weight_decay: AdamW's: it keeps free factors from learning the pairs by heart.
+        scale: initial factor on p · q, since inner products of centred unit vectors are small.
+        learning_rate: Adam's initial learning rate.
+        weight_decay: AdamW's; it keeps free factors from memorising the pairs.
         batch_clips: clips in a batch.
     """
 
@@ -53,8 +53,8 @@ class BMF(nn.Module):
         self.config = config
         self.music_tower = ContentTower(known.learned, config.hidden, known.clips, config.id_dropout)
         self.image_tower = ContentTower(known.learned, config.hidden, known.images, config.id_dropout)
-        # Both start at zero, so that weight decay draws them to the first scale and to the prior: the
-        # logit of a pair of which nothing is known, by what the negatives weigh against a positive.
+        # Both parameters start at zero, so that weight decay pulls the scale to its initial value and μ to
+        # the prior: the logit of an unknown pair, given the weight of negatives against a positive.
         self.log_rescale = nn.Parameter(torch.tensor(0.0))
         self.prior = -math.log(config.negative_weight)
         self.mu = nn.Parameter(torch.tensor(0.0))
@@ -78,7 +78,7 @@ class BMF(nn.Module):
         return with_biases(p, b_u, q, b_i)
 
     def _music(self, clips: Items) -> tuple[Tensor, Tensor]:
-        """P with the features that stay frozen, and μ + b_u."""
+        """P with the frozen features, and μ + b_u."""
         p, b_u = self.music_tower(clips)
         scale = self.config.scale * self.log_rescale.exp()
         return torch.cat([p, self.music_tower.frozen(clips)], dim=1) * scale, self.prior + self.mu + b_u

@@ -1,7 +1,7 @@
 """From frozen embeddings to factors: the part that all networks share.
 
 Belongs here: the projection of the encoder's space (centre, PCA), the residual tower over it and
-the free factors of known items. How factors become a score is each network's own.
+the free factors of known items. Each network defines how factors become a score.
 """
 
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Projection:
-    """Centre each modality by its own mean, then turn both by one basis.
+    """Centre each modality by its own mean, then project both onto one basis.
 
-    One basis for both keeps inner products, so scores before training are those of the centred
-    frozen space. Centring by modality takes the gap between modalities out.
+    One basis for both preserves inner products, so scores before training are those of the centred
+    frozen space. Centring by modality removes the gap between modalities.
 
     Attributes:
         music_mean, image_mean: (d,) float32.
@@ -43,12 +43,12 @@ class Projection:
 
 
 def fit_projection(X: Floats, Y: Floats, components: int) -> Projection:
-    """The `components` directions that carry most of both modalities, each weighing the same.
+    """The `components` directions with the most variance of both modalities, equally weighted.
 
-    Fewer where the items span fewer. Where d ≤ components the space is only centred.
+    Fewer if the items span fewer. If d ≤ components, the space is only centred.
 
     Args:
-        X: (N, d) music embeddings that may be learnt from.
+        X: (N, d) music embeddings to fit on.
         Y: (M, d) images.
         components: largest number of features.
     """
@@ -68,17 +68,17 @@ class ContentTower(nn.Module):
     """Features → factors and a bias: x + MLP(x) + free factors, and w·x + free bias.
 
     The last layers start at zero, so before training the factors are the features and the biases
-    are zero. Only the leading `learned` features are changed: those are the directions that carry
-    most, and the rest keeps the frozen space's detail at no cost of training. Free factors exist
-    for known items only: an unseen item (id 0) has none.
+    are zero. Only the leading `learned` features are changed: they have the most variance, and the
+    rest keeps the frozen space's detail without training cost. Free factors exist only for known
+    items: an unseen item (id 0) has none.
     """
 
     def __init__(
         self, learned: int, hidden: int, known: int, id_dropout: float, all_at_once: bool = False
     ) -> None:
-        """`known` is the number of items with free factors; 0 gives the tower none at all.
+        """`known` is the number of items with free factors; with 0 the tower has none.
 
-        `all_at_once`: batches hold all items, not few, so their factors' gradients are dense.
+        `all_at_once`: batches hold all items instead of a few, so the factors' gradients are dense.
         """
         super().__init__()
         self.learned = learned
@@ -95,7 +95,7 @@ class ContentTower(nn.Module):
             nn.init.zeros_(self.id_factors.weight)
 
     def forward(self, items: Items) -> tuple[Tensor, Tensor]:
-        """Learned factors (n, learned) and biases (n,). In training some known items count as unseen."""
+        """Learned factors (n, learned) and biases (n,). In training, some known items count as unseen."""
         x = items.features[:, : self.learned]
         factors = x + self.residual(gelu(self.hidden(x)))
         biases = self.bias(x).squeeze(1)

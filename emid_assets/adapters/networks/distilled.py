@@ -1,22 +1,21 @@
-"""Our own network: a full softmax over all images, taught by the formula, with a channel for feeling.
+"""Our own network: a full softmax over all images, distilled from the formula, with an emotion channel.
 
-Four things set it apart from the paper's networks:
+It differs from the paper's networks in four ways:
 
-- It is trained by the softmax over **all** images, not by samples.
-- Beside the pairs it learns from the formula itself (distillation: Hinton et al. 2015, arXiv
-  1503.02531). A clip's valence and arousal are known only as read from its embedding, with an error
-  whose size is known; so the teacher draws them many times, makes the pairs of each draw by
-  T = α S̃ + (1 - α) E, and the target is how often an image is among them. That uses no rating and
-  no pair of the clip.
-- It reads, beside a clip's content, which images the formula expects for it over the catalogue at
-  hand, as one vector (`expectation`): as pseudo-relevance feedback does (Rocchio 1971), a query is
-  moved towards what a first look finds. So clips that come with no images have some after all.
-- Its score has a term for how the image's feeling fits the clip's. E by direction is an inner
+- It is trained with the softmax over **all** images, not over samples.
+- In addition to the pairs it learns from the formula itself (distillation: Hinton et al. 2015, arXiv
+  1503.02531). A clip's valence and arousal are only predicted from its embedding, with errors of known
+  size; so the teacher draws them many times, chooses the pairs of each draw by T = α S̃ + (1 - α) E,
+  and the target is how often an image is among them. This uses neither ratings nor pairs of the clip.
+- In addition to a clip's content it reads the images that the formula expects for the clip in the
+  current catalogue, as one vector (`expected_images`): as in pseudo-relevance feedback (Rocchio 1971),
+  the query moves towards the results of a first search. So even clips without images have some.
+- Its score has a term for how well the image's emotion fits the clip's. E by direction is an inner
   product, cos(a - b) = cos a cos b + sin a sin b, and so is any kernel of the angle by its
-  harmonics cos k(a - b); so the whole score remains one.
+  harmonics cos k(a - b); so the whole score remains an inner product.
 
-A clip that is known comes with its images, as in SVD++; most of the time they are to be found
-instead, so that the same network serves clips that come with none.
+A known clip has its images as input, as in SVD++; in most batches they are the target instead, so that
+the same network serves clips without images.
 """
 
 from dataclasses import dataclass
@@ -36,17 +35,17 @@ class DistilledConfig:
 
     Attributes:
         hidden: width of the hidden layer of the music tower.
-        image_hidden: the same of the images', which have free factors beside it.
+        image_hidden: the same for the image tower, which also has free factors.
         id_dropout: share of known images that a batch treats as unseen.
         history_dropout: share of clips that a batch treats as without history.
-        harmonics: of the angle in the valence-arousal plane.
-        feeling: first weight of the first harmonic.
-        scale: first factor on p · q.
-        sharpness: power of the teacher's shares, before they are brought to a sum of 1 again.
-        draws: of a clip's valence and arousal, by the teacher, for each batch.
-        expectation: first weight of the images that the formula expects.
+        harmonics: number of harmonics of the angle in the valence-arousal plane.
+        feeling: initial weight of the first harmonic.
+        scale: initial factor on p · q.
+        sharpness: exponent on the teacher's shares, before they are normalised to a sum of 1 again.
+        draws: draws of a clip's valence and arousal by the teacher, in each batch.
+        expectation: initial weight of the images that the formula expects.
         dropout: on the music features.
-        learning_rate: first step of Adam.
+        learning_rate: Adam's initial learning rate.
         weight_decay: AdamW's.
         batch_clips: clips in a batch.
     """
@@ -78,8 +77,8 @@ class Distilled(nn.Module):
         self.config = config
         waves = 2 * config.harmonics
         self.learned = known.learned
-        # Clips have no free factors: what is known of a clip beyond its content is its history.
-        # Which images fit depends on content and feeling together, so one tower reads both.
+        # Clips have no free factors: beyond its content, only a clip's history is known.
+        # Which images fit depends on content and emotion together, so one tower reads both.
         self.music_hidden = Linear(known.learned + waves + 1, config.hidden)
         self.music_residual = Linear(config.hidden, known.learned + waves)
         self.image_tower = ContentTower(
@@ -92,7 +91,7 @@ class Distilled(nn.Module):
         self.wave_weights = nn.Parameter(torch.tensor([config.feeling] * 2 + [0.0] * (waves - 2)))
         self.image_feeling = Linear(waves + 1, config.image_hidden)
         self.image_feeling_residual = Linear(config.image_hidden, known.learned + 1)
-        # Which part of the plane an image wins depends on its rivals there: no content tells it.
+        # Where in the plane an image wins depends on its rivals there, which its content does not show.
         self.image_waves = nn.Embedding(known.images + 1, waves, padding_idx=0)
         nn.init.zeros_(self.image_waves.weight)
         self.history_content = Linear(known.learned + waves + 1, known.learned + waves, bias=False)
@@ -110,8 +109,8 @@ class Distilled(nn.Module):
     def loss(self, batch: Batch) -> Tensor:
         """Cross-entropy of the softmax over all images.
 
-        The target of a clip that comes with some of its images are the others; of one that comes
-        with none the teacher's, or its pairs where there is no teacher.
+        If a clip has some of its images as input, the target is the others; if it has none, the target
+        is the teacher's, or its pairs if there is no teacher.
         """
         present = batch.present
         given = self._given_images(present)
@@ -121,7 +120,7 @@ class Distilled(nn.Module):
         if (frozen := self._frozen(clips)).shape[1]:
             beside = product(frozen, self.image_tower.frozen(batch.images))
             scores = scores + self.log_frozen_scale.exp() * beside
-        # What a clip comes with is given, so it is neither target nor rival.
+        # The given images are input, so they are neither targets nor rivals.
         rows = batch.positives.clamp(min=0)
         log_probabilities = log_softmax(scores.scatter_add_(1, rows, given * -1e4), dim=1)
         wanted = present & ~given
@@ -135,7 +134,7 @@ class Distilled(nn.Module):
         return loss.mean()
 
     def embeddings(self, music: Items, images: Items) -> tuple[Tensor, Tensor]:
-        """[p, λ · waves of û, 1] and [q, waves of v, b_i], and the frozen features beside them."""
+        """[p, λ · waves of û, 1] and [q, waves of v, b_i], with the frozen features in front."""
         p, q = self._learned(music, images)
         frozen = self._frozen(music) * self.log_frozen_scale.exp()
         return torch.cat([frozen, p], dim=1), torch.cat([self.image_tower.frozen(images), q], dim=1)
@@ -163,14 +162,14 @@ class Distilled(nn.Module):
         return music.features[:, self.learned :]
 
     def _given_images(self, present: Tensor) -> Tensor:
-        """(B, m) bool: the images that a clip comes with; the others, at least one, are to be found."""
+        """(B, m) bool: the images given as input; the others, at least one, are targets."""
         given = present & (torch.rand(present.shape, device=present.device) < 0.5)
         dropped = torch.rand(len(present), 1, device=present.device) < self.config.history_dropout
         all_given = (given == present).all(1, keepdim=True)
         return given & ~dropped & ~all_given
 
     def _history(self, music: Items, images: Items, v: Tensor) -> Tensor:
-        """|N|^-½ Σ y of the images that each clip comes with, as far as they are among `images`."""
+        """|N|^-½ Σ y of each clip's given images that are among `images`."""
         rows = images.rows_of(music.history)
         present = rows >= 0
         distinct, places = torch.unique(rows.clamp(min=0), return_inverse=True)

@@ -1,11 +1,12 @@
-"""What a network sees and what the frame asks of it.
+"""The interface between a network and the training loop.
 
-Belongs here: items, batches with their sampled negatives, the `Network` protocol and the loss that
-several networks share. The frame itself is `training`; factors from content are `content`.
+Belongs here: items, batches with their sampled negatives, the formula as a teacher, the `Network`
+protocol and the loss that several networks share. The training loop is in `training`; factors from
+content are in `content_tower`.
 
-A network is an `nn.Module` with a `Config` dataclass as class attribute, a constructor
-`(config, known)` that keeps the config as `self.config`, and the two methods of `Network`. It never
-sees files, frames or names.
+A network is an `nn.Module` with a `Config` dataclass and `learns_from_formula` as class attributes, a
+constructor `(config, known)` that keeps the config as `self.config`, and the two methods of `Network`. It
+never sees files, frames or names.
 """
 
 from dataclasses import dataclass
@@ -22,12 +23,12 @@ class Items(NamedTuple):
     Attributes:
         features: (n, f) float32, the projected embedding.
         ids: (n,) int64, 1 + the item's number among those known in training; 0 for an unseen one.
-        va: (n, 2) float32 aligned valence and arousal: of images their own, of clips as predicted
-            from their embedding by a ridge that never saw their source.
-        history: (n, m) int64 ids of the images that a clip is paired with in training, filled
+        va: (n, 2) float32 aligned valence and arousal: of images their own, of clips predicted from
+            their embedding by a ridge that never saw their source.
+        history: (n, m) int64 ids of the images that a clip is paired with in training, padded
             with 0; (n, 0) for images.
-        expected: (n, f) float32, what the formula expects of a clip (`expectation`); (n, 0) for
-            images and where nothing is expected.
+        expected: (n, f) float32, the images that the formula expects for a clip (`expected_images`);
+            (n, 0) for images, and if there is no expectation.
     """
 
     features: Tensor
@@ -41,7 +42,7 @@ class Items(NamedTuple):
         return Items(*(part.index_select(0, rows) for part in self))
 
     def rows_of(self, ids: Tensor) -> Tensor:
-        """The rows of these ids, of any shape; -1 where an id is 0 or not among the items."""
+        """The rows of these ids, of any shape; -1 if an id is 0 or not among the items."""
         largest = int(max(self.ids.max(), ids.max() if ids.numel() else 0))
         rows = torch.full((largest + 1,), -1, device=ids.device)
         rows[self.ids] = torch.arange(len(self.ids), device=ids.device)
@@ -56,7 +57,7 @@ class Known:
     Attributes:
         features: of an item.
         learned: leading features that a network may change; the others stay frozen.
-        clips, images: how many are known.
+        clips, images: number of known items.
     """
 
     features: int
@@ -66,10 +67,10 @@ class Known:
 
 
 class Sampled(NamedTuple):
-    """The images that a batch looks at, each once: its positives and a shared sample.
+    """The images of a batch, each once: its positives and a shared sample.
 
     `positives` (B, m) and `negatives` (R,) are rows in `images`; `own` (B, R) is true where a
-    sampled image is one of the clip's positives, so no negative of it.
+    sampled image is one of the clip's positives and therefore not a negative.
     """
 
     images: Items
@@ -82,12 +83,12 @@ class Teacher(NamedTuple):
     """T = α S̃ + (1 - α) E of each clip's candidates, at any valence and arousal of the clip.
 
     Attributes:
-        candidates: (B, K) int64 rows of images, -1 as filling.
-        semantic: (B, K) float32 α S̃, -inf at the filling.
+        candidates: (B, K) int64 rows of images, padded with -1.
+        semantic: (B, K) float32 α S̃, -inf in the padding.
         emotional_weight: 1 - α.
         sigma: width of the gaussian kernel of E; None for the cosine.
         pairs: m, the images that a clip is paired with.
-        errors: (n, 2) float32, how far readings of VA were from the ratings.
+        errors: (n, 2) float32, ratings of VA minus predictions.
         generator: source of the draws, on the CPU.
     """
 
@@ -104,18 +105,18 @@ class Teacher(NamedTuple):
         return self._replace(candidates=self.candidates[rows], semantic=self.semantic[rows])
 
     def target(self, clip_va: Tensor, image_va: Tensor, draws: int) -> Tensor:
-        """(B, K) share of each candidate in the pairs made at `draws` values of the clip's VA.
+        """(B, K) share of each candidate in the pairs chosen at `draws` values of the clip's VA.
 
         Args:
-            clip_va: (B, 2) VA as read from the clips' embeddings.
+            clip_va: (B, 2) VA predicted from the clips' embeddings.
             image_va: (M, 2) VA of all images.
-            draws: an error of reading is added anew for each.
+            draws: number of draws; each adds a random prediction error.
         """
         drawn = torch.randint(len(self.errors), (len(clip_va), draws), generator=self.generator)
         return self.shares(clip_va[:, None, :] + self.errors[drawn.to(clip_va.device)], image_va)
 
     def shares(self, u: Tensor, image_va: Tensor) -> Tensor:
-        """(B, K) share of each candidate in the pairs made at each of (B, draws, 2) VA of the clips."""
+        """(B, K) share of each candidate in the pairs chosen at each of (B, draws, 2) VA of the clips."""
         v = image_va[self.candidates.clamp(min=0)]
         if self.sigma is None:
             unit_u, unit_v = normalize(u, dim=-1), normalize(v, dim=-1)
@@ -135,8 +136,8 @@ class Batch:
     Attributes:
         clips: the B clips.
         images: all M known images.
-        positives: (B, m) int64 rows in `images`; -1 fills rows with fewer than m.
-        teacher: the formula, for the networks that learn from it; None where it was not given.
+        positives: (B, m) int64 rows in `images`, padded with -1.
+        teacher: the formula, for the networks that learn from it; None if it was not given.
         generator: source of the samples, on the CPU.
     """
 
@@ -148,7 +149,7 @@ class Batch:
 
     @property
     def present(self) -> Tensor:
-        """(B, m) bool: false at the filling of `positives`."""
+        """(B, m) bool: false in the padding of `positives`."""
         return self.positives >= 0
 
     def sample(self, count: int) -> Sampled:
@@ -193,7 +194,7 @@ def binary_cross_entropy(
     Args:
         present: (B, m) bool, false where there is no pair.
         positive_logits: (B, m).
-        own: (B, R) bool, samples that are no negatives.
+        own: (B, R) bool, samples that are not negatives.
         negative_logits: (B, R).
         negative_weight: weight of an average negative against one positive.
     """

@@ -1,8 +1,8 @@
-"""Matrix products of the networks, forward and backward, by the oneDNN that torch is built with.
+"""Matrix products of the networks, forward and backward, with the oneDNN that torch is built with.
 
-Belongs here: the product and the linear layer made with it. Where torch's own product takes a slow
-path (MKL on AMD) oneDNN is three times as fast, and with AVX2 or AVX-512 about as fast. It is taken
-wherever it can be computed and not where a probe finds it faster, so that equal runs give equal bits.
+Belongs here: the product and the linear layer that uses it. If torch's own product takes a slow path
+(MKL on AMD), oneDNN is three times as fast; with AVX2 or AVX-512 it is about as fast. It is used whenever
+it works, without a speed probe, so that equal runs give equal bits.
 """
 
 from functools import cache
@@ -30,7 +30,7 @@ def _onednn_multiplies_on(device: torch.device) -> bool:
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` for (n, inputs) rows, by `product`."""
+    """`nn.Linear` for (n, inputs) rows, computed by `product`."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(n, inputs) → (n, outputs)."""
@@ -56,5 +56,5 @@ class _OneDnnProduct(torch.autograd.Function):
 def _multiply(x: Tensor, y: Tensor) -> Tensor:
     try:
         return onednn_product(x.contiguous(), y.contiguous(), None)
-    except RuntimeError:  # a size that oneDNN refuses on this processor, in every run alike
+    except RuntimeError:  # oneDNN refuses this size on this processor, in every run
         return x @ y.T

@@ -1,9 +1,9 @@
-"""NCF: the NeuMF network over content, generalised matrix factorisation beside an MLP.
+"""NCF: the NeuMF network over content, generalised matrix factorisation plus an MLP.
 
 He et al. 2017, "Neural collaborative filtering" (arXiv 1708.05031): logit(u, i) = h · (p_u ∘ q_i) +
-MLP([p'_u, q'_i]), here with p, q from content (see `content.ContentTower`). The MLP is no inner
-product, so an index cannot serve it: the GMF part is trained to rank on its own too and gives the
-new embeddings, and `pair_logits` re-ranks what it retrieved.
+MLP([p'_u, q'_i]), here with p, q from content (see `content_tower.ContentTower`). The MLP is not an
+inner product, so no index can serve it: the GMF part is also trained to rank by itself and provides
+the new embeddings, and `pair_logits` re-ranks what it retrieved.
 """
 
 import math
@@ -27,11 +27,11 @@ class NCFConfig:
         id_dropout: share of known items that a batch treats as unseen.
         mlp: width of the MLP's first layer; it halves twice.
         negatives: images sampled for a batch, shared by its clips.
-        mlp_negatives: as many of them pass the MLP, where a pair costs far more than in GMF.
+        mlp_negatives: number of them that pass through the MLP, where a pair costs far more than in GMF.
         negative_weight: weight of an average negative against one positive.
         gmf_weight: weight of the GMF part's own loss against the whole network's.
-        scale: first value of h, since products of centred unit vectors are small.
-        learning_rate: first step of Adam.
+        scale: initial value of h, since products of centred unit vectors are small.
+        learning_rate: Adam's initial learning rate.
         weight_decay: AdamW's.
         batch_clips: clips in a batch.
     """
@@ -60,10 +60,11 @@ class NCF(nn.Module):
         self.config = config
         self.music_tower = ContentTower(known.learned, config.hidden, known.clips, config.id_dropout)
         self.image_tower = ContentTower(known.learned, config.hidden, known.images, config.id_dropout)
-        # Beside `scale`, and μ beside a prior (as in BMF): weight decay draws them to where they began.
+        # Offsets from `scale`, as μ is an offset from a prior (see BMF): weight decay pulls both to their
+        # initial values.
         self.h_change = nn.Parameter(torch.zeros(known.learned))
         self.h_frozen_change = nn.Parameter(torch.tensor(0.0))
-        # The first layer over [p', q'] is a sum of two, so each item passes it once.
+        # The first layer over [p', q'] is a sum of two layers, so each item passes through it once.
         self.music_layer = Linear(known.learned, config.mlp)
         self.image_layer = Linear(known.learned, config.mlp, bias=False)
         self.mlp = nn.Sequential(
@@ -76,7 +77,7 @@ class NCF(nn.Module):
         self.mu = nn.Parameter(torch.tensor(0.0))
 
     def loss(self, batch: Batch) -> Tensor:
-        """Binary cross-entropy of the whole network and, beside it, of its GMF part."""
+        """Binary cross-entropy of the whole network, plus that of its GMF part."""
         config = self.config
         sampled = batch.sample(config.negatives)
         p, b_u, first = self._music(batch.clips)
@@ -108,7 +109,7 @@ class NCF(nn.Module):
     def _music(self, clips: Items) -> tuple[Tensor, Tensor, Tensor]:
         """Weighted h ∘ p, μ + b_u, and the clips' half of the MLP's first layer."""
         p, b_u = self.music_tower(clips)
-        # The frozen features have no weight of their own in h: one number serves them all.
+        # The frozen features share one weight in h.
         scale = self.config.scale
         rest = self.music_tower.frozen(clips) * (scale + self.h_frozen_change)
         weighted = torch.cat([(scale + self.h_change) * p, rest], dim=1)

@@ -1,4 +1,4 @@
-"""Adam for tables of which a batch reads few rows: only those rows move."""
+"""Adam for tables of which a batch reads few rows: only those rows are updated."""
 
 from collections.abc import Iterable
 
@@ -13,9 +13,9 @@ EPSILON = 1e-8
 class RowAdam(Optimizer):
     """AdamW (Loshchilov, Hutter 2019, arXiv 1711.05101) row by row, for parameters with sparse gradients.
 
-    A row that a batch does not read keeps its place, its moments and its count of steps, so a step
-    costs what the rows read cost, whatever the length of the table. Where every row is read each
-    time it is AdamW.
+    A row that a batch does not read keeps its values, its moments and its step count, so the cost of a
+    step depends on the rows read, not on the length of the table. If every step reads every row, it is
+    AdamW.
     """
 
     def __init__(self, tables: Iterable[Tensor], lr: float, weight_decay: float) -> None:
@@ -23,7 +23,7 @@ class RowAdam(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Move the rows that have a gradient."""
+        """Update the rows that have a gradient."""
         for group in self.param_groups:
             for table in group["params"]:
                 if table.grad is not None:
@@ -46,7 +46,7 @@ class RowAdam(Optimizer):
 
 
 def clip_gradients(parameters: Iterable[Tensor], largest: float) -> float:
-    """Scale all gradients, dense and sparse, down to one norm of at most `largest`; gives that before."""
+    """Scale all gradients, dense and sparse, to a total norm of at most `largest`; return the norm before."""
     gradients = []
     for parameter in parameters:
         if parameter.grad is None:

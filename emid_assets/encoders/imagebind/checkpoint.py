@@ -1,7 +1,7 @@
-"""ImageBind's checkpoint as a file: where it is looked for, how it is fetched, whether it is whole.
+"""ImageBind's checkpoint file: finding, downloading and verifying it.
 
-Belongs here: paths, bytes and sums. What is inside the file is `model.py`'s. No torch, so
-that the command line can fetch without it.
+Belongs here: paths, bytes and checksums. `model.py` handles the file's contents. No torch, so that the
+command line can download without it.
 """
 
 import hashlib
@@ -27,25 +27,25 @@ LICENCE = "CC-BY-NC-SA 4.0"
 LICENCE_TEXT = f"""\
 ImageBind's weights are published by Meta Platforms under {LICENCE}:
 https://github.com/facebookresearch/ImageBind/blob/main/LICENSE
-You may not use them for commercial purposes; what you build with them is shared under the same terms,
+You may not use them for commercial purposes; what you build with them must be shared under the same terms,
 with attribution (Girdhar et al., ImageBind: One Embedding Space To Bind Them All, CVPR 2023)."""
 ENVIRONMENT = "EMID_IMAGEBIND_CHECKPOINT"
 
 _BLOCK = 1 << 20
 _SPARE_BYTES = 64 << 20
-# A new attempt after a break that brought nothing new waits this long, then twice, and so on.
+# Pause before a retry after an attempt without new bytes; doubled after each further one.
 _FIRST_PAUSE_S = 1.0
 
 OnBytes = Callable[[int, int], None]
-"""Told how many bytes of how many there are."""
+"""Called with the bytes received and the total."""
 
 
 class FetchError(RuntimeError):
-    """The checkpoint could not be fetched; says why, and what becomes of what has come."""
+    """The checkpoint could not be downloaded; says why, and what happens to the bytes received."""
 
 
 def hub_folder() -> Path:
-    """Torch hub's folder of checkpoints, which other programs may have filled."""
+    """Torch hub's checkpoint folder, which other programs may have filled."""
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     home = os.environ.get("TORCH_HOME") or f"{cache}/torch"
     return Path(home).expanduser() / "hub" / "checkpoints"
@@ -54,10 +54,10 @@ def hub_folder() -> Path:
 def find_checkpoint(setting: Path | None = None) -> Path:
     """The checkpoint's path: the setting, the environment, torch hub's folder, `./.checkpoints/`.
 
-    A path that was given by setting or environment must exist: no other place is tried then.
+    A path given by the setting or the environment must exist: no other place is tried.
 
     Raises:
-        EncoderUnavailableError: says where it was looked for and how it is had.
+        EncoderUnavailableError: lists the places searched and the command that downloads it.
     """
     given = setting or (Path(os.environ[ENVIRONMENT]) if os.environ.get(ENVIRONMENT) else None)
     if given is not None:
@@ -71,16 +71,16 @@ def find_checkpoint(setting: Path | None = None) -> Path:
             return path
     raise EncoderUnavailableError(
         f"ImageBind's checkpoint is not on this machine: neither {places[0]} nor {places[1].absolute()} "
-        f"exists, and no setting and no {ENVIRONMENT} says where it is. `emid imagebind fetch "
+        f"exists, and neither a setting nor {ENVIRONMENT} names one. `emid imagebind fetch "
         f"--accept-licence` downloads it ({SIZE / 1e9:.1f} GB, {URL}, licence {LICENCE}); encoder bundled "
         "needs no download"
     )
 
 
 def checkpoint_sha256(path: Path) -> str:
-    """The file's sha256; taken from the record beside it where size and modification time are the recorded.
+    """The file's sha256, from the record beside it if size and modification time match the record.
 
-    A new sum is recorded, where the folder can be written to: the file has 4.8 GB.
+    A newly computed checksum is recorded if the folder is writable: the file has 4.8 GB.
     """
     record, facts = _record_path(path), _facts(path)
     try:
@@ -88,7 +88,7 @@ def checkpoint_sha256(path: Path) -> str:
         if {name: recorded[name] for name in facts} == facts:
             return str(recorded["sha256"])
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # no record, or none of this file
+        pass  # no record, or a record of another file
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     _write_record(path, digest)
@@ -106,26 +106,26 @@ def fetch(
     pause: Callable[[float], None] = time.sleep,
     timeout_s: float = 60.0,
 ) -> Path:
-    """Download the checkpoint to `target`, going on from what an earlier attempt left.
+    """Download the checkpoint to `target`; resumes an interrupted download.
 
-    What has come stands in `target` + `.partial` until it is whole and has the right sum; only then
-    is it renamed. Proxies are taken from the environment, as `urllib` does.
+    Received bytes are kept in `target` + `.partial`, which is renamed only when it is complete and its
+    checksum is right. Proxies are taken from the environment, as `urllib` does.
 
     Args:
-        target: the file to make.
-        url: where from.
-        size: bytes that it must have.
-        sha256: sum that it must have.
-        on_bytes: told the bytes that are there, and all.
-        attempts: how often in a row a connection may bring nothing before it is given up.
+        target: the file to create.
+        url: source.
+        size: expected size in bytes.
+        sha256: expected checksum.
+        on_bytes: called with the bytes received and the total.
+        attempts: attempts in a row without new bytes before giving up.
         pause: waits between attempts.
-        timeout_s: seconds of silence after which a connection counts as broken.
+        timeout_s: seconds without data after which a connection counts as broken.
 
     Returns:
         `target`.
 
     Raises:
-        FetchError: no room, another size or sum than expected, or a connection that stays broken.
+        FetchError: not enough disk space, an unexpected size or checksum, or a connection that stays broken.
     """
     if target.is_file() and checkpoint_sha256(target) == sha256:
         return target
@@ -139,7 +139,7 @@ def fetch(
     if free < size - there + _SPARE_BYTES:
         raise FetchError(
             f"{target.parent} has {free / 1e9:.2f} GB free, {(size - there) / 1e9:.2f} GB are needed: "
-            "make room, or give another folder"
+            "free some space, or choose another folder"
         )
     in_vain = 0
     while there < size:
@@ -153,7 +153,7 @@ def fetch(
             in_vain = 0 if there > before else in_vain + 1
             if in_vain == attempts:
                 raise FetchError(
-                    f"{url}: {problem}; {there} of {size} bytes have come and are kept: start again to go on"
+                    f"{url}: {problem}; {there} of {size} bytes are downloaded and kept: run again to resume"
                 )
             if in_vain:
                 pause(_FIRST_PAUSE_S * 2 ** (in_vain - 1))
@@ -171,14 +171,14 @@ def fetch(
 
 
 def file_problems(path: Path, *, size: int = SIZE, sha256: str = SHA256) -> list[str]:
-    """What is wrong with the file's bytes, one line each; empty where it is the official checkpoint."""
+    """Problems of the file's bytes, one line each; empty if it is the official checkpoint."""
     if not path.is_file():
         return [f"{path}: no such file"]
     found = path.stat().st_size
     if found < size:
         with path.open("rb") as file:
             head = file.read(512).lstrip().lower()
-        lines = [f"it has {found} bytes, the official checkpoint {size}: it is cut off, or another file"]
+        lines = [f"it has {found} bytes, the official checkpoint {size}: it is truncated, or another file"]
         if head.startswith((b"<!doctype", b"<html", b"<?xml")):
             lines.append(
                 "it is a web page or an error message of a server, saved under the checkpoint's name"
@@ -195,18 +195,18 @@ def file_problems(path: Path, *, size: int = SIZE, sha256: str = SHA256) -> list
 def _download(
     url: str, partial: Path, there: int, size: int, on_bytes: OnBytes | None, timeout_s: float
 ) -> None:
-    """Append to `partial` what the server gives from byte `there` on, at most to `size`."""
+    """Append to `partial` the server's bytes from `there` on, up to `size`."""
     headers = {"User-Agent": "emid-assets", "Accept-Encoding": "identity"}
     if there:
         headers["Range"] = f"bytes={there}-"
     try:
-        # An opener of its own: urlopen keeps the proxies that it found at its first call.
+        # A new opener: urlopen keeps the proxies that it found at its first call.
         opener = urllib.request.build_opener()
         response = opener.open(urllib.request.Request(url, headers=headers), timeout=timeout_s)
     except urllib.error.HTTPError as error:
         if error.code in (404, 403, 410, 401, 407):
             raise FetchError(f"{url}: the server says {error.code} {error.reason}") from error
-        if error.code == 416:  # our beginning is none of its: start over
+        if error.code == 416:  # the partial file does not match the server's file: start over
             partial.unlink(missing_ok=True)
         raise
     with response:
@@ -216,7 +216,7 @@ def _download(
                 raise FetchError(f"{url}: asked for bytes from {there}, the server answers {stated!r}")
             total = stated.rpartition("/")[2]
         else:
-            there = 0  # a server that knows no ranges begins anew
+            there = 0  # a server without range support sends the whole file
             total = response.headers.get("Content-Length", "")
         if total.isdigit() and int(total) != size:
             raise FetchError(
@@ -244,4 +244,4 @@ def _write_record(path: Path, sha256: str) -> None:
     try:
         write_in_place(_record_path(path), json.dumps({"sha256": sha256, **_facts(path)}) + "\n")
     except OSError:
-        return  # a folder that only others write to: the sum is computed again next time
+        return  # a read-only folder: the checksum is computed again next time

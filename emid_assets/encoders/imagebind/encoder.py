@@ -1,7 +1,7 @@
 """The `imagebind` encoder: ImageBind-huge, vision and audio only.
 
-Belongs here: running the model on a device. Its code and weights come from `model.py`, its
-file from `checkpoint.py`, its input from `preprocessing.py`.
+Belongs here: running the model on a device. Its code and weights come from `model.py`, the checkpoint
+file from `checkpoint.py`, the input from `preprocessing.py` and `images.py`.
 """
 
 import hashlib
@@ -48,11 +48,11 @@ from emid_assets.settings import Precision
 
 CODE_VERSION = "1"
 DEVICE_CHUNK = 32
-"""Items that a GPU takes at once. Every chunk has this size, the last one filled up with zeros:
-the kernels, and with them the last bits of a row, depend on the size and not on the neighbours."""
+"""Items that a GPU takes at once. Every chunk has this size, the last one padded with zeros: the kernels,
+and with them the last bits of a row, depend on the size and not on the other items."""
 
 BF16_GAIN = 1.5
-"""`auto` takes bf16 on a CPU where the probe finds it faster than float32 by this much."""
+"""`auto` uses bf16 on a CPU if the probe finds it faster than float32 by this factor."""
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 
@@ -73,9 +73,9 @@ class ImageBindEncoder:
     """ImageBind on a device; see `emid_assets.encoders.interface.Encoder`.
 
     On a CPU, items go through the model one at a time, on as many threads as torch has: a row does
-    not depend on its batch or the number of threads. On a GPU they go in chunks of one size.
+    not depend on its batch or the number of threads. On a GPU they go in chunks of fixed size.
 
-    The fingerprint holds the precision, but neither the device nor the product: float32 rows of
+    The fingerprint covers the precision, but neither the device nor the product: float32 rows of
     different products agree to about 1e-6.
     """
 
@@ -90,7 +90,7 @@ class ImageBindEncoder:
         precision: Precision = "float32",
         product: ProductName | None = None,
     ) -> None:
-        """Take a loaded model into use; its transformer blocks are changed in place.
+        """Wrap a loaded model; its transformer blocks are changed in place.
 
         Args:
             model: from `imagebind_model.load` or `build`.
@@ -158,7 +158,7 @@ class ImageBindEncoder:
             return torch.cat(by_item).numpy()
         try:
             with memory_errors(self._device):
-                # All chunks are queued before the first result is waited for.
+                # Queue all chunks before waiting for the first result.
                 chunks = [
                     rows(self._to_device(batch[start : start + self._chunk]))
                     for start in range(0, len(batch), self._chunk)
@@ -170,7 +170,7 @@ class ImageBindEncoder:
             raise
 
     def _to_device(self, items: Sequence[Prepared]) -> Tensor:
-        """A chunk of items on the device, filled up with zeros; the copy does not wait for the device."""
+        """A chunk of items on the device, padded with zeros; the copy does not wait for the device."""
         shape = (self._chunk, *items[0].shape)
         dtype = torch.from_numpy(items[0]).dtype
         staged = torch.zeros(shape, dtype=dtype, pin_memory=self._device.type == "cuda")
@@ -183,7 +183,7 @@ class PatchProduct(nn.Module):
     """The vision trunk's patch embedding of still images, as one product.
 
     The official code repeats an image to a video of two frames and convolves it with kernels as wide
-    as their stride: a product of each patch with the sum of the kernel's two frames.
+    as their stride. That equals a product of each patch with the sum of the kernel's two frames.
     """
 
     def __init__(self, convolution: nn.Conv3d, product: Product, dtype: torch.dtype) -> None:
@@ -224,19 +224,19 @@ def choose_precision_and_product(
     product: ProductName | None = None,
     sizes: Collection[Size] = (PROBE_SIZE,),
 ) -> tuple[Precision, ProductName]:
-    """The precision `auto` stands for on this device, and the product that is fastest in it.
+    """The precision that `auto` means on this device, and the fastest product in it.
 
-    A GPU takes bf16 where it computes in it. A CPU takes it where a probe of some milliseconds finds
+    A GPU uses bf16 if its hardware supports it. A CPU uses bf16 if a probe of some milliseconds finds
     it clearly faster.
 
     Args:
         device: where the model runs.
         precision: `float32`, `bf16`, or `auto`.
-        product: of the linear layers; None takes the fastest of those that can be made.
-        sizes: of the linear layers; a product that cannot be made at each of them is not taken.
+        product: of the linear layers; None takes the fastest that works.
+        sizes: of the linear layers; a product that fails at one of them is not taken.
 
     Raises:
-        EncoderUnavailableError: the precision or the product asked for cannot be computed here.
+        EncoderUnavailableError: the requested precision or product cannot be computed here.
     """
     if device.type != "cpu":
         if precision == "auto":
@@ -257,7 +257,7 @@ def choose_precision_and_product(
     if why and product:
         raise EncoderUnavailableError(
             f"product {product!r} cannot be computed in {precision} on {device} here (torch "
-            f"{torch.__version__}): {why}; take the product torch, or None for the fastest that can"
+            f"{torch.__version__}): {why}; use product torch, or None for the fastest that works"
         )
     if why:
         raise EncoderUnavailableError(
@@ -279,11 +279,11 @@ def load_imagebind(
     Args:
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
         precision: of the products: `float32`, `bf16`, or `auto`.
-        checkpoint: the file; None looks in the usual places, see `find_checkpoint`.
+        checkpoint: the file; None searches the usual places, see `find_checkpoint`.
         architecture: sizes of the model in the checkpoint; anything but the default is for tests.
 
     Raises:
-        EncoderUnavailableError: the model's code, the checkpoint or the device is not there, or the
+        EncoderUnavailableError: the model's code, the checkpoint or the device is missing, or the
             checkpoint is of another model (every difference is listed).
     """
     chosen = choose_device(device)
@@ -293,7 +293,7 @@ def load_imagebind(
 
 
 def verify(encoder: ImageBindEncoder, assets: Path) -> Float32Array:
-    """The official README's matrix by this encoder: to be compared with `VERIFY_MATRIX`.
+    """The matrix of the official README, computed by this encoder; compare it with `VERIFY_MATRIX`.
 
     Args:
         encoder: with the official checkpoint.
@@ -308,7 +308,7 @@ def verify(encoder: ImageBindEncoder, assets: Path) -> Float32Array:
     missing = [name for name in VERIFY_ASSETS if not (assets / name).is_file()]
     if missing:
         raise EncoderUnavailableError(
-            f"{assets} lacks {', '.join(missing)}: they are in the folder .assets of "
+            f"{assets} lacks {', '.join(missing)}: copy them from the folder .assets of "
             "https://github.com/facebookresearch/ImageBind"
         )
     items = [MediaItem(name, assets / name, name) for name in VERIFY_ASSETS]

@@ -1,7 +1,7 @@
-"""From an image file to the eight-bit pixels that ImageBind sees.
+"""Makes the 8-bit pixels that ImageBind sees from an image file.
 
-Belongs here: reading, resizing and cropping, as the official code does them. No torch: a worker that
-prepares images starts at once. `imagebind_preprocessing.normalise_pixels` does the rest on the device.
+Belongs here: reading, resizing and cropping, as the official code does them. No torch, so that a worker that
+prepares images starts at once. `preprocessing.normalise_pixels` does the rest on the device.
 """
 
 import numpy as np
@@ -14,15 +14,16 @@ IMAGE_SIDE = 224
 
 
 def prepare_image(item: MediaItem) -> Prepared:
-    """Read an image: uint8 (3, 224, 224), resized and cropped; `normalise_pixels` makes it the input.
+    """Read an image: uint8 (3, 224, 224), resized and cropped; `normalise_pixels` turns it into the input.
 
-    Eight bits a channel until the device has it: a quarter of the bytes to carry between processes.
+    Pixels stay at 8 bits per channel until they are on the device: a quarter of the bytes to send between
+    processes.
     """
     return resize_and_crop(read_rgb(item.path))
 
 
 def resize_and_crop(image: Image.Image) -> Prepared:
-    """The middle 224 × 224 pixels of the image with its short side at 224 (Pillow bicubic).
+    """Resize the short side to 224 (Pillow bicubic) and crop the centre 224 × 224 pixels.
 
     As torchvision's `Resize(224, BICUBIC)` and `CenterCrop(224)` do for a Pillow image.
 

@@ -1,12 +1,12 @@
-"""ImageBind's own model code, cut down to vision and audio, and its weights.
+"""ImageBind's official model code, reduced to vision and audio, and its weights.
 
-Belongs here: importing the official classes without what they do not need, building the model
-without memory, and putting a checkpoint's tensors into it. Finding and fetching the checkpoint is
-`checkpoint.py`'s, running the model `encoder.py`'s.
+Belongs here: importing the official classes without the packages that they do not need, building the
+model without allocating memory, and loading a checkpoint's tensors into it. `checkpoint.py` finds and
+downloads the checkpoint, `encoder.py` runs the model.
 
 The classes come from the package `imagebind-unofficial`, byte for byte facebookresearch/ImageBind
 (Girdhar et al. 2023, arXiv 2305.05665). Its `__init__` imports torchvision, torchaudio and
-pytorchvideo, and its text tokenizer three more packages: none of them is run here.
+pytorchvideo, and its text tokenizer three more packages: none of them is used here.
 """
 
 import importlib
@@ -35,7 +35,7 @@ _IMPORTING = threading.Lock()
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes of the two trunks; the default is ImageBind-huge, the only one that was published."""
+    """Sizes of the two trunks; the default is ImageBind-huge, the only one published."""
 
     vision_embed_dim: int = 1280
     vision_num_blocks: int = 32
@@ -54,15 +54,15 @@ def build(architecture: Architecture = HUGE, device: str = "meta") -> nn.Module:
 
     Args:
         architecture: sizes.
-        device: `meta` takes no memory and gives tensors without values; `cpu` gives the official
-            random start.
+        device: `meta` takes no memory and creates tensors without values; `cpu` uses the official
+            random initialisation.
 
     Raises:
         EncoderUnavailableError: the package with the model's code is missing; says how to install it.
     """
     official = official_code()
     with torch.device(device), _LinspaceOnCpu():
-        # Text, depth, thermal and IMU cannot be left out, but they can be empty.
+        # Text, depth, thermal and IMU cannot be omitted, but they can be empty.
         model = official.ImageBindModel(
             **vars(architecture),
             text_num_blocks=0,
@@ -84,9 +84,9 @@ def build(architecture: Architecture = HUGE, device: str = "meta") -> nn.Module:
 
 
 def differences(found: Mapping[str, Tensor], architecture: Architecture = HUGE) -> list[str]:
-    """How a checkpoint's vision and audio tensors differ from the model's: one line each, none if alike.
+    """Differences between a checkpoint's vision and audio tensors and the model's, one line each.
 
-    Tensors of other modalities are not looked at.
+    Tensors of other modalities are ignored.
     """
     expected = build(architecture).state_dict()
     lines = [f"{name} is missing" for name in expected if name not in found]
@@ -103,28 +103,28 @@ def differences(found: Mapping[str, Tensor], architecture: Architecture = HUGE) 
 
 
 def map_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, mapped from the file: memory is taken only by what is read.
+    """The tensors of a checkpoint, memory-mapped from the file: only tensors that are read take memory.
 
     Raises:
-        EncoderUnavailableError: the file is no checkpoint of tensors, or is cut off.
+        EncoderUnavailableError: the file is not a checkpoint of tensors, or is truncated.
     """
     try:
         tensors = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except Exception as error:  # zip, pickle and torch have errors of their own for a bad file
+    except Exception as error:  # zip, pickle and torch each raise their own errors for a bad file
         raise EncoderUnavailableError(
             f"{path} cannot be read as a checkpoint ({type(error).__name__}: {str(error).splitlines()[0]}); "
-            "it may be cut off or be another file: `emid imagebind check` says more"
+            "it may be truncated or another file: `emid imagebind check` tells which"
         ) from error
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise EncoderUnavailableError(f"{path} holds no table of tensors, as ImageBind's checkpoint does")
+        raise EncoderUnavailableError(f"{path} is not a dictionary of tensors, as ImageBind's checkpoint is")
     return tensors
 
 
 def load(path: Path, architecture: Architecture = HUGE) -> nn.Module:
-    """The model with a checkpoint's weights, float32, on the CPU, mapped from the file.
+    """The model with a checkpoint's weights, float32, on the CPU, memory-mapped from the file.
 
     Raises:
-        EncoderUnavailableError: the file is no checkpoint, or lists every tensor that differs.
+        EncoderUnavailableError: the file is not a checkpoint, or its tensors differ; lists every difference.
     """
     tensors = map_checkpoint(path)
     lines = differences(tensors, architecture)
@@ -141,8 +141,8 @@ def load(path: Path, architecture: Architecture = HUGE) -> nn.Module:
 def official_code() -> ModuleType:
     """The module `imagebind.models.imagebind_model`, imported without `imagebind/__init__.py`.
 
-    What the import put into `sys.modules` is taken out again, so that another part of the process
-    that imports `imagebind`, `timm` or `ftfy` gets the real one.
+    Everything that the import added to `sys.modules` is removed again, so that other code in the process
+    that imports `imagebind`, `timm` or `ftfy` gets the real package.
 
     Raises:
         EncoderUnavailableError: the package is missing; says how to install it.
@@ -178,7 +178,7 @@ def _import_official_code() -> ModuleType:
 
 
 def _stand_ins() -> dict[str, ModuleType]:
-    """Modules in the place of packages that only the text tokenizer or training would use, if absent."""
+    """Stand-ins for missing packages that only the text tokenizer or training would use."""
     stand_ins = {}
     for package, module, names in (
         ("timm", "timm.layers", {"DropPath": _DropPath, "trunc_normal_": nn.init.trunc_normal_}),
@@ -195,7 +195,7 @@ def _stand_ins() -> dict[str, ModuleType]:
 
 
 class _DropPath(nn.Module):
-    """Stochastic depth as it is in inference: nothing is dropped."""
+    """Stochastic depth at inference: nothing is dropped."""
 
     def __init__(self, drop_prob: float = 0.0) -> None:
         super().__init__()
@@ -203,13 +203,13 @@ class _DropPath(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The input itself."""
         if self.training:
-            raise RuntimeError("training ImageBind needs timm's DropPath; here the model is for inference")
+            raise RuntimeError("training ImageBind needs timm's DropPath: this model is for inference only")
         return x
 
 
 @contextmanager
 def _modules(temporary: dict[str, ModuleType]) -> Iterator[None]:
-    """Put modules into `sys.modules`; afterwards they and what was imported from them are out again."""
+    """Put modules into `sys.modules`; on exit, remove them and everything imported from them."""
     roots = tuple({name.split(".")[0] for name in temporary})
 
     def of_these(name: str) -> bool:
@@ -228,7 +228,7 @@ def _modules(temporary: dict[str, ModuleType]) -> Iterator[None]:
 
 
 class _LinspaceOnCpu(TorchFunctionMode):
-    """The official code reads numbers out of a `linspace`, which the meta device has none of."""
+    """Put `linspace` on the CPU: the official code reads its values, and meta tensors have none."""
 
     def __torch_function__(
         self,

@@ -1,13 +1,13 @@
-"""From a file to ImageBind's input, bit for bit as the official code makes it.
+"""Makes ImageBind's input from a file, bit for bit as the official code does.
 
-Belongs here: pure functions of samples and pixels, and reading a clip for them. Images up to their
-eight-bit pixels are `images.py`'s, the model is `encoder.py`'s. Source:
-facebookresearch/ImageBind, `imagebind/data.py`, with the versions of torchaudio, torchvision and
-pytorchvideo that it pins, of which nothing is needed here.
+Belongs here: pure functions of samples and pixels, and reading a clip for them. `images.py` makes the
+8-bit pixels of an image, `encoder.py` runs the model. Source: facebookresearch/ImageBind,
+`imagebind/data.py`, with the versions of torchaudio, torchvision and pytorchvideo that it pins; none of
+them is needed here.
 
-The positions of the sub-clips matter: the pytorchvideo that the official code pins spreads them
-from the start of the clip to its end, i (D - 2) / (n - 1); the 0.1.5 of PyPI stops short, at
-i (D - 2) / n. Whoever installs from PyPI embeds other seconds, without a warning.
+The positions of the sub-clips matter: the pytorchvideo version that the official code pins spaces them
+from the start of the clip to its end, i (D - 2) / (n - 1); version 0.1.5 on PyPI stops short, at
+i (D - 2) / n. Code that uses the PyPI version embeds other seconds, without a warning.
 """
 
 import math
@@ -46,10 +46,10 @@ FILTER_ROLLOFF = 0.99
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_SPREAD = (0.26862954, 0.26130258, 0.27577711)
 
-# Formats whose samples can be had from the middle of the file, and how many seconds before them
-# must be decoded so that they are, bit for bit, what decoding from the start gives. An mp3 frame
-# borrows bits of earlier ones; in mono, and below 32 kHz, its decoder rounds by position. A seek in
-# Ogg may land some hundred samples off. Those are read whole.
+# Formats that allow reading from the middle of the file, and how many seconds must be decoded before
+# the wanted samples so that they are bit for bit those of decoding from the start. An mp3 frame borrows
+# bits of earlier ones; in mono, and below 32 kHz, its decoder rounds by position. A seek in Ogg may land
+# some hundred samples off. Such files are read whole.
 PRE_ROLL_S = {"WAV": 0.0, "WAVEX": 0.0, "RF64": 0.0, "AIFF": 0.0, "FLAC": 0.0, "MP3": 0.5}
 MP3_SEEK_FROM_HZ = 32_000
 READ_WHOLE_BELOW_S = 12.0
@@ -58,7 +58,7 @@ READ_WHOLE_BELOW_S = 12.0
 def prepare_music(item: MediaItem) -> Prepared:
     """Read a clip: float32 (3, 1, 128, 204), see `audio_input`.
 
-    Of a long clip only the sub-clips are read, where the format allows it; the result is the same.
+    Only the sub-clips of a long clip are read if the format allows it; the result is the same.
     """
     with _opened(item.path) as file:
         if file is not None and file.format in PRE_ROLL_S:
@@ -81,7 +81,7 @@ def normalise_pixels(pixels: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _pixel_constants(device: torch.device) -> tuple[Tensor, Tensor]:
-    # Kept, because making a tensor on a GPU waits for all that is queued there.
+    # Cached, because creating a tensor on a GPU waits for everything queued there.
     mean, spread = (torch.tensor(values, device=device) for values in (PIXEL_MEAN, PIXEL_SPREAD))
     return mean[:, None, None], spread[:, None, None]
 
@@ -99,7 +99,7 @@ def audio_input(samples: Float32Array, rate: int) -> Float32Array:
     Raises:
         PreparationError: fewer samples than one frame of 25 ms, or samples that are not finite.
     """
-    # A copy, since the sub-clips are views that are changed in place.
+    # Copy: the sub-clips are views that are changed in place.
     waveform = resample(torch.from_numpy(samples), rate).clone()
     return _spectrograms([waveform[:, start:end] for start, end in sub_clip_bounds(waveform.shape[1])])
 
@@ -107,10 +107,10 @@ def audio_input(samples: Float32Array, rate: int) -> Float32Array:
 def sub_clip_times(
     duration_s: float, sub_clip_s: int = SUB_CLIP_S, sub_clips: int = SUB_CLIPS
 ) -> list[tuple[Fraction, Fraction]]:
-    """Start and end of each sub-clip in seconds: evenly spread, the last one ends with the clip.
+    """Start and end of each sub-clip in seconds: evenly spaced, the last one ends with the clip.
 
-    As `ConstantClipsPerVideoSampler` of pytorchvideo at the commit that ImageBind pins. A clip
-    shorter than a sub-clip gives that many times its whole.
+    As `ConstantClipsPerVideoSampler` of pytorchvideo at the commit that ImageBind pins. If the clip is
+    shorter than a sub-clip, every sub-clip is the whole clip.
     """
     last_start = Fraction(max(duration_s - sub_clip_s, 0))
     step = last_start / max(sub_clips - 1, 1)
@@ -118,7 +118,7 @@ def sub_clip_times(
 
 
 def sub_clip_bounds(samples: int) -> list[tuple[int, int]]:
-    """First and last-but-one sample of each sub-clip of a clip of so many samples at 16 kHz."""
+    """Start and end (exclusive) of each sub-clip, in samples at 16 kHz, of a clip of this many samples."""
     return [
         (int(start * RATE), min(int(end * RATE), samples)) for start, end in sub_clip_times(samples / RATE)
     ]
@@ -138,7 +138,7 @@ def resample(waveform: Tensor, rate: int) -> Tensor:
 
 
 def _ratio(rate: int) -> tuple[int, int]:
-    """So many samples at `rate` last as long as so many at 16 kHz: the smallest such numbers."""
+    """The smallest (a, b) such that a samples at `rate` last as long as b samples at 16 kHz."""
     common = math.gcd(rate, RATE)
     return rate // common, RATE // common
 
@@ -204,8 +204,8 @@ def _mel_bank() -> Tensor:
 def _spectrograms(clips: list[Tensor]) -> Float32Array:
     """Sub-clips (channels, n) at 16 kHz as normalised spectrograms (3, 1, 128, 204); changes the clips.
 
-    Where clips are overlapping views of one waveform, the later one finds the mean of the earlier
-    one already taken away, as the official code does.
+    If clips are overlapping views of one waveform, the mean of the earlier clip has already been
+    subtracted from the later one, as in the official code.
     """
     spectrograms = []
     for clip in clips:
@@ -218,7 +218,7 @@ def _spectrograms(clips: list[Tensor]) -> Float32Array:
         clip -= clip.mean()
         spectrogram = log_mel(clip[0])
         missing = FRAMES - spectrogram.shape[1]
-        # Zeros after the logarithm, which stand for neither silence nor the mean.
+        # Padding with zeros after the logarithm, which are neither silence nor the mean.
         spectrogram = functional.pad(spectrogram, (0, missing))
         spectrograms.append(((spectrogram - AUDIO_MEAN) / AUDIO_SPREAD)[None])
     return torch.stack(spectrograms).numpy()
@@ -226,7 +226,7 @@ def _spectrograms(clips: list[Tensor]) -> Float32Array:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[soundfile.SoundFile | None]:
-    """The open file, or None where libsndfile cannot read it (m4a, or no audio at all)."""
+    """The open file, or None if libsndfile cannot read it (m4a, or not audio)."""
     try:
         file = soundfile.SoundFile(path)
     except soundfile.LibsndfileError:
@@ -239,8 +239,8 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile | None]:
 def _sub_clips_by_seeking(file: soundfile.SoundFile, first: int, last: int) -> list[Tensor]:
     """The sub-clips of frames `first` to `last` - 1, at 16 kHz, reading only what they need.
 
-    Reading starts where a block of the resampling filter starts, so that every output sample is the
-    same sum of the same products as if the whole clip had been resampled.
+    Reading starts at the start of a block of the resampling filter, so that every output sample is the
+    same sum of the same products as if the whole clip were resampled.
     """
     frames = last - first
     before, after = _ratio(file.samplerate)
@@ -260,9 +260,9 @@ def _sub_clips_by_seeking(file: soundfile.SoundFile, first: int, last: int) -> l
 
 
 def _as_a_slice(clip: Tensor) -> Tensor:
-    """The clip with a gap between its channels, as a slice of a longer waveform has one.
+    """The clip with a gap between its channels in memory, as in a slice of a longer waveform.
 
-    torch sums memory without gaps in another order: the mean would differ in its last bit.
+    torch sums contiguous memory in another order: the mean would differ in its last bit.
     """
     return functional.pad(clip, (0, 1))[:, :-1]
 

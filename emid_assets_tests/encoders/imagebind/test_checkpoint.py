@@ -112,7 +112,7 @@ def test_a_connection_that_breaks_off_is_taken_up_where_it_broke(server: Server,
 
 def test_a_later_run_goes_on_from_what_an_earlier_one_left(server: Server, tmp_path: Path) -> None:
     server.answers = [breaks_off_after(2_000_000), breaks_off_after(0)]
-    with pytest.raises(FetchError, match=r"2000000 of 3145728 bytes have come and are kept: start again"):
+    with pytest.raises(FetchError, match=r"2000000 of 3145728 bytes are downloaded and kept: run again"):
         get(server, tmp_path / "a.pth", attempts=3)
     assert not (tmp_path / "a.pth").exists()
     server.answers, server.ranges = [whole], []
@@ -263,7 +263,7 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path: Path) -> None:
     path.write_bytes(CONTENT)
     assert file_problems(path, **facts) == []  # type: ignore[arg-type]
     path.write_bytes(CONTENT[:-1])
-    assert "cut off" in file_problems(path, **facts)[0]  # type: ignore[arg-type]
+    assert "truncated" in file_problems(path, **facts)[0]  # type: ignore[arg-type]
     path.write_bytes(b"<!DOCTYPE html><p>404")
     assert "web page" in file_problems(path, **facts)[1]  # type: ignore[arg-type]
     path.write_bytes(CONTENT[:-1] + b"\0")
