@@ -358,7 +358,7 @@ class _ParquetPiece:
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise SourceError(
-                f"{self.path} is damaged at row {number} ({reason}): download it again; finished rows are kept"
+                f"{self.path} is damaged at row {number} ({reason}): download it again; what was read is kept"
             ) from error
 
 
