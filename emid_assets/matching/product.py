@@ -194,8 +194,6 @@ def _product(name: ProductName) -> Product:
     if name == "onednn":
         return OneDnnProduct()
     if name == "int8":
-        pass
-
         return Int8Product()
     return NumpyProduct()
 
