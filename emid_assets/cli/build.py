@@ -1,4 +1,4 @@
-"""The command `emid build`: every stage of the graph, for every partition that is not current."""
+"""The command `emid build`: every stage of the graph, in order."""
 
 import os
 import shlex

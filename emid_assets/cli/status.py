@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from emid_assets.cli.options import SettingsCommand, settings_from, settings_options
-from emid_assets.runs.instance import environment_of, prepare_instance
+from emid_assets.cli.options import SettingsCommand, prepared_instance, settings_from, settings_options
+from emid_assets.runs.instance import environment_of
 from emid_assets.store.layout import DAGSTER_FOLDER, TABLES_FOLDER
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ def status_command(as_json: bool, **options: Any) -> None:
     # A first build that failed left no table, but the record of its runs.
     if not any((settings.lake_folder / part).is_dir() for part in (TABLES_FOLDER, DAGSTER_FOLDER)):
         raise click.ClickException(f"nothing is built in {settings.lake_folder}: `emid build` builds it")
+    # Before the definitions are imported: they load what these variables say.
+    os.environ.update(environment_of(settings, prepared_instance(settings, None)))
     from dagster import DagsterInstance
 
     from emid_assets.build.ray_runs import ClusterError, records_at_hand
@@ -42,7 +44,6 @@ def status_command(as_json: bool, **options: Any) -> None:
 
     definitions = build_definitions(**{name: getattr(settings, name) for name in SHAPING_THE_GRAPH})
     try:
-        os.environ.update(environment_of(settings, prepare_instance(settings)))
         with records_at_hand(), DagsterInstance.get() as instance:
             health = current_health(definitions, instance, settings, time.time())
     except (ClusterError, LakeError, OSError) as error:

@@ -8,6 +8,7 @@ import dagster as dg
 import polars as pl
 
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS
+from emid_assets.media.lake_tables import MEDIA, LakeTables
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.store.data_version import frame_digest
@@ -18,9 +19,7 @@ from emid_assets.store.layout import PAIRS_PAGE, REPORT_PAGE
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from emid_assets.media.lake_tables import LakeTables
-
-MEDIA = ("music_clips", "expanded_clips", "images", "music_embeddings")
+EMBEDDED_MEDIA = (*MEDIA, "music_embeddings")
 """Tables that list every clip and image of the data set, and the clips that could be embedded."""
 
 
@@ -28,12 +27,12 @@ MEDIA = ("music_clips", "expanded_clips", "images", "music_embeddings")
     stage="evaluate",
     group_name="evaluation",
     kinds={"matplotlib", "duckdb"},
-    reads=(*MEDIA, "similarity_matrix", "va_distances", "fused_pairs"),
+    reads=(*EMBEDDED_MEDIA, "similarity_matrix", "va_distances", "fused_pairs"),
     # Read with all its partitions: items that could not be embedded are in separate partitions.
     deps=["rejected_media"],
     checks={"every_clip_paired": "Every usable clip has pairs."},
 )
-def pair_statistics(settings: SettingsResource, tables: "LakeTables") -> dg.MaterializeResult[pl.DataFrame]:
+def pair_statistics(settings: SettingsResource, tables: LakeTables) -> dg.MaterializeResult[pl.DataFrame]:
     """Statistics of the pairs: sizes, pairs by emotion, overlap with what S or E alone would pick."""
     from emid_assets.evaluation import pair_statistics as statistics
     from emid_assets.report import figures
@@ -70,10 +69,10 @@ def pair_statistics(settings: SettingsResource, tables: "LakeTables") -> dg.Mate
     stage="evaluate",
     group_name="evaluation",
     kinds={"torch", "duckdb"},
-    reads=(*MEDIA, "image_embeddings", "fused_pairs", "trained_adapter", "adapted_embeddings"),
+    reads=(*EMBEDDED_MEDIA, "image_embeddings", "fused_pairs", "trained_adapter", "adapted_embeddings"),
     checks={"every_network_measured": "All networks have metrics on the same splits."},
 )
-def retrieval_metrics(settings: SettingsResource, tables: "LakeTables") -> dg.MaterializeResult[pl.DataFrame]:
+def retrieval_metrics(settings: SettingsResource, tables: LakeTables) -> dg.MaterializeResult[pl.DataFrame]:
     """How well every network and every baseline ranks the images of unseen clips."""
     from emid_assets.evaluation import evaluate
     from emid_assets.matching.fusion import Formula
@@ -87,14 +86,14 @@ def retrieval_metrics(settings: SettingsResource, tables: "LakeTables") -> dg.Ma
     }
     predicted = predicted_clips(tables.music_clips)
     rows = evaluate.retrieval_metrics(tables, Formula.of(settings), settings.seed, predicted, weights)
+    networks = tables.adapted_embeddings["network"].unique().sort().to_list()
     by_split = rows.filter(pl.col("section").str.starts_with("retrieval_"))
-    splits = by_split.group_by("system").agg(pl.col("section").unique().sort())
-    every = by_split["section"].unique().sort().to_list()
+    measured = set(by_split.select("system", "section").iter_rows())
     missing = [
-        f"{network} on {', '.join(sorted(set(every) - set(found)))}"
-        for network in tables.adapted_embeddings["network"].unique().sort()
-        for found in [splits.filter(system=network)["section"].explode().to_list()]
-        if set(found) != set(every)
+        f"{network} in {section}"
+        for network in networks
+        for section in by_split["section"].unique(maintain_order=True)
+        if (network, section) not in measured
     ]
     test = rows.filter(section=evaluate.TEST_SECTION)
     shown = test.filter(pl.col("metric").is_in(["ndcg_at_10", "hit_rate_at_10"]))
@@ -107,7 +106,7 @@ def retrieval_metrics(settings: SettingsResource, tables: "LakeTables") -> dg.Ma
             **{f"{system}_{metric}": value for _, system, metric, value in shown.iter_rows()},
             **_markdown(figures),
         },
-        check_results=[check_result("every_network_measured", missing, len(splits))],
+        check_results=[check_result("every_network_measured", missing, len(networks))],
     )
 
 
@@ -118,7 +117,7 @@ def retrieval_metrics(settings: SettingsResource, tables: "LakeTables") -> dg.Ma
     reads=("music_clips", "expanded_clips", "images", "similarity_matrix", "va_distances"),
     checks={"shares_within_range": "Every share of the picks is in [0, 1]."},
 )
-def alpha_sweep(settings: SettingsResource, tables: "LakeTables") -> dg.MaterializeResult[pl.DataFrame]:
+def alpha_sweep(settings: SettingsResource, tables: LakeTables) -> dg.MaterializeResult[pl.DataFrame]:
     """The effect of alpha, m and K on the pairs: a grid computed from the stored S and E."""
     from emid_assets.evaluation.sweep import selected_point, sweep_around
     from emid_assets.matching.fusion import Formula
@@ -151,9 +150,7 @@ def alpha_sweep(settings: SettingsResource, tables: "LakeTables") -> dg.Material
     ),
     checks={"agreement_within_range": "No alpha agrees with more published pairs than there are candidates."},
 )  # fmt: skip
-def published_agreement(
-    settings: SettingsResource, tables: "LakeTables"
-) -> dg.MaterializeResult[pl.DataFrame]:
+def published_agreement(settings: SettingsResource, tables: LakeTables) -> dg.MaterializeResult[pl.DataFrame]:
     """How many of the published pairs (`pairs.csv`) are among ours, now and at each alpha."""
     from emid_assets.release.published_pairs import compare
     from emid_assets.report.figures import agreement_figure
@@ -187,12 +184,12 @@ def published_agreement(
     group_name="evaluation",
     kinds={"matplotlib", "html", "duckdb"},
     reads=(
-        *MEDIA, "fused_pairs", "trained_adapter", "top_images", "pair_statistics",
+        *EMBEDDED_MEDIA, "fused_pairs", "trained_adapter", "top_images", "pair_statistics",
         "retrieval_metrics", "alpha_sweep", "published_agreement", "study_results", "image_emotion_head",
     ),
     deps=["rejected_media"],
 )  # fmt: skip
-def evaluation_report(settings: SettingsResource, tables: "LakeTables") -> dg.MaterializeResult[pl.DataFrame]:
+def evaluation_report(settings: SettingsResource, tables: LakeTables) -> dg.MaterializeResult[pl.DataFrame]:
     """The report on the dataset and its adapters: two pages with pictures and sound, and a table of figures.
 
     In the lake folder, `report.html` is the report, and `pairs.html` shows every clip's images by each
@@ -229,7 +226,7 @@ def evaluation_report(settings: SettingsResource, tables: "LakeTables") -> dg.Ma
     )
 
 
-def _usable(tables: "LakeTables", settings: SettingsResource) -> "LakeTables":
+def _usable(tables: LakeTables, settings: SettingsResource) -> LakeTables:
     """The tables with rejected media and tuning trials, without the clips that could not be embedded."""
     from emid_assets.adapters.tuning import tuning_trials
 

@@ -7,6 +7,7 @@ A failed blocking check stops the run: nothing downstream is built from that fra
 import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from functools import wraps
 from typing import Any
 
@@ -14,7 +15,7 @@ import dagster as dg
 import polars as pl
 
 from emid_assets.health.verdict import COMPUTE_SECONDS, DATA_VERSION
-from emid_assets.media.lake_tables import LakeTables
+from emid_assets.media.lake_tables import MEDIA, LakeTables
 from emid_assets.orchestration.partitions import every_partition
 from emid_assets.orchestration.pictures import with_kept_pictures
 from emid_assets.orchestration.stages import STAGE
@@ -43,8 +44,9 @@ def table_asset(
         checks: Additional blocking checks, name to description.
         warnings: Checks that only warn, name to description.
         table: Name of the asset and its table, if it differs from the function's.
-        reads: Tables to read with all their partitions. The function gets them as one `LakeTables` argument
-            called `tables`, together with the plane that the setting `va_alignment` selects.
+        reads: Tables to read with all their partitions, `MEDIA` of `media.lake_tables` among them. The
+            function gets them as one `LakeTables` argument called `tables`, together with the plane that the
+            setting `va_alignment` selects.
         **arguments: Passed on to `dg.asset`.
     """
 
@@ -77,6 +79,14 @@ def _with_tables(
     compute: Compute, signature: inspect.Signature, reads: Sequence[str]
 ) -> tuple[Compute, inspect.Signature]:
     """`compute` with one input for each table instead of its parameter `tables`."""
+    parameters, known = signature.parameters, {entry.name for entry in fields(LakeTables)}
+    if not {"settings", "tables"} <= set(parameters) or not set(MEDIA) <= set(reads):
+        raise TypeError(
+            f"{compute.__name__}: an asset that reads whole tables takes `settings` and `tables`, and reads "
+            f"{', '.join(MEDIA)} among them"
+        )
+    if unknown := set(reads) - known - {"expanded_clips"}:
+        raise TypeError(f"{compute.__name__}: LakeTables has no field for {', '.join(sorted(unknown))}")
 
     @wraps(compute)
     def gathered(*args: Any, **inputs: Any) -> dg.MaterializeResult[pl.DataFrame]:

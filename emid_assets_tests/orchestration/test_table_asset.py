@@ -104,3 +104,20 @@ def test_tables_that_are_read_whole_come_as_one_thing_and_are_inputs_of_the_grap
         job = definitions.resolve_implicit_global_asset_job_def()
         assert job.execute_in_process(instance=instance).success
     assert seen == {"columns": clips.columns, "lake": str(tmp_path)}
+
+
+@pytest.mark.parametrize(
+    ("reads", "message"),
+    [
+        (("music_clips", "images"), "reads music_clips, expanded_clips, images among them"),
+        (("music_clips", "expanded_clips", "images", "media_inventory"), "no field for media_inventory"),
+    ],
+)
+def test_tables_that_cannot_be_read_as_one_thing_are_named_when_the_graph_is_made(
+    reads: tuple[str, ...], message: str
+) -> None:
+    def rejected_media(settings: SettingsResource, tables: LakeTables) -> None:
+        """An asset that reads what it cannot."""
+
+    with pytest.raises(TypeError, match=message):
+        table_asset(stage="inventory", reads=reads)(rejected_media)
