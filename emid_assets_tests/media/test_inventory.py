@@ -516,7 +516,7 @@ def test_a_pipe_is_not_opened(folder: Folder) -> None:
 def test_a_folder_that_is_no_media_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(MediaFolderError, match="contains neither music/ nor images/"):
         take_inventory(tmp_path)
-    with pytest.raises(MediaFolderError, match="not a folder"):
+    with pytest.raises(MediaFolderError, match="is not a readable folder"):
         take_inventory(tmp_path / "absent")
 
 
