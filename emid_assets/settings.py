@@ -70,7 +70,7 @@ class Settings(BaseModel):
     precision: Precision = Field(
         default="auto",
         description="Precision of ImageBind's matrix products; auto uses bf16 where the device is faster "
-        "with it.",
+        "with it (a GPU, or a processor with AVX-512 bf16).",
     )
     batch_size: int = Field(
         default=32, ge=1, le=4096, description="Items that the encoder processes at once."
@@ -132,7 +132,8 @@ class Settings(BaseModel):
     matching_product: MatchingProduct = Field(
         default="auto",
         description="Matrix product of the matching: auto uses the fastest exact one of the processor; "
-        "device computes in float32 on the setting `device`; int8 is faster but not exact.",
+        "device computes in float32 on the setting `device`; int8 is faster where the "
+        "processor has VNNI, but not exact.",
     )
     matching_threads: int = Field(
         default=0, ge=0, le=1024, description="Threads of the matching; 0 uses every processor."

@@ -94,8 +94,9 @@ def _check_models(settings: Settings) -> None:
     """Fail before the first run if an encoder, a product or a captioner is not available."""
     try:
         encoder = encoder_from(settings)
-        if settings.matching_product != "auto" and settings.matching_product != "device":
-            find_product(settings.matching_product, encoder.dimension)
+        product = settings.matching_product
+        if product != "auto" and product != "device":
+            find_product(product, encoder.dimension)
         if settings.caption_model:
             load_captioner(settings.caption_model, settings.device)
     except (EncoderUnavailableError, CaptionerUnavailableError, ProductUnavailableError) as error:

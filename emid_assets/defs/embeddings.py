@@ -9,11 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
-import numpy as np
 import polars as pl
 
-from emid_assets.encoders.interface import Encoder, MediaItem
-from emid_assets.encoders.load import encoder_from
 from emid_assets.media.folder import path_within
 from emid_assets.media.kinds import MediaKind
 from emid_assets.media.limits import MediaError
@@ -29,6 +26,7 @@ from emid_assets.store.layout import JOURNAL_FOLDER
 
 if TYPE_CHECKING:
     from emid_assets.encoders.embed import Earlier, Embedded
+    from emid_assets.encoders.interface import Encoder, MediaItem
 
 GPU_POOL = "gpu"
 UNIT_NORM_TOLERANCE = 1e-3
@@ -40,6 +38,8 @@ CHECKS = {
 
 def embedding_failures(frame: pl.DataFrame, id_column: str) -> tuple[list[str], list[str]]:
     """Names of the rows whose embedding is missing or not finite, and of those whose norm is not 1."""
+    import numpy as np
+
     ids = frame[id_column].to_list()
     missing = frame["embedding"].is_null().to_numpy()
     vectors = frame["embedding"].to_numpy()[~missing] if frame.height else np.empty((0, 1), np.float32)
@@ -65,7 +65,7 @@ def _path_of(media: Path, file: str) -> Path:
         ) from error
 
 
-def media_items(media: Path, frame: pl.DataFrame, id_column: str) -> list[MediaItem]:
+def media_items(media: Path, frame: pl.DataFrame, id_column: str) -> "list[MediaItem]":
     """The rows of a media frame as items for an encoder.
 
     Args:
@@ -73,6 +73,8 @@ def media_items(media: Path, frame: pl.DataFrame, id_column: str) -> list[MediaI
         frame: has the id, `file`, `content_hash` and, for music, `start_s` and `duration_s`.
         id_column: name of the column with the clip's or image's id.
     """
+    from emid_assets.encoders.interface import MediaItem
+
     return [
         MediaItem(
             item_id=row[id_column],
@@ -89,13 +91,14 @@ def media_items(media: Path, frame: pl.DataFrame, id_column: str) -> list[MediaI
 def embed_partition(
     context: dg.AssetExecutionContext,
     settings: SettingsResource,
-    encoder: Encoder,
+    encoder: "Encoder",
     kind: MediaKind,
-    items: list[MediaItem],
+    items: "list[MediaItem]",
     doing: str,
 ) -> "Embedded":
     """Embed the items of this partition; unchanged rows of its stored version are reused."""
     from emid_assets.encoders.embed import embed
+    from emid_assets.encoders.load import encoder_from
 
     encode = None
     if settings.embedding_actors:
@@ -144,6 +147,8 @@ def _embeddings(
     kind: MediaKind,
     media: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
+    from emid_assets.encoders.load import encoder_from
+
     table = f"{kind}_embeddings"
     id_column = "clip_id" if kind == "music" else "image_id"
     encoder = encoder_from(settings)

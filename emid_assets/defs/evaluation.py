@@ -8,7 +8,6 @@ import dagster as dg
 import polars as pl
 
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS
-from emid_assets.encoders.load import encoder_from
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.store.data_version import frame_digest
@@ -199,6 +198,7 @@ def evaluation_report(settings: SettingsResource, tables: "LakeTables") -> dg.Ma
     In the lake folder, `report.html` is the report, and `pairs.html` shows every clip's images by each
     system. The table holds every figure of the report.
     """
+    from emid_assets.encoders.load import encoder_from
     from emid_assets.evaluation.top_images import best_network
     from emid_assets.report.page import BuildFacts, EncoderFacts, render_page
     from emid_assets.report.pairs import render_pairs

@@ -1,11 +1,10 @@
 """The media assets: what is in the media folder, which of it can be used, and why the rest cannot."""
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
 import polars as pl
 
-from emid_assets.captions.fill import Captioned, fill_captions
-from emid_assets.captions.load import load_captioner
-from emid_assets.media.inventory import image_manifest, music_manifest, rejected_manifest, take_inventory
 from emid_assets.media.with_predictions import PREDICTED, unlabelled
 from emid_assets.orchestration.io_manager import previous_rows, previous_version
 from emid_assets.orchestration.partitions import (
@@ -20,6 +19,9 @@ from emid_assets.orchestration.table_asset import table_asset
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.lake import WHOLE_TABLE, Lake
 
+if TYPE_CHECKING:
+    from emid_assets.captions.fill import Captioned
+
 GRACE_S = 24 * 3600.0
 """How long a superseded version stays for its readers; the next inventory deletes it after that."""
 
@@ -33,6 +35,8 @@ def media_inventory(
     Materialize this after the media folder has changed; a file with unchanged size and modification
     time is not read again.
     """
+    from emid_assets.media.inventory import take_inventory
+
     lake = Lake(settings.lake_folder)
     lake.collect_garbage(GRACE_S)
     previous = previous_rows(context, lake, previous_version(lake, "media_inventory", WHOLE_TABLE))
@@ -67,6 +71,8 @@ def music_clips(
     context: dg.AssetExecutionContext, media_inventory: pl.DataFrame, predicted_emotion: pl.DataFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """The usable music clips of one Cowen category: file, window, ratings, feelings, valence and arousal."""
+    from emid_assets.media.inventory import music_manifest
+
     clips = rows_of_shard(
         music_manifest(media_inventory, emotion_of(context.partition_key), predicted_emotion),
         "clip_id",
@@ -101,6 +107,7 @@ def images(
 
     Captions come from the table; if it has none, the model in the setting `caption_model` can write one.
     """
+    from emid_assets.media.inventory import image_manifest
     from emid_assets.report.previews import images_preview
 
     usable = rows_of_shard(
@@ -129,7 +136,10 @@ def images(
 
 def _captioned(
     context: dg.AssetExecutionContext, settings: SettingsResource, images: pl.DataFrame
-) -> Captioned:
+) -> "Captioned":
+    from emid_assets.captions.fill import fill_captions
+    from emid_assets.captions.load import load_captioner
+
     lake = Lake(settings.lake_folder)
     version = previous_version(lake, "images", context.partition_key)
     is_known = version is not None and "caption_source" in version.schema
@@ -157,6 +167,8 @@ def rejected_media(
 
     Media that cannot be embedded later are added to the same table.
     """
+    from emid_assets.media.inventory import rejected_manifest
+
     rejected = rejected_manifest(media_inventory, predicted_emotion)
     return dg.MaterializeResult(
         value=rejected,

@@ -6,12 +6,12 @@ the partition of the image's tag.
 """
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import polars as pl
 
 from emid_assets.defs.embeddings import GPU_POOL, earlier_rows, media_items
-from emid_assets.encoders.interface import Encoder
 from emid_assets.media.kinds import MediaKind
 from emid_assets.media.with_predictions import unlabelled
 from emid_assets.orchestration.io_manager import previous_rows, previous_version
@@ -23,13 +23,16 @@ from emid_assets.store.lake import WHOLE_TABLE, Lake
 from emid_assets.store.layout import WEIGHTS_FOLDER
 from emid_assets.store.schemas import IMAGE_EMOTION_HEAD, PREDICTED_EMOTION, TABLES
 
+if TYPE_CHECKING:
+    from emid_assets.encoders.interface import Encoder
+
 
 def _vectors(
     context: dg.AssetExecutionContext,
     settings: SettingsResource,
     kind: MediaKind,
     media: pl.DataFrame,
-    load_network: Callable[[], Encoder],
+    load_network: "Callable[[], Encoder]",
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """What a network makes of each medium; what an earlier run of the same network made is kept."""
     from emid_assets.prediction.vectors import vectors_of
@@ -67,7 +70,7 @@ def music_tags(
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """Tags by musicnn for each clip that has neither a label nor ratings."""
 
-    def load() -> Encoder:
+    def load() -> "Encoder":
         from emid_assets.prediction.musicnn import MusicTagger
 
         return MusicTagger(settings.device)
@@ -86,7 +89,7 @@ def image_features(
     """
     from emid_assets.prediction.predict import rated_images, too_few_rated
 
-    def load() -> Encoder:
+    def load() -> "Encoder":
         from emid_assets.prediction.image_features import ImageFeatures
 
         return ImageFeatures(settings.device)

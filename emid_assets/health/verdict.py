@@ -211,12 +211,11 @@ def examine(
     """
     versions: dict[tuple[str, str], Version] = {}
     damaged: dict[tuple[str, str], str] = {}
-    for table in sorted({asset.name for asset in assets}):
-        for partition, found in lake.survey(table).items():
-            if isinstance(found, LakeError):
-                damaged[table, partition] = " ".join(str(found).split())
-            else:
-                versions[table, partition] = found
+    for place, found in lake.survey(sorted({asset.name for asset in assets})).items():
+        if isinstance(found, LakeError):
+            damaged[place] = " ".join(str(found).split())
+        else:
+            versions[place] = found
     free = shutil.disk_usage(next(path for path in (lake.root, *lake.root.parents) if path.exists())).free
     return Health(
         at=now,
@@ -382,7 +381,8 @@ def _times(versions: Mapping[tuple[str, str], Version]) -> pl.DataFrame:
 
 def _rejected(lake: Lake) -> pl.DataFrame:
     """Rejected items by kind and reason: `kind`, `reason`, `items`, the most frequent first."""
-    whole = [name for name, found in lake.survey("rejected_media").items() if isinstance(found, Version)]
+    surveyed = lake.survey(["rejected_media"])
+    whole = [partition for (_, partition), found in surveyed.items() if isinstance(found, Version)]
     columns = ["kind", "reason"]  # damaged partitions are listed among the broken ones
     rows = lake.read("rejected_media", whole, columns) if whole else REJECTED_MEDIA.empty().select(columns)
     return (

@@ -178,7 +178,7 @@ def find_product(
     if name not in PRODUCTS:
         raise ValueError(f"product {name!r} is not known: choose one of {', '.join(PRODUCTS)}")
     if name == "auto":
-        name = fastest_product(dimension)
+        name = fastest_product(dimension, tile_rows, tile_columns)
     why = refusal(name, dimension, tile_rows, tile_columns)
     if why:
         raise ProductUnavailableError(
@@ -194,8 +194,6 @@ def _product(name: ProductName) -> Product:
     if name == "onednn":
         return OneDnnProduct()
     if name == "int8":
-        pass
-
         return Int8Product()
     return NumpyProduct()
 
@@ -222,9 +220,9 @@ def refusal(
         product = _product(name)
         allowed = min(product.rounding(dimension), _WRONG_FROM) * norms
         with one_thread_each():
-            for rows in {1, min(7, tile_rows), tile_rows}:
+            for rows in sorted({1, min(7, tile_rows), tile_rows}):
                 prepared = product.prepare_rows(X[:rows])
-                for columns in {1, min(5, tile_columns), tile_columns}:
+                for columns in sorted({1, min(5, tile_columns), tile_columns}):
                     for blocks in (1, _REORDER_FROM):
                         tile = product.prepare_columns(Y[:columns], blocks)
                         off = np.abs(product.multiply(prepared, tile, scratch) - expected[:rows, :columns])
@@ -236,13 +234,17 @@ def refusal(
 
 
 @lru_cache(maxsize=64)
-def fastest_product(dimension: int) -> ProductName:
-    """Name of the product with the least CPU time on a small block; about 0.1 s, once per process."""
-    speeds = measure_products(dimension)
+def fastest_product(
+    dimension: int, tile_rows: int = TILE_ROWS, tile_columns: int = TILE_COLUMNS
+) -> ProductName:
+    """Name of the product with the least CPU time on a small block; about 0.2 s, once per process."""
+    speeds = measure_products(dimension, tile_rows, tile_columns)
     return max(speeds, key=lambda name: speeds[name])
 
 
-def measure_products(dimension: int) -> dict[ProductName, float]:
+def measure_products(
+    dimension: int, tile_rows: int = TILE_ROWS, tile_columns: int = TILE_COLUMNS
+) -> dict[ProductName, float]:
     """GFLOP per CPU second, on one thread, of each exact product that works here; numpy always works."""
     rows, columns = _PROBE_SHAPE
     rng = np.random.default_rng(0)
@@ -252,7 +254,7 @@ def measure_products(dimension: int) -> dict[ProductName, float]:
     exact: tuple[ProductName, ...] = ("numpy", "torch", "onednn")
     ready: dict[ProductName, tuple[Product, Any, Any]] = {}
     for name in exact:
-        if not refusal(name, dimension):
+        if not refusal(name, dimension, tile_rows, tile_columns):
             product = _product(name)
             ready[name] = (product, product.prepare_rows(X), product.prepare_columns(Y, _REORDER_FROM))
     seconds: dict[ProductName, list[float]] = {name: [] for name in ready}

@@ -19,12 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from emid_assets.media.kinds import PYAV_SUFFIXES
 from emid_assets.media.limits import MediaError, MediaLimits
 
 Samples = npt.NDArray[np.float32]
-
-PYAV_SUFFIXES = (".m4a",)
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", *PYAV_SUFFIXES)
 
 DEFAULT_LIMITS = MediaLimits()
 

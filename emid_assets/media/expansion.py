@@ -12,11 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from emid_assets.affect.emotions import MUSIC_EMOTIONS
-from emid_assets.media.audio import audio_length
 from emid_assets.media.folder import SUBFOLDERS, path_within
 from emid_assets.media.limits import MediaError
 from emid_assets.store.schemas import EXPANDED_CLIPS, EXPANSION_WINDOWS, MUSIC_CLIPS, MUSIC_EMBEDDINGS
@@ -82,6 +80,8 @@ def cut_windows(
     Returns:
         `WINDOW_COLUMNS`, sorted by file and start; and (file, reason) of recordings that cannot be read.
     """
+    from emid_assets.media.audio import audio_length
+
     clips = clips.with_columns(recording=recording_of("content_hash")).sort("clip_id")
     sources = clips.filter(
         pl.col("is_original_clip") & (pl.col("content_hash") != pl.col("recording"))
@@ -123,6 +123,8 @@ def with_nearest_source(
     Returns:
         EXPANSION_WINDOWS in the order of `windows`. Ties between clips go to the first by id.
     """
+    import numpy as np
+
     windows = windows.with_columns(recording=recording_of("content_hash")).join(
         embedded.drop("content_hash"), on="clip_id", how="inner", maintain_order="left"
     )

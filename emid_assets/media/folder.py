@@ -8,8 +8,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from emid_assets.media.audio import AUDIO_SUFFIXES
-from emid_assets.media.image import IMAGE_SUFFIXES
+from emid_assets.media.kinds import AUDIO_SUFFIXES, IMAGE_SUFFIXES
 from emid_assets.media.limits import MediaError, MediaFolderError
 
 SUBFOLDERS = {"music": "music", "image": "images"}

@@ -12,8 +12,6 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from emid_assets.media.limits import MediaError, MediaLimits
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
-
 DEFAULT_LIMITS = MediaLimits()
 
 # Only these decoders see a file, whatever its name: fewer parsers are a smaller attack surface.

@@ -5,29 +5,36 @@ Belongs here: the step from the columns of `music_clips` and `images` to the arr
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import polars as pl
 
-from emid_assets.affect.valence_arousal import VaAlignment, fit_alignment
 from emid_assets.settings import AlignmentMethod
+
+if TYPE_CHECKING:
+    from emid_assets.affect.valence_arousal import VaAlignment
 
 MUSIC_SCALE = (1.0, 9.0)
 IMAGE_SCALE = (0.0, 1.0)
 
 
-def music_alignment(music_clips: pl.DataFrame, method: AlignmentMethod) -> VaAlignment:
+def music_alignment(music_clips: pl.DataFrame, method: AlignmentMethod) -> "VaAlignment":
     """The alignment of music, fitted to all clips (MUSIC_CLIPS); all Cowen categories have equal weight."""
+    from emid_assets.affect.valence_arousal import fit_alignment
+
     va = music_clips.select("valence", "arousal").to_numpy()
     return fit_alignment(va, music_clips["emotion"].to_list(), *MUSIC_SCALE, method=method)
 
 
-def image_alignment(images: pl.DataFrame, method: AlignmentMethod) -> VaAlignment:
+def image_alignment(images: pl.DataFrame, method: AlignmentMethod) -> "VaAlignment":
     """The alignment of images, fitted to all images (IMAGES); all tags have equal weight."""
+    from emid_assets.affect.valence_arousal import fit_alignment
+
     va = images.select("valence", "arousal").to_numpy()
     return fit_alignment(va, images["tag"].to_list(), *IMAGE_SCALE, method=method)
 
 
-def on_plane(frame: pl.DataFrame, id_column: str, alignment: VaAlignment) -> pl.DataFrame:
+def on_plane(frame: pl.DataFrame, id_column: str, alignment: "VaAlignment") -> pl.DataFrame:
     """Columns `id_column`, valence, arousal of `frame`, the latter two on [-1, 1]²."""
     aligned = alignment.apply(frame.select("valence", "arousal").to_numpy())
     return frame.select(id_column).with_columns(
@@ -45,8 +52,8 @@ class Plane:
         image: alignment of images.
     """
 
-    music: VaAlignment
-    image: VaAlignment
+    music: "VaAlignment"
+    image: "VaAlignment"
 
     @classmethod
     def fit(cls, music_clips: pl.DataFrame, images: pl.DataFrame, method: AlignmentMethod) -> "Plane":

@@ -69,7 +69,8 @@ def jobs(settings: Settings, operations: Operations) -> list[Any]:
         # start.
         feeding = {"dagster-ray/config": json.dumps({"num_cpus": 0.01})}
         requests |= {"embed_music": feeding, "embed_images": feeding}
-    answers = dg.AssetSelection.tag(STAGE, "study") - dg.AssetSelection.assets("listening_study")
+    design = dg.AssetSelection.assets("top_images", "listening_study")
+    answers = dg.AssetSelection.tag(STAGE, "study") - design
     return [
         *(
             dg.define_asset_job(

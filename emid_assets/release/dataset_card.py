@@ -1,6 +1,6 @@
 """The card of a release: README.md with the front matter that Hugging Face reads, and the statistics.
 
-Belongs here: words and tables about a data set that is written already.
+Belongs here: words and tables about a data set that is already written.
 """
 
 import json
@@ -36,7 +36,7 @@ def meanings(images_per_clip: int) -> dict[str, str]:
         AUDIO_COLUMN: "The clip's file, as a path below this folder.",
         "genre": "Letter of one of 13 categories of music, A to M (Cowen et al. 2020).",
         "feeling": "Percentages of listeners over 28 named feelings; empty where nobody was asked.",
-        "emotion": f"Mean ratings from 1 to 9, divided by commas: {', '.join(RATINGS)}; "
+        "emotion": f"Mean ratings from 1 to 9, comma-separated: {', '.join(RATINGS)}; "
         "nan where one is missing, empty where nobody was asked.",
     }
     for slot in range(1, images_per_clip + 1):
@@ -144,7 +144,7 @@ def dataset_card(
         "",
         "## Licences",
         "",
-        "Each clip and each image keeps its own terms: `music.csv` and `images.csv` name them, and authors.",
+        "Each clip and image keeps its own terms: `music.csv` and `images.csv` name them and the authors.",
         "",
         "| licence | clips | images |",
         "|---|---:|---:|",
@@ -229,5 +229,5 @@ def _label_sources(clips: pl.DataFrame, images: pl.DataFrame) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    """Text that breaks no table: licences and authors come from the user's own."""
+    """Text escaped for a table cell: licences and authors come from the user's tables."""
     return " ".join(str(text).replace("|", "\\|").replace("<", "&lt;").split())

@@ -15,7 +15,7 @@ LABEL_COLUMNS = ("genre", "feeling", "emotion")
 ORIGINAL_COLUMN = "is_original_clip"
 IMAGE_PARTS = ("filename", "tag", "text")
 EXPANDED_MARK = "___"
-"""What stands before the number in the name of an expanded clip, such as `3143.m4a___58`."""
+"""What precedes the number in the name of an expanded clip, such as `3143.m4a___58`."""
 
 MISSING = "nan"
 

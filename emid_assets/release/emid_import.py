@@ -30,8 +30,8 @@ from emid_assets.affect.ratings import (
     parse_feelings,
     parse_ratings,
 )
-from emid_assets.media.audio import AUDIO_SUFFIXES
 from emid_assets.media.import_rejections import FINDINGS_COLUMNS, FINDINGS_FILE, REJECTED
+from emid_assets.media.kinds import AUDIO_SUFFIXES
 from emid_assets.release.emid_format import EXPANDED_MARK, MISSING
 from emid_assets.release.emid_source import Piece, PublishedRow
 from emid_assets.release.import_folder import ImportedImage, ImportedRow, ImportFolder
@@ -66,13 +66,13 @@ NO_TABLES = ItemTables()
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about a row that was not as it should be.
+    """A fault of a row.
 
     Attributes:
         outcome: `repaired`; `kept` with its fault, for the user to correct; or `rejected`.
         kind: a few words that are the same for findings of one kind.
         where: file and row.
-        item: the clip or image, by its published name or the column it should stand in.
+        item: the clip or image, by its published name or the column it should be in.
         reason: what was wrong, and what was done.
         medium: `music` or `image`.
     """
@@ -87,7 +87,7 @@ class Finding:
 
 @dataclass
 class ImportSummary:
-    """What an import has made; `findings` names every row with a fault, and what was done about it."""
+    """The result of an import; `findings` names every row with a fault, and what was done about it."""
 
     folder: Path
     rows: int = 0
@@ -113,20 +113,20 @@ def import_emid(
 ) -> ImportSummary:
     """Make a media folder of what was published.
 
-    What an earlier import of the same pieces into the same folder has read is not read again, as long as
-    its files are the same. The same pieces give the same folder: files of other pieces are removed.
+    Pieces that an earlier import into the same folder has read are not read again, as long as their files
+    are the same. The same pieces give the same folder: files of other pieces are removed.
 
     Args:
         pieces: from `emid_source`.
-        folder: the media folder; made where it is not there.
+        folder: the media folder; created if missing.
         on_progress: called with (rows read, all rows).
         tables: what is known of single items, such as their licences.
         terms: of the items that `tables` does not list.
-        overwrite: let files and tables go that somebody has changed since an import wrote them.
+        overwrite: also replace files and tables that somebody has changed since an import wrote them.
 
     Raises:
-        ImportRefusedError: the folder holds media that no import has put there, something has been
-            changed since, or another import is under way.
+        ImportRefusedError: the folder holds media that no import has put there, something was changed
+            since, or another import is running.
     """
     folder = folder.resolve()
     summary = ImportSummary(folder)
@@ -219,7 +219,7 @@ def _write_tables(
 def _listed(
     rows: Sequence[ImportedRow], tables: ItemTables, findings: list[Finding]
 ) -> dict[str, dict[str, Listed]]:
-    """What the tables beside the rows tell: kind → file name → the item. Equal contents share it."""
+    """What the tables beside the rows say: kind → file name → the item. Equal contents share it."""
     listed: dict[str, dict[str, Listed]] = {kind: {} for kind in CARRIED}
     for row in rows:
         media = [("music", row.written, row.audio)]
@@ -307,13 +307,13 @@ def _usable_clips(rows: Sequence[ImportedRow], findings: list[Finding]) -> list[
             )  # fmt: skip
         usable.append(row)
     kept: dict[str, ImportedRow] = {}
-    # Originals first: where an expanded clip has the same bytes, it is the one to go.
+    # Originals first: if an expanded clip has the same bytes, it is the one that is rejected.
     for row in sorted(usable, key=lambda row: not row.is_original):
         first = kept.setdefault(row.audio.content_hash, row)
         if first is not row:
             findings.append(
                 Finding(
-                    REJECTED, "clip that stands there already", row.where, row.published,
+                    REJECTED, "clip that is already there", row.where, row.published,
                     f"has the same content as {first.published} of {first.where}",
                 )
             )  # fmt: skip
@@ -326,9 +326,9 @@ def _usable_clips(rows: Sequence[ImportedRow], findings: list[Finding]) -> list[
 def _sources(
     clips: Sequence[ImportedRow], listed: Mapping[str, Listed], findings: list[Finding]
 ) -> dict[str, str]:
-    """The source of each clip, by its file name: the name of an original, or what a table tells.
+    """The source of each clip, by its file name: the name of an original, or what a table says.
 
-    An expanded clip is of an original of equal (feeling, emotion): it has copied the labels, and its
+    An expanded clip belongs to an original of equal (feeling, emotion): it has copied the labels, and its
     own name is mangled. Only clips without ratings are grouped by their names.
     """
     groups: dict[tuple[str, ...], list[ImportedRow]] = {}
@@ -345,7 +345,7 @@ def _sources(
 def _sources_of_group(
     rows: Sequence[ImportedRow], told: Mapping[str, str], findings: list[Finding]
 ) -> dict[str, str]:
-    """The sources of clips of equal labels: each original, but for those that one clip may be cut from."""
+    """The sources of clips of equal labels: each original, except those that one clip may be cut from."""
 
     def repaired(kind: str, row: ImportedRow, reason: str) -> None:
         findings.append(Finding("repaired", kind, row.where, row.published, reason))
@@ -364,7 +364,7 @@ def _sources_of_group(
     origins = {row.audio.name: _possible_originals(row, originals) for row in expanded}
     for name, origin in origins.items():
         joined = {sources[one.audio.name] for one in origin}
-        # Where a table names an expanded clip's source, and none its original's, it is the original's too.
+        # If a table names an expanded clip's source but not its original's, it is the original's too.
         is_new = name in told and not any(one.audio.name in told for one in origin)
         source = told[name] if is_new else min(joined & set(told.values()) or joined)
         if name not in told or is_new:
@@ -384,7 +384,7 @@ def _sources_of_group(
         if row.audio.name not in told and not any(_is_named_by(row, one) for one in origin):
             repaired(
                 "mangled name", row,
-                f"names {_stem(row.published)}, which is none: its source is {origin[0].published}, "
+                f"names {_stem(row.published)}, which is no original: its source is {origin[0].published}, "
                 "by equal feeling and emotion",
             )  # fmt: skip
     return sources
@@ -416,7 +416,7 @@ def _bare_name(published: str) -> str:
 
 
 def _genre(row: ImportedRow, findings: list[Finding]) -> str:
-    """The letter of a known genre; one that is none stands as it is, for the build to tell."""
+    """The letter of a known genre; an unknown one is kept as it is, for the build to report."""
     try:
         return find_music_emotion(row.genre).letter
     except UnknownLabelError:
@@ -442,7 +442,7 @@ def _feeling(row: ImportedRow, findings: list[Finding]) -> str:
 
 
 def _emotion(row: ImportedRow, findings: list[Finding]) -> str:
-    """The ratings as they are published, `nan` for those that are none."""
+    """The ratings as published, `nan` for those that are not numbers."""
 
     def repaired(kind: str, reason: str) -> None:
         findings.append(Finding("repaired", kind, row.where, row.published, reason))

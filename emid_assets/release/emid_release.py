@@ -3,7 +3,7 @@
 Belongs here: which files a release has, and the order in which they are made. The table is
 `emid_format`'s, media `release_media`'s, Parquet `parquet_files`'s, the card `dataset_card`'s.
 
-A release is made beside its place and renamed: whoever looks sees the old one or the new one. The
+A release is written beside its place and renamed: a reader sees the old one or the new one. The
 same inputs give the same bytes. The folder is a media folder too: `emid build --media` takes it.
 """
 
@@ -41,7 +41,7 @@ TABLE_FILE = "EMID_data"
 DATA_FOLDER = "data"
 SUMS_FILE = "SHA256SUMS"
 FORMAT = "4"
-"""Part of what an unchanged release is told by: another layout is written anew."""
+"""Part of what identifies an unchanged release: after a change of the layout it is rewritten."""
 
 _DESCRIPTION = (
     "Clips of music, each with the images that feel alike: paired by what an encoder hears and sees and by "
@@ -59,7 +59,7 @@ def write_release(
     made_with: Mapping[str, str],
     unchanged: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
-    """Write the release and put it in place of the one before.
+    """Write the release and replace the previous one.
 
     Args:
         music_clips: frame MUSIC_CLIPS; clips without a pair are left out.
@@ -69,8 +69,8 @@ def write_release(
         folder: the release.
         images_per_clip: m: image slots of the table.
         made_with: settings and encoder, name → value, for the card.
-        unchanged: the files of the release before, where that was made of the same inputs: it stays
-            if it is whole.
+        unchanged: the files of the previous release, if it was made from the same inputs: it stays
+            if it is complete.
 
     Returns:
         Frame EMID_RELEASE: every file with its size and sum.
@@ -122,7 +122,7 @@ def write_release(
 
 
 def with_series(images: pl.DataFrame, media_inventory: pl.DataFrame) -> pl.DataFrame:
-    """IMAGES with `source_id`, the series or theme that each is one of."""
+    """IMAGES with `source_id`, the series or theme that each belongs to."""
     usable = media_inventory.filter(pl.col("reason").is_null(), kind="image")
     series = usable.select("source_id", image_id="item_id")
     return images.join(series, on="image_id", how="left", maintain_order="left")
@@ -157,7 +157,7 @@ def _write_media_tables(
 ) -> None:
     """music.csv, images.csv and pairs.csv, as a media folder has them: ids, sources and terms of each.
 
-    What is predicted, or written by a model, is marked as that.
+    What is predicted, or written by a model, is marked as such.
     """
 
     def below(top: str, id_column: str, files: Mapping[str, str]) -> pl.Expr:

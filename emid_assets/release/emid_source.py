@@ -23,8 +23,7 @@ from typing import Any, Protocol
 import pyarrow.parquet as pq
 
 from emid_assets.affect.ratings import BLANK_WORDS
-from emid_assets.media.audio import AUDIO_SUFFIXES
-from emid_assets.media.image import IMAGE_SUFFIXES
+from emid_assets.media.kinds import AUDIO_SUFFIXES, IMAGE_SUFFIXES
 from emid_assets.media.tables import cure_of_divider
 from emid_assets.release.emid_format import AUDIO_COLUMN, LABEL_COLUMNS, ORIGINAL_COLUMN, image_columns
 from emid_assets.release.item_tables import ends_alike
@@ -33,7 +32,7 @@ CSV_ROWS_OF_A_PIECE = 200
 PARQUET_ROWS_AT_ONCE = 4
 PARQUET_BUFFER_BYTES = 1 << 20
 JOURNAL = ".import"
-"""Folder that tells what an import has made from what was published."""
+"""Folder that marks what an import has made, as opposed to what was published."""
 
 _TRUE, _FALSE = ("true", "1", "1.0", "yes"), ("false", "0", "0.0", "no")
 
@@ -73,7 +72,7 @@ class PublishedImage:
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """A row as it stands there, texts without blanks around them and empty where missing.
+    """A row as published; texts are stripped, and empty where missing.
 
     Attributes:
         where: file and row, for people.
@@ -131,10 +130,10 @@ class MediaIndex:
 
     @classmethod
     def of_folder(cls, root: Path) -> "MediaIndex":
-        """Walk `root`; hidden names, and folders that an import has made, are left out.
+        """Walk `root`, without hidden names and folders that an import has made.
 
         Raises:
-            SourceError: it is no folder.
+            SourceError: it is not a folder.
         """
         if not root.is_dir():
             raise SourceError(f"{root} is not a folder that can be read")
@@ -161,12 +160,13 @@ class MediaIndex:
     def find(self, written: str, suffixes: Sequence[str], hint: str = "") -> Medium:
         """The file that a cell names: the path itself, or the one file of that name below the folder.
 
-        A name may lack the suffix that it has on the disk. Where it has folders, a file's own must not
-        be others. Where several files fit, the one in a folder called `hint` (an image's tag) is meant.
+        A name may lack the suffix that it has on the disk. If it has folders, the file must be in folders
+        of these names, or in none. If several files fit, the one in a folder called `hint` (an image's tag)
+        is taken.
         """
         if not written:
             return Medium("", problem="the row names no file")
-        # A backslash divides folders where the table was made on Windows, and is part of a name elsewhere.
+        # A backslash separates folders where the table was made on Windows, and is part of a name elsewhere.
         wanted = PurePosixPath(_composed(written))
         if wanted.name not in self.by_name:
             wanted = PurePosixPath(_composed(written).replace("\\", "/"))
@@ -225,10 +225,10 @@ def parquet_pieces(patterns: Sequence[str], media: Path | None = None) -> list[P
     Args:
         patterns: files, folders that hold `data/*.parquet` or `*.parquet`, or patterns such as
             `data/train-*.parquet`.
-        media: folder to look in for what a struct names and does not hold.
+        media: folder to search for media that a struct names but does not hold.
 
     Raises:
-        SourceError: nothing matches, a file is no Parquet, or its columns are not EMID's.
+        SourceError: nothing matches, a file is not Parquet, or its columns are not EMID's.
     """
     files = {file.absolute() for pattern in patterns for file in _matching(pattern)}
     index = MediaIndex.of_folder(media) if media is not None else None
@@ -260,7 +260,7 @@ def places_beside(pieces: Sequence[Piece], media: Path | None) -> list[Path]:
     """Folders where a music.csv or images.csv about the rows may lie, nearest first.
 
     That of a file; of Parquet files, which often are in `data/`, the one above it too; and `media`.
-    What an import has made is no such place.
+    A folder that an import has made is no such place.
     """
     folders = [piece.path.absolute().parent for piece in pieces]
     folders += [piece.path.absolute().parent.parent for piece in pieces if isinstance(piece, _ParquetPiece)]
@@ -357,14 +357,14 @@ class _ParquetPiece:
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise SourceError(
-                f"{self.path} is damaged at row {number} ({reason}): fetch it again; finished rows are kept"
+                f"{self.path} is damaged at row {number} ({reason}): download it again; what was read is kept"
             ) from error
 
 
 def _check_columns(path: Path, names: Sequence[str]) -> int:
     """The number of image slots; raises where the columns cannot be EMID's.
 
-    Columns of other names are left alone, but for those that look like a misspelling.
+    Columns of other names are ignored, except those that look like a misspelling.
     """
     if AUDIO_COLUMN not in names and AUDIO_COLUMN.casefold() not in map(str.casefold, names):
         shown = f"{', '.join(names) or 'none'}{cure_of_divider(names)}"
@@ -397,7 +397,7 @@ def _row(where: str, cells: Mapping[str, Any], media: _Media) -> PublishedRow:
     for slot in range(1, media.slots + 1):
         filename, tag, text = image_columns(slot)
         medium = media.medium(cells[filename], IMAGE_SUFFIXES, hint=_text(cells.get(tag)))
-        # A data set of fewer images leaves slots empty: those are no rows to speak of.
+        # A data set of fewer images leaves slots empty: those are not faults.
         if medium.name or medium.content is not None or _text(cells.get(tag)):
             images.append(PublishedImage(slot, medium, _text(cells.get(tag)), _text(cells.get(text))))
     genre, feeling, emotion = (_text(cells.get(name)) for name in LABEL_COLUMNS)

@@ -1,4 +1,4 @@
-"""The folder that an import makes: who may write to it, and what stands there from an import before.
+"""The folder that an import makes: who may write to it, and what an earlier import has left in it.
 
 Belongs here: the lock, the journal of what was read, the files and tables that an import has put there
 and whether they still are as it left them. What the tables say is `emid_import`'s.
@@ -19,10 +19,10 @@ from emid_assets.release.media_store import MediaStore, Stored
 from emid_assets.store.files import held_alone, make_folder, write_in_place
 
 JOURNAL_FORMAT = 3
-"""Part of each piece's name in the journal: another format is read anew."""
+"""Part of each piece's name in the journal: after a change of the format, everything is read again."""
 
 _WRITTEN_FILE = "tables.sha256"
-"""The sum of every table that an import has ever written here, to tell one that somebody has changed."""
+"""The checksum of every table that an import has written here, to detect one that somebody has changed."""
 
 
 class ImportRefusedError(ValueError):
@@ -78,13 +78,13 @@ class ImportFolder:
         """Lock the folder, and clear it of what an import of other pieces has put there.
 
         Args:
-            root: the folder; made where it is not there.
+            root: the folder; created if missing.
             pieces: what is to be imported.
             overwrite: whether files and tables that somebody has changed since may go.
 
         Raises:
             ImportRefusedError: it holds media that no import has put there, something was changed since,
-                or another import is under way.
+                or another import is running.
         """
         folder = cls(root)
         if root.exists() and not root.is_dir():
@@ -120,7 +120,7 @@ class ImportFolder:
         write_in_place(path, json.dumps([asdict(row) for row in rows], ensure_ascii=False))
 
     def write_table(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Note a table's sum, then write it."""
+        """Note a table's checksum, then write it."""
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(columns)
@@ -134,7 +134,7 @@ class ImportFolder:
     def _clear(self, wanted: set[Path], overwrite: bool) -> None:
         """Refuse where something was changed; else remove the files of pieces that are not `wanted`.
 
-        A file that is not told by its journal would be taken for another one's, or join a build unlisted.
+        A file that is not in its journal would be taken for another item's, or join a build unlisted.
         """
         sums = self._written_sums()
         changed = [
@@ -155,7 +155,7 @@ class ImportFolder:
             shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
             raise ImportRefusedError(
                 f"{self.root}: {shown}: changed since an import wrote it, and would be overwritten: "
-                "give another folder (--to), or --overwrite to lose the changes"
+                "give another folder (--to), or --overwrite to discard the changes"
             )
         for path in set(self._journals) - wanted:
             path.unlink()

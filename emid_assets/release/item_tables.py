@@ -45,7 +45,7 @@ class ItemTables:
         """Of each table, the one in the first of the folders that holds it.
 
         Raises:
-            TableError: a table cannot be read, or tells two things of one file.
+            TableError: a table cannot be read, or contradicts itself about a file.
         """
         folders = list(folders)
         rows: dict[str, dict[str, list[Listed]]] = {}
@@ -56,7 +56,7 @@ class ItemTables:
         return cls(rows)
 
     def find(self, kind: str, written: str) -> Listed | None:
-        """The row about an item, by the path that the published row has; None where none is for certain.
+        """The row about an item, by the path that the published row has; None where no row is certain.
 
         One path may have more folders than the other: where both have folders, they must be the same.
         """
@@ -86,7 +86,7 @@ def _read(path: Path, kind: str) -> dict[str, list[Listed]]:
         first = items.setdefault(file, listed)
         if first.cells != listed.cells:
             raise TableError(
-                f"{path} row {number} and {first.where} tell two things of {file}: leave one of them"
+                f"{path} row {number} and {first.where} contradict each other about {file}: remove one"
             )
     by_name: dict[str, list[Listed]] = {}
     for listed in items.values():

@@ -1,4 +1,4 @@
-"""Putting published media under names of their own into the folder that an import makes.
+"""Putting published media under unique names into the folder that an import makes.
 
 Belongs here: one medium in, a file or a reason out. A content is kept once, whatever it is called;
 two contents never share a name.
@@ -34,7 +34,7 @@ _SAME_KIND = (
 
 @dataclass(frozen=True)
 class Stored:
-    """A medium in its place, or why it is in none.
+    """A stored medium, or why it was not stored.
 
     Attributes:
         name: file name below music/ or images/; empty where it could not be used.
@@ -99,7 +99,7 @@ class MediaStore:
             return self.stored[content_hash]
         suffix = _suffix_of(content, self.kind)
         if suffix is None:
-            return Stored(problem=f"its contents are no {_READABLE[self.kind]}")
+            return Stored(problem=f"its contents are not {_READABLE[self.kind]}")
         name, notes = self._name(medium.name, suffix, content_hash)
         try:
             sample_rate = self._place(name, medium, content)
@@ -144,7 +144,7 @@ class MediaStore:
                 linked = True
         if not linked:
             unfinished.write_bytes(content)
-        # What needs an extra to be looked at is left to the build, which says so.
+        # Media that need an extra to be checked are left to the build, which says so.
         is_read = self.kind == "music" and missing_extra(unfinished.suffix) is None
         try:
             sample_rate = read_header(unfinished).sample_rate if is_read else 0
@@ -163,7 +163,7 @@ def _content_of(medium: Medium) -> bytes:
 
 
 def _suffix_of(content: bytes, kind: str) -> str | None:
-    """The suffix that the first bytes speak for."""
+    """The suffix that the first bytes indicate."""
     head = content[:16]
     if kind == "music":
         if head[4:8] == b"ftyp":

@@ -36,8 +36,8 @@ def write_parquet(
 ) -> list[Path]:
     """Write a table as `split-00000-of-0000N-DIGEST.parquet`, with the bytes of every file that it names.
 
-    The digest is that of the contents. `datasets` knows what it has loaded by the patterns in the
-    card, not by the files: under one name for all, it would go on to give the release of before.
+    The digest is that of the contents. `datasets` identifies what it has loaded by the patterns in the
+    card, not by the files: if all had one name, it would still return the previous release.
 
     Args:
         table: for each feature a column; that of a medium holds paths below `root`, or null.

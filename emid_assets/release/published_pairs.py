@@ -27,7 +27,7 @@ def read_published_pairs(media: Path) -> pl.DataFrame:
     """`pairs.csv` of a media folder as PUBLISHED_PAIRS, by clip and rank; no rows where there is none.
 
     Raises:
-        PairsFileError: no CSV with the columns clip_id, image_id and rank, a rank below 1, or a pair twice.
+        PairsFileError: not a CSV with the columns clip_id, image_id and rank; a rank below 1; a pair twice.
     """
     path = media / PAIRS_FILE
     if not path.exists():
@@ -38,7 +38,7 @@ def read_published_pairs(media: Path) -> pl.DataFrame:
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise PairsFileError(
-            f"{path} is no CSV with the columns {', '.join(schema)}, and whole numbers as rank: {reason}"
+            f"{path} is not a CSV with the columns {', '.join(schema)}, and whole numbers as rank: {reason}"
         ) from None
     pairs = (
         PUBLISHED_PAIRS.check(pairs).drop_nulls(["clip_id", "image_id"]).sort("clip_id", "rank", "image_id")
@@ -53,13 +53,13 @@ def read_published_pairs(media: Path) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How the published pairs stand to ours.
+    """How the published pairs compare with ours.
 
     Attributes:
         published: pairs in the table.
         comparable: those whose clip and image both are in the data set; shares are of these.
-        reachable: those whose image is among its clip's candidates, which no alpha can go beyond.
-        agree: those that our pairs, as they are, have too.
+        reachable: those whose image is among its clip's candidates, an upper bound at any alpha.
+        agree: those that are among our pairs as they are.
         by_chance: how many would agree if each clip's pairs were drawn from its candidates.
         by_alpha: `rescaling`, `alpha`, `agree`: how many would agree at another alpha.
     """
@@ -90,7 +90,7 @@ class Agreement:
 
     @classmethod
     def of_frame(cls, frame: pl.DataFrame) -> "Agreement | None":
-        """From what `frame` gave; None where nothing is published."""
+        """From the result of `frame`; None where nothing is published."""
         if frame.is_empty():
             return None
         facts = frame.row(0, named=True)

@@ -1,4 +1,4 @@
-"""The media of a release: whole files linked or copied, windows of longer files cut to files of their own.
+"""The media of a release: whole files linked or copied, windows of longer files cut into separate files.
 
 Belongs here: files, their names and their sums. What the tables say of them is `emid_format`'s.
 """
@@ -20,7 +20,7 @@ from emid_assets.media.folder import path_within
 from emid_assets.media.limits import MediaError
 
 WINDOW_MARK = "#t="
-"""Stands in the content hash of a clip that is a window of its file."""
+"""Part of the content hash of a clip that is a window of its file."""
 
 SPAN_S = 600.0
 """Seconds of a recording that are decoded at once, to cut all windows in them."""
@@ -89,7 +89,7 @@ def sha256_of(path: Path) -> str:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """A second name for a file where the file system allows it, else a copy."""
+    """A hard link to a file if the file system allows it, else a copy."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(OSError):  # another file system, or one without hard links
         os.link(source.resolve(), target)
@@ -100,7 +100,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 def _place_whole(file: str, content_hash: str, media: Path, target: Path) -> Placed:
     digest = _check_unchanged(file, content_hash, media)
     path = target / file
-    if not path.exists():  # two clips may have one file, such as one of them from a table
+    if not path.exists():  # two clips may share a file, for example if a table lists one of them
         link_or_copy(media / file, path)
     return Placed(file, digest, path.stat().st_size)
 
@@ -112,7 +112,7 @@ def _check_unchanged(file: str, content_hash: str, media: Path) -> str:
         raise ReleaseError(f"{media / file} {error.reason}: put the file itself there") from None
     except OSError as error:
         raise ReleaseError(
-            f"{media / file} cannot be read ({error.strerror}): put it back, or build from the start"
+            f"{media / file} cannot be read ({error.strerror}): restore it, or run the whole build again"
         ) from None
     if not content_hash.startswith(digest):
         raise ReleaseError(

@@ -1,1 +1,1 @@
-"""The evaluation report: what is counted, how it is drawn, and the page that shows it."""
+"""HTML pages and their figures: they show what the lake's tables hold."""

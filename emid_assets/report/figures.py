@@ -1,8 +1,8 @@
-"""The report's figures, drawn with matplotlib: one function for each, and how they are written.
+"""The report's figures, drawn with matplotlib: one function for each.
 
-Belongs here: drawing, the colours, and turning a figure into SVG for the page or PNG for the web
-UI. What is drawn comes from `tables` as frames. Nothing here uses pyplot or a display, and equal
-inputs give equal bytes.
+Belongs here: drawing, from frames. Colours, fonts and how a figure becomes SVG or PNG are in `style`, the
+listening study's figures in `study_figures`. Nothing here uses pyplot or a display, and equal inputs
+give equal bytes.
 """
 
 import re
@@ -29,7 +29,7 @@ def pair_counts_figure(counts: pl.DataFrame, title: str, largest: int | None = N
     """Heat map of pairs by music category and image tag (figure 5 of the paper).
 
     Args:
-        counts: frame of `tables.pair_counts`.
+        counts: frame of `evaluation.pair_statistics.pair_counts`.
         title: says which pairs.
         largest: count of the darkest cell, so that two figures compare; default: the frame's own largest.
     """
@@ -206,7 +206,7 @@ def overlap_figure(rows: pl.DataFrame, alpha: float) -> Figure:
     """Which term alone would have chosen the chosen pairs: one stacked bar of shares.
 
     Args:
-        rows: frame of `tables.overlaps`, not empty.
+        rows: frame of `evaluation.pair_statistics.overlaps`, not empty.
         alpha: weight of the semantic term, for the title.
     """
     shares = dict(rows.filter(pl.col("system") == "pairs").select("metric", "value").rows())

@@ -1,9 +1,9 @@
 """The evaluation report: one self-contained HTML page.
 
 Belongs here: what the page says and in which order, from frames to HTML. The numbers come from
-the lake's tables, the figures from `figures`, the embedded media from `gallery`; markup, style and the few
-lines of script are in `page.html.j2` beside this file. Nothing on the page asks the network for
-anything, and equal inputs give equal bytes.
+the lake's tables, the figures from `figures`, the embedded media from `gallery`; markup and style are in
+`page.html.j2` beside this file, its few lines of script in `page.js`. The page loads nothing from the
+network, and equal inputs give equal bytes.
 """
 
 import json

@@ -1,4 +1,4 @@
-// Shows the rows of clips that are in view, and no others: all have one height, so that the place of
+// Builds only the rows of clips that are in view: all rows have the same height, so that the position of
 // each is known without building it.
 "use strict";
 {

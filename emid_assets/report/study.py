@@ -1,7 +1,7 @@
 """The report's part on the listening study: from its statistics to what the page shows.
 
 Belongs here: where each figure of the table `study_results` appears, and how it is worded. The
-figures are computed by `study.statistics`, drawn by `figures`; markup is in `study.html.j2`.
+figures are computed by `study.statistics`, drawn by `study_figures`; markup is in `study.html.j2`.
 """
 
 from collections.abc import Iterable, Mapping

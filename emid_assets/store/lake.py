@@ -210,18 +210,19 @@ class Lake:
                     found.append(version)
         return found
 
-    def survey(self, table: str) -> dict[str, Version | LakeError]:
-        """Partition → its current version, or the error where it is damaged: one bad file hides no other."""
+    def survey(self, tables: Iterable[str]) -> dict[tuple[str, str], Version | LakeError]:
+        """(Table, partition) → its current version, or the error of a damaged one, which hides no other."""
         import duckdb
 
-        found: dict[str, Version | LakeError] = {}
+        found: dict[tuple[str, str], Version | LakeError] = {}
         with duckdb.connect() as connection:
-            for partition in self.partitions(table):
+            places = [(table, partition) for table in tables for partition in self.partitions(table)]
+            for table, partition in places:
                 try:
                     with self._opened(connection, table, partition) as version:
-                        found[partition] = version
+                        found[table, partition] = version
                 except LakeError as error:
-                    found[partition] = error
+                    found[table, partition] = error
         return found
 
     # Reading

@@ -34,11 +34,11 @@ Outcome = Literal["stored", "repeated", "conflict", "full"]
 
 
 class AnswerError(ValueError):
-    """What was sent is no answer to a trial of a design; the message says what is wrong with it."""
+    """What was sent is not an answer to a trial of a design; the message says what is wrong."""
 
 
 class DesignFiles(Mapping[str, Design]):
-    """Every design that was ever handed out from a study folder, by hash; those that come later too.
+    """Every design that was ever handed out from a study folder, by hash; also those added later.
 
     Args:
         study: the study folder.
@@ -52,7 +52,7 @@ class DesignFiles(Mapping[str, Design]):
         """The design; a KeyError where there is none.
 
         Raises:
-            StudyError: its file is no design; it is named.
+            StudyError: its file is not a design; names the file.
         """
         if design_hash not in self._read:
             file = self._folder / f"{design_hash}.json"
@@ -61,7 +61,7 @@ class DesignFiles(Mapping[str, Design]):
             try:
                 self._read[design_hash] = read_design(file.read_text(encoding="utf-8"))
             except (StudyError, OSError) as error:
-                raise StudyError(f"{file}: {error}; get it back from a copy") from None
+                raise StudyError(f"{file}: {error}; restore it from a backup") from None
         return self._read[design_hash]
 
     def __iter__(self) -> Iterator[str]:
@@ -74,8 +74,8 @@ class DesignFiles(Mapping[str, Design]):
 def decode_answer(sent: object, designs: Mapping[str, Design]) -> dict[str, Any]:
     """A row of STUDY_ANSWERS from what a page sent.
 
-    A page knows no conditions: it sends opaque ids in the order of its screen. They are taken only
-    where they are what the design shows to this participant.
+    A page knows no conditions: it sends opaque ids in the order of its screen. They are accepted
+    only if they are what the design shows to this participant.
 
     Args:
         sent: decoded JSON: design, participant, trial, options (ids in screen order), chosen (an id,
@@ -83,10 +83,10 @@ def decode_answer(sent: object, designs: Mapping[str, Design]) -> dict[str, Any]
         designs: by hash.
 
     Raises:
-        AnswerError: a part is missing, undeclared, of another type or out of the design.
+        AnswerError: a field is missing, unknown, of the wrong type or not in the design.
     """
     if not isinstance(sent, dict) or set(sent) != _KEYS:
-        raise AnswerError(f"an answer has exactly the parts {', '.join(sorted(_KEYS))}")
+        raise AnswerError(f"an answer must have exactly the fields {', '.join(sorted(_KEYS))}")
     for name in sorted(_KEYS - {"options", "chosen", "response_ms"}):
         if not isinstance(sent[name], str):
             raise AnswerError(f"{name} must be text")
@@ -164,9 +164,9 @@ def read_answer_files(
 
 
 def merge_answers(first: pl.DataFrame, second: pl.DataFrame) -> tuple[pl.DataFrame, list[tuple[str, str]]]:
-    """Both, each participant's answer to a trial once: an equal repetition is the same answer.
+    """Both merged, with one answer for each participant and trial: equal repetitions count once.
 
-    Where two answers to one trial differ, that of `first` stands, else the earlier one; the other is
+    Where two answers to one trial differ, the one in `first` is kept, else the earlier one; the other is
     refused.
 
     Args:
@@ -184,7 +184,7 @@ def merge_answers(first: pl.DataFrame, second: pl.DataFrame) -> tuple[pl.DataFra
     )
     kept = both.unique(subset=key, keep="first", maintain_order=True)
     refused = [
-        (f"participant {participant}, trial {trial}", "another answer to this trial was already there")
+        (f"participant {participant}, trial {trial}", "there is already another answer to this trial")
         for participant, trial in both.join(kept, on=both.columns, how="anti", nulls_equal=True)
         .select(key)
         .rows()
@@ -195,12 +195,12 @@ def merge_answers(first: pl.DataFrame, second: pl.DataFrame) -> tuple[pl.DataFra
 class AnswerStore:
     """The server's answers in one DuckDB file, which is open only while it is read or written.
 
-    So an asset, or a person with DuckDB's command line, reads it while the server runs. `add` returns
-    when the answers are on the disk: whatever kills the process after that loses none.
+    So an asset, or a person with DuckDB's command line, can read it while the server runs. `add` returns
+    when the answers are on the disk: a process killed after that loses none.
 
     Args:
-        path: made by the first write.
-        most_participants: more than so many are turned away.
+        path: the file; the first write creates it.
+        most_participants: answers of further participants are refused.
     """
 
     def __init__(self, path: Path, most_participants: int = 10_000) -> None:
@@ -212,12 +212,12 @@ class AnswerStore:
 
         Returns:
             For each row: `stored`; `repeated` where the same answer is there already; `conflict`
-            where the participant has answered the trial otherwise; `full` where one more participant
-            is too many.
+            where the participant has answered the trial differently; `full` where the study has
+            `most_participants` already.
 
         Raises:
             duckdb.Error: another program keeps the file open, or the disk failed.
-            filelock.Timeout: another process of ours does.
+            filelock.Timeout: another process of this program does.
         """
         names = list(STUDY_ANSWERS.columns)
         outcomes: list[Outcome] = []
@@ -270,7 +270,7 @@ class AnswerStore:
 
 
 _IDENTITY = ("chosen_position", "response_ms", "language", "design_hash")
-"""What tells a repetition of an answer from another answer to the same trial."""
+"""The columns that tell a repeated answer from a different one to the same trial."""
 _TYPES = {
     pl.String: "VARCHAR",
     pl.Int32: "INTEGER",
@@ -290,9 +290,9 @@ def _answers_of(file: Path) -> list[object]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise AnswerError(f"the file is no JSON ({error})") from None
+        raise AnswerError(f"the file is not JSON ({error})") from None
     if not isinstance(content, dict) or content.get("format") != FILE_FORMAT:
-        raise AnswerError("the file is no download of a listening study")
+        raise AnswerError("the file is not a download of a listening study")
     answers = content.get("answers")
     if not isinstance(answers, list):
         raise AnswerError("the file has no list of answers")
@@ -305,7 +305,7 @@ def _time(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text).astimezone(UTC)
     except ValueError:
-        raise AnswerError(f"answered_at is no time: {_shown(text)}") from None
+        raise AnswerError(f"answered_at is not a time: {_shown(text)}") from None
 
 
 def _shown(value: object) -> str:

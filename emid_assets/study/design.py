@@ -3,11 +3,11 @@
 Belongs here: drawing a design from what each system shows first, and the design as a file. The page
 that shows it is `page`, what participants send back is `answers`. Nothing here reads media.
 
-**Ties.** Systems may show the same image for a clip first, and a trial cannot show one image twice.
-Within each emotion, clips are drawn first on which all systems differ. Where those run out, the
-systems of a trial take their images in an order drawn for that trial, and one whose image is taken
-shows its next. Each tie is recorded: `tied_with` names the conditions that meant the same image, and
-`rank` above 1 the image that moved on; the design also counts ties over all clips.
+**Ties.** Systems may show the same image first for a clip, and a trial cannot show one image twice.
+Within each emotion, clips on which all systems differ are drawn first. When those run out, the
+systems of a trial take their images in an order drawn for that trial, and a system whose image is taken
+shows its next one. Each tie is recorded: `tied_with` names the conditions that had the same first image,
+and a `rank` above 1 marks an image that was moved; the design also counts ties over all clips.
 """
 
 import hashlib
@@ -27,11 +27,11 @@ from emid_assets.store.schemas import LISTENING_STUDY
 SYSTEMS = ("semantic", "fused", "adapter")
 RANDOM = "random"
 CONDITIONS = (*SYSTEMS, RANDOM)
-"""α = 1, the α in use, the adapter's best network, and an image drawn among those not shown otherwise."""
+"""α = 1, the α in use, the adapter's best network, and a random image that no other condition shows."""
 RANKS_NEEDED = len(SYSTEMS)
 """Images that each system must offer, so that ties can move on."""
 FORMS = 120
-"""Orders that are made beforehand; a participant's id chooses one."""
+"""Orders that are drawn in advance; a participant's id chooses one."""
 CHECKS = 3
 """Attention checks of a participant."""
 PRACTICE = 2
@@ -78,7 +78,7 @@ class Trial:
         kind: whether it counts, checks attention, or is practice.
         clip_id: the clip.
         emotion: of the clip.
-        split: of the clip, when the adapter was trained; None for one that came after.
+        split: of the clip, when the adapter was trained; None for one added later.
         options: its images.
         wanted: in an attention check, the place that participants are told to choose, from 1.
     """
@@ -157,7 +157,7 @@ class Design:
         return LISTENING_STUDY.check(pl.DataFrame(rows, schema=LISTENING_STUDY.empty().schema))
 
     def to_json(self) -> str:
-        """The design file. It tells the conditions: it is for the researcher, never for the page."""
+        """The design file. It names the conditions: it is for the researcher, never for the page."""
         return json.dumps({"hash": self.hash, **self._content()}, ensure_ascii=False, separators=(",", ":"))
 
     def _content(self) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def read_design(text: str) -> Design:
     """The design that `to_json` wrote.
 
     Raises:
-        StudyError: it is no design, of another version, or was changed since.
+        StudyError: it is not a design, is of another version, or was changed.
     """
     try:
         content = json.loads(text)
@@ -198,7 +198,7 @@ def read_design(text: str) -> Design:
             ),
         )
     except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise StudyError(f"it is no design of a listening study ({error!r})") from None
+        raise StudyError(f"it is not a design of a listening study ({error!r})") from None
     if design.hash != content["hash"]:
         raise StudyError(f"it was changed: its content has the hash {design.hash}, not {content['hash']}")
     return design
@@ -217,15 +217,14 @@ def draw_design(
 ) -> Design:
     """Draw clips, images, orders, attention checks and practice.
 
-    Clips are spread over the emotions as evenly as can be; within an emotion those without a tie come
-    first, then those that the adapter was tested on, then by lot; of one recording there is one clip.
-    Attention checks and practice use clips of other recordings, where there are such. Every form
-    shows each emotion and each clip about equally often, and each condition equally often in each
-    place (in every four trials once).
+    Clips are spread over the emotions as evenly as possible. Within an emotion those without a tie come
+    first, then those that the adapter was tested on, then a random draw; each recording gives one clip.
+    Attention checks and practice use clips of other recordings, if there are any. Every form shows
+    each emotion and each clip about equally often, and each condition equally often in each place
+    (once in every four trials).
 
     Args:
-        choices: TOP_IMAGES, at least `RANKS_NEEDED` ranks where
-            there are so many.
+        choices: TOP_IMAGES, `RANKS_NEEDED` ranks or as many as there are.
         music_clips: MUSIC_CLIPS rows of these clips.
         images: IMAGES rows.
         splits: clip id → split in the adapter's training.
@@ -306,9 +305,9 @@ def _ties(offered: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
 
 
 def _can_differ(offered: Mapping[str, Sequence[str]]) -> bool:
-    """Whether the systems find different images in whatever order they take them.
+    """Whether the systems find different images, whatever order they take them in.
 
-    Each needs as many images as there are systems, or none that another might take.
+    Each needs as many images as there are systems, or images that no other might take.
     """
     for system in SYSTEMS:
         mine = offered.get(system, [])
@@ -327,7 +326,7 @@ def _spread(
     wanted: int,
     rng: np.random.Generator,
 ) -> list[str]:
-    """Clips of different recordings, one emotion after the other in turn, each emotion's best first."""
+    """Clips of different recordings, taking emotions in turn, each emotion's best first."""
     lot = {clip: place for place, clip in enumerate(rng.permutation(np.array(clips, dtype=object)))}
     queues: dict[str, list[str]] = {}
     sources: set[str] = set()
@@ -378,7 +377,7 @@ def _checks_and_practice(
 
 
 def _identified(drawn: _Drawn, emotion: str, split: str | None, salt: str) -> Trial:
-    """The trial with opaque ids, whose options stand in the order of theirs: nothing tells a condition."""
+    """The trial with opaque ids; its options are sorted by them, so nothing reveals a condition."""
     name = _digest([salt, drawn.clip_id])[:12]
     options = [
         Option(_digest([salt, name, image, condition])[:12], image, condition, rank, tied_with)
@@ -419,7 +418,7 @@ def _forms(
 
 
 def _count_ties(offered: Mapping[str, Mapping[str, Sequence[str]]]) -> dict[str, int]:
-    """Clips on which two systems show the same image first, for each two, and on which any do."""
+    """How many clips have a tie: for each two systems, and for any two."""
     counts = {f"{a} = {b}": 0 for a, b in itertools.combinations(SYSTEMS, 2)} | {"any": 0}
     for of_clip in offered.values():
         if any(not of_clip.get(system) for system in SYSTEMS):

@@ -1,7 +1,7 @@
 """The participants' page: one HTML file, and its media inside it or beside it.
 
 Belongs here: from a design to the files that are handed out. The page holds opaque ids only, no
-condition, no emotion, no name of a file; markup, style and script are `study.html.j2`, `study.css`
+conditions, emotions or file names; markup, style and script are `study.html.j2`, `study.css`
 and `study.js` beside this file, the words are `texts.csv`.
 """
 
@@ -57,20 +57,20 @@ def write_page(
 ) -> WrittenPage:
     """Write the page of a design, and its media beside it where they are too large to be inside.
 
-    Media of pages before stay: somebody may have one open.
+    Media of earlier pages stay: somebody may have one open.
 
     Args:
         design: what to show.
         music_clips: MUSIC_CLIPS rows of the design's clips.
         images: IMAGES rows of its images.
         media: the folder below which their files are.
-        folder: where the page goes; made where it is missing.
+        folder: where the page goes; created if missing.
         seconds: of each clip that are played, at most.
-        embed_bytes: media of at most so many bytes in all go into the page.
+        embed_bytes: media of at most this many bytes in all are embedded in the page.
         contact: whom participants may ask; left out where it is empty.
 
     Raises:
-        StudyError: a clip or an image cannot be read any more; it is named.
+        StudyError: a clip or an image can no longer be read; names it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     clip_of = {row["clip_id"]: row for row in music_clips.iter_rows(named=True)}
@@ -114,7 +114,7 @@ def write_page(
 def _public(
     design: Design, names: Mapping[tuple[str, str], str], lengths: Mapping[str, float]
 ) -> dict[str, object]:
-    """What the page may know of a design: no condition, no emotion, no name."""
+    """What the page may know of a design: no conditions, emotions or names."""
     longest = sum(lengths[trial.clip_id] for trial in design.of_kind("trial"))
     each = longest / len(design.of_kind("trial")) + _SECONDS_TO_CHOOSE
     steps = len(design.forms[0]) + len(design.of_kind("check")) + len(design.of_kind("practice"))
@@ -136,7 +136,7 @@ def _public(
 
 
 def _keep(folder: Path, item: str, ending: str, copy: Copy) -> str:
-    """Write a copy under a name that tells only its bytes."""
+    """Write a copy under a name that depends on its bytes alone."""
     if copy.problem:
         raise StudyError(f"{item} cannot be shown: {copy.problem}; materialize media_inventory again")
     content = copy.content

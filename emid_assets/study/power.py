@@ -50,7 +50,7 @@ class Question:
 def head_to_head(share: float, other: float) -> tuple[float, float, float]:
     """The question whether one condition is chosen more often than another, in the same trials.
 
-    Only trials that chose one of the two tell, and without a difference half of these choose either.
+    Only trials that chose one of the two count; without a difference, each is chosen in half of them.
 
     Returns:
         `share`, `chance` and `decided` of the `Question`.
@@ -59,26 +59,28 @@ def head_to_head(share: float, other: float) -> tuple[float, float, float]:
 
 
 def independent_trials(question: Question) -> tuple[int, int]:
-    """Trials that count, for the exact binomial test, were they independent.
+    """How many counting trials the exact binomial test needs if trials are independent.
 
-    The power of an exact test goes up and down as its critical number of successes moves on.
+    The power of an exact test goes up and down with its critical number of successes.
 
     Returns:
-        The fewest trials with the power asked for, and the number from which on it never falls
+        The fewest trials with the requested power, and the number from which on it never falls
         short (.60 against .50, one-sided 5 %, power 80 %: 158 and 169).
 
     Raises:
-        ValueError: `share` is not on the side of `chance` that is tested, or so near to it that
+        ValueError: `share` is not on the tested side of `chance`, or so close to it that
             `MOST_TRIALS` are not enough.
     """
     if question.share == question.chance or (question.share < question.chance and not question.two_sided):
-        raise ValueError(f"the share {question.share} must lie above {question.chance}, to be told from it")
+        raise ValueError(f"the share {question.share} must be above the chance level {question.chance}")
     spread = (question.chance * (1 - question.chance)) ** 0.5
     tail = question.significance / (2 if question.two_sided else 1)
     reach = float(stats.norm.isf(tail) + stats.norm.isf(1 - question.power))
     enough = (reach * spread / abs(question.share - question.chance)) ** 2  # by the normal distribution
     if enough > MOST_TRIALS:
-        raise ValueError(f"{question.share} is too near to {question.chance}: above {MOST_TRIALS:,} trials")
+        raise ValueError(
+            f"{question.share} is too close to {question.chance}: it needs more than {MOST_TRIALS:,} trials"
+        )
     trials = np.arange(1, int(3 * enough) + 200)
     critical = stats.binom.isf(tail, trials, question.chance) + 1
     power = stats.binom.sf(critical - 1, trials, question.share)
@@ -97,7 +99,7 @@ def simulated_power(
     Each simulation draws a log-odds for every participant and every clip (normal, about the one that
     gives `share` on average) and then every choice. The test is that of `statistics`: the share's
     distance from chance over its standard error, clustered by participants and by clips, in t of
-    min(participants, clips) - 1 degrees of freedom. Clips are dealt out evenly.
+    min(participants, clips) - 1 degrees of freedom. Clips are assigned evenly.
 
     Args:
         question: what is to be shown.
@@ -147,9 +149,9 @@ def participants_needed(
     most: int = MOST_PARTICIPANTS,
     on_study: Callable[[int], None] = lambda participants: None,
 ) -> tuple[int | None, float]:
-    """The fewest participants of `trials` trials each with the power asked for, and the power they have.
+    """The fewest participants of `trials` trials each that give the requested power, and that power.
 
-    Found by doubling and halving, so it is as exact as the simulation.
+    Found by doubling and bisection, so it is as exact as the simulation.
 
     Args:
         question: what is to be shown.

@@ -1,11 +1,11 @@
-"""The server of the listening study: hands out the page, and takes answers into the store.
+"""The server of the listening study: serves the page, and stores answers.
 
 Belongs here: who may send, how much and how often. What an answer must be is `answers`.
 
     GET  /          the page; GET /media/NAME its media
     POST /answers   one answer as JSON, with `Authorization: Bearer TOKEN`
 
-    201 stored · 200 was there already · 400 no JSON · 401 wrong token · 409 answered otherwise before ·
+    201 stored · 200 already stored · 400 not JSON · 401 wrong token · 409 already answered differently ·
     413 too large · 422 not of the design · 429 too many · 503 the store is busy: send it again
 """
 
@@ -54,7 +54,7 @@ _HEADERS = {
 
 
 def token_of(study: Path) -> str:
-    """The study's token: made once and kept in a file that only its owner reads, so that links stay good."""
+    """The study's token: created once, in a file that only its owner can read, so that links stay valid."""
     file = study / TOKEN_FILE
     make_folder(study)
     with suppress(FileExistsError):
@@ -101,7 +101,7 @@ class _Writer:
         return await done
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Run until cancelled."""
         while True:
             batch = [await self._waiting.get()]
             while not self._waiting.empty():
@@ -125,9 +125,9 @@ def study_app(
 
     Args:
         page: folder of `index.html` and its media.
-        designs: by hash, every one whose answers are taken.
+        designs: by hash, every one whose answers are accepted.
         store: where they go.
-        token: who has it may send answers.
+        token: whoever has it may send answers.
         answers_a_minute: of one address, at most.
     """
     writer = _Writer(store)
@@ -152,7 +152,7 @@ def study_app(
             _log.error("%s", error)
             return _said(503, "the design cannot be read; send the answer again", {"Retry-After": "60"})
         except (ValueError, RecursionError):
-            return _said(400, "an answer is JSON")
+            return _said(400, "an answer must be JSON")
         try:
             outcome = await writer.add(row)
         except (asyncio.QueueFull, duckdb.Error, filelock.Timeout, OSError):

@@ -1,8 +1,9 @@
 """Statistics of the listening study: from answers to shares, effects, tests and agreement.
 
 Belongs here: what is computed from a frame STUDY_ANSWERS, as frames. The page that asks is
-elsewhere in `study`, drawing is `report.study`, sample sizes are `power`. scipy, statsmodels and
-krippendorff (extra `experiment`) are imported here, so Dagster imports this module inside functions.
+elsewhere in `study`, what the report shows is `report.study`, sample sizes are `power`. scipy,
+statsmodels and krippendorff (extra `experiment`) are imported here, so Dagster imports this module
+inside functions.
 
 A trial is one choice among k images, one from each condition; chance is 1/k. Trials of one
 participant resemble each other, and so do trials with one clip. What allows for both is called
@@ -30,7 +31,7 @@ from statsmodels.stats.proportion import proportion_confint
 from emid_assets.store.schemas import STUDY_RESULTS
 
 CONDITION_ORDER = ("random", "semantic", "fused", "adapter")
-"""Of two conditions that are compared, the earlier one is what the later one is held against."""
+"""Of two conditions that are compared, the earlier one is the reference."""
 CHANCE = "chance"
 CONFIDENCE = 0.95
 REPLICATES = 4000
@@ -47,7 +48,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 class AnswersError(ValueError):
-    """Answers that no analysis can be made of; names the trial."""
+    """Answers that cannot be analysed; names the trial."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Choices:
                 f"participant {first['participant_id']}, trial {first['trial_id']}: chose "
                 f"{first['chosen_condition']}, which is not among {', '.join(first['conditions'])}"
             )
-        # In one order whatever order the answers came in: equal answers give equal bits.
+        # Sorted, so that equal answers give equal bits, whatever order they came in.
         answers = answers.sort("participant_id", "trial_id")
         names = in_order({name for row in answers["conditions"] for name in row})
         participants, clips, trials = (
@@ -118,12 +119,12 @@ class Choices:
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
-        """Columns to compare: (condition, what it is held against)."""
+        """Columns to compare: (condition, its reference)."""
         return [(later, earlier) for earlier, later in combinations(range(len(self.conditions)), 2)]
 
 
 def in_order(conditions: set[str]) -> list[str]:
-    """Names in `CONDITION_ORDER`; others after them, by the alphabet."""
+    """Names in `CONDITION_ORDER`; others after them, alphabetically."""
     return [name for name in CONDITION_ORDER if name in conditions] + sorted(
         conditions - set(CONDITION_ORDER)
     )
@@ -385,7 +386,7 @@ def conditional_logit(choices: Choices) -> tuple[list[int], Floats, Floats]:
     """
     chosen = choices.chosen.sum(axis=0)
     columns = np.flatnonzero(chosen).tolist()
-    # A trial that chose a condition left out, or that left no alternative, holds no comparison.
+    # A trial that chose a dropped condition, or has no alternative left, holds no comparison.
     shown, picked = choices.shown[:, columns], choices.chosen[:, columns]
     useful = picked.any(axis=1) & (shown.sum(axis=1) > 1)
     if len(columns) < 2 or not useful.any():
@@ -443,8 +444,8 @@ def analyse(
 
     Scopes: `all` is the analysis proper; an emotion's key, its clips. `without_exclusions`,
     `without_ties` (trials in which no two conditions wanted the same image) and `test_clips` (clips
-    that no adapter learnt from) show whether the result hangs on those choices; each is there where
-    it is not the same trials as `all`.
+    that no adapter learnt from) show whether the result depends on those choices; each is there
+    only if its trials are not those of `all`.
 
     Args:
         answers: frame STUDY_ANSWERS.
@@ -456,7 +457,7 @@ def analyse(
         Frame STUDY_RESULTS, the design that was answered last first; empty where there are no answers.
 
     Raises:
-        AnswersError: names an answer that cannot be.
+        AnswersError: an answer contradicts its trial; names it.
     """
     last = answers.group_by("design_hash").agg(pl.col("answered_at").max())
     rows = [

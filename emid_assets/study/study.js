@@ -1,8 +1,8 @@
 // Leads a participant through the study: consent, instructions, volume, practice, trials, thanks.
 //
-// The page knows opaque ids only. What a participant has done is kept in localStorage after every
-// answer, so that a closed tab goes on where it was. Answers are posted where the page was opened with
-// a token in its address (`#token=…`), else they are downloaded at the end.
+// The page knows opaque ids only. Progress is saved in localStorage after every answer, so that a
+// reopened tab resumes where it was. Answers are posted if the page was opened with a token in its
+// address (`#token=…`), else they are downloaded at the end.
 "use strict";
 {
   const study = JSON.parse(document.getElementById("study").textContent);
@@ -64,7 +64,7 @@
     const main = [];
     trials.forEach(([id, order], number) => {
       main.push({ id, order });
-      // Checks stand between the trials, as far from each other as they can.
+      // Checks are placed between the trials, as far apart as possible.
       study.checks.forEach(([check, wanted], place) => {
         if (number + 1 === Math.ceil(((place + 1) * trials.length) / (study.checks.length + 1)))
           main.push({ id: check, wanted });
@@ -126,11 +126,11 @@
   onward("consent", () => { at("said").textContent = ""; show("how"); });
   onward("how", () => show("volume"));
 
-  // Volume: tones to be counted, so that whoever goes on hears something.
+  // Volume: tones to be counted, so that whoever continues can hear.
 
   const tones = () => 2 + (parseInt(state.participant.slice(16, 20), 16) % 3);
   const RATE = 11025;
-  // A WAV file, not an oscillator: it takes the clips' own way to the ear (phones may mute the other).
+  // A WAV file, not an oscillator: it plays the way the clips do (phones may mute an oscillator).
   const toneFile = (count) => {
     const samples = new Uint8Array(Math.round(RATE * (0.2 + 0.7 * count))).map((_, place) => {
       const seconds = place / RATE - 0.2, within = seconds % 0.7;
@@ -265,7 +265,7 @@
           body: JSON.stringify(state.answers[number]),
         });
         status = reply.status;
-      } catch { /* no connection: tried again below */ }
+      } catch { /* no connection: retried below */ }
       if (owner !== state) continue;
       if (status === 200 || status === 201) { state.delivered[number] = "sent"; pause = 1000; }
       else if (status >= 400 && status < 500 && status !== 429) state.delivered[number] = "refused";

@@ -1,7 +1,7 @@
 """What the study's page says, by language: the small table `texts.csv` beside this file.
 
 A new language is a new column there, named by its code, and nothing else. `{n}` and the like stand
-for numbers and names that the page fills in; `language_name` is how the language calls itself.
+for numbers and names that the page fills in; `language_name` is the language's own name for itself.
 """
 
 import csv

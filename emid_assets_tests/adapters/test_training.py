@@ -82,6 +82,14 @@ def test_before_training_the_scores_rank_as_the_centred_frozen_space(network: st
 
 
 @pytest.mark.processor
+@pytest.mark.parametrize("network", ["bmf", "distilled"])
+def test_one_epoch_twice_gives_the_same_bits(data: PairData, network: str) -> None:
+    once, again = (train(network, data, replace(SETTINGS, epochs=1)) for _ in range(2))
+    assert once.history == again.history
+    for name, weights in once.state.items():
+        assert torch.equal(weights, again.state[name]), name
+
+
 def test_training_twice_gives_the_same_bits(adapter: TrainedAdapter, data: PairData, tmp_path: Path) -> None:
     again = train(adapter.network, data, SETTINGS)
     assert adapter.save(tmp_path / "a") == again.save(tmp_path / "b")

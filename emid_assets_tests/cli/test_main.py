@@ -11,24 +11,25 @@ import pytest
 from click.testing import CliRunner
 
 from emid_assets.cli.main import COMMANDS, main
-from emid_assets.settings import GROUPS, Settings
+from emid_assets.settings import GROUPS, SAMPLE_MEDIA, Settings
 
 ROOT = Path(__file__).parents[2]
+DG = Path(sys.executable).with_name("dg")
 HEAVY = {"dagster", "torch", "polars", "duckdb", "pyarrow", "numpy", "matplotlib", "numba", "scipy", "rich"}
 
 
-def imported_by(arguments: list[str], folder: Path) -> set[str]:
-    """The top-level modules of a process that has run `emid ARGUMENTS`."""
-    code = (
+def imported_by(arguments: list[str], folder: Path, code: int = 0) -> set[str]:
+    """The top-level modules of a process that has run `emid ARGUMENTS`, with this exit code."""
+    script = (
         "import json, sys\nfrom emid_assets.cli.main import main\n"
         "try:\n    main(sys.argv[1:])\nfinally:\n"
         "    print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})), file=sys.stderr)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
+        [sys.executable, "-c", script, *arguments],
         cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
     return set(json.loads(done.stderr.splitlines()[-1]))
 
 
@@ -41,6 +42,32 @@ def test_the_help_imports_no_command(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["build", "ui", "status", "query", "sweep", "tune", "study", "import"])
 def test_the_help_of_a_command_imports_settings_and_nothing_heavier(name: str, tmp_path: Path) -> None:
     assert not imported_by([name, "--help"], tmp_path) & HEAVY
+
+
+def test_the_status_imports_dagster_and_no_network(tmp_path: Path) -> None:
+    (tmp_path / "lake" / "dagster").mkdir(parents=True)
+    imported = imported_by(["status", "--lake", str(tmp_path / "lake")], tmp_path)
+    assert "dagster" in imported
+    assert not imported & {"torch", "matplotlib", "numba", "scipy", "PIL", "soundfile"}
+
+
+def test_a_query_imports_torch_and_no_dagster(tmp_path: Path) -> None:
+    """Nothing is built there: the encoder is loaded before the lake says so."""
+    image = SAMPLE_MEDIA / "images" / "awe_nasa0.jpg"
+    imported = imported_by(["query", "image", str(image), "--lake", str(tmp_path / "lake")], tmp_path, code=1)
+    assert "torch" in imported
+    assert not imported & {"dagster", "matplotlib", "numba", "scipy"}
+
+
+@pytest.mark.skipif(not DG.exists(), reason="dg is not installed: make install-dev")
+def test_dg_lists_the_assets_of_the_graph(tmp_path: Path) -> None:
+    listed = subprocess.run(
+        [DG, "list", "defs", "--json"],
+        cwd=ROOT, env=os.environ | {"EMID_LAKE": str(tmp_path)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert {asset["asset_key"] for asset in json.loads(listed.stdout)["assets"]} >= {"fused_pairs", "images"}
+    help_text = subprocess.run([DG, "--help"], capture_output=True, text=True, check=True).stdout
+    assert "launch" in help_text
 
 
 def test_each_line_of_the_help_is_the_first_sentence_of_its_command() -> None:

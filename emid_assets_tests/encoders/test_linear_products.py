@@ -140,7 +140,7 @@ def test_bf16_layers_stay_near_float32() -> None:
 
 
 @pytest.mark.parametrize("sharpness", [1.0, 6.0])
-def test_bf16_attention_is_as_near_to_float64_as_torchs_own(sharpness: float) -> None:
+def test_bf16_attention_is_about_as_near_to_float64_as_bf16_can_be(sharpness: float) -> None:
     torch.manual_seed(0)
     exact = [torch.randn(3, 4, 257, 80, dtype=torch.float64) for _ in range(3)]
     query, key, value = (tensor.bfloat16() for tensor in (sharpness * exact[0], exact[1], exact[2]))
@@ -150,8 +150,8 @@ def test_bf16_attention_is_as_near_to_float64_as_torchs_own(sharpness: float) ->
     def off(got: torch.Tensor) -> float:
         return float((got.double() - expected).norm() / expected.norm())
 
-    own = torch.nn.functional.scaled_dot_product_attention(query, key, value)
-    assert off(linear_products.attend(query, key, value)) < max(1.2 * off(own), 5e-3)
+    # Not by torch's own attention, which fails in bf16 on some processors.
+    assert off(linear_products.attend(query, key, value)) < 1.5 * off(expected.bfloat16())
 
 
 def test_attention_with_a_mask_is_refused() -> None:

@@ -106,7 +106,7 @@ def test_every_trap_of_the_published_rows_is_named_and_repaired_or_rejected(tmp_
             ("repaired", "unreadable rating", "row 9", "ten.wav"),
             ("repaired", "unreadable feeling", "row 10", "feeling.wav"),
             ("kept", "clip without a known genre", "row 11", "genre.wav"),
-            ("rejected", "clip that stands there already", "row 12", "again.wav"),
+            ("rejected", "clip that is already there", "row 12", "again.wav"),
             ("repaired", "name of two contents", "row 13", "3143.m4a.wav"),
             ("repaired", "name of two contents", "row 13", "image 1 a.png"),
             ("repaired", "name of another type", "row 14", "5.m4a"),
@@ -396,7 +396,8 @@ def test_terms_are_those_of_the_tables_beside_the_rows_else_those_that_are_given
     ]  # fmt: skip
     (tmp_path / "music.csv").write_text("file,licence\na/1.wav,CC0-1.0\na/1.wav,CC-BY-4.0\n")
     result = CliRunner().invoke(main, ["import", "emid", *arguments])
-    assert f"{tmp_path / 'music.csv'} row 3 and music.csv row 2 tell two things of a/1.wav" in result.output
+    where = f"{tmp_path / 'music.csv'} row 3 and music.csv row 2"
+    assert f"{where} contradict each other about a/1.wav" in result.output
     (tmp_path / "music.csv").write_text("no table")
     result = CliRunner().invoke(main, ["import", "emid", *arguments])
     assert result.exit_code == 1
@@ -527,7 +528,7 @@ def test_a_damaged_file_is_named_with_the_row_and_mended_by_fetching_it_again(tm
     group = pq.ParquetFile(source).metadata.row_group(1).column(0)
     start = group.dictionary_page_offset or group.data_page_offset
     source.write_bytes(whole[:start] + bytes(64) + whole[start + 64 :])
-    with pytest.raises(SourceError, match=r"train\.parquet is damaged at row 3 .* fetch it again"):
+    with pytest.raises(SourceError, match=r"train\.parquet is damaged at row 3 .* download it again"):
         import_emid(parquet_pieces([str(source)]), tmp_path / "to")
     source.write_bytes(whole)
     assert import_emid(parquet_pieces([str(source)]), tmp_path / "to").clips == 6

@@ -80,10 +80,10 @@ def test_the_file_of_pairs_may_be_absent_and_may_not_be_wrong(tmp_path: Path) ->
     path.write_text("clip_id,image_id,rank,score\n007,b,2,.5\n007,a,1,.6\n")
     assert read_published_pairs(tmp_path).rows() == [("007", "a", 1), ("007", "b", 2)]
     for text, message in (
-        ("clip,image\nx,y\n", "no CSV with the columns clip_id, image_id, rank"),
+        ("clip,image\nx,y\n", "not a CSV with the columns clip_id, image_id, rank"),
         ("clip_id,image_id,rank\nx,y,first\n", "whole numbers as rank"),
         ("clip_id,image_id,rank\nx,y,1\nx,y,2\n", "clip x has image y twice"),
-        ("", "no CSV"),
+        ("", "not a CSV"),
         ("clip_id,image_id,rank\na,b,0\n", "a rank of clip a is blank or below 1"),
     ):
         path.write_text(text)

@@ -31,7 +31,7 @@ def test_the_page_says_how_many_published_pairs_agree_and_where_most_do(
     [section] = [
         element for element in page.all("section") if element.attributes["aria-labelledby"] == "published"
     ]
-    assert f"{published.height} pairs stand in the media folder's pairs.csv" in section.text
+    assert f"{published.height} pairs are in the media folder's pairs.csv" in section.text
     assert f"{published.height} of these (100 %) are among the pairs chosen here" in section.text
     figure = agreement_figure(agreement.by_alpha, agreement.comparable, ALPHA)
     line = figure.axes[0].lines[0]

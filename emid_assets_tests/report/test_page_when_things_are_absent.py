@@ -33,7 +33,7 @@ def test_a_page_of_nothing_says_so_in_every_part(make_tables: MakeTables, build_
     said = " ".join(page.all("main")[0].text.split())
     for sentence in (
         "There are no pairs to compare.", "No network is trained yet.", "No retrieval figures yet",
-        "Nobody has answered the listening study so far",
+        "Nobody has answered the listening study yet",
         "There are no pairs to show.", "None: every media file and every table row could be used.",
         "No media are shown.",
     ):  # fmt: skip

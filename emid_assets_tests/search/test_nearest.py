@@ -14,7 +14,12 @@ from emid_assets.adapters.training import train
 from emid_assets.affect.valence_arousal import emotional_similarity
 from emid_assets.media.lake_tables import LakeTables
 from emid_assets.search.nearest import Catalogue, search_images, search_music
-from emid_assets_tests.small_lake import DIMENSION, FORMULA, SETTINGS
+from emid_assets_tests.small_lake import DIMENSION, FORMULA, SETTINGS, make_lake
+
+
+@pytest.fixture(scope="module")
+def lake() -> LakeTables:
+    return make_lake()
 
 
 @pytest.fixture(scope="module", params=sorted(NETWORKS))

@@ -85,7 +85,7 @@ def test_an_attention_check_is_passed_by_the_place_that_was_asked_for_only(study
         ({"answered_at": "yesterday"}, "answered_at"),
         ({"answered_at": "2026-13-01T00:00:00Z"}, "answered_at"),
         ({"answered_at": 5}, "answered_at must be text"),
-        ({"condition": "fused"}, "exactly the parts"),
+        ({"condition": "fused"}, "exactly the fields"),
     ],
 )
 def test_what_is_not_of_the_design_is_refused(study: Study, changed: dict[str, Any], reason: str) -> None:
@@ -95,7 +95,7 @@ def test_what_is_not_of_the_design_is_refused(study: Study, changed: dict[str, A
 
 @pytest.mark.parametrize("thing", [None, 3, "answer", [], {}, {"design": 1}])
 def test_what_is_no_answer_at_all_is_refused(study: Study, thing: object) -> None:
-    with pytest.raises(AnswerError, match="exactly the parts"):
+    with pytest.raises(AnswerError, match="exactly the fields"):
         decode_answer(thing, {study.design.hash: study.design})
 
 
@@ -147,7 +147,7 @@ def test_an_answer_that_came_twice_counts_once_and_a_contradiction_is_named(stud
     assert merged.height == 3
     assert merged.filter(trial_id=second["trial_id"])["chosen_position"].to_list() == [1]
     assert refused == [
-        (f"participant {ME}, trial {second['trial_id']}", "another answer to this trial was already there")
+        (f"participant {ME}, trial {second['trial_id']}", "there is already another answer to this trial")
     ]
     swapped, _ = merge_answers(files, posted)
     assert swapped.filter(trial_id=second["trial_id"])["chosen_position"].to_list() == [4]

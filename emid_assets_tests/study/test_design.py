@@ -177,7 +177,7 @@ def test_a_design_is_the_same_after_writing_and_reading_and_a_changed_one_is_ref
     swapped = design.to_json().replace('"condition":"fused"', '"condition":"random"', 1)
     with pytest.raises(StudyError, match="changed"):
         read_design(swapped)
-    with pytest.raises(StudyError, match="no design"):
+    with pytest.raises(StudyError, match="not a design"):
         read_design("[]")
 
 

@@ -66,9 +66,9 @@ def test_a_two_sided_question_counts_both_tails() -> None:
 
 
 def test_a_share_on_the_wrong_side_or_too_near_is_refused() -> None:
-    with pytest.raises(ValueError, match="must lie above"):
+    with pytest.raises(ValueError, match="must be above"):
         independent_trials(Question(0.4, 0.5))
-    with pytest.raises(ValueError, match="too near to"):
+    with pytest.raises(ValueError, match="too close to"):
         independent_trials(Question(0.5001, 0.5))
 
 
@@ -161,7 +161,7 @@ def test_the_command_tells_the_exact_figure_and_the_simulated_ones() -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--share", "0.4"], "must lie above"),
+        (["--share", "0.4"], "must be above"),
         (["--share", "0.7", "--versus", "0.4"], "add up to more than 1"),
         (["--trials", "80"], "needs at least 80 clips"),
         (["--trials", "ten"], "not a list of numbers"),

@@ -208,7 +208,7 @@ def layer_sizes_of(model: nn.Module) -> set[Size]:
     parts: Any = model
     sizes: set[Size] = set()
     tokens = {
-        modality: parts.modality_preprocessors[modality].pos_embedding_helper.num_tokens
+        modality: int(parts.modality_preprocessors[modality].pos_embedding_helper.num_tokens)
         for modality in imagebind_model.MODALITIES
     }
     for modality, sequences in (("vision", 1), ("audio", SUB_CLIPS)):

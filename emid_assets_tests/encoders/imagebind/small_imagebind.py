@@ -1,5 +1,7 @@
 """ImageBind's own classes at half a million parameters, with random weights: the same inputs, in no time."""
 
+import copy
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -19,7 +21,12 @@ SMALL = Architecture(
 
 
 def small_model() -> nn.Module:
-    """The model with weights that are the same each time."""
+    """The model with weights that are the same each time, to be changed at will."""
+    return copy.deepcopy(_small_model())
+
+
+@cache
+def _small_model() -> nn.Module:
     model = build(SMALL, "cpu")
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

@@ -39,7 +39,6 @@ def encoder() -> ImageBindEncoder:
     return ImageBindEncoder(small_model(), "sum", CPU, "float32", "torch")
 
 
-@pytest.mark.processor
 def test_rows_are_the_official_models(encoder: ImageBindEncoder) -> None:
     with torch.inference_mode():
         official = small_model()(
@@ -145,7 +144,6 @@ def test_auto_keeps_to_float32_where_bf16_cannot_be_computed(monkeypatch: pytest
         ImageBindEncoder(small_model(), "sum", CPU, "bf16")
 
 
-@pytest.mark.processor
 def test_the_fingerprint_stands_for_weights_and_precision(encoder: ImageBindEncoder) -> None:
     same = ImageBindEncoder(small_model(), "sum", CPU, "float32")
     assert same.fingerprint == encoder.fingerprint
