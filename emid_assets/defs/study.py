@@ -229,7 +229,7 @@ def study_results(
 
     missing = missing_packages() if study_answers.height else ""
     results = STUDY_RESULTS.empty()
-    metadata: dict[str, Any] = {"why_empty": missing or "nobody has answered so far"}
+    metadata: dict[str, Any] = {"why_empty": missing or "nobody has answered yet"}
     if study_answers.height and not missing:
         from emid_assets.study.statistics import analyse, lme4_rows
 

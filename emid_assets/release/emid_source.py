@@ -136,7 +136,7 @@ class MediaIndex:
             SourceError: it is not a folder.
         """
         if not root.is_dir():
-            raise SourceError(f"{root} is not a folder that can be read")
+            raise SourceError(f"{root} is not a readable folder")
         found: dict[str, list[PurePosixPath]] = {}
         digest = hashlib.sha256(os.fsencode(root.resolve()))
         for top, folders, names in os.walk(root):
