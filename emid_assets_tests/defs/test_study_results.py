@@ -101,7 +101,7 @@ def test_while_nobody_has_answered_the_table_is_empty_and_says_so(mine: Study) -
     results = Lake(mine.lake).read("study_results")
     assert results.is_empty()
     assert STUDY_RESULTS.differences(results) == []
-    assert metadata(result)["why_empty"] == "nobody has answered so far"
+    assert metadata(result)["why_empty"] == "nobody has answered yet"
     assert analysed(result).passed
     assert not (mine.folder / "choices.csv").exists()
 
