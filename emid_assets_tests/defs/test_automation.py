@@ -146,6 +146,7 @@ def rows_that_name(lake: Lake, item: str) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_a_folder_is_built_by_itself_and_a_removed_file_goes_from_every_table(
     folder: Folder, media: Path, tmp_path: Path
 ) -> None:

@@ -24,6 +24,8 @@ from emid_assets_tests.failures.tiny import (
     RoomFor,
 )
 
+pytestmark = pytest.mark.slow
+
 KILLED = str(-signal.SIGKILL)
 KILLS = {
     "inventory": ("media_inventory", None),
@@ -50,13 +52,9 @@ def test_every_stage_has_its_kill() -> None:
     assert set(KILLS) == set(STAGES)
 
 
-IN_EVERY_SUITE = ("inventory", "embed_music", "health")
-"""Stages of each kind: one table, a partition of two, and the one that judges the others."""
-
-
 @pytest.mark.parametrize(
     "stage",
-    [stage if stage in IN_EVERY_SUITE else pytest.param(stage, marks=pytest.mark.slow) for stage in KILLS],
+    KILLS,
 )
 def test_a_run_killed_in_a_stage_loses_nothing_and_the_next_one_ends_green(
     pipeline: Pipeline, stage: str
@@ -76,7 +74,6 @@ def test_a_run_killed_in_a_stage_loses_nothing_and_the_next_one_ends_green(
     assert not states(pipeline)
 
 
-@pytest.mark.slow
 def test_a_build_killed_while_it_holds_the_device_keeps_no_later_build_waiting(
     pipeline: Pipeline,
 ) -> None:
@@ -215,7 +212,6 @@ def test_a_reader_of_a_damaged_partition_says_which_one_to_build_again(pipeline:
     assert pipeline.run("align", "sad") == ""
 
 
-@pytest.mark.slow
 def test_a_clock_set_back_changes_neither_what_counts_nor_what_is_kept(pipeline: Pipeline) -> None:
     rows = pipeline.rows()
     before = pipeline.lake.current("music_embeddings", "sad")
@@ -230,7 +226,6 @@ def test_a_clock_set_back_changes_neither_what_counts_nor_what_is_kept(pipeline:
     assert not states(pipeline)
 
 
-@pytest.mark.slow
 def test_a_media_folder_that_is_gone_ends_the_run_and_empties_nothing(pipeline: Pipeline) -> None:
     rows = pipeline.rows()
     away = pipeline.media.rename(pipeline.media.with_name("away"))
@@ -250,7 +245,6 @@ def test_a_media_folder_that_is_gone_ends_the_run_and_empties_nothing(pipeline: 
     assert "media_inventory/all" not in states(pipeline)
 
 
-@pytest.mark.slow
 def test_a_device_without_memory_takes_smaller_batches_or_names_the_item_that_does_not_fit(
     pipeline: Pipeline,
 ) -> None:

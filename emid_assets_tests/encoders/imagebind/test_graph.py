@@ -25,6 +25,7 @@ STAGES = {
 }
 
 
+@pytest.mark.slow
 def test_the_whole_graph_runs_and_a_second_time_without_encoding(
     tmp_path: Path, sample_media: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,6 +61,7 @@ def test_the_import_runs_no_package_that_is_not_needed_and_leaves_no_stand_in() 
     assert printed == "[]"
 
 
+@pytest.mark.slow
 def test_timm_is_used_where_it_is_installed(tmp_path: Path) -> None:
     (tmp_path / "timm").mkdir()
     (tmp_path / "timm" / "__init__.py").touch()
