@@ -55,7 +55,7 @@ def ui(demo: Checkout) -> Iterator[Served]:
 
 @pytest.fixture
 def page(browser: Any) -> Iterator[Any]:
-    page = browser.new_page(viewport={"width": 6400, "height": 8000})  # the whole lineage fits
+    page = browser.new_page(viewport={"width": 6400, "height": 10000})  # the whole lineage fits
     page.set_default_timeout(60_000)
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
