@@ -91,9 +91,7 @@ def test_the_options_of_a_build_are_grouped_and_complete() -> None:
     for line in text.splitlines():
         if line.endswith(":") and not line.startswith(" "):
             sections[line[:-1]] = []
-        elif line.startswith("  --") and not line.startswith(
-            "  --help"
-        ):  # `-h, --help` where `main` asks first
+        elif line.startswith("  --") and not line.startswith("  --help"):
             sections[list(sections)[-1]].append(line.split()[0].removeprefix("--").replace("-", "_"))
     assert sections.pop("Options") == []
     options = {*Settings.model_fields, "profile"}
