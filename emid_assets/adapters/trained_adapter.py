@@ -27,6 +27,7 @@ from emid_assets.adapters.formula import TaughtFormula
 from emid_assets.adapters.networks.content_tower import Projection
 from emid_assets.adapters.networks.interface import Items, Known, Network, PairScorer
 from emid_assets.adapters.va_ridge import VaReader
+from emid_assets.settings import Settings
 from emid_assets.store.files import write_in_place
 from emid_assets.store.schemas import EPOCH_TYPE, TRAINED_ADAPTER
 
@@ -68,6 +69,17 @@ class TrainingSettings:
     gradient_norm: float = 1.0
     seed: int = 0
     device: str = "cpu"
+
+    @classmethod
+    def of(cls, settings: Settings) -> "TrainingSettings":
+        """Those of a build's settings."""
+        return cls(
+            dimension=settings.adapter_dimension,
+            epochs=settings.epochs,
+            learning_rate=settings.learning_rate or None,
+            seed=settings.seed,
+            device=settings.device,
+        )
 
 
 @dataclass(frozen=True)

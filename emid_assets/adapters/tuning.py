@@ -196,12 +196,7 @@ def tune_lake(
     rows = tune(
         network,
         data,
-        TrainingSettings(
-            dimension=settings.adapter_dimension,
-            epochs=settings.epochs,
-            seed=settings.seed,
-            device=settings.device,
-        ),
+        dataclasses.replace(TrainingSettings.of(settings), learning_rate=None),
         lake.root / STUDIES_FOLDER / f"{network}.journal",
         trials,
         on_trial,

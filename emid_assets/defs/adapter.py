@@ -20,7 +20,7 @@ from emid_assets.store.lake import Lake
 from emid_assets.store.layout import WEIGHTS_FOLDER
 
 if TYPE_CHECKING:
-    from emid_assets.adapters.trained_adapter import TrainedAdapter, TrainingSettings
+    from emid_assets.adapters.trained_adapter import TrainedAdapter
 
 
 @table_asset(
@@ -41,6 +41,7 @@ def trained_adapter(
     """
     from emid_assets.adapters.pair_data import pair_data
     from emid_assets.adapters.run_files import save_run
+    from emid_assets.adapters.trained_adapter import TrainingSettings
     from emid_assets.adapters.training import train
     from emid_assets.adapters.tuning import tuned_hyperparameters
     from emid_assets.matching.fusion import Formula
@@ -53,7 +54,7 @@ def trained_adapter(
     adapter = train(
         network,
         data,
-        _training_settings(settings),
+        TrainingSettings.of(settings),
         tuned,
         on_epoch=lambda epoch: on_progress(int(epoch["epoch"] or 0), settings.epochs),
     )
@@ -76,18 +77,6 @@ def trained_adapter(
             **_training_metadata(adapter),
         },
         check_results=[check_result("loss_is_finite", not_finite, len(losses))],
-    )
-
-
-def _training_settings(settings: SettingsResource) -> "TrainingSettings":
-    from emid_assets.adapters.trained_adapter import TrainingSettings
-
-    return TrainingSettings(
-        dimension=settings.adapter_dimension,
-        epochs=settings.epochs,
-        learning_rate=settings.learning_rate or None,
-        seed=settings.seed,
-        device=settings.device,
     )
 
 

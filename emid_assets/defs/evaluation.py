@@ -195,6 +195,7 @@ def evaluation_report(settings: SettingsResource, tables: LakeTables) -> dg.Mate
     In the lake folder, `report.html` is the report, and `pairs.html` shows every clip's images by each
     system. The table holds every figure of the report.
     """
+    from emid_assets.adapters.tuning import tuning_trials
     from emid_assets.encoders.load import encoder_from
     from emid_assets.evaluation.top_images import best_network
     from emid_assets.report.page import BuildFacts, EncoderFacts, render_page
@@ -203,7 +204,8 @@ def evaluation_report(settings: SettingsResource, tables: LakeTables) -> dg.Mate
 
     encoder = encoder_from(settings)
     facts = EncoderFacts(encoder.name, encoder.licence, encoder.dimension, encoder.fingerprint)
-    tables = _usable(tables, settings)
+    trials = tuning_trials(Lake(settings.lake_folder))
+    tables = replace(_usable(tables, settings), tuning_trials=trials)
     report, pairs = settings.lake_folder / REPORT_PAGE, settings.lake_folder / PAIRS_PAGE
     side_by_side = render_pairs(
         replace(tables, top_images=tables.top_images.filter(pl.col("rank") <= settings.images_per_clip)),
@@ -227,12 +229,9 @@ def evaluation_report(settings: SettingsResource, tables: LakeTables) -> dg.Mate
 
 
 def _usable(tables: LakeTables, settings: SettingsResource) -> LakeTables:
-    """The tables with rejected media and tuning trials, without the clips that could not be embedded."""
-    from emid_assets.adapters.tuning import tuning_trials
-
-    lake = Lake(settings.lake_folder)
-    rejected = lake.read("rejected_media")
-    return replace(tables, rejected_media=rejected, tuning_trials=tuning_trials(lake)).without_failed()
+    """The tables with rejected media, without the clips that could not be embedded."""
+    rejected = Lake(settings.lake_folder).read("rejected_media")
+    return replace(tables, rejected_media=rejected).without_failed()
 
 
 def _markdown(figures: Mapping[str, "Figure"]) -> dict[str, dg.MetadataValue[Any]]:
