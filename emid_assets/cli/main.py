@@ -4,6 +4,7 @@ Belongs here: the list of the commands and what holds for all of them. Each comm
 Help must start fast, so nothing here imports one of them, settings, Dagster, torch or polars.
 """
 
+import gc
 import importlib
 import logging
 import os
@@ -62,6 +63,7 @@ def main() -> None:
 def entry_point() -> NoReturn:
     """`emid` as it is installed."""
     code: str | int | None = 0
+    gc.set_threshold(100_000, 20, 20)  # torch and Dagster make a million objects that stay
     try:
         main()
     except SystemExit as end:

