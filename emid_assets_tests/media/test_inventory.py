@@ -551,7 +551,7 @@ def test_every_sort_of_useless_content_has_its_reason(folder: Folder) -> None:
     inventory = take_inventory(folder.root)
     reasons = dict(inventory.filter(pl.col("reason").is_not_null()).select("item_id", "reason").iter_rows())
     assert reasons == {
-        "sad/text.mp3": "audio is unreadable: its contents are not WAV, FLAC, Ogg, Opus, MP3 or AIFF",
+        "sad/text.mp3": "audio is unreadable: its contents are not WAV, FLAC, Ogg, Opus, MP3, AIFF or M4A",
         "sad/cut.ogg": "audio is truncated: the file ends before its end mark or its stated length",
         "sad/empty.flac": "audio file is empty (0 bytes)",
         "sad/silent.wav": "audio is silent: no sample is above 0.0001 of full scale",
@@ -741,7 +741,7 @@ def test_m4a_is_looked_at_again_once_pyav_is_installed(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder.root / "music" / "sad").mkdir()
-    (folder.root / "music" / "sad" / "a.m4a").write_bytes(b"no audio")
+    (folder.root / "music" / "sad" / "a.m4a").write_bytes(b"\0\0\0\x20ftypM4A ")
     monkeypatch.setattr("emid_assets.media.audio.is_pyav_installed", lambda: False)
     first = take_inventory(folder.root)
     assert "pip install 'emid-assets[m4a]'" in first["reason"][0]

