@@ -158,12 +158,22 @@ def _opened(path: Path, max_pixels: int) -> Image.Image:
     if image.width * image.height > max_pixels:
         image.close()
         raise _too_large(image.width, image.height, max_pixels)
+    if image.format == "JXL" and image.mode == "LA" and _has_wide_samples(image):
+        image.close()
+        raise MediaError(
+            "image is JPEG XL of grey with transparency and over 8 bits, which cannot be read: save it as PNG"
+        )
     if image.mode == "F":
         image.close()
         raise MediaError(
             "image has floating-point pixels, which have no fixed white: save it with 8 or 16 bits"
         )
     return image
+
+
+def _has_wide_samples(image: Image.Image) -> bool:
+    """Whether the plugin hands 16-bit samples over as 8-bit ones, as pillow-jxl-plugin 1.3 does for LA."""
+    return len(getattr(image, "_data", b"")) > image.width * image.height * len(image.getbands())
 
 
 def _too_large(width: int, height: int, max_pixels: int) -> MediaError:
@@ -182,8 +192,9 @@ def _load(image: Image.Image) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
-    if image.format in ("HEIF", "JXL"):
-        return 1  # these decoders have turned the pixels
+    # These decoders have turned the pixels, but not where a JPEG is inside the JPEG XL.
+    if image.format == "HEIF" or (image.format == "JXL" and not getattr(image, "jpeg", False)):
+        return 1
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # broken EXIF is no reason to lose a picture that decodes

@@ -69,11 +69,11 @@ def examine(path: Path) -> SoundFile:
             return _examine_flac(content, start)
         if head[4:8] == b"ftyp":
             return SoundFile("mp4")
+        if _is_adts(head):
+            return SoundFile("aac")
         first = _first_mpeg_frame(content, start)
         if first is not None:
             return _examine_mpeg(content, first, content.size, is_whole_file=True)
-        if _is_adts(head):
-            return SoundFile("aac")
         raise MediaError("audio is unreadable: its contents are not WAV, FLAC, Ogg, Opus, MP3, AIFF or M4A")
 
 
@@ -420,9 +420,9 @@ def _first_mpeg_frame(content: _Content, start: int) -> int | None:
     while (place := head.find(b"\xff", place)) >= 0:
         # Two bytes of chance look like a header, four frames in a row do not. A frame at the very start is
         # believed with fewer behind it: a file may be that short.
-        needed = 4 if place else 2
-        if _frames_in_a_row(content, start + place, needed):
-            return start + place
+        at = start + place
+        if _frames_in_a_row(content, at, 4) or (place == 0 and _frames_in_a_row(content, at, 1)):
+            return at
         place += 1
     return None
 
@@ -430,8 +430,6 @@ def _first_mpeg_frame(content: _Content, start: int) -> int | None:
 def _frames_in_a_row(content: _Content, offset: int, needed: int) -> bool:
     first = _mpeg_frame(content.at(offset, 4))
     for _ in range(needed):
-        if offset >= content.size:
-            return True
         frame = _mpeg_frame(content.at(offset, 4))
         if frame is None or first is None or (frame.layer, frame.rate) != (first.layer, first.rate):
             return False

@@ -638,7 +638,8 @@ def test_every_sort_of_useless_content_has_its_reason(folder: Folder) -> None:
         "sad/short.wav": "audio is too short: 0.2 s, the minimum is 1 s",
         "awe/dot.png": "image is too small: 1 × 1 pixels, the minimum is 8 a side",
         "awe/empty.png": "image file is empty (0 bytes)",
-        "awe/text.jpg": "image is unreadable: its contents are not JPEG, PNG, GIF, WebP, BMP, TIFF, AVIF, HEIC or JPEG XL",
+        "awe/text.jpg": "image is unreadable: its contents are not JPEG, PNG, GIF, WebP, BMP, TIFF, AVIF, "
+        "HEIC or JPEG XL",
     }
     assert dict(rejected_manifest(inventory).select("item_id", "reason").iter_rows()) == reasons
     assert image_manifest(inventory, "awe")["image_id"].to_list() == ["awe/alpha.png", "awe/cmyk.jpg"]
