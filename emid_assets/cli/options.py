@@ -93,7 +93,7 @@ def prepared_instance(settings: Settings, profile: str | None) -> Path:
         Lake(settings.lake_folder)
         home = prepare_instance(settings)
     except LakeError as error:
-        raise click.ClickException(f"lake = {str(settings.lake_folder)!r}: {error}") from None
+        raise BadValueError(f"lake = {str(settings.lake_folder)!r}: {error}") from None
     except OSError as error:
         raise BadValueError(
             f"lake = {str(settings.lake_folder)!r}: cannot be created or written to ({error.strerror}): "
