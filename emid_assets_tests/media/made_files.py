@@ -1,8 +1,8 @@
 """Media files made from a seed, of every container, codec, rate, depth and damage, and their reference.
 
 Belongs here: making and damaging files, and comparing what we read with FFmpeg, imagecodecs and tifffile. The
-same seed always makes the same file. `python -m emid_assets_tests.media.made_files KIND FIRST COUNT` checks
-seeds in a process of its own, so that a crash or a hang has a name.
+same seed always makes the same file. `python -m emid_assets_tests.media.made_files KIND FIRST COUNT ...`
+checks seeds in a process of its own, so that a crash or a hang has a name.
 """
 
 import io
@@ -372,15 +372,19 @@ CHECKS: dict[str, Callable[[int, Path], str | None]] = {
 
 def main() -> None:
     """Check seeds; a line before each and a line for each difference."""
-    kind, first, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     warnings.simplefilter("ignore")
+    for kind, first, count in zip(*(sys.argv[start::3] for start in (1, 2, 3)), strict=True):
+        _run(kind, int(first), int(count))
+
+
+def _run(kind: str, first: int, count: int) -> None:
     check = CHECKS[kind]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "file.bin"
         check(first, path)  # what is loaded once
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for seed in range(first, first + count):
-            print(f"seed {seed}", flush=True)
+            print(f"{kind} seed {seed}", flush=True)
             found = check(seed, path)
             memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
             if memory > MEMORY_KB:
