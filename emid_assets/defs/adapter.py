@@ -6,9 +6,11 @@ import dagster as dg
 import polars as pl
 
 from emid_assets.defs.embeddings import GPU_POOL
+from emid_assets.matching.fusion import FORMULA_SETTINGS, Formula
 from emid_assets.media.expansion import all_music_embeddings
 from emid_assets.media.lake_tables import LakeTables
 from emid_assets.media.va_plane import image_alignment, on_plane
+from emid_assets.orchestration.declared import Declared, Outside, all_of
 from emid_assets.orchestration.io_manager import previous_version
 from emid_assets.orchestration.partitions import NETWORK_PARTITIONS, every_partition
 from emid_assets.orchestration.progress import report_progress
@@ -30,6 +32,15 @@ if TYPE_CHECKING:
     partitions_def=NETWORK_PARTITIONS,
     pool=GPU_POOL,
     reads=("music_embeddings", "expanded_clips", "image_embeddings", "fused_pairs", "music_clips", "images"),
+    declared=Declared(
+        settings=(*FORMULA_SETTINGS, "adapter_dimension", "epochs", "learning_rate", "seed"),
+        outside=Outside(
+            "tuned hyperparameters",
+            lambda settings, network: str(
+                Lake(settings.lake_folder).current_files("tuning_trials").get(network, "")
+            ),
+        ),
+    ),
     checks={"loss_is_finite": "The loss of every epoch is a finite number."},
 )
 def trained_adapter(
@@ -44,7 +55,6 @@ def trained_adapter(
     from emid_assets.adapters.trained_adapter import TrainingSettings
     from emid_assets.adapters.training import train
     from emid_assets.adapters.tuning import tuned_hyperparameters
-    from emid_assets.matching.fusion import Formula
 
     network = context.partition_key
     lake = Lake(settings.lake_folder)
@@ -61,7 +71,7 @@ def trained_adapter(
     previous = previous_version(lake, "trained_adapter", network)
     keep = {lake.root / str(previous.metadata["weights_file"])} if previous else set()
     names = [name for name in Settings.model_fields if name not in LOCAL_PATHS]
-    configuration = {name: setting_text(getattr(settings, name)) for name in names}
+    configuration = {name: setting_text(getattr(all_of(settings), name)) for name in names}
     weights, sha256 = save_run(adapter, lake.root / WEIGHTS_FOLDER, configuration, keep)
     manifest = adapter.manifest_frame(weights.relative_to(lake.root).as_posix(), sha256)
     losses = {epoch["epoch"]: float(epoch["loss"] or 0.0) for epoch in adapter.history}
@@ -106,6 +116,7 @@ def _training_metadata(adapter: "TrainedAdapter") -> dict[str, Any]:
     partitions_def=NETWORK_PARTITIONS,
     pool=GPU_POOL,
     ins=every_partition("music_embeddings", "expanded_clips", "image_embeddings", "images"),
+    declared=Declared(settings=("va_alignment",)),
     checks={"finite": "Every new embedding has only finite numbers."},
 )
 def adapted_embeddings(

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import polars as pl
 
+from emid_assets.encoders.load import encoder_from, encoder_identity
 from emid_assets.media.folder import path_within
 from emid_assets.media.kinds import MediaKind
 from emid_assets.media.limits import MediaError
+from emid_assets.orchestration.declared import Declared, Outside, all_of
 from emid_assets.orchestration.io_manager import previous_rows, previous_version
 from emid_assets.orchestration.partitions import IMAGE_EMOTION_PARTITIONS, MUSIC_EMOTION_PARTITIONS
 from emid_assets.orchestration.progress import report_progress
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
-from emid_assets.settings import Settings, load_operations
+from emid_assets.settings import load_operations
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.lake import Lake, Version
 from emid_assets.store.layout import JOURNAL_FOLDER
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 GPU_POOL = "gpu"
 UNIT_NORM_TOLERANCE = 1e-3
+ENCODER_SETTINGS = ("encoder", "precision")
+OF_ENCODER = Outside("encoder", lambda settings, _: encoder_identity(settings))
 CHECKS = {
     "finite": "No embedding is missing, and all numbers are finite.",
     "unit_norm": "Every embedding is a unit vector.",
@@ -98,13 +102,12 @@ def embed_partition(
 ) -> "Embedded":
     """Embed the items of this partition; unchanged rows of its stored version are reused."""
     from emid_assets.encoders.embed import embed
-    from emid_assets.encoders.load import encoder_from
 
     encode = None
     if settings.embedding_actors:
         from emid_assets.encoders.ray_actors import on_actors
 
-        plain = Settings(**{name: getattr(settings, name) for name in Settings.model_fields})
+        plain = all_of(settings)
         encode = on_actors(
             partial(encoder_from, plain),
             encoder.fingerprint,
@@ -147,8 +150,6 @@ def _embeddings(
     kind: MediaKind,
     media: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
-    from emid_assets.encoders.load import encoder_from
-
     table = f"{kind}_embeddings"
     id_column = "clip_id" if kind == "music" else "image_id"
     encoder = encoder_from(settings)
@@ -185,6 +186,7 @@ def _embeddings(
     partitions_def=MUSIC_EMOTION_PARTITIONS,
     pool=GPU_POOL,
     checks=CHECKS,
+    declared=Declared(settings=ENCODER_SETTINGS, outside=OF_ENCODER),
 )
 def music_embeddings(
     context: dg.AssetExecutionContext, settings: SettingsResource, music_clips: pl.DataFrame
@@ -200,6 +202,7 @@ def music_embeddings(
     partitions_def=IMAGE_EMOTION_PARTITIONS,
     pool=GPU_POOL,
     checks=CHECKS,
+    declared=Declared(settings=ENCODER_SETTINGS, outside=OF_ENCODER),
 )
 def image_embeddings(
     context: dg.AssetExecutionContext, settings: SettingsResource, images: pl.DataFrame
