@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from emid_assets.media.with_predictions import with_predictions
 from emid_assets.orchestration.io_manager import stored_partition
 from emid_assets.orchestration.run_facts import asset_facts, run_facts
 from emid_assets.orchestration.stages import stages
+from emid_assets.runs.build_progress import BuildProgress
 from emid_assets.runs.dagster_internals import SerializableErrorInfo
 from emid_assets.runs.dead_runs import PROCESS_TAG, end_dead_runs
 from emid_assets.runs.failures import first_error, message_of
@@ -79,8 +80,9 @@ def run_build(options: Mapping[str, Any], everything: bool = False) -> dict[str,
         lines = ProgressLines(functools.partial(console.print, soft_wrap=True, markup=False, highlight=False))
         with contextlib.nullcontext() if console.is_terminal else lines:
             lines.begin("preparing")
+            began = time.time()
             current = _run_in_order(settings, options, everything, console, lines)
-        return {"current": f"{current} partitions; nothing to do"} if current else _summary(settings)
+        return {"current": f"{current} partitions; nothing to do"} if current else _summary(settings, began)
 
 
 def planned_build(options: Mapping[str, Any], everything: bool = False) -> pl.DataFrame:
@@ -155,6 +157,7 @@ def _run_in_order(
     )
     alone = held_alone(folder / BUILD_LOCK, other)
     with alone, DagsterInstance.get() as instance, progress:
+        BuildProgress("", 0, 0, time.time()).write(folder)
         end_dead_runs(instance)  # a killed build's pool slot would block this one
         if on_ray:
             _require_ray(instance)
@@ -202,6 +205,8 @@ class _Runner:
         bar = self.progress.add_task("", total=total, stage=stage)
         self.lines.begin(stage, total)
         start = time.monotonic()
+        done = BuildProgress(stage, 0, total, time.time())
+        done.write(self.settings.lake_folder)
         failures: dict[str, list[str]] = {}  # message -> partitions
         for names, keys in groups.items():
             selected = frozenset(map(dg.AssetKey, names))
@@ -213,12 +218,14 @@ class _Runner:
             for key, failure in self._runs(part, keys, bar):
                 self.progress.advance(bar)
                 self.lines.advance()
+                done = replace(done, done=done.done + 1)
+                done.write(self.settings.lake_folder)
                 if failure is not None:
                     failures.setdefault(message_of(failure), []).append(key or "all")
         self.progress.update(bar, description="failed" if failures else "")
         if not self.console.is_terminal:
-            done = total - sum(map(len, failures.values()))
-            self.lines.end(f"{stage}: {done}/{total} in {time.monotonic() - start:.0f} s")
+            built = total - sum(map(len, failures.values()))
+            self.lines.end(f"{stage}: {built}/{total} in {time.monotonic() - start:.0f} s")
         if failures:
             raise BuildFailedError(
                 "\n".join(f"{stage} [{', '.join(failed)}]: {message}" for message, failed in failures.items())
@@ -239,11 +246,16 @@ class _Runner:
         return _runs_here(self.instance, logged, keys, self.run_config, show)
 
 
-def _summary(settings: Settings) -> dict[str, str]:
-    """What was built and where it is, one line each."""
+def _summary(settings: Settings, began: float) -> dict[str, str]:
+    """What was built since `began` and where it is, one line each."""
     lake = Lake(settings.lake_folder)
     tables = ("music_embeddings", "image_embeddings", "expansion_windows")
-    embedded = [version for table in tables for version in lake.versions(table)]
+    embedded = [
+        version
+        for table in tables
+        for version in lake.versions(table)
+        if version.path.stat().st_mtime >= began
+    ]
     encoded, kept = (
         sum(int(str(version.metadata[name])) for version in embedded) for name in ("encoded", "reused")
     )

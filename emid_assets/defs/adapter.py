@@ -6,7 +6,6 @@ import dagster as dg
 import polars as pl
 
 from emid_assets.defs.embeddings import GPU_POOL
-from emid_assets.matching.fusion import FORMULA_SETTINGS, Formula
 from emid_assets.media.expansion import all_music_embeddings
 from emid_assets.media.lake_tables import LakeTables
 from emid_assets.media.va_plane import image_alignment, on_plane
@@ -16,7 +15,7 @@ from emid_assets.orchestration.partitions import NETWORK_PARTITIONS, every_parti
 from emid_assets.orchestration.progress import report_progress
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
-from emid_assets.settings import LOCAL_PATHS, Settings, setting_text
+from emid_assets.settings import FORMULA_SETTINGS, LOCAL_PATHS, Settings, setting_text
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.lake import Lake
 from emid_assets.store.layout import WEIGHTS_FOLDER
@@ -55,6 +54,7 @@ def trained_adapter(
     from emid_assets.adapters.trained_adapter import TrainingSettings
     from emid_assets.adapters.training import train
     from emid_assets.adapters.tuning import tuned_hyperparameters
+    from emid_assets.matching.fusion import Formula
 
     network = context.partition_key
     lake = Lake(settings.lake_folder)

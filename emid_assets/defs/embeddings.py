@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import polars as pl
 
-from emid_assets.encoders.load import encoder_from, encoder_identity
 from emid_assets.media.folder import path_within
 from emid_assets.media.kinds import MediaKind
 from emid_assets.media.limits import MediaError
@@ -21,7 +20,7 @@ from emid_assets.orchestration.partitions import IMAGE_EMOTION_PARTITIONS, MUSIC
 from emid_assets.orchestration.progress import report_progress
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
-from emid_assets.settings import load_operations
+from emid_assets.settings import Settings, load_operations
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.lake import Lake, Version
 from emid_assets.store.layout import JOURNAL_FOLDER
@@ -33,11 +32,19 @@ if TYPE_CHECKING:
 GPU_POOL = "gpu"
 UNIT_NORM_TOLERANCE = 1e-3
 ENCODER_SETTINGS = ("encoder", "precision")
-OF_ENCODER = Outside("encoder", lambda settings, _: encoder_identity(settings))
 CHECKS = {
     "finite": "No embedding is missing, and all numbers are finite.",
     "unit_norm": "Every embedding is a unit vector.",
 }
+
+
+def _identity_of_encoder(settings: Settings, _: str) -> str:
+    from emid_assets.encoders.load import encoder_identity
+
+    return encoder_identity(settings)
+
+
+OF_ENCODER = Outside("encoder", _identity_of_encoder)
 
 
 def embedding_failures(frame: pl.DataFrame, id_column: str) -> tuple[list[str], list[str]]:
@@ -105,6 +112,7 @@ def embed_partition(
 
     encode = None
     if settings.embedding_actors:
+        from emid_assets.encoders.load import encoder_from
         from emid_assets.encoders.ray_actors import on_actors
 
         plain = all_of(settings)
@@ -150,6 +158,8 @@ def _embeddings(
     kind: MediaKind,
     media: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
+    from emid_assets.encoders.load import encoder_from
+
     table = f"{kind}_embeddings"
     id_column = "clip_id" if kind == "music" else "image_id"
     encoder = encoder_from(settings)

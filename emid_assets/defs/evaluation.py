@@ -9,12 +9,11 @@ import polars as pl
 
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS
 from emid_assets.health.recipes import MANNER
-from emid_assets.matching.fusion import FORMULA_SETTINGS, Formula
 from emid_assets.media.lake_tables import MEDIA, LakeTables
 from emid_assets.orchestration.declared import Declared, Outside
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
-from emid_assets.settings import Settings
+from emid_assets.settings import FORMULA_SETTINGS, Settings
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.files import write_in_place
 from emid_assets.store.lake import Lake
@@ -86,6 +85,7 @@ def pair_statistics(settings: SettingsResource, tables: LakeTables) -> dg.Materi
 def retrieval_metrics(settings: SettingsResource, tables: LakeTables) -> dg.MaterializeResult[pl.DataFrame]:
     """How well every network and every baseline ranks the images of unseen clips."""
     from emid_assets.evaluation import evaluate
+    from emid_assets.matching.fusion import Formula
     from emid_assets.report.figures import retrieval_figure
     from emid_assets.report.predicted import predicted_clips
     from emid_assets.report.tables import metric_table
@@ -131,6 +131,7 @@ def retrieval_metrics(settings: SettingsResource, tables: LakeTables) -> dg.Mate
 def alpha_sweep(settings: SettingsResource, tables: LakeTables) -> dg.MaterializeResult[pl.DataFrame]:
     """The effect of alpha, m and K on the pairs: a grid computed from the stored S and E."""
     from emid_assets.evaluation.sweep import selected_point, sweep_around
+    from emid_assets.matching.fusion import Formula
     from emid_assets.report.figures import sweep_figure
 
     grid = sweep_around(tables, Formula.of(settings))

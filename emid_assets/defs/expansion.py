@@ -16,7 +16,6 @@ from emid_assets.defs.embeddings import (
     embedding_failures,
     media_items,
 )
-from emid_assets.encoders.load import encoder_from
 from emid_assets.media.expansion import (
     CHOICE_COLUMNS,
     choose_windows,
@@ -61,6 +60,8 @@ def expansion_windows(
 
     Each window is decoded and encoded once; `expanded_clips` then decides which windows join the data set.
     """
+    from emid_assets.encoders.load import encoder_from
+
     encoder = encoder_from(settings)
     clips = music_clips if settings.expansion_per_source else music_clips.clear()
     windows, unreadable = cut_windows(

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import polars as pl
 
-from emid_assets.matching.fusion import FORMULA_SETTINGS, Formula
 from emid_assets.media.lake_tables import LakeTables
 from emid_assets.orchestration.declared import Declared, Outside
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.stages import COLLECT_ANSWERS
 from emid_assets.orchestration.table_asset import check_result, table_asset
-from emid_assets.settings import Settings
+from emid_assets.settings import FORMULA_SETTINGS, Settings
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.files import make_folder, write_in_place
 from emid_assets.store.layout import (
@@ -48,6 +47,7 @@ def top_images(settings: SettingsResource, tables: LakeTables) -> dg.Materialize
     The pairs page and the listening study show them.
     """
     from emid_assets.evaluation import top_images as first
+    from emid_assets.matching.fusion import Formula
     from emid_assets.report.pairs import SHOWN
     from emid_assets.study.design import RANKS_NEEDED
 

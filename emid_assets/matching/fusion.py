@@ -15,10 +15,6 @@ from emid_assets.matching.row_state import NO_COLUMN
 from emid_assets.settings import Kernel, Rescaling, Settings
 
 RESCALINGS: tuple[Rescaling, ...] = get_args(Rescaling)
-FORMULA_SETTINGS = (
-    "alpha", "candidates", "images_per_clip", "semantic_rescaling", "emotion_kernel", "gaussian_sigma",
-)  # fmt: skip
-"""Names of the settings that a formula is of."""
 
 
 @dataclass(frozen=True)
