@@ -147,7 +147,8 @@ def _run_in_order(
                     progress.update(bar, description=partition)
                     lines.at(partition)
 
-                runs = _runs_here(instance, job.with_logger_defs(loggers), keys, run_config, show)
+                here = job.with_logger_defs(loggers)
+                runs = _runs_here(instance, here, keys, run_config, show, Lake(folder))
             for key, failure in runs:
                 progress.advance(bar)
                 lines.advance()
@@ -198,21 +199,23 @@ def _runs_here(
     keys: Sequence[str | None],
     run_config: Mapping[str, Any],
     show: Callable[[str], None],
+    lake: Lake,
 ) -> Iterator[Ended]:
     """Run each partition in this process, one after another, and yield (partition, its error or None)."""
-    for key in keys:
-        show(key or "")
-        result = job.execute_in_process(
-            instance=instance,
-            partition_key=key,
-            run_config=run_config,
-            tags={PROCESS_TAG: name_of_this_process()},
-            raise_on_error=False,
-        )
-        failure = None if result.success else first_error(result.all_events)
-        if failure is not None and _is_interrupt(failure):
-            raise BuildStoppedError(f"stopped in {job.name} {key or ''}".rstrip())
-        yield key, failure
+    with lake.one_rebuild():
+        for key in keys:
+            show(key or "")
+            result = job.execute_in_process(
+                instance=instance,
+                partition_key=key,
+                run_config=run_config,
+                tags={PROCESS_TAG: name_of_this_process()},
+                raise_on_error=False,
+            )
+            failure = None if result.success else first_error(result.all_events)
+            if failure is not None and _is_interrupt(failure):
+                raise BuildStoppedError(f"stopped in {job.name} {key or ''}".rstrip())
+            yield key, failure
 
 
 def _require_ray(instance: DagsterInstance) -> None:
