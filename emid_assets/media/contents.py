@@ -12,9 +12,9 @@ from pathlib import Path
 
 import polars as pl
 
-from emid_assets.media.audio import missing_extra, probe_audio
+from emid_assets.media.audio import probe_audio
 from emid_assets.media.image import probe_image
-from emid_assets.media.limits import MediaError, MediaLimits
+from emid_assets.media.limits import MediaError, MediaLimits, MissingExtraError
 from emid_assets.store.schemas import MEDIA_INVENTORY
 
 _FACTS = {
@@ -46,7 +46,6 @@ def with_facts(
     on_progress: Callable[[int, int], None] | None,
 ) -> pl.DataFrame:
     """Add facts about the contents: from `previous` if the file has not changed, otherwise from the file."""
-    items = items.with_columns(reason=pl.coalesce("reason", _unsupported(items)))
     identity = ["kind", "file", "size_bytes", "modified_ns", "window"]
     known = _known_facts(previous, identity)
     wanted = (
@@ -70,16 +69,6 @@ def with_facts(
     facts = pl.concat([known, examined.select(known.columns)])
     items = items.join(facts, on=identity, how="left", maintain_order="left")
     return items.with_columns(reason=pl.coalesce("reason", "content_problem"))
-
-
-def _unsupported(items: pl.DataFrame) -> pl.Expr:
-    """Reasons that disappear once an extra is installed: these files are examined again each time."""
-    suffix = pl.concat_str(pl.lit("."), pl.col("file").str.extract(r"\.([^./]*)$"))
-    suffixes = items.filter(pl.col("kind") == "music").select(suffix.unique()).to_series().drop_nulls()
-    reasons = {text: reason for text in suffixes if (reason := missing_extra(text)) is not None}
-    return pl.when(pl.col("kind") == "music").then(
-        suffix.replace_strict(reasons, default=None, return_dtype=pl.String)
-    )
 
 
 def _known_facts(previous: pl.DataFrame | None, identity: list[str]) -> pl.DataFrame:
@@ -124,7 +113,7 @@ def _examine_all(
 
 
 def _examine(file: _File, path: Path, limits: MediaLimits) -> Iterator[tuple[object, ...]]:
-    """Rows of (kind, file, window, the facts); the hash is null only if the file cannot be read."""
+    """Rows of (kind, file, window, the facts); the hash is null only if the file cannot be read yet."""
     try:
         digest = _hash_file(path)
     except OSError as error:
@@ -141,6 +130,8 @@ def _examine(file: _File, path: Path, limits: MediaLimits) -> Iterator[tuple[obj
             else:
                 image = probe_image(path, limits)
                 yield *identity, None, None, None, image.width, image.height, None
+        except MissingExtraError as error:  # without a hash, the file is examined again next time
+            yield file.kind, file.file, window, None, None, None, None, None, None, error.reason
         except MediaError as error:
             yield *identity, None, None, None, None, None, error.reason
 

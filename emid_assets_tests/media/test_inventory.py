@@ -17,6 +17,7 @@ from PIL import Image
 
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTION_KEYS
 from emid_assets.media import contents
+from emid_assets.media.folder_changes import look_at
 from emid_assets.media.inventory import image_manifest, music_manifest, rejected_manifest, take_inventory
 from emid_assets.media.limits import MediaFolderError, MediaLimits, TableError
 from emid_assets.store.schemas import IMAGES, MEDIA_INVENTORY, MUSIC_CLIPS, REJECTED_MEDIA
@@ -492,7 +493,9 @@ def test_links_that_lead_out_are_rejected_and_those_within_are_followed(
     assert usable(items) == {"sad/a.wav", "sad/in.wav"}
     assert items["sad/out.wav"]["reason"] == "is a link that leads out of the media folder"
     assert items["sad/out.wav"]["content_hash"] is None
-    assert items["sad/broken.wav"]["reason"] == "file cannot be read: No such file or directory"
+    assert items["sad/broken.wav"]["reason"] == (
+        "is a link that leads nowhere (No such file or directory): put the file itself here"
+    )
     assert str(items["sad/loop"]["reason"]).startswith("is a link to a folder, which is not followed")
 
 
@@ -505,6 +508,83 @@ def test_a_media_folder_whose_own_parts_lead_out_is_an_error(
     (folder.root / name).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(MediaFolderError, match=f"{name} is a link that leads out of the media folder"):
         take_inventory(folder.root)
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("odd.wav", "is a link in a circle: put the file itself here"),
+        ("y" * 300 + ".wav", "is a link that leads nowhere (File name too long): put the file itself here"),
+        ("a.wav/b.wav", "is a link that leads nowhere (Not a directory): put the file itself here"),
+    ],
+)
+def test_a_link_that_cannot_be_followed_is_rejected_and_the_rest_is_used(
+    folder: Folder, target: str, reason: str
+) -> None:
+    folder.clip("sad/a.wav")
+    (folder.root / "music" / "sad" / "odd.wav").symlink_to(target)
+    folder.table("music", ["file", "genre"], ["sad/odd.wav", "sad"], ["sad/a.wav/c.wav", "sad"])
+    items = folder.items()
+    assert usable(items) == {"sad/a.wav"}
+    assert items["sad/odd.wav"]["reason"] == reason
+    assert "file is missing from the disk" in str(items["sad/a.wav/c.wav"]["reason"])
+    assert look_at(folder.root).files["music/sad/odd.wav"] == (None, None)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_a_folder_without_permission_is_rejected_and_the_rest_is_used(folder: Folder) -> None:
+    folder.clip("sad/a.wav")
+    folder.clip("joyful/b.wav").parent.chmod(0)
+    assert folder.reason("joyful") == "folder cannot be read: Permission denied"
+    assert usable(folder.items()) == {"sad/a.wav"}
+    (folder.root / "music" / "joyful").chmod(0o700)
+
+
+def test_a_media_folder_that_is_a_link_in_a_circle_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "media").symlink_to("media")
+    with pytest.raises(MediaFolderError, match="is not a readable folder"):
+        take_inventory(tmp_path / "media")
+
+
+@pytest.mark.parametrize("name", ["Music.csv", "music.CSV", "IMAGES.csv"])
+def test_a_table_whose_name_is_not_in_lower_case_is_an_error_that_names_it(folder: Folder, name: str) -> None:
+    folder.clip("sad/a.wav")
+    (folder.root / name).write_text("file,genre\nsad/a.wav,joyful\n")
+    for look in (take_inventory, look_at):
+        with pytest.raises(MediaFolderError, match=f"{name} must be a file called {name.lower()}"):
+            look(folder.root)
+
+
+@pytest.mark.parametrize("target", ["elsewhere/music.csv", "music.csv", "x" * 300])
+def test_a_table_that_is_a_link_to_nothing_is_an_error_that_names_it(folder: Folder, target: str) -> None:
+    folder.clip("sad/a.wav")
+    (folder.root / "music.csv").symlink_to(target)
+    for look in (take_inventory, look_at):
+        with pytest.raises(MediaFolderError, match=r"music\.csv must be a file called music\.csv"):
+            look(folder.root)
+
+
+def test_the_row_of_a_table_goes_before_a_copy_that_the_table_does_not_list(folder: Folder) -> None:
+    listed = folder.clip("sad/song.wav")
+    shutil.copy(listed, folder.root / "music" / "sad" / "acopy.wav")
+    folder.table(
+        "music",
+        ["file", "genre", "licence", "emotion", "is_original_clip"],
+        ["sad/song.wav", "joyful", "CC-BY-4.0", RATINGS, "false"],
+    )
+    items = folder.items()
+    assert usable(items) == {"sad/song.wav"}
+    song = items["sad/song.wav"]
+    assert (song["partition"], song["licence"], song["va_source"]) == ("joyful", "CC-BY-4.0", "ratings")
+    assert items["sad/acopy.wav"]["reason"] == "duplicate: same content as 'sad/song.wav'"
+
+
+def test_a_row_whose_file_differs_in_case_alone_says_so(folder: Folder) -> None:
+    folder.clip("Sad/Song.wav")
+    folder.table("music", ["file", "genre"], ["music/sad/song.WAV", "sad"])
+    assert folder.reason("music/sad/song.WAV").endswith(
+        "; music/Sad/Song.wav differs only in upper and lower case: write it like that"
+    )
 
 
 def test_a_pipe_is_not_opened(folder: Folder) -> None:
@@ -551,14 +631,15 @@ def test_every_sort_of_useless_content_has_its_reason(folder: Folder) -> None:
     inventory = take_inventory(folder.root)
     reasons = dict(inventory.filter(pl.col("reason").is_not_null()).select("item_id", "reason").iter_rows())
     assert reasons == {
-        "sad/text.mp3": "audio is unreadable: its contents are not WAV, FLAC, Ogg, Opus, MP3 or AIFF",
+        "sad/text.mp3": "audio is unreadable: its contents are not WAV, FLAC, Ogg, Opus, MP3, AIFF or M4A",
         "sad/cut.ogg": "audio is truncated: the file ends before its end mark or its stated length",
         "sad/empty.flac": "audio file is empty (0 bytes)",
         "sad/silent.wav": "audio is silent: no sample is above 0.0001 of full scale",
         "sad/short.wav": "audio is too short: 0.2 s, the minimum is 1 s",
         "awe/dot.png": "image is too small: 1 × 1 pixels, the minimum is 8 a side",
         "awe/empty.png": "image file is empty (0 bytes)",
-        "awe/text.jpg": "image is unreadable: its contents are not JPEG, PNG, GIF, WebP, BMP or TIFF",
+        "awe/text.jpg": "image is unreadable: its contents are not JPEG, PNG, GIF, WebP, BMP, TIFF, AVIF, "
+        "HEIC or JPEG XL",
     }
     assert dict(rejected_manifest(inventory).select("item_id", "reason").iter_rows()) == reasons
     assert image_manifest(inventory, "awe")["image_id"].to_list() == ["awe/alpha.png", "awe/cmyk.jpg"]
@@ -741,7 +822,7 @@ def test_m4a_is_looked_at_again_once_pyav_is_installed(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder.root / "music" / "sad").mkdir()
-    (folder.root / "music" / "sad" / "a.m4a").write_bytes(b"no audio")
+    (folder.root / "music" / "sad" / "a.m4a").write_bytes(b"\0\0\0\x20ftypM4A ")
     monkeypatch.setattr("emid_assets.media.audio.is_pyav_installed", lambda: False)
     first = take_inventory(folder.root)
     assert "pip install 'emid-assets[m4a]'" in first["reason"][0]
@@ -769,7 +850,7 @@ def test_a_sub_folder_in_capitals_is_refused_and_not_passed_over(tmp_path: Path)
 def test_a_table_that_is_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "music").mkdir()
     (tmp_path / "music.csv").mkdir()
-    with pytest.raises(TableError, match=r"music\.csv cannot be read as a table"):
+    with pytest.raises(MediaFolderError, match=r"music\.csv must be a file called music\.csv"):
         take_inventory(tmp_path)
 
 

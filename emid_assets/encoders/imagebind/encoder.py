@@ -44,6 +44,7 @@ from emid_assets.encoders.linear_products import (
     use_product,
 )
 from emid_assets.encoders.torch_device import choose_device, map_items, memory_errors
+from emid_assets.media.kinds import READER_VERSION
 from emid_assets.settings import Precision
 
 CODE_VERSION = "1"
@@ -116,7 +117,7 @@ class ImageBindEncoder:
         self._model = model.to(device)
         self._chunk = DEVICE_CHUNK
         self.dimension = int(model.modality_heads["audio"][2].out_features)  # type: ignore[index,union-attr]
-        parts = (CODE_VERSION, PREPROCESSING_VERSION, self.precision, weights_sha256)
+        parts = (CODE_VERSION, PREPROCESSING_VERSION, READER_VERSION, self.precision, weights_sha256)
         self.fingerprint = (
             f"imagebind-{CODE_VERSION}-{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:16]}"
         )
