@@ -219,28 +219,16 @@ class Lake:
                 found.append(self._version(connection, table, partition))
         return found
 
-    def survey(
-        self, tables: Iterable[str], known: Mapping[tuple[str, str], Version | LakeError] = {}
-    ) -> dict[tuple[str, str], Version | LakeError]:
-        """(Table, partition) → its current version, or the error of a damaged one, which hides no other.
-
-        Args:
-            tables: the tables to look at.
-            known: an earlier survey: versions that are still current are taken from it.
-        """
+    def survey(self, tables: Iterable[str]) -> dict[tuple[str, str], Version | LakeError]:
+        """(Table, partition) → its current version, or the error of a damaged one, which hides no other."""
         found: dict[tuple[str, str], Version | LakeError] = {}
         with kept_connection() as connection:
-            for table in tables:
-                for partition, path in self.current_files(table).items():
-                    before = known.get((table, partition))
-                    if isinstance(before, Version) and before.path == path and path.exists():
-                        found[table, partition] = before
-                        continue
-                    try:
-                        with self._opened(connection, table, partition) as version:
-                            found[table, partition] = version
-                    except LakeError as error:
-                        found[table, partition] = error
+            places = [(table, partition) for table in tables for partition in self.partitions(table)]
+            for table, partition in places:
+                try:
+                    found[table, partition] = self._version(connection, table, partition)
+                except LakeError as error:
+                    found[table, partition] = error
         return found
 
     # Reading

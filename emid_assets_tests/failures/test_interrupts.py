@@ -1,4 +1,4 @@
-"""An interrupt at any moment of a build: it stops at once and says so, and no run is left or called failed."""
+"""An interrupt at any moment of a build: it stops at once, says so, and no run is left or called failed."""
 
 import os
 import random
@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 from dagster import DagsterRunStatus
 
-from emid_assets.build import stage_by_stage
 from emid_assets.cli.build import build
 from emid_assets.runs.signals import raise_on_signals
-from emid_assets_tests.failures.tiny import PLACES, Pipeline, make_media, processes, settle
+from emid_assets_tests.failures.tiny import Pipeline, make_media, plan_places_only, processes, settle
 
 ENDED = {DagsterRunStatus.SUCCESS, DagsterRunStatus.CANCELED}
 STOPPED_WITHIN_S = 60
@@ -25,7 +24,7 @@ def command(pipeline: Pipeline, output: Path, begun: Any) -> None:
     """`emid build` in this process, of the partitions that have media; it never returns."""
     sys.stdout = sys.stderr = output.open("w", buffering=1)
     settle(pipeline)
-    stage_by_stage.partitions_of = lambda job: [key for stage, key in PLACES if stage == job.name]
+    plan_places_only()
     raise_on_signals()
     begun.send(True)
     arguments = [word for name, value in pipeline.options.items() for word in (f"--{name}", str(value))]
@@ -33,7 +32,7 @@ def command(pipeline: Pipeline, output: Path, begun: Any) -> None:
 
 
 def build_interrupted(folder: Path, after_s: float, number: signal.Signals) -> str:
-    """What is wrong after a build that gets a signal `after_s` seconds after its begin; nothing if all is well."""
+    """What is wrong after a build that gets a signal `after_s` seconds after it began; nothing if all is well."""
     pipeline, output = Pipeline(make_media(folder / "media"), folder / "lake"), folder / "output"
     receive, send = processes.Pipe(duplex=False)
     child = processes.Process(target=command, args=(pipeline, output, send))
@@ -48,8 +47,10 @@ def build_interrupted(folder: Path, after_s: float, number: signal.Signals) -> s
         return "it did not stop"
     said = output.read_text()
     with pipeline.instance() as instance:
-        left = [f"{run.job_name} is {run.status.value}" for run in instance.get_runs() if run.status not in ENDED]
-    if child.exitcode != (0 if "Done in" in said else 130) or ("Done in" in said) == ("stopped" in said) or left:
+        runs = [(run.job_name, run.status) for run in instance.get_runs()]
+    left = [f"{job} is {status.value}" for job, status in runs if status not in ENDED]
+    status, word = (0, "Done in") if "Done in" in said else (130, "stopped")
+    if child.exitcode != status or word not in said or left:
         return f"exit status {child.exitcode}, {left}: {said[-2000:]}"
     return ""
 
