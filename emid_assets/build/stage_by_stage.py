@@ -5,6 +5,7 @@ import functools
 import logging
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import dagster as dg
 import polars as pl
-from dagster import DagsterInstance
+from dagster import DagsterInstance, DagsterRunStatus
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from sqlalchemy.exc import OperationalError
@@ -30,11 +31,11 @@ from emid_assets.orchestration.io_manager import stored_partition
 from emid_assets.orchestration.run_facts import asset_facts, run_facts
 from emid_assets.orchestration.stages import stages
 from emid_assets.runs.build_progress import BuildProgress
-from emid_assets.runs.dagster_internals import SerializableErrorInfo
 from emid_assets.runs.dead_runs import PROCESS_TAG, end_dead_runs
 from emid_assets.runs.failures import first_error, message_of
 from emid_assets.runs.processes import name_of_this_process
 from emid_assets.runs.progress_lines import ProgressLines
+from emid_assets.runs.signals import ignore_signals, was_told_to_stop
 from emid_assets.settings import Settings, load_operations, load_settings
 from emid_assets.store.files import held_alone
 from emid_assets.store.lake import WHOLE_TABLE, Lake, LakeError
@@ -52,7 +53,7 @@ FEEDING_AT_ONCE = 2
 """Concurrent runs that feed actors: one uses them all while the next starts. More would only hold memory."""
 
 
-class BuildStoppedError(RuntimeError):
+class BuildStoppedError(KeyboardInterrupt):
     """The build was stopped (Ctrl-C or a signal); finished work is kept."""
 
 
@@ -286,17 +287,44 @@ def _runs_here(
     """Run each partition in this process, one after another, and yield (partition, its error or None)."""
     for key in keys:
         show(key or "")
-        result = job.execute_in_process(
-            instance=instance,
-            partition_key=key,
-            run_config=run_config,
-            tags={PROCESS_TAG: name_of_this_process()},
-            raise_on_error=False,
-        )
-        failure = None if result.success else first_error(result.all_events)
-        if failure is not None and _is_interrupt(failure):
+        run_id = str(uuid.uuid4())
+        failure = None
+        instance.add_event_listener(run_id, functools.partial(_cancel_if_told_to_stop, instance))
+        try:
+            result = job.execute_in_process(
+                instance=instance,
+                partition_key=key,
+                run_config=run_config,
+                tags={PROCESS_TAG: name_of_this_process()},
+                raise_on_error=False,
+                run_id=run_id,
+            )
+            failure = None if result.success else first_error(result.all_events)
+        except BaseException:
+            if not was_told_to_stop():
+                raise
+        if was_told_to_stop():
+            ignore_signals()
+            _end_stopped_run(instance, run_id)
             raise BuildStoppedError(f"stopped in {job.name} {key or ''}".rstrip())
         yield key, failure
+
+
+def _cancel_if_told_to_stop(instance: DagsterInstance, event: dg.EventLogEntry) -> None:
+    """At a step's failure: Dagster calls a run canceled, and not failed, if it is being canceled by then."""
+    of_dagster = event.dagster_event
+    if of_dagster is not None and of_dagster.is_step_failure and was_told_to_stop():
+        run = instance.get_run_by_id(event.run_id)
+        if run is not None:
+            instance.report_run_canceling(run, "The build was stopped.")
+
+
+def _end_stopped_run(instance: DagsterInstance, run_id: str) -> None:
+    """Cancel a run unless it has ended well: a signal may come before it begins, or while it is prepared."""
+    run = instance.get_run_by_id(run_id)
+    if run is not None and run.status not in (DagsterRunStatus.SUCCESS, DagsterRunStatus.CANCELED):
+        instance.report_run_canceled(run, "The build was stopped.")
+        instance.event_log_storage.free_concurrency_slots_for_run(run_id)
 
 
 def _require_ray(instance: DagsterInstance) -> None:
@@ -323,11 +351,6 @@ def _require_media(lake: Lake, media: Path) -> None:
             reasons = found["reason"].value_counts(sort=True).head(3).rows()
             why = "; ".join(f"{reason} ({count})" for reason, count in reasons) or "there are no files"
             raise BuildFailedError(f"nothing usable in {media / folder}: {why}")
-
-
-def _is_interrupt(error: SerializableErrorInfo) -> bool:
-    """Whether a signal stopped the run; DuckDB has its own message for an interrupted query."""
-    return error.cls_name == "DagsterExecutionInterruptedError" or "Query interrupted" in error.message
 
 
 def _terminal_logger(progress: Progress, lines: ProgressLines) -> dg.LoggerDefinition:

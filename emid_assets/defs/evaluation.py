@@ -17,7 +17,7 @@ from emid_assets.settings import FORMULA_SETTINGS, Settings
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.files import write_in_place
 from emid_assets.store.lake import Lake
-from emid_assets.store.layout import PAIRS_PAGE, REPORT_PAGE
+from emid_assets.store.layout import COPIES_FOLDER, PAIRS_PAGE, REPORT_PAGE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -215,6 +215,7 @@ def evaluation_report(settings: SettingsResource, tables: LakeTables) -> dg.Mate
     from emid_assets.adapters.tuning import tuning_trials
     from emid_assets.encoders.load import encoder_from
     from emid_assets.evaluation.top_images import best_network
+    from emid_assets.report.gallery import Copies
     from emid_assets.report.page import BuildFacts, EncoderFacts, render_page
     from emid_assets.report.pairs import render_pairs
     from emid_assets.report.tables import report_rows
@@ -224,16 +225,19 @@ def evaluation_report(settings: SettingsResource, tables: LakeTables) -> dg.Mate
     trials = tuning_trials(Lake(settings.lake_folder))
     tables = replace(_usable(tables, settings), tuning_trials=trials)
     report, pairs = settings.lake_folder / REPORT_PAGE, settings.lake_folder / PAIRS_PAGE
+    copies = Copies(settings.media_folder, settings.lake_folder / COPIES_FOLDER)
     side_by_side = render_pairs(
         replace(tables, top_images=tables.top_images.filter(pl.col("rank") <= settings.images_per_clip)),
         best_network(tables.trained_adapter),
         settings.alpha,
-        media=settings.media_folder,
+        media=copies,
         beside=settings.lake_folder,
         embed_bytes=settings.page_media_mb * 1_000_000,
     )
     write_in_place(pairs, side_by_side)
-    write_in_place(report, render_page(tables, BuildFacts.of(settings, facts), pairs_page=PAIRS_PAGE))
+    build = replace(BuildFacts.of(settings, facts), copies=copies)
+    write_in_place(report, render_page(tables, build, pairs_page=PAIRS_PAGE))
+    copies.collect_garbage()
     rows = report_rows(tables)
     return dg.MaterializeResult(
         value=rows,

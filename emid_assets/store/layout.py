@@ -25,6 +25,9 @@ RELEASE_FOLDER = "release"
 SEARCH_FOLDER = "search"
 """The index that `emid query` reads; the first query builds it from the tables."""
 
+COPIES_FOLDER = "media_copies"
+"""Thumbnails and short players that the report embeds, by content; a new report reuses them."""
+
 DAGSTER_FOLDER, DAGSTER_RAY_FOLDER = "dagster", "dagster-ray"
 """Dagster's own records if DAGSTER_HOME is not set, for the profiles local and ray."""
 

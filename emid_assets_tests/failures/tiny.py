@@ -182,7 +182,7 @@ def in_a_child(target: Callable[..., None], *arguments: Any, within_s: float | N
     return str(process.exitcode) if process.exitcode < 0 else said
 
 
-def _settle(pipeline: Pipeline) -> None:
+def settle(pipeline: Pipeline) -> None:
     os.environ.update(environment_of(pipeline.settings, prepare_instance(pipeline.settings)))
     use_hash_encoder()
 
@@ -193,7 +193,7 @@ def run_in_this_process(
     before: Callable[[], None] | None,
     to: Any,
 ) -> None:
-    _settle(pipeline)
+    settle(pipeline)
     if before is not None:
         before()
     definitions = build_definitions(**pipeline.options)
@@ -211,7 +211,7 @@ def run_in_this_process(
 
 
 def _build(pipeline: Pipeline, before: Callable[[], None] | None, to: Any) -> None:
-    _settle(pipeline)
+    settle(pipeline)
     plan_places_only()
     if before is not None:
         before()
