@@ -13,6 +13,7 @@ import polars as pl
 
 from emid_assets.captions.interface import Captioner
 from emid_assets.media.folder import path_within
+from emid_assets.media.identity import unchanged
 from emid_assets.media.image import read_rgb
 from emid_assets.media.limits import MediaError
 from emid_assets.store.schemas import IMAGES
@@ -54,7 +55,7 @@ def fill_captions(
 
     Returns:
         the images, with `caption_source` naming the captioner for captions that it wrote. An image that
-        can no longer be read gets no caption, with a warning.
+        can no longer be read, or has changed since the inventory, gets no caption, with a warning.
     """
     known: dict[str, str] = {}
     if previous is not None:
@@ -66,7 +67,10 @@ def fill_captions(
     written = 0
     for done, (content_hash, file) in enumerate(todo.items(), start=1):
         try:
-            known[content_hash] = captioner.caption(read_rgb(path_within(media, file)))
+            path = path_within(media, file)
+            with unchanged(path, content_hash):
+                image = read_rgb(path)
+            known[content_hash] = captioner.caption(image)
             written += 1
         except MediaError as error:
             _LOG.warning("no caption for %s: %s", file, error.reason)

@@ -4,7 +4,6 @@ Belongs here: adding facts about the contents to the items that have not been re
 files come from the last inventory. `audio` and `image` read the individual file.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from emid_assets.media.audio import missing_extra, probe_audio
+from emid_assets.media.identity import sha256_of
 from emid_assets.media.image import probe_image
 from emid_assets.media.limits import MediaError, MediaLimits
 from emid_assets.store.schemas import MEDIA_INVENTORY
@@ -126,7 +126,7 @@ def _examine_all(
 def _examine(file: _File, path: Path, limits: MediaLimits) -> Iterator[tuple[object, ...]]:
     """Rows of (kind, file, window, the facts); the hash is null only if the file cannot be read."""
     try:
-        digest = _hash_file(path)
+        digest = sha256_of(path)
     except OSError as error:
         problem = f"file cannot be read: {error.strerror or error}"
         for window, _, _ in file.windows:
@@ -143,8 +143,3 @@ def _examine(file: _File, path: Path, limits: MediaLimits) -> Iterator[tuple[obj
                 yield *identity, None, None, None, image.width, image.height, None
         except MediaError as error:
             yield *identity, None, None, None, None, None, error.reason
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

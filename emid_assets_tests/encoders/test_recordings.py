@@ -13,7 +13,7 @@ from emid_assets.encoders.bundled import preprocessing as bundled_preprocessing
 from emid_assets.encoders.imagebind import preprocessing as imagebind_preprocessing
 from emid_assets.encoders.interface import MediaItem, Prepared
 from emid_assets.encoders.preparation import prepare_all
-from emid_assets.encoders.recordings import ClipReader, by_recording, shared_recordings
+from emid_assets.encoders.recordings import ItemReader, by_recording, shared_recordings
 from emid_assets.media.audio import Recording, read_audio
 from emid_assets.media.limits import MediaError
 
@@ -79,7 +79,7 @@ def test_clips_of_one_recording_are_prepared_as_each_by_itself_and_decoded_once(
     monkeypatch.setattr(recordings, "Recording", Counted)
     first, second = (windows(write_tones(tmp_path / f"{name}.{suffix}")) for name in ("first", "second"))
     items = [*first, *second]
-    reader = ClipReader(prepare, music_input, shared_recordings(items))
+    reader = ItemReader(prepare, music_input, shared_recordings(items))
     for item in items:
         assert reader(item).tobytes() == prepare(item).tobytes(), item.item_id
     assert decoded == [f"first.{suffix}", f"second.{suffix}"]
@@ -89,7 +89,7 @@ def test_a_recording_that_cannot_be_read_gives_each_of_its_clips_the_reason(tmp_
     path = tmp_path / "bad.ogg"
     path.write_bytes(b"OggS no more")
     items = windows(path)
-    reader = ClipReader(
+    reader = ItemReader(
         bundled_preprocessing.prepare_music, bundled_preprocessing.music_input, shared_recordings(items)
     )
     found = [result for _, result in prepare_all(reader, items, workers=0, ahead=1)]

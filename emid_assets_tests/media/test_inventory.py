@@ -618,14 +618,14 @@ def test_a_file_that_vanishes_during_the_inventory_is_rejected(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = {folder.clip("sad/a.wav"), folder.image("awe/a.png"), folder.image("awe/b.png")}
-    hash_file = contents._hash_file
+    hash_file = contents.sha256_of
 
     def hash_and_remove(path: Path) -> str:
         digest = "0" * 64 if path.name == "b.png" else hash_file(path)
         path.unlink()
         return hash_file(path) if path.name == "b.png" else digest
 
-    monkeypatch.setattr(contents, "_hash_file", hash_and_remove)
+    monkeypatch.setattr(contents, "sha256_of", hash_and_remove)
     items = folder.items()
     assert len(items) == len(gone)
     assert all("No such file or directory" in str(item["reason"]) for item in items.values())
