@@ -345,6 +345,12 @@ GROUPS: dict[str, tuple[str, ...]] = {
 """The names of all settings and operations, by group, in the order in which help and docs show them."""
 
 
+FORMULA_SETTINGS = (
+    "alpha", "candidates", "images_per_clip", "semantic_rescaling", "emotion_kernel", "gaussian_sigma",
+)  # fmt: skip
+"""Names of the settings that a formula is of."""
+
+
 def load_operations(environment: Mapping[str, str] | None = None) -> Operations:
     """The operations' settings from `EMID_*` variables, the process's own by default.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emid_assets.cli.options import SettingsCommand, prepared_instance, settings_from, settings_options
+from emid_assets.runs.build_progress import build_under_way
 from emid_assets.runs.instance import environment_of
 from emid_assets.store.layout import DAGSTER_FOLDER, TABLES_FOLDER
 
@@ -48,21 +49,23 @@ def status_command(as_json: bool, **options: Any) -> None:
             health = current_health(definitions, instance, settings, time.time())
     except (ClusterError, LakeError, OSError) as error:
         raise click.ClickException(str(error)) from None
+    building = build_under_way(settings.lake_folder)
     if as_json:
-        click.echo(json.dumps(health.as_json(), indent=1))
+        click.echo(json.dumps({"building": building, **health.as_json()}, indent=1))
     else:
-        _print(health)
+        _print(health, building)
     sys.exit(0 if health.is_healthy else 1)
 
 
-def _print(health: "Health") -> None:
+def _print(health: "Health", building: str) -> None:
     from rich.text import Text
 
     from emid_assets.cli.terminal import console, table
     from emid_assets.health.verdict import assets_at_a_glance, readable_bytes
 
     out = console()
-    out.print(health.verdict, style="green" if health.is_healthy else "bold red")
+    verdict = f"a build is under way: {building}" if building else health.verdict
+    out.print(verdict, style="green" if health.is_healthy else "bold red")
     for title, frame in (
         ("Broken now", health.broken),
         ("Waits for a rebuild", health.states.filter(health.states["state"].is_in(["missing", "stale"]))),

@@ -53,7 +53,28 @@ def encoder_from(settings: Settings) -> Encoder:
     return _loaded(settings.encoder, settings.device, settings.precision, settings.imagebind_checkpoint)
 
 
+def encoder_identity(settings: Settings) -> str:
+    """Differs where the encoder in the settings makes other vectors; found without loading its weights."""
+    if settings.encoder == "bundled":
+        from emid_assets.encoders.bundled.fingerprint import REFERENCE_FILE, fingerprint
+
+        return fingerprint(REFERENCE_FILE.read_bytes())
+    from emid_assets.encoders.imagebind.checkpoint import checkpoint_sha256, find_checkpoint
+    from emid_assets.encoders.imagebind.encoder import CODE_VERSION
+    from emid_assets.encoders.imagebind.preprocessing import PREPROCESSING_VERSION
+
+    try:
+        checkpoint = find_checkpoint(_checkpoint(settings.imagebind_checkpoint))
+    except EncoderUnavailableError as error:
+        return str(error)
+    return f"imagebind-{CODE_VERSION}-{PREPROCESSING_VERSION}-{checkpoint_sha256(checkpoint)}"
+
+
+def _checkpoint(setting: str) -> Path | None:
+    return Path(setting) if setting else None
+
+
 @cache
 def _loaded(name: EncoderName, device: str, precision: Precision, imagebind_checkpoint: str) -> Encoder:
-    checkpoint = Path(imagebind_checkpoint) if imagebind_checkpoint else None
+    checkpoint = _checkpoint(imagebind_checkpoint)
     return load_encoder(name, device=device, precision=precision, checkpoint=checkpoint)

@@ -210,19 +210,30 @@ class Lake:
                     found.append(version)
         return found
 
-    def survey(self, tables: Iterable[str]) -> dict[tuple[str, str], Version | LakeError]:
-        """(Table, partition) → its current version, or the error of a damaged one, which hides no other."""
+    def survey(
+        self, tables: Iterable[str], known: Mapping[tuple[str, str], Version | LakeError] = {}
+    ) -> dict[tuple[str, str], Version | LakeError]:
+        """(Table, partition) → its current version, or the error of a damaged one, which hides no other.
+
+        Args:
+            tables: the tables to look at.
+            known: an earlier survey: versions that are still current are taken from it.
+        """
         import duckdb
 
         found: dict[tuple[str, str], Version | LakeError] = {}
         with duckdb.connect() as connection:
-            places = [(table, partition) for table in tables for partition in self.partitions(table)]
-            for table, partition in places:
-                try:
-                    with self._opened(connection, table, partition) as version:
-                        found[table, partition] = version
-                except LakeError as error:
-                    found[table, partition] = error
+            for table in tables:
+                for partition, path in self.current_files(table).items():
+                    before = known.get((table, partition))
+                    if isinstance(before, Version) and before.path == path and path.exists():
+                        found[table, partition] = before
+                        continue
+                    try:
+                        with self._opened(connection, table, partition) as version:
+                            found[table, partition] = version
+                    except LakeError as error:
+                        found[table, partition] = error
         return found
 
     # Reading
@@ -239,17 +250,25 @@ class Lake:
             LakeError: a partition is not built, a column does not exist, partitions differ in their
                 types, or a file is damaged.
         """
+        return self.read_with_versions(table, partitions, columns)[0]
+
+    def read_with_versions(
+        self,
+        table: str,
+        partitions: Sequence[str] | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> tuple[pl.DataFrame, list[Version]]:
+        """Like `read`, with the versions that the rows are of."""
         import duckdb
 
-        frames = []
-        first = None
+        frames, versions = [], []
         with duckdb.connect() as connection:
             for partition in self._wanted(table, partitions):
                 with self._opened(connection, table, partition) as version:
-                    first = first or version
-                    query = connection.sql(_select(version, columns, first))
+                    versions.append(version)
+                    query = connection.sql(_select(version, columns, versions[0]))
                     frames.append(_frame(query.to_arrow_table(), version))
-        return pl.concat(frames)
+        return pl.concat(frames), versions
 
     def read_batches(
         self,

@@ -35,6 +35,9 @@ ALERTS_FILE = "alerts.log"
 BUILD_LOCK = ".build.lock"
 """Held by `emid build`."""
 
+BUILD_PROGRESS = ".build.json"
+"""How far the build that holds the lock is."""
+
 STUDY_FOLDER = "study"
 """The listening study. The names below are relative to it."""
 
