@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import polars as pl
 
+from emid_assets.health.recipes import CHANGED_MEDIA
 from emid_assets.media.folder_changes import look_at
 from emid_assets.media.limits import MediaFolderError
 from emid_assets.media.with_predictions import PREDICTED, unlabelled
@@ -137,7 +138,11 @@ def images(
     if settings.caption_model:
         captioned = _captioned(context, settings, usable)
         usable = captioned.images
-        written = {"captions_written": captioned.written, "captions_reused": captioned.reused}
+        written = {
+            "captions_written": captioned.written,
+            "captions_reused": captioned.reused,
+            CHANGED_MEDIA: captioned.changed,
+        }
     return dg.MaterializeResult(
         value=usable,
         # Without the captions: no embedding and no pair depends on them. What shows them reads the inventory.

@@ -12,6 +12,8 @@ import dagster as dg
 import polars as pl
 
 from emid_assets.defs.embeddings import GPU_POOL, earlier_rows, media_items
+from emid_assets.health.recipes import CHANGED_MEDIA
+from emid_assets.media.identity import CHANGED
 from emid_assets.media.kinds import MediaKind
 from emid_assets.media.with_predictions import unlabelled
 from emid_assets.orchestration.declared import Declared
@@ -61,7 +63,12 @@ def _vectors(
     return dg.MaterializeResult(
         value=frame,
         data_version=dg.DataVersion(frame_digest(frame.drop(frame.columns[2]), str(made["fingerprint"]))),
-        metadata={**made, "media": frame.height, "without": frame["reason"].count()},
+        metadata={
+            **made,
+            "media": frame.height,
+            "without": frame["reason"].count(),
+            CHANGED_MEDIA: frame.filter(pl.col("reason") == CHANGED).height,
+        },
     )
 
 

@@ -20,6 +20,7 @@ from emid_assets.encoders.interface import Encoder, EncoderOutOfMemoryError, Flo
 from emid_assets.encoders.journal import Journal
 from emid_assets.encoders.preparation import prepare_all
 from emid_assets.encoders.recordings import ItemReader, by_recording, shared_recordings
+from emid_assets.media.identity import CHANGED
 from emid_assets.media.kinds import MediaKind
 from emid_assets.store.schemas import IMAGE_EMBEDDINGS, MUSIC_EMBEDDINGS, REJECTED_MEDIA
 
@@ -85,6 +86,11 @@ class Embedded:
     rejected: pl.DataFrame
     encoded: int
     reused: int
+
+    @property
+    def changed(self) -> int:
+        """Items that were rejected because their files had changed since the inventory."""
+        return self.rejected.filter(pl.col("reason") == CHANGED).height
 
 
 def embed(

@@ -12,10 +12,12 @@ from pathlib import Path
 import polars as pl
 
 from emid_assets.media.audio import missing_extra, probe_audio
-from emid_assets.media.identity import sha256_of
+from emid_assets.media.identity import sha256_of, stamp_of
 from emid_assets.media.image import probe_image
 from emid_assets.media.limits import MediaError, MediaLimits
 from emid_assets.store.schemas import MEDIA_INVENTORY
+
+CHANGING = "changed while the inventory read it: the next build reads it again"
 
 _FACTS = {
     "content_hash": pl.String,
@@ -30,10 +32,12 @@ _FACTS = {
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """A file to examine, and the windows of it that are items: (window, start_s, duration_s)."""
+    """A file to examine, as it was found, and its windows that are items: (window, start_s, duration_s)."""
 
     kind: str
     file: str
+    size_bytes: int
+    modified_ns: int
     windows: tuple[tuple[str, float, float | None], ...]
 
 
@@ -56,8 +60,10 @@ def with_facts(
     )
     unknown = wanted.join(known, on=identity, how="anti", maintain_order="left")
     files = [
-        _File(kind, file, tuple(zip(windows, starts, durations, strict=True)))
-        for kind, file, windows, starts, durations in unknown.group_by("kind", "file", maintain_order=True)
+        _File(kind, file, size, modified, tuple(zip(windows, starts, durations, strict=True)))
+        for kind, file, size, modified, windows, starts, durations in unknown.group_by(
+            identity[:-1], maintain_order=True
+        )
         .agg("window", "start_s", "duration_s")
         .iter_rows()
     ]
@@ -107,7 +113,12 @@ def _examine_all(
     on_progress: Callable[[int, int], None] | None,
 ) -> Iterator[list[tuple[object, ...]]]:
     def examine(file: _File) -> list[tuple[object, ...]]:
-        return list(_examine(file, root / file.file, limits))
+        path = root / file.file
+        rows = list(_examine(file, path, limits))
+        if stamp_of(path) in (None, (file.size_bytes, file.modified_ns)):
+            return rows
+        # Without a hash, the next inventory examines the file again, even if it then is as it was found.
+        return [(*row[:3], *[None] * 6, CHANGING) for row in rows]
 
     def counted(results: Iterable[list[tuple[object, ...]]]) -> Iterator[list[tuple[object, ...]]]:
         for done, rows in enumerate(results, start=1):

@@ -39,7 +39,7 @@ def unchanged(path: Path, content_hash: str) -> Iterator[None]:
         yield
         return
     try:
-        before = _stamp(path)
+        before = _identity(path)
         digest = sha256_of(path)
     except OSError as error:
         raise MediaError(f"file cannot be read: {error.strerror or error}") from error
@@ -48,17 +48,23 @@ def unchanged(path: Path, content_hash: str) -> Iterator[None]:
     try:
         yield
     except Exception:  # half of a new file is unreadable in any way
-        if _stamp(path) != before:
+        if _identity(path) != before:
             raise MediaError(CHANGED) from None
         raise
-    if _stamp(path) != before:
+    if _identity(path) != before:
         raise MediaError(CHANGED)
 
 
-def _stamp(path: Path) -> tuple[int, int, int, int] | None:
-    """Size, time, inode and device; None if the file is gone."""
+def stamp_of(path: Path) -> tuple[int, int] | None:
+    """Size and modification time, by which inventories know a file; None if it is gone."""
+    identity = _identity(path)
+    return identity and identity[:2]
+
+
+def _identity(path: Path) -> tuple[int, int, int, int] | None:
+    """Size, modification time, inode and device; None if the file is gone."""
     try:
         status = path.stat()
-    except FileNotFoundError:
+    except OSError:
         return None
     return status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from emid_assets.encoders.interface import MediaItem, Prepared
 from emid_assets.encoders.preparation import prepare_all
 from emid_assets.encoders.recordings import ItemReader, by_recording, shared_recordings
 from emid_assets.media.audio import Recording, read_audio
+from emid_assets.media.identity import CHANGED, sha256_of
 from emid_assets.media.limits import MediaError
 
 FORMATS = ("wav", "flac", "ogg", "mp3")
@@ -95,6 +97,27 @@ def test_a_recording_that_cannot_be_read_gives_each_of_its_clips_the_reason(tmp_
     found = [result for _, result in prepare_all(reader, items, workers=0, ahead=1)]
     assert len(found) == 4
     assert all(isinstance(reason, str) and "audio" in reason for reason in found)
+
+
+def test_a_recording_that_is_replaced_while_it_is_decoded_gives_no_clip_even_if_it_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_tones(tmp_path / "tones.wav")
+    kept, content_hash = path.read_bytes(), sha256_of(path)
+    items = [replace(item, content_hash=f"{content_hash}#{item.item_id}") for item in windows(path)]
+
+    class Replaced(Recording):
+        def __init__(self, path: Path) -> None:
+            write_tones(path, seconds=20.0)
+            super().__init__(path)
+            path.write_bytes(kept)
+
+    monkeypatch.setattr(recordings, "Recording", Replaced)
+    reader = ItemReader(
+        bundled_preprocessing.prepare_music, bundled_preprocessing.music_input, shared_recordings(items)
+    )
+    found = [result for _, result in prepare_all(reader, items, workers=0, ahead=1)]
+    assert found == [CHANGED] * len(items)
 
 
 def test_items_of_one_file_come_together_and_files_keep_their_order(tmp_path: Path) -> None:
