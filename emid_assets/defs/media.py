@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import polars as pl
 
+from emid_assets.health.recipes import CHANGED_MEDIA
 from emid_assets.media.folder_changes import look_at
 from emid_assets.media.kinds import READER_VERSION
 from emid_assets.media.limits import MediaFolderError
@@ -33,7 +34,7 @@ GRACE_S = 24 * 3600.0
 
 def _folder_digest(settings: Settings, _: str) -> str:
     try:
-        return look_at(settings.media_folder).digest
+        return f"{READER_VERSION} {look_at(settings.media_folder).digest}"
     except (MediaFolderError, OSError) as error:
         return str(error)
 
@@ -143,7 +144,11 @@ def images(
     if settings.caption_model:
         captioned = _captioned(context, settings, usable)
         usable = captioned.images
-        written = {"captions_written": captioned.written, "captions_reused": captioned.reused}
+        written = {
+            "captions_written": captioned.written,
+            "captions_reused": captioned.reused,
+            CHANGED_MEDIA: captioned.changed,
+        }
     return dg.MaterializeResult(
         value=usable,
         # Without the captions: no embedding and no pair depends on them. What shows them reads the inventory.
