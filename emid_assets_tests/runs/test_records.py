@@ -39,6 +39,9 @@ def run_and_be_killed(home: Path) -> None:
 
 
 def test_processes_that_open_empty_records_at_once_and_are_killed_lose_no_run(home: Path) -> None:
+    with opened(home):
+        pass
+    shutil.rmtree(home / "history")  # and not the schedules, whose database is Dagster's own
     children = [processes.Process(target=run_and_be_killed, args=(home,)) for _ in range(4)]
     for child in children:
         child.start()
