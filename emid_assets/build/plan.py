@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from emid_assets.health.verdict import AssetFacts, RunFacts, states_of
-from emid_assets.store.lake import Lake, LakeError, Version
+from emid_assets.store.lake import Lake
 
 Place = tuple[str, str]
 """Asset and partition, with the lake's names."""
@@ -36,15 +36,14 @@ class Plan:
     runs: Sequence[RunFacts]
     fresh_days: float
     everything: bool = False
-    _surveyed: Mapping[Place, Version | LakeError] = field(default_factory=dict)
     _ran: set[Place] = field(default_factory=set)
 
     def not_current(self, assets: Sequence[AssetFacts]) -> dict[Place, str]:
         """The partitions of `assets` that are to be run, and why each."""
-        self._surveyed = self.lake.survey([asset.name for asset in self.assets], self._surveyed)
         if self.everything:
             return {(asset.name, one): "--all" for asset in assets for one in asset.partitions}
-        states = states_of(assets, self.runs, self._surveyed, time.time(), self.fresh_days)
+        surveyed = self.lake.survey(asset.name for asset in self.assets)
+        states = states_of(assets, self.runs, surveyed, time.time(), self.fresh_days)
         wanted = states.filter(~pl.col("state").is_in(CURRENT))
         return {
             (asset, partition): message if state == "stale" else f"{state}: {message}"

@@ -170,8 +170,9 @@ def _run_in_order(
         for stage in stages(settings.image_shards):
             # The health judges what the others left, whether its inputs have changed or not.
             of_health = [{WHOLE_TABLE: [PIPELINE_HEALTH.name]}]
-            for wave in of_health if stage == "health" else plan.waves(stage):
-                run.wave(stage, wave)
+            with Lake(folder).one_rebuild():
+                for wave in of_health if stage == "health" else plan.waves(stage):
+                    run.wave(stage, wave)
             if stage == "inventory":
                 _require_media(Lake(settings.lake_folder), settings.media_folder)
     return 0

@@ -6,7 +6,8 @@ schema, and what the web UI shows about a version. `store.lake` stores the versi
 
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
@@ -34,6 +35,12 @@ class LakeIOManager(dg.ConfigurableIOManager):
     """
 
     settings: dg.ResourceDependency[SettingsResource]
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["LakeIOManager"]:
+        """The IO manager of a run, at whose end the catalogue is rebuilt, however it ends."""
+        with self._lake().one_rebuild():
+            yield self
 
     def handle_output(self, context: dg.OutputContext, obj: pl.DataFrame) -> None:
         """Store a frame as the new version of its partition, and add metadata about it."""

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 import filelock
 import polars as pl
 
+from emid_assets.store.connections import kept_connection
 from emid_assets.store.duckdb_types import UnstorableError, check_storable, schema_from_text, schema_to_text
 from emid_assets.store.files import (
     UNFINISHED_SUFFIX,
@@ -36,6 +37,7 @@ from emid_assets.store.files import (
     write_in_place,
 )
 from emid_assets.store.layout import CATALOGUE, TABLES_FOLDER
+from emid_assets.store.recently_read import RecentlyRead
 from emid_assets.store.schemas import TABLES, TableSchema
 from emid_assets.store.views import comment_of, glob_escaped, quoted, view_of
 
@@ -59,6 +61,10 @@ _LOOSE_FILES = 256  # the most that a view opens beside the bundles; a bundle ho
 _SMALL_BYTES = 1 << 24  # opening a larger file costs less than reading it
 
 
+_KEPT_FRAME_BYTES = 1 << 20  # the largest frame that is kept in memory to be read again
+_VERSION_BYTES = 4096  # about what a version's facts take
+
+
 class LakeError(RuntimeError):
     """The lake cannot do what was asked; the message names the file or partition and how to fix it."""
 
@@ -78,6 +84,12 @@ class Version:
     frame_bytes: int
     schema: pl.Schema
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+_WAITING: dict[Path, bool] = {}
+"""Lake in a `one_rebuild` → whether it needs one."""
+
+_RECENT: RecentlyRead[tuple[Version, pl.DataFrame | None]] = RecentlyRead(64 << 20)
 
 
 class Lake:
@@ -192,48 +204,31 @@ class Lake:
 
     def current(self, table: str, partition: str) -> Version | None:
         """The current version with its metadata; None if the partition was never built or was removed."""
-        import duckdb
 
         if _current_path(self._folder(table, partition)) is None:
             return None
-        with duckdb.connect() as connection, self._opened(connection, table, partition) as version:
-            return version
+        with kept_connection() as connection:
+            return self._version(connection, table, partition)
 
     def versions(self, table: str) -> list[Version]:
         """The current version of every partition with its metadata, sorted by partition."""
-        import duckdb
 
         found = []
-        with duckdb.connect() as connection:
+        with kept_connection() as connection:
             for partition in self.partitions(table):
-                with self._opened(connection, table, partition) as version:
-                    found.append(version)
+                found.append(self._version(connection, table, partition))
         return found
 
-    def survey(
-        self, tables: Iterable[str], known: Mapping[tuple[str, str], Version | LakeError] = {}
-    ) -> dict[tuple[str, str], Version | LakeError]:
-        """(Table, partition) → its current version, or the error of a damaged one, which hides no other.
-
-        Args:
-            tables: the tables to look at.
-            known: an earlier survey: versions that are still current are taken from it.
-        """
-        import duckdb
-
+    def survey(self, tables: Iterable[str]) -> dict[tuple[str, str], Version | LakeError]:
+        """(Table, partition) → its current version, or the error of a damaged one, which hides no other."""
         found: dict[tuple[str, str], Version | LakeError] = {}
-        with duckdb.connect() as connection:
-            for table in tables:
-                for partition, path in self.current_files(table).items():
-                    before = known.get((table, partition))
-                    if isinstance(before, Version) and before.path == path and path.exists():
-                        found[table, partition] = before
-                        continue
-                    try:
-                        with self._opened(connection, table, partition) as version:
-                            found[table, partition] = version
-                    except LakeError as error:
-                        found[table, partition] = error
+        with kept_connection() as connection:
+            places = [(table, partition) for table in tables for partition in self.partitions(table)]
+            for table, partition in places:
+                try:
+                    found[table, partition] = self._version(connection, table, partition)
+                except LakeError as error:
+                    found[table, partition] = error
         return found
 
     # Reading
@@ -259,15 +254,18 @@ class Lake:
         columns: Sequence[str] | None = None,
     ) -> tuple[pl.DataFrame, list[Version]]:
         """Like `read`, with the versions that the rows are of."""
-        import duckdb
-
-        frames, versions = [], []
-        with duckdb.connect() as connection:
+        frames: list[pl.DataFrame] = []
+        versions: list[Version] = []
+        with kept_connection() as connection:
             for partition in self._wanted(table, partitions):
-                with self._opened(connection, table, partition) as version:
-                    versions.append(version)
-                    query = connection.sql(_select(version, columns, versions[0]))
-                    frames.append(_frame(query.to_arrow_table(), version))
+                path = self._existing_path(table, partition)
+                version, frame = self._small(connection, table, partition, path)
+                versions.append(version)
+                wanted = _columns(version, columns, versions[0])
+                if frame is None:
+                    with self._attached(connection, table, partition, path):
+                        frame = _frame(connection.sql(_select(wanted)).to_arrow_table(), version)
+                frames.append(frame.select(wanted))
         return pl.concat(frames), versions
 
     def read_batches(
@@ -291,16 +289,43 @@ class Lake:
         if not versions:
             raise LakeError(f"{self.root} holds no table {table} yet: build it first (emid build)")
         first = None
-        with duckdb.connect() as connection:
-            for wanted in versions:
-                with self._attached(connection, table, wanted.partition, wanted.path) as version:
-                    first = first or version
-                    connection.execute(
-                        f"SET memory_limit = '{_streaming_memory_mib(version, batch_rows)}MiB'"
-                    )
-                    query = connection.sql(_select(version, columns, first))
-                    for batch in query.to_arrow_reader(max(1, min(batch_rows, version.rows))):
-                        yield from _frame(batch, version).iter_slices(batch_rows)
+        for named in versions:
+            with kept_connection() as connection:
+                version, frame = self._small(connection, table, named.partition, named.path)
+            first = first or version
+            wanted = _columns(version, columns, first)
+            if frame is not None:
+                yield from frame.select(wanted).iter_slices(batch_rows)
+                continue
+            with (
+                duckdb.connect() as connection,  # its own: with a limit, and while others read
+                self._attached(connection, table, named.partition, named.path),
+            ):
+                connection.execute(f"SET memory_limit = '{_streaming_memory_mib(version, batch_rows)}MiB'")
+                query = connection.sql(_select(wanted))
+                for batch in query.to_arrow_reader(max(1, min(batch_rows, version.rows))):
+                    yield from _frame(batch, version).iter_slices(batch_rows)
+
+    def _version(self, connection: "duckdb.DuckDBPyConnection", table: str, partition: str) -> Version:
+        path = self._existing_path(table, partition)
+        if (kept := _RECENT.get(path)) is None:
+            with self._attached(connection, table, partition, path) as version:
+                _RECENT.keep(path, kept := (version, None), _VERSION_BYTES)
+        return kept[0]
+
+    def _small(
+        self, connection: "duckdb.DuckDBPyConnection", table: str, partition: str, path: Path
+    ) -> tuple[Version, pl.DataFrame | None]:
+        """A version, and its whole frame unless that is large; kept in memory for the next reader."""
+        kept = _RECENT.get(path)
+        if kept is None or (kept[1] is None and kept[0].frame_bytes <= _KEPT_FRAME_BYTES):
+            with self._attached(connection, table, partition, path) as version:
+                frame, size = None, _VERSION_BYTES
+                if version.frame_bytes <= _KEPT_FRAME_BYTES:
+                    query = connection.sql(_select(list(version.schema)))
+                    frame, size = _frame(query.to_arrow_table(), version), size + version.frame_bytes
+                _RECENT.keep(path, kept := (version, frame), size)
+        return kept
 
     def _wanted(self, table: str, partitions: Sequence[str] | None) -> list[str]:
         wanted = self.partitions(table) if partitions is None else list(partitions)
@@ -313,6 +338,12 @@ class Lake:
         self, connection: "duckdb.DuckDBPyConnection", table: str, partition: str
     ) -> Iterator[Version]:
         """Attach the current version of a partition as `version`."""
+        path = self._existing_path(table, partition)
+        with self._attached(connection, table, partition, path) as version:
+            yield version
+
+    def _existing_path(self, table: str, partition: str) -> Path:
+        """The file of the current version of a partition that must be built."""
         path = None
         while True:
             before, path = path, _current_path(self._folder(table, partition))
@@ -322,14 +353,12 @@ class Lake:
                     f"partition {partition} of table {table} is not built (built: {built}); build it first"
                 )
             if path.exists():
-                break
+                return path
             # A version may be superseded and deleted between reading CURRENT and opening the file: retry.
             if path == before:
                 raise LakeError(
                     f"{path} is missing, though CURRENT beside it names it; build {table}/{partition} again"
                 )
-        with self._attached(connection, table, partition, path) as version:
-            yield version
 
     @contextlib.contextmanager
     def _attached(
@@ -368,10 +397,13 @@ class Lake:
 
         A process that has the old catalogue open keeps it, and the files that it shows, until it closes it.
         Concurrent callers share one rebuild: a caller that gets the lock and finds that a whole rebuild
-        started and finished after its call does nothing.
+        started and finished after its call does nothing. In a `one_rebuild` it waits for the block's end.
         """
         import duckdb
 
+        if self.root in _WAITING:
+            _WAITING[self.root] = True
+            return self.catalogue_path
         try:
             make_folder(self._catalogues)
             begun_before = self._rebuilds("begun")
@@ -410,6 +442,23 @@ class Lake:
         except FileNotFoundError:
             return None
 
+    @contextlib.contextmanager
+    def one_rebuild(self) -> Iterator[None]:
+        """Rebuild the catalogue once for all that this process writes in the block, when the block ends.
+
+        Until then the catalogue shows the versions from before it, which stay. If the process is killed, it
+        shows them until the next rebuild.
+        """
+        if self.root in _WAITING:
+            yield
+            return
+        _WAITING[self.root] = False
+        try:
+            yield
+        finally:
+            if _WAITING.pop(self.root):
+                self.rebuild_catalogue()
+
     def _rebuilds(self, what: str) -> int:
         try:
             return int((self._catalogues / what).read_text("utf-8"))
@@ -424,13 +473,12 @@ class Lake:
         unfinished.replace(self._catalogues / what)
 
     def _rebuild_catalogue(self) -> None:
-        import duckdb
 
         files = {table: self._bundled(table) for table in self._tables()}
         unfinished = self.catalogue_path.with_name(self.catalogue_path.name + UNFINISHED_SUFFIX)
         for leftover in self.root.glob(unfinished.name + "*"):
             leftover.unlink()
-        with duckdb.connect() as connection:
+        with kept_connection() as connection:
             connection.execute(f"ATTACH {quoted(unfinished)} AS catalogue ({_FORMAT}, BLOCK_SIZE 16384)")
             tables = sorted({*(table for table in files if files[table]), *self.declared})
             for table in tables:
@@ -474,6 +522,7 @@ class Lake:
             return "NULL AS nothing"
         connection.register("declared", self.declared[table].empty().to_arrow())
         described = connection.execute("DESCRIBE declared").fetchall()
+        connection.unregister("declared")
         return ", ".join(f"NULL::{row[1]} AS {_identifier(row[0])}" for row in described)
 
     # Bundles
@@ -509,13 +558,12 @@ class Lake:
         return [*bundles, *sorted(loose)]
 
     def _bundle(self, folder: Path, members: Sequence[Path]) -> Path:
-        import duckdb
 
         for leftover in folder.glob("*" + UNFINISHED_SUFFIX + "*"):
             leftover.unlink()
         path = folder / f"{time.time_ns():020}.duckdb"
         unfinished = path.with_name(path.name + UNFINISHED_SUFFIX)
-        with duckdb.connect() as connection:
+        with kept_connection() as connection:
             connection.execute(f"ATTACH {quoted(unfinished)} AS bundle ({_FORMAT})")
             connection.execute(f"CREATE TABLE bundle.data AS {_all_of(members)}")
             connection.execute("CHECKPOINT bundle")
@@ -639,13 +687,13 @@ class Lake:
 
 def _write_version(path: Path, frame: pl.DataFrame, facts: Mapping[str, object]) -> None:
     # A file uses several blocks for each column; DuckDB's default of 256 KiB would waste space on few rows.
-    import duckdb
 
     block_bytes = 16_384 if frame.estimated_size() < 4_000_000 else 262_144
-    with duckdb.connect() as connection:
+    with kept_connection() as connection:
         connection.execute(f"ATTACH {quoted(path)} AS version ({_FORMAT}, BLOCK_SIZE {block_bytes})")
         connection.register("frame", frame.to_arrow())
         connection.execute("CREATE TABLE version.data AS SELECT * FROM frame")
+        connection.unregister("frame")
         connection.execute("CREATE TABLE version.metadata (key VARCHAR, value VARCHAR)")
         connection.execute(
             "INSERT INTO version.metadata SELECT unnest(?::VARCHAR[]), unnest(?::VARCHAR[])",
@@ -662,9 +710,13 @@ def _streaming_memory_mib(version: Version, batch_rows: int) -> int:
     return 128 + (4 * at_once * version.frame_bytes // max(1, version.rows) >> 20)
 
 
-def _select(version: Version, columns: Sequence[str] | None, first: Version) -> str:
-    """The query for `columns` of a version; their types must match those of `first`."""
-    columns = list(first.schema) if columns is None else columns
+def _select(columns: Sequence[str]) -> str:
+    return f"SELECT {', '.join(map(_identifier, columns))} FROM version.data"
+
+
+def _columns(version: Version, columns: Sequence[str] | None, first: Version) -> list[str]:
+    """`columns` of a version, by default those of `first`, whose types must match."""
+    columns = list(first.schema if columns is None else columns)
     unknown = [name for name in columns if name not in version.schema]
     if unknown or not columns:
         raise LakeError(
@@ -677,7 +729,7 @@ def _select(version: Version, columns: Sequence[str] | None, first: Version) -> 
                 f"table {version.table}: column {name} is {version.schema[name]} in partition "
                 f"{version.partition}, but {first.schema[name]} in {first.partition}; build the older again"
             )
-    return f"SELECT {', '.join(map(_identifier, columns))} FROM version.data"
+    return columns
 
 
 def _frame(rows: "pa.Table | pa.RecordBatch", version: Version) -> pl.DataFrame:

@@ -35,6 +35,18 @@ def test_a_built_demo_is_healthy_in_words_and_in_json(demo: Checkout) -> None:
     assert all(row["seconds"] is not None for row in told["partitions"])
 
 
+def test_verifying_the_demo_hashes_every_file_and_encodes_every_embedding_again(demo: Checkout) -> None:
+    verified = status(demo, "--verify --json")
+    assert verified.returncode == 0, verified.stderr
+    told = json.loads(verified.stdout)
+    lake = Lake(demo.demo_lake)
+    tables = ("music_embeddings", "image_embeddings", "expansion_windows")
+    assert told["embeddings_encoded"] == sum(lake.read(table).height for table in tables)
+    assert told["files_hashed"] == lake.read("media_inventory")["file"].n_unique()
+    assert (told["embeddings_of_other_encoders"], told["wrong_rows"]) == (0, [])
+    assert "embeddings encoded again" in verified.stderr  # the progress
+
+
 def test_a_damaged_partition_makes_the_exit_code_1_and_is_named(demo: Checkout) -> None:
     version = Lake(demo.demo_lake).current("va_distances", "sad")
     assert version is not None

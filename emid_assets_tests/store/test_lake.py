@@ -9,6 +9,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -502,13 +503,13 @@ def test_a_version_that_a_process_has_open_stays_until_it_is_closed(lake: Lake) 
 
 
 def test_a_stream_of_batches_keeps_its_version_while_it_is_read(lake: Lake) -> None:
-    lake.write("music_clips", "sad", numbers(*range(10_000)))
+    lake.write("music_clips", "sad", numbers(*range(200_000)))
     batches = lake.read_batches("music_clips", None, 2048)
     rows = next(batches).height
     lake.write("music_clips", "sad", numbers(-1))
     lake.rebuild_catalogue()
     assert lake.collect_garbage(0) == []
-    assert rows + sum(batch.height for batch in batches) == 10_000
+    assert rows + sum(batch.height for batch in batches) == 200_000
     assert len(lake.collect_garbage(0)) == 1
 
 
@@ -657,3 +658,31 @@ def test_batches_of_given_versions_are_the_same_rows_whatever_is_built_meanwhile
         batches = list(lake.read_batches("music_clips", None, 10, versions))
         assert pl.concat(batches)["value"].to_list() == [1, 2]
     assert pl.concat(lake.read_batches("music_clips", None, 10))["value"].to_list() == [4, 3]
+
+
+def test_one_rebuild_shows_all_that_was_written_in_its_block_at_its_end(lake: Lake) -> None:
+    lake.write("music_clips", "sad", numbers(1))
+    lake.rebuild_catalogue()
+    with suppress(KeyboardInterrupt), lake.one_rebuild():
+        with Lake(lake.root).one_rebuild():
+            lake.write("music_clips", "sad", numbers(2))
+            lake.rebuild_catalogue()
+        lake.write("music_clips", "calm", numbers(3))
+        assert shown(lake) == [1]
+        assert lake.read("music_clips")["value"].to_list() == [3, 2]
+        raise KeyboardInterrupt
+    assert shown(lake) == [2, 3]
+    lake.write("music_clips", "sad", numbers(4))
+    lake.rebuild_catalogue()
+    assert shown(lake) == [3, 4]
+
+
+def test_small_and_large_versions_read_alike(lake: Lake) -> None:
+    large = pl.DataFrame({"value": range(300_000), "name": ["clip"] * 300_000})
+    lake.write("music_clips", "large", large)
+    lake.write("music_clips", "small", large.head(5))
+    for columns in (None, ["name", "value"], ["value"]):
+        expected = pl.concat([large, large.head(5)]).select(columns or large.columns)
+        for _ in range(2):
+            assert lake.read("music_clips", columns=columns).equals(expected)
+            assert pl.concat(lake.read_batches("music_clips", columns, 7000)).equals(expected)
