@@ -23,8 +23,10 @@ from emid_assets.defs import (
     study,
 )
 from emid_assets.defs.alerts import alert_on_failure
-from emid_assets.defs.automation import changed_data, media_folder, nightly_rebuild, rebuild_job
+from emid_assets.defs.automation import changed_data, media_folder, nightly_rebuild, rebuild_job, update_job
+from emid_assets.health.recipes import code_version
 from emid_assets.orchestration.conditions import on_changed_data, retry_once
+from emid_assets.orchestration.declared import DECLARED
 from emid_assets.orchestration.io_manager import LakeIOManager
 from emid_assets.orchestration.partitions import (
     IMAGE_EMOTION_PARTITIONS,
@@ -59,13 +61,20 @@ def build_definitions(**overrides: Any) -> dg.Definitions:
     def with_policies(spec: dg.AssetSpec) -> dg.AssetSpec:
         table = TABLES[spec.key.path[-1]]
         stage = spec.tags[STAGE]
+        declared = DECLARED[table.name]
         if settings.image_shards > 1 and table.name == "expanded_clips":
             stage = "expand"  # the shards need them, before `align` merges the results
         attributes: dict[str, Any] = {
             "owners": OWNERS,
             "tags": {**spec.tags, STAGE: stage},
             "freshness_policy": fresh,
-            "metadata": {**spec.metadata, "table": table.name, "row": table.row},
+            "metadata": {
+                **spec.metadata,
+                "table": table.name,
+                "row": table.row,
+                "settings": ", ".join(sorted(declared.settings)),
+            },
+            "code_version": code_version(declared.code, declared.values(settings)),
             "automation_condition": on_changed_data(stage) if spec.deps else retry_once(),
         }
         if spec.partitions_def == SHARD_PARTITIONS:
@@ -88,11 +97,10 @@ def build_definitions(**overrides: Any) -> dg.Definitions:
         asset.map_asset_specs(with_policies) for asset in loaded if isinstance(asset, dg.AssetsDefinition)
     ]
     resource = settings_resource(settings)
-    rebuild = rebuild_job(lambda: definitions, operations)
     definitions = dg.Definitions(
         assets=assets,
-        jobs=[*jobs(settings, operations), rebuild],
-        schedules=[nightly_rebuild(rebuild, operations), health.health_schedule],
+        jobs=[*jobs(settings, operations), update_job, rebuild_job(lambda: definitions, operations)],
+        schedules=[nightly_rebuild(operations), health.health_schedule],
         sensors=[
             media_folder,
             changed_data(operations),

@@ -15,6 +15,10 @@ SMALL = {
         {"size", "ratio", "extra_mb", "ids_equal"},
     ),
     "embedding": (["--sizes", "4", "--batch", "2", "--rounds", "1", "--parts", "stage"], set()),
+    "build": (
+        ["--sizes", "20", "--cases", "first"],
+        {"size", "cpu_seconds", "overhead_seconds", "wall_seconds", "runs", "encoded"},
+    ),
     "scaling": (["--parts", "catalogue,model", "--sizes", "300,600"], {"size"}),
     "adapter": (
         [

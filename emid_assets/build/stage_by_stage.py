@@ -5,17 +5,20 @@ import functools
 import logging
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import polars as pl
-from dagster import DagsterInstance
+from dagster import DagsterInstance, DagsterRunStatus
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from sqlalchemy.exc import OperationalError
 
+from emid_assets.build.plan import Plan, as_table
 from emid_assets.build.ray_runs import ClusterError, Ended, end_left_runs, launched_runs, records_at_hand
 from emid_assets.captions.interface import CaptionerUnavailableError
 from emid_assets.captions.load import load_captioner
@@ -24,15 +27,18 @@ from emid_assets.encoders.interface import EncoderUnavailableError
 from emid_assets.encoders.load import encoder_from
 from emid_assets.matching.product import ProductUnavailableError, find_product
 from emid_assets.media.with_predictions import with_predictions
+from emid_assets.orchestration.io_manager import stored_partition
+from emid_assets.orchestration.run_facts import asset_facts, run_facts
 from emid_assets.orchestration.stages import stages
-from emid_assets.runs.dagster_internals import SerializableErrorInfo
+from emid_assets.runs.build_progress import BuildProgress
 from emid_assets.runs.dead_runs import PROCESS_TAG, end_dead_runs
 from emid_assets.runs.failures import first_error, message_of
 from emid_assets.runs.processes import name_of_this_process
 from emid_assets.runs.progress_lines import ProgressLines
+from emid_assets.runs.signals import ignore_signals, was_told_to_stop
 from emid_assets.settings import Settings, load_operations, load_settings
 from emid_assets.store.files import held_alone
-from emid_assets.store.lake import Lake, LakeError
+from emid_assets.store.lake import WHOLE_TABLE, Lake, LakeError
 from emid_assets.store.layout import (
     BUILD_LOCK,
     RELEASE_FOLDER,
@@ -41,12 +47,13 @@ from emid_assets.store.layout import (
     STUDY_PAGE,
     STUDY_PAGE_FOLDER,
 )
+from emid_assets.store.schemas import PIPELINE_HEALTH
 
 FEEDING_AT_ONCE = 2
 """Concurrent runs that feed actors: one uses them all while the next starts. More would only hold memory."""
 
 
-class BuildStoppedError(RuntimeError):
+class BuildStoppedError(KeyboardInterrupt):
     """The build was stopped (Ctrl-C or a signal); finished work is kept."""
 
 
@@ -54,23 +61,52 @@ class BuildFailedError(RuntimeError):
     """Some partitions of a stage failed; the later stages were not run."""
 
 
-def run_build(options: Mapping[str, Any]) -> dict[str, str]:
-    """Run every stage for every partition, and return where the results are.
+def run_build(options: Mapping[str, Any], everything: bool = False) -> dict[str, str]:
+    """Run every stage for the partitions that are not current, and return where the results are.
 
     Args:
         options: Settings by name; they go into each run's configuration, so the web UI shows them.
+        everything: Whether to build what is current too.
+
+    Returns:
+        What was built and where it is, by name; only `current` if there was nothing to do.
 
     Raises:
         BuildFailedError: names each failed partition of the stage, and its first error.
         BuildStoppedError: names the interrupted stage and partition.
     """
+    with _records():
+        settings = load_settings(options)
+        console = Console(stderr=True)
+        lines = ProgressLines(functools.partial(console.print, soft_wrap=True, markup=False, highlight=False))
+        with contextlib.nullcontext() if console.is_terminal else lines:
+            lines.begin("preparing")
+            began = time.time()
+            current = _run_in_order(settings, options, everything, console, lines)
+        return {"current": f"{current} partitions; nothing to do"} if current else _summary(settings, began)
+
+
+def planned_build(options: Mapping[str, Any], everything: bool = False) -> pl.DataFrame:
+    """What `run_build` would run now, see `plan.as_table`: the partitions that are not current, and why.
+
+    Raises:
+        BuildFailedError: Dagster's records or the lake cannot be read.
+    """
+    with _records(), DagsterInstance.get() as instance:
+        settings = load_settings(options)
+        plan = _plan(settings, build_definitions(**options), instance, everything)
+        return as_table(plan.with_dependents(), plan.assets)
+
+
+@contextlib.contextmanager
+def _records() -> Iterator[None]:
+    """Report what fails outside of an asset: Dagster's own records, the lake, a full disk."""
     try:
         with records_at_hand():
-            return _run_stages(options)
+            yield
     except ClusterError as error:
         raise BuildFailedError(str(error)) from error
     except (OperationalError, OSError, LakeError) as error:
-        # Not raised inside an asset, but by Dagster's own records or the summary; a full disk ends here.
         why = " ".join(str(error.orig if isinstance(error, OperationalError) else error).split())
         home = os.environ.get("DAGSTER_HOME", "")
         raise BuildFailedError(
@@ -79,15 +115,13 @@ def run_build(options: Mapping[str, Any]) -> dict[str, str]:
         ) from error
 
 
-def _run_stages(options: Mapping[str, Any]) -> dict[str, str]:
-    settings = load_settings(options)
-    console = Console(stderr=True)
-    lines = ProgressLines(functools.partial(console.print, soft_wrap=True, markup=False, highlight=False))
-    with contextlib.nullcontext() if console.is_terminal else lines:
-        lines.begin("preparing")
-        _check_models(settings)
-        _run_in_order(settings, options, console, lines)
-    return _summary(settings)
+def _plan(
+    settings: Settings, definitions: dg.Definitions, instance: DagsterInstance, everything: bool
+) -> Plan:
+    # What another process is running counts by what is stored.
+    runs = [run for run in run_facts(instance, definitions) if run.state != "running"]
+    facts = asset_facts(definitions, settings)
+    return Plan(Lake(settings.lake_folder), facts, runs, settings.fresh_days, everything)
 
 
 def _check_models(settings: Settings) -> None:
@@ -104,15 +138,15 @@ def _check_models(settings: Settings) -> None:
 
 
 def _run_in_order(
-    settings: Settings, options: Mapping[str, Any], console: Console, lines: ProgressLines
-) -> None:
+    settings: Settings, options: Mapping[str, Any], everything: bool, console: Console, lines: ProgressLines
+) -> int:
+    """Run the stages, each until it is current; if there is nothing to run, returns how many are."""
     given = {name: getattr(settings, name) for name in options}
     progress = Progress(
         TextColumn("{task.fields[stage]:<14}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("{task.description}"), console=console, disable=not console.is_terminal,
     )  # fmt: skip
     definitions = build_definitions(**options)
-    loggers = {"console": _terminal_logger(progress, lines)}
     on_ray = load_operations().profile == "ray"
     run_config: dict[str, Any] = {"resources": {"settings": {"config": given}}}
     if not on_ray:  # a job uses its own logger only if the run's configuration names it
@@ -124,55 +158,106 @@ def _run_in_order(
     )
     alone = held_alone(folder / BUILD_LOCK, other)
     with alone, DagsterInstance.get() as instance, progress:
+        BuildProgress("", 0, 0, time.time()).write(folder)
         end_dead_runs(instance)  # a killed build's pool slot would block this one
         if on_ray:
             _require_ray(instance)
             end_left_runs(instance)
+        plan = _plan(settings, definitions, instance, everything)
+        if not plan.not_current(plan.assets):
+            return sum(len(asset.partitions) for asset in plan.assets)
+        _check_models(settings)
+        run = _Runner(settings, definitions, instance, run_config, console, progress, lines)
         for stage in stages(settings.image_shards):
-            job = definitions.resolve_job_def(stage)
-            keys = partitions_of(job)
-            bar = progress.add_task("", total=len(keys), stage=stage)
-            lines.begin(stage, len(keys))
-            start = time.monotonic()
-            failures: dict[str, list[str]] = {}  # message -> partitions
-            runs: Iterator[Ended]
-            if on_ray:
-                say = functools.partial(console.print, soft_wrap=True, markup=False)
-                fed = settings.embedding_actors and stage in ("embed_music", "embed_images")
-                at_most = FEEDING_AT_ONCE if fed else None
-                runs = launched_runs(instance, job, keys, run_config, say, at_most)
-            else:
-
-                def show(partition: str, bar: TaskID = bar) -> None:
-                    progress.update(bar, description=partition)
-                    lines.at(partition)
-
-                runs = _runs_here(instance, job.with_logger_defs(loggers), keys, run_config, show)
-            for key, failure in runs:
-                progress.advance(bar)
-                lines.advance()
-                if failure is not None:
-                    failures.setdefault(message_of(failure), []).append(key or "all")
-            progress.update(bar, description="failed" if failures else "")
-            if not console.is_terminal:
-                done = len(keys) - sum(map(len, failures.values()))
-                seconds = time.monotonic() - start
-                lines.end(f"{stage}: {done}/{len(keys)} in {seconds:.0f} s")
-            if failures:
-                raise BuildFailedError(
-                    "\n".join(
-                        f"{stage} [{', '.join(failed)}]: {message}" for message, failed in failures.items()
-                    )
-                )
+            # The health judges what the others left, whether its inputs have changed or not.
+            of_health = [{WHOLE_TABLE: [PIPELINE_HEALTH.name]}]
+            with Lake(folder).one_rebuild():
+                for wave in of_health if stage == "health" else plan.waves(stage):
+                    run.wave(stage, wave)
             if stage == "inventory":
                 _require_media(Lake(settings.lake_folder), settings.media_folder)
+    return 0
 
 
-def _summary(settings: Settings) -> dict[str, str]:
-    """What was built and where it is, one line each."""
+@dataclass
+class _Runner:
+    """Runs waves of a stage and shows them."""
+
+    settings: Settings
+    definitions: dg.Definitions
+    instance: DagsterInstance
+    run_config: Mapping[str, Any]
+    console: Console
+    progress: Progress
+    lines: ProgressLines
+
+    def wave(self, stage: str, assets_of: Mapping[str, list[str]]) -> None:
+        """Run assets of a stage: partition, with the lake's name → assets.
+
+        Raises:
+            BuildFailedError: names each failed partition, and its first error.
+        """
+        job = self.definitions.resolve_job_def(stage)
+        groups: dict[tuple[str, ...], list[str | None]] = {}
+        for key in partitions_of(job):
+            names = tuple(assets_of.get(stored_partition(key) if key else WHOLE_TABLE, ()))
+            if names:
+                groups.setdefault(names, []).append(key)
+        total = sum(map(len, groups.values()))
+        bar = self.progress.add_task("", total=total, stage=stage)
+        self.lines.begin(stage, total)
+        start = time.monotonic()
+        done = BuildProgress(stage, 0, total, time.time())
+        done.write(self.settings.lake_folder)
+        failures: dict[str, list[str]] = {}  # message -> partitions
+        for names, keys in groups.items():
+            selected = frozenset(map(dg.AssetKey, names))
+            part = (
+                job
+                if selected == job.asset_layer.executable_asset_keys
+                else job.get_subset(asset_selection=selected)
+            )
+            for key, failure in self._runs(part, keys, bar):
+                self.progress.advance(bar)
+                self.lines.advance()
+                done = replace(done, done=done.done + 1)
+                done.write(self.settings.lake_folder)
+                if failure is not None:
+                    failures.setdefault(message_of(failure), []).append(key or "all")
+        self.progress.update(bar, description="failed" if failures else "")
+        if not self.console.is_terminal:
+            built = total - sum(map(len, failures.values()))
+            self.lines.end(f"{stage}: {built}/{total} in {time.monotonic() - start:.0f} s")
+        if failures:
+            raise BuildFailedError(
+                "\n".join(f"{stage} [{', '.join(failed)}]: {message}" for message, failed in failures.items())
+            )
+
+    def _runs(self, job: dg.JobDefinition, keys: Sequence[str | None], bar: TaskID) -> Iterator[Ended]:
+        if load_operations().profile == "ray":
+            say = functools.partial(self.console.print, soft_wrap=True, markup=False)
+            fed = self.settings.embedding_actors and job.name in ("embed_music", "embed_images")
+            at_most = FEEDING_AT_ONCE if fed else None
+            return launched_runs(self.instance, job, keys, self.run_config, say, at_most)
+
+        def show(partition: str) -> None:
+            self.progress.update(bar, description=partition)
+            self.lines.at(partition)
+
+        logged = job.with_logger_defs({"console": _terminal_logger(self.progress, self.lines)})
+        return _runs_here(self.instance, logged, keys, self.run_config, show)
+
+
+def _summary(settings: Settings, began: float) -> dict[str, str]:
+    """What was built since `began` and where it is, one line each."""
     lake = Lake(settings.lake_folder)
     tables = ("music_embeddings", "image_embeddings", "expansion_windows")
-    embedded = [version for table in tables for version in lake.versions(table)]
+    embedded = [
+        version
+        for table in tables
+        for version in lake.versions(table)
+        if version.path.stat().st_mtime >= began
+    ]
     encoded, kept = (
         sum(int(str(version.metadata[name])) for version in embedded) for name in ("encoded", "reused")
     )
@@ -202,17 +287,44 @@ def _runs_here(
     """Run each partition in this process, one after another, and yield (partition, its error or None)."""
     for key in keys:
         show(key or "")
-        result = job.execute_in_process(
-            instance=instance,
-            partition_key=key,
-            run_config=run_config,
-            tags={PROCESS_TAG: name_of_this_process()},
-            raise_on_error=False,
-        )
-        failure = None if result.success else first_error(result.all_events)
-        if failure is not None and _is_interrupt(failure):
+        run_id = str(uuid.uuid4())
+        failure = None
+        instance.add_event_listener(run_id, functools.partial(_cancel_if_told_to_stop, instance))
+        try:
+            result = job.execute_in_process(
+                instance=instance,
+                partition_key=key,
+                run_config=run_config,
+                tags={PROCESS_TAG: name_of_this_process()},
+                raise_on_error=False,
+                run_id=run_id,
+            )
+            failure = None if result.success else first_error(result.all_events)
+        except BaseException:
+            if not was_told_to_stop():
+                raise
+        if was_told_to_stop():
+            ignore_signals()
+            _end_stopped_run(instance, run_id)
             raise BuildStoppedError(f"stopped in {job.name} {key or ''}".rstrip())
         yield key, failure
+
+
+def _cancel_if_told_to_stop(instance: DagsterInstance, event: dg.EventLogEntry) -> None:
+    """At a step's failure: Dagster calls a run canceled, and not failed, if it is being canceled by then."""
+    of_dagster = event.dagster_event
+    if of_dagster is not None and of_dagster.is_step_failure and was_told_to_stop():
+        run = instance.get_run_by_id(event.run_id)
+        if run is not None:
+            instance.report_run_canceling(run, "The build was stopped.")
+
+
+def _end_stopped_run(instance: DagsterInstance, run_id: str) -> None:
+    """Cancel a run unless it has ended well: a signal may come before it begins, or while it is prepared."""
+    run = instance.get_run_by_id(run_id)
+    if run is not None and run.status not in (DagsterRunStatus.SUCCESS, DagsterRunStatus.CANCELED):
+        instance.report_run_canceled(run, "The build was stopped.")
+        instance.event_log_storage.free_concurrency_slots_for_run(run_id)
 
 
 def _require_ray(instance: DagsterInstance) -> None:
@@ -239,11 +351,6 @@ def _require_media(lake: Lake, media: Path) -> None:
             reasons = found["reason"].value_counts(sort=True).head(3).rows()
             why = "; ".join(f"{reason} ({count})" for reason, count in reasons) or "there are no files"
             raise BuildFailedError(f"nothing usable in {media / folder}: {why}")
-
-
-def _is_interrupt(error: SerializableErrorInfo) -> bool:
-    """Whether a signal stopped the run; DuckDB has its own message for an interrupted query."""
-    return error.cls_name == "DagsterExecutionInterruptedError" or "Query interrupted" in error.message
 
 
 def _terminal_logger(progress: Progress, lines: ProgressLines) -> dg.LoggerDefinition:

@@ -16,7 +16,7 @@ from emid_assets.cli.options import (
     settings_options,
 )
 from emid_assets.runs.instance import environment_of
-from emid_assets.runs.signals import raise_on_signals
+from emid_assets.runs.signals import ignore_signals, raise_on_signals, was_told_to_stop
 
 STOPPED = 130
 """Exit status of a build that was told to stop, as a shell has it for Ctrl-C."""
@@ -24,29 +24,53 @@ STOPPED = 130
 
 @click.command(cls=SettingsCommand)
 @profile_option
+@click.option("--all", "everything", is_flag=True, help="Build what is current too.")
+@click.option("--dry-run", is_flag=True, help="Print what would be built, and why, and build nothing.")
 @settings_options
-def build(profile: str | None, **options: Any) -> None:
-    """Build the whole graph: media, embeddings, pairs, adapters, report.
+def build(profile: str | None, everything: bool, dry_run: bool, **options: Any) -> None:
+    """Build what is not current: media, embeddings, pairs, adapters, report.
 
-    A stopped build keeps all finished work: run the same command again to resume.
+    A partition is current if neither its inputs nor its settings nor its code have changed since it was
+    built. A stopped build keeps all finished work: run the same command again to resume.
     """
+    raise_on_signals()
+    try:
+        _build(profile, everything, dry_run, options)
+    except BaseException as stop:
+        if not was_told_to_stop():  # an interrupt may come out of a library as any error
+            raise
+        ignore_signals()
+        place = str(stop) if isinstance(stop, KeyboardInterrupt) else ""
+        click.echo(
+            f"\n{place or 'stopped'}: finished work is kept; run the same command again to resume", err=True
+        )
+        sys.exit(STOPPED)
+
+
+def _build(profile: str | None, everything: bool, dry_run: bool, options: dict[str, Any]) -> None:
     settings = settings_from(options)
     home = prepared_instance(settings, profile)
     os.environ.update(environment_of(settings, home))
-    from emid_assets.build.stage_by_stage import BuildFailedError, BuildStoppedError, run_build
+    from emid_assets.build.stage_by_stage import BuildFailedError, planned_build, run_build
 
-    raise_on_signals()
     start = time.monotonic()
+    given = {name: value for name, value in options.items() if value is not None}
     try:
-        summary = run_build({name: value for name, value in options.items() if value is not None})
+        if dry_run:
+            planned = planned_build(given, everything)
+            from emid_assets.cli.terminal import console, table
+
+            if planned.height:
+                console().print(table(planned.columns, planned.rows()))
+            else:
+                click.echo("Everything is current: nothing to do.")
+            return
+        summary = run_build(given, everything)
     except BuildFailedError as error:
         raise click.ClickException(str(error)) from None
-    except (BuildStoppedError, KeyboardInterrupt) as stop:
-        click.echo(
-            f"\n{str(stop) or 'stopped'}: finished work is kept; run the same command again to resume",
-            err=True,
-        )
-        sys.exit(STOPPED)
+    if "current" in summary:
+        click.echo(f"Everything is current: {summary['current']}.")
+        return
     click.echo(f"\nDone in {time.monotonic() - start:.0f} s.")
     for name, value in summary.items():
         click.echo(f"  {name:<14} {value}")

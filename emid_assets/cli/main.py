@@ -14,7 +14,7 @@ from typing import NoReturn
 import click
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "build": ("build:build", "Build the whole graph: media, embeddings, pairs, adapters, report."),
+    "build": ("build:build", "Build what is not current: media, embeddings, pairs, adapters, report."),
     "ui": ("ui:ui", "Start Dagster's web UI and daemon on a build's instance."),
     "status": ("status:status_command", "Show what is broken, stale or overdue now."),
     "query": ("query:query_command", "Find the images nearest to a music FILE, or the music to an image."),

@@ -9,12 +9,13 @@ from emid_assets.defs.embeddings import GPU_POOL
 from emid_assets.media.expansion import all_music_embeddings
 from emid_assets.media.lake_tables import LakeTables
 from emid_assets.media.va_plane import image_alignment, on_plane
+from emid_assets.orchestration.declared import Declared, Outside, all_of
 from emid_assets.orchestration.io_manager import previous_version
 from emid_assets.orchestration.partitions import NETWORK_PARTITIONS, every_partition
 from emid_assets.orchestration.progress import report_progress
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
-from emid_assets.settings import LOCAL_PATHS, Settings, setting_text
+from emid_assets.settings import FORMULA_SETTINGS, LOCAL_PATHS, Settings, setting_text
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.lake import Lake
 from emid_assets.store.layout import WEIGHTS_FOLDER
@@ -30,6 +31,15 @@ if TYPE_CHECKING:
     partitions_def=NETWORK_PARTITIONS,
     pool=GPU_POOL,
     reads=("music_embeddings", "expanded_clips", "image_embeddings", "fused_pairs", "music_clips", "images"),
+    declared=Declared(
+        settings=(*FORMULA_SETTINGS, "adapter_dimension", "epochs", "learning_rate", "seed"),
+        outside=Outside(
+            "tuned hyperparameters",
+            lambda settings, network: str(
+                Lake(settings.lake_folder).current_files("tuning_trials").get(network, "")
+            ),
+        ),
+    ),
     checks={"loss_is_finite": "The loss of every epoch is a finite number."},
 )
 def trained_adapter(
@@ -61,7 +71,7 @@ def trained_adapter(
     previous = previous_version(lake, "trained_adapter", network)
     keep = {lake.root / str(previous.metadata["weights_file"])} if previous else set()
     names = [name for name in Settings.model_fields if name not in LOCAL_PATHS]
-    configuration = {name: setting_text(getattr(settings, name)) for name in names}
+    configuration = {name: setting_text(getattr(all_of(settings), name)) for name in names}
     weights, sha256 = save_run(adapter, lake.root / WEIGHTS_FOLDER, configuration, keep)
     manifest = adapter.manifest_frame(weights.relative_to(lake.root).as_posix(), sha256)
     losses = {epoch["epoch"]: float(epoch["loss"] or 0.0) for epoch in adapter.history}
@@ -106,6 +116,7 @@ def _training_metadata(adapter: "TrainedAdapter") -> dict[str, Any]:
     partitions_def=NETWORK_PARTITIONS,
     pool=GPU_POOL,
     ins=every_partition("music_embeddings", "expanded_clips", "image_embeddings", "images"),
+    declared=Declared(settings=("va_alignment",)),
     checks={"finite": "Every new embedding has only finite numbers."},
 )
 def adapted_embeddings(

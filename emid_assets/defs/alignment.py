@@ -5,6 +5,7 @@ import polars as pl
 
 from emid_assets.media.expansion import all_clips
 from emid_assets.media.va_plane import Plane
+from emid_assets.orchestration.declared import Declared
 from emid_assets.orchestration.partitions import MUSIC_EMOTION_PARTITIONS, every_partition
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
@@ -17,6 +18,7 @@ from emid_assets.store.data_version import frame_digest
     kinds={"numpy", "duckdb"},
     partitions_def=MUSIC_EMOTION_PARTITIONS,
     ins=every_partition("music_clips", "images"),
+    declared=Declared(settings=("va_alignment", "emotion_kernel", "gaussian_sigma")),
     checks={"within_range": "Every E is in [0, 1], and no distance is missing."},
 )
 def va_distances(
@@ -69,6 +71,7 @@ def va_distances(
     kinds={"numpy", "duckdb"},
     partitions_def=MUSIC_EMOTION_PARTITIONS,
     ins=every_partition("images"),
+    declared=Declared(settings=("alpha", "images_per_clip", "semantic_rescaling")),
     checks={
         "m_pairs_each": "Each clip has exactly m pairs, or one for each candidate if it has fewer than m.",
         "images_exist": "Every pair has a usable image.",

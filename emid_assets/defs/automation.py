@@ -4,10 +4,15 @@ All three are off until they are switched on, with one click each. `orchestratio
 asset is built; `media.folder_changes` decides whether a folder has stopped changing.
 """
 
+import os
+import subprocess
+import sys
 import time
 import uuid
 import warnings
+from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 
 import dagster as dg
 
@@ -15,6 +20,7 @@ from emid_assets.media.folder_changes import Watch, in_words, judge, look_at
 from emid_assets.media.limits import MediaFolderError
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.stages import device_tags
+from emid_assets.runs.instance import environment_of
 from emid_assets.settings import Operations
 from emid_assets.store.lake import WHOLE_TABLE, Lake
 
@@ -30,6 +36,7 @@ UNFINISHED = [
     for status in dg.DagsterRunStatus
     if status not in (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 ]
+LINES_OF_FAILURE = 20
 REBUILD_TAG = "emid/rebuild"
 
 
@@ -126,13 +133,44 @@ def rebuild_job(definitions: Callable[[], dg.Definitions], operations: Operation
     return rebuild
 
 
-def nightly_rebuild(job: dg.JobDefinition, operations: Operations) -> dg.ScheduleDefinition:
-    """The schedule of the full rebuild, off until it is switched on."""
+@dg.op(name="build_what_is_not_current")
+def _build(context: dg.OpExecutionContext, settings: SettingsResource) -> None:
+    """Runs `emid build` with the settings of this run, on this instance."""
+    environment = os.environ | environment_of(settings, Path(context.instance.root_directory))
+    command = [sys.executable, "-m", "emid_assets", "build"]
+    said = deque[str](maxlen=LINES_OF_FAILURE)
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as build:
+        try:
+            for line in build.stdout or ():
+                said.append(line.rstrip())
+                context.log.info(line.rstrip())
+        except BaseException:  # the run was terminated
+            build.terminate()
+            raise
+    if build.returncode:
+        raise dg.Failure("\n".join(said), allow_retries=False)
+
+
+@dg.job(
+    name="update",
+    description="Builds what is not current, as `emid build` does: each stage has runs of its own.",
+    executor_def=dg.in_process_executor,
+)
+def update_job() -> None:
+    """Builds what is not current."""
+    _build()
+
+
+def nightly_rebuild(operations: Operations) -> dg.ScheduleDefinition:
+    """The schedule of the job `update`, off until it is switched on."""
     return dg.ScheduleDefinition(
         name="nightly_rebuild",
-        job=job,
+        job=update_job,
         cron_schedule=operations.rebuild_cron,
         execution_timezone=operations.rebuild_time_zone,
         default_status=dg.DefaultScheduleStatus.STOPPED,
-        description="Rebuilds everything at the time that EMID_REBUILD_CRON sets.",
+        description="Builds what is not current at the time that EMID_REBUILD_CRON sets; nothing if nothing "
+        "has changed. The job `rebuild` builds everything.",
     )

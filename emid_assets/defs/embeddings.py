@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import polars as pl
 
+from emid_assets.health.recipes import CHANGED_MEDIA
 from emid_assets.media.folder import path_within
 from emid_assets.media.kinds import MediaKind
 from emid_assets.media.limits import MediaError
+from emid_assets.orchestration.declared import Declared, Outside, all_of
 from emid_assets.orchestration.io_manager import previous_rows, previous_version
 from emid_assets.orchestration.partitions import IMAGE_EMOTION_PARTITIONS, MUSIC_EMOTION_PARTITIONS
 from emid_assets.orchestration.progress import report_progress
@@ -30,10 +32,20 @@ if TYPE_CHECKING:
 
 GPU_POOL = "gpu"
 UNIT_NORM_TOLERANCE = 1e-3
+ENCODER_SETTINGS = ("encoder", "precision")
 CHECKS = {
     "finite": "No embedding is missing, and all numbers are finite.",
     "unit_norm": "Every embedding is a unit vector.",
 }
+
+
+def _identity_of_encoder(settings: Settings, _: str) -> str:
+    from emid_assets.encoders.load import encoder_identity
+
+    return encoder_identity(settings)
+
+
+OF_ENCODER = Outside("encoder", _identity_of_encoder)
 
 
 def embedding_failures(frame: pl.DataFrame, id_column: str) -> tuple[list[str], list[str]]:
@@ -98,13 +110,13 @@ def embed_partition(
 ) -> "Embedded":
     """Embed the items of this partition; unchanged rows of its stored version are reused."""
     from emid_assets.encoders.embed import embed
-    from emid_assets.encoders.load import encoder_from
 
     encode = None
     if settings.embedding_actors:
+        from emid_assets.encoders.load import encoder_from
         from emid_assets.encoders.ray_actors import on_actors
 
-        plain = Settings(**{name: getattr(settings, name) for name in Settings.model_fields})
+        plain = all_of(settings)
         encode = on_actors(
             partial(encoder_from, plain),
             encoder.fingerprint,
@@ -166,6 +178,7 @@ def _embeddings(
             "encoded": embedded.encoded,
             "reused": embedded.reused,
             "rejected": embedded.rejected.height,
+            CHANGED_MEDIA: embedded.changed,
             "encoder": encoder.name,
             "encoder_licence": encoder.licence,
             "dimension": encoder.dimension,
@@ -185,6 +198,7 @@ def _embeddings(
     partitions_def=MUSIC_EMOTION_PARTITIONS,
     pool=GPU_POOL,
     checks=CHECKS,
+    declared=Declared(settings=ENCODER_SETTINGS, outside=OF_ENCODER),
 )
 def music_embeddings(
     context: dg.AssetExecutionContext, settings: SettingsResource, music_clips: pl.DataFrame
@@ -200,6 +214,7 @@ def music_embeddings(
     partitions_def=IMAGE_EMOTION_PARTITIONS,
     pool=GPU_POOL,
     checks=CHECKS,
+    declared=Declared(settings=ENCODER_SETTINGS, outside=OF_ENCODER),
 )
 def image_embeddings(
     context: dg.AssetExecutionContext, settings: SettingsResource, images: pl.DataFrame

@@ -8,16 +8,24 @@ import dagster as dg
 import polars as pl
 
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS
+from emid_assets.health.recipes import MANNER
 from emid_assets.media.lake_tables import MEDIA, LakeTables
+from emid_assets.orchestration.declared import Declared, Outside
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
+from emid_assets.settings import FORMULA_SETTINGS, Settings
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.files import write_in_place
 from emid_assets.store.lake import Lake
-from emid_assets.store.layout import PAIRS_PAGE, REPORT_PAGE
+from emid_assets.store.layout import COPIES_FOLDER, PAIRS_PAGE, REPORT_PAGE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+def _digest_of_trials(settings: Settings, _: str) -> str:
+    return str(sorted(map(str, Lake(settings.lake_folder).current_files("tuning_trials").values())))
+
 
 EMBEDDED_MEDIA = (*MEDIA, "music_embeddings")
 """Tables that list every clip and image of the data set, and the clips that could be embedded."""
@@ -30,6 +38,7 @@ EMBEDDED_MEDIA = (*MEDIA, "music_embeddings")
     reads=(*EMBEDDED_MEDIA, "similarity_matrix", "va_distances", "fused_pairs"),
     # Read with all its partitions: items that could not be embedded are in separate partitions.
     deps=["rejected_media"],
+    declared=Declared(settings=("alpha",)),
     checks={"every_clip_paired": "Every usable clip has pairs."},
 )
 def pair_statistics(settings: SettingsResource, tables: LakeTables) -> dg.MaterializeResult[pl.DataFrame]:
@@ -70,6 +79,7 @@ def pair_statistics(settings: SettingsResource, tables: LakeTables) -> dg.Materi
     group_name="evaluation",
     kinds={"torch", "duckdb"},
     reads=(*EMBEDDED_MEDIA, "image_embeddings", "fused_pairs", "trained_adapter", "adapted_embeddings"),
+    declared=Declared(settings=(*FORMULA_SETTINGS, "seed")),
     checks={"every_network_measured": "All networks have metrics on the same splits."},
 )
 def retrieval_metrics(settings: SettingsResource, tables: LakeTables) -> dg.MaterializeResult[pl.DataFrame]:
@@ -115,6 +125,7 @@ def retrieval_metrics(settings: SettingsResource, tables: LakeTables) -> dg.Mate
     group_name="evaluation",
     kinds={"numpy", "duckdb"},
     reads=("music_clips", "expanded_clips", "images", "similarity_matrix", "va_distances"),
+    declared=Declared(settings=FORMULA_SETTINGS),
     checks={"shares_within_range": "Every share of the picks is in [0, 1]."},
 )
 def alpha_sweep(settings: SettingsResource, tables: LakeTables) -> dg.MaterializeResult[pl.DataFrame]:
@@ -148,6 +159,7 @@ def alpha_sweep(settings: SettingsResource, tables: LakeTables) -> dg.Materializ
         "music_clips", "expanded_clips", "images", "similarity_matrix", "va_distances", "fused_pairs",
         "published_pairs",
     ),
+    declared=Declared(settings=("alpha", "semantic_rescaling")),
     checks={"agreement_within_range": "No alpha agrees with more published pairs than there are candidates."},
 )  # fmt: skip
 def published_agreement(settings: SettingsResource, tables: LakeTables) -> dg.MaterializeResult[pl.DataFrame]:
@@ -187,7 +199,12 @@ def published_agreement(settings: SettingsResource, tables: LakeTables) -> dg.Ma
         *EMBEDDED_MEDIA, "fused_pairs", "trained_adapter", "top_images", "pair_statistics",
         "retrieval_metrics", "alpha_sweep", "published_agreement", "study_results", "image_emotion_head",
     ),
-    deps=["rejected_media"],
+    # The inventory has the captions, which are not in the data version of the images.
+    deps=["rejected_media", "media_inventory"],
+    declared=Declared(
+        settings=tuple(sorted(Settings.model_fields.keys() - MANNER)),
+        outside=Outside("tuning trials", _digest_of_trials),
+    ),
 )  # fmt: skip
 def evaluation_report(settings: SettingsResource, tables: LakeTables) -> dg.MaterializeResult[pl.DataFrame]:
     """The report on the dataset and its adapters: two pages with pictures and sound, and a table of figures.
@@ -198,6 +215,7 @@ def evaluation_report(settings: SettingsResource, tables: LakeTables) -> dg.Mate
     from emid_assets.adapters.tuning import tuning_trials
     from emid_assets.encoders.load import encoder_from
     from emid_assets.evaluation.top_images import best_network
+    from emid_assets.report.gallery import Copies
     from emid_assets.report.page import BuildFacts, EncoderFacts, render_page
     from emid_assets.report.pairs import render_pairs
     from emid_assets.report.tables import report_rows
@@ -207,16 +225,19 @@ def evaluation_report(settings: SettingsResource, tables: LakeTables) -> dg.Mate
     trials = tuning_trials(Lake(settings.lake_folder))
     tables = replace(_usable(tables, settings), tuning_trials=trials)
     report, pairs = settings.lake_folder / REPORT_PAGE, settings.lake_folder / PAIRS_PAGE
+    copies = Copies(settings.media_folder, settings.lake_folder / COPIES_FOLDER)
     side_by_side = render_pairs(
         replace(tables, top_images=tables.top_images.filter(pl.col("rank") <= settings.images_per_clip)),
         best_network(tables.trained_adapter),
         settings.alpha,
-        media=settings.media_folder,
+        media=copies,
         beside=settings.lake_folder,
         embed_bytes=settings.page_media_mb * 1_000_000,
     )
     write_in_place(pairs, side_by_side)
-    write_in_place(report, render_page(tables, BuildFacts.of(settings, facts), pairs_page=PAIRS_PAGE))
+    build = replace(BuildFacts.of(settings, facts), copies=copies)
+    write_in_place(report, render_page(tables, build, pairs_page=PAIRS_PAGE))
+    copies.collect_garbage()
     rows = report_rows(tables)
     return dg.MaterializeResult(
         value=rows,

@@ -7,7 +7,16 @@ are stored, so the choice is cheap, and every partition makes the same one.
 import dagster as dg
 import polars as pl
 
-from emid_assets.defs.embeddings import CHECKS, GPU_POOL, embed_partition, embedding_failures, media_items
+from emid_assets.defs.embeddings import (
+    CHECKS,
+    ENCODER_SETTINGS,
+    GPU_POOL,
+    OF_ENCODER,
+    embed_partition,
+    embedding_failures,
+    media_items,
+)
+from emid_assets.health.recipes import CHANGED_MEDIA
 from emid_assets.media.expansion import (
     CHOICE_COLUMNS,
     choose_windows,
@@ -18,6 +27,8 @@ from emid_assets.media.expansion import (
     with_chosen,
     with_nearest_source,
 )
+from emid_assets.media.identity import CHANGED
+from emid_assets.orchestration.declared import Declared
 from emid_assets.orchestration.partitions import MUSIC_EMOTION_PARTITIONS, every_partition
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
@@ -36,6 +47,10 @@ NAMED = 20
     partitions_def=MUSIC_EMOTION_PARTITIONS,
     pool=GPU_POOL,
     checks=CHECKS,
+    declared=Declared(
+        settings=(*ENCODER_SETTINGS, "expansion_window_s", "expansion_hop_s", "expansion_per_source"),
+        outside=OF_ENCODER,
+    ),
 )
 def expansion_windows(
     context: dg.AssetExecutionContext,
@@ -76,6 +91,7 @@ def expansion_windows(
             "encoded": embedded.encoded,
             "reused": embedded.reused,
             "unusable": sum(map(len, unusable.values())),
+            CHANGED_MEDIA: len(unusable.get(CHANGED, [])),
             "why_unusable": "; ".join(why_unusable),
             "fingerprint": encoder.fingerprint,
             "encoder_licence": encoder.licence,
@@ -94,6 +110,7 @@ def expansion_windows(
     partitions_def=MUSIC_EMOTION_PARTITIONS,
     deps=[ALL_WINDOWS],
     ins=every_partition("music_clips"),
+    declared=Declared(settings=("expansion_threshold", "expansion_target", "expansion_per_source")),
     warnings={"target_reached": "The data set has as many clips as `expansion_target` asks for."},
 )
 def expanded_clips(

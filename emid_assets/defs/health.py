@@ -12,6 +12,7 @@ import dagster as dg
 import polars as pl
 
 from emid_assets.health.verdict import Health
+from emid_assets.orchestration.declared import all_of
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.run_facts import current_health
 from emid_assets.orchestration.table_asset import check_result, table_asset
@@ -46,7 +47,9 @@ def pipeline_health(definitions: Callable[[], dg.Definitions]) -> dg.AssetsDefin
         """
         from emid_assets.report.health_page import health_page
 
-        health = current_health(definitions(), context.instance, settings, time.time(), context.run_id)
+        health = current_health(
+            definitions(), context.instance, all_of(settings), time.time(), context.run_id
+        )
         page = settings.lake_folder / HEALTH_PAGE
         write_in_place(page, health_page(health))
         return dg.MaterializeResult(

@@ -5,8 +5,12 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import polars as pl
 
+from emid_assets.health.recipes import CHANGED_MEDIA
+from emid_assets.media.folder_changes import look_at
 from emid_assets.media.kinds import READER_VERSION
+from emid_assets.media.limits import MediaFolderError
 from emid_assets.media.with_predictions import PREDICTED, unlabelled
+from emid_assets.orchestration.declared import Declared, Outside
 from emid_assets.orchestration.io_manager import previous_rows, previous_version
 from emid_assets.orchestration.partitions import (
     IMAGE_EMOTION_PARTITIONS,
@@ -17,6 +21,7 @@ from emid_assets.orchestration.partitions import (
 from emid_assets.orchestration.progress import report_progress
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import table_asset
+from emid_assets.settings import Settings
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.lake import WHOLE_TABLE, Lake
 
@@ -27,7 +32,19 @@ GRACE_S = 24 * 3600.0
 """How long a superseded version stays for its readers; the next inventory deletes it after that."""
 
 
-@table_asset(stage="inventory", group_name="media", kinds={"polars", "duckdb"})
+def _folder_digest(settings: Settings, _: str) -> str:
+    try:
+        return f"{READER_VERSION} {look_at(settings.media_folder).digest}"
+    except (MediaFolderError, OSError) as error:
+        return str(error)
+
+
+@table_asset(
+    stage="inventory",
+    group_name="media",
+    kinds={"polars", "duckdb"},
+    declared=Declared(settings=("predict_emotion",), outside=Outside("media folder", _folder_digest)),
+)
 def media_inventory(
     context: dg.AssetExecutionContext, settings: SettingsResource
 ) -> dg.MaterializeResult[pl.DataFrame]:
@@ -102,6 +119,7 @@ def music_clips(
     group_name="media",
     kinds={"polars", "duckdb"},
     partitions_def=IMAGE_EMOTION_PARTITIONS,
+    declared=Declared(settings=("caption_model",)),
 )
 def images(
     context: dg.AssetExecutionContext,
@@ -126,10 +144,15 @@ def images(
     if settings.caption_model:
         captioned = _captioned(context, settings, usable)
         usable = captioned.images
-        written = {"captions_written": captioned.written, "captions_reused": captioned.reused}
+        written = {
+            "captions_written": captioned.written,
+            "captions_reused": captioned.reused,
+            CHANGED_MEDIA: captioned.changed,
+        }
     return dg.MaterializeResult(
         value=usable,
-        data_version=dg.DataVersion(frame_digest(usable)),
+        # Without the captions: no embedding and no pair depends on them. What shows them reads the inventory.
+        data_version=dg.DataVersion(frame_digest(usable.drop("caption", "caption_source"))),
         metadata={
             **written,
             "images": usable.height,

@@ -1,5 +1,6 @@
 """The release stage: the data set as a folder to share. Also the table of published pairs."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,12 @@ import dagster as dg
 import polars as pl
 
 from emid_assets.media.expansion import all_clips
+from emid_assets.orchestration.declared import Declared, Outside
 from emid_assets.orchestration.io_manager import previous_version
 from emid_assets.orchestration.partitions import every_partition
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
+from emid_assets.settings import Settings
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.lake import WHOLE_TABLE, Lake
 from emid_assets.store.layout import RELEASE_FOLDER
@@ -23,10 +26,18 @@ MADE_WITH = (
 """Settings that the dataset card names: those that affect the clips and the pairs."""
 
 
+def _digest_of_pairs(settings: Settings, _: str) -> str:
+    from emid_assets.release.emid_import import PAIRS_FILE
+
+    path = settings.media_folder / PAIRS_FILE
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
 @table_asset(
     stage="inventory",
     group_name="release",
     kinds={"polars", "duckdb"},
+    declared=Declared(outside=Outside("pairs.csv", _digest_of_pairs)),
     warnings={"known": "The clip and image of every published pair are in the media folder."},
 )
 def published_pairs(
@@ -61,6 +72,7 @@ def published_pairs(
     group_name="release",
     kinds={"parquet", "huggingface", "duckdb"},
     ins=every_partition("music_clips", "expanded_clips", "images", "fused_pairs"),
+    declared=Declared(settings=(*MADE_WITH, "caption_model")),  # captions are not in the version of `images`
     checks={"every_pair_released": "Every pair is in the released table."},
 )
 def emid_release(

@@ -14,6 +14,7 @@ import dagster as dg
 import polars as pl
 
 from emid_assets.media.expansion import all_music_embeddings
+from emid_assets.orchestration.declared import Declared
 from emid_assets.orchestration.partitions import MUSIC_EMOTION_PARTITIONS, SHARD_PARTITIONS
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
@@ -127,6 +128,7 @@ def _result(
     kinds={"torch", "duckdb"},
     partitions_def=MUSIC_EMOTION_PARTITIONS,
     deps=[ALL_IMAGES],
+    declared=Declared(settings=("candidates", "matching_product")),
     checks=CHECKS,
 )
 def similarity_matrix(
@@ -163,6 +165,7 @@ def similarity_matrix(
     kinds={"torch", "duckdb"},
     partitions_def=SHARD_PARTITIONS,
     deps=[ALL_IMAGES],
+    declared=Declared(settings=("candidates", "matching_product")),
 )
 def similarity_shards(
     context: dg.AssetExecutionContext,
@@ -201,6 +204,7 @@ def similarity_shards(
     kinds={"torch", "duckdb"},
     partitions_def=MUSIC_EMOTION_PARTITIONS,
     deps=[ALL_IMAGES],
+    declared=Declared(settings=("candidates", "matching_product")),
     checks=CHECKS,
 )
 def similarity_matrix_of_shards(

@@ -7,9 +7,11 @@ import dagster as dg
 import polars as pl
 
 from emid_assets.media.lake_tables import LakeTables
+from emid_assets.orchestration.declared import Declared, Outside
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.stages import COLLECT_ANSWERS
 from emid_assets.orchestration.table_asset import check_result, table_asset
+from emid_assets.settings import FORMULA_SETTINGS, Settings
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.files import make_folder, write_in_place
 from emid_assets.store.layout import (
@@ -36,6 +38,7 @@ SECONDS_BETWEEN_LOOKS = 30
         "music_clips", "expanded_clips", "images", "music_embeddings", "image_embeddings",
         "similarity_matrix", "va_distances", "trained_adapter", "adapted_embeddings",
     ),
+    declared=Declared(settings=FORMULA_SETTINGS),
     checks={"every_system_shown": "Every clip has top images from each system."},
 )  # fmt: skip
 def top_images(settings: SettingsResource, tables: LakeTables) -> dg.MaterializeResult[pl.DataFrame]:
@@ -67,6 +70,11 @@ def top_images(settings: SettingsResource, tables: LakeTables) -> dg.Materialize
     reads=(
         "music_clips", "expanded_clips", "images", "image_embeddings", "trained_adapter",
         "adapted_embeddings", "top_images",
+    ),
+    declared=Declared(
+        settings=(
+            "alpha", "seed", "study_clips", "study_trials", "study_seconds", "study_contact", "page_media_mb",
+        ),
     ),
     warnings={"can_be_run": "There are enough images and clips for trials in which the conditions differ."},
 )  # fmt: skip
@@ -141,12 +149,24 @@ def _design_metadata(design: "Design") -> dict[str, Any]:
     }
 
 
+def _digest_of_answers(settings: Settings, _: str) -> str:
+    """Of the names, sizes and times of all files with answers; empty if there are none."""
+    study = settings.lake_folder / STUDY_FOLDER
+    seen = []
+    for file in sorted([*(study / ANSWERS_FOLDER).rglob("*.json"), *study.glob(ANSWERS_STORE + "*")]):
+        if file.suffix != ".lock":
+            facts = file.stat()
+            seen.append(f"{file.relative_to(study)} {facts.st_size} {facts.st_mtime_ns}")
+    return hashlib.sha256("\n".join(seen).encode()).hexdigest() if seen else ""
+
+
 @table_asset(
     stage="study",
     group_name="evaluation",
     kinds={"polars", "duckdb"},
     deps=["listening_study"],
     warnings={"nothing_refused": "Every answer belongs to a design; the warning names those that do not."},
+    declared=Declared(outside=Outside("answers", _digest_of_answers)),
 )
 def study_answers(settings: SettingsResource) -> dg.MaterializeResult[pl.DataFrame]:
     """The answers of all participants: those that the server received, and the files in `study/answers/`.
@@ -196,15 +216,9 @@ def answers_arrived(
 ) -> dg.SensorResult | dg.SkipReason:
     """Collect the listening study's answers when files in `study/answers/` or the server's store change."""
 
-    study = settings.lake_folder / STUDY_FOLDER
-    seen = []
-    for file in sorted([*(study / ANSWERS_FOLDER).rglob("*.json"), *study.glob(ANSWERS_STORE + "*")]):
-        if file.suffix != ".lock":
-            facts = file.stat()
-            seen.append(f"{file.relative_to(study)} {facts.st_size} {facts.st_mtime_ns}")
-    if not seen:
-        return dg.SkipReason(f"there are no answers in {study} yet")
-    now = hashlib.sha256("\n".join(seen).encode()).hexdigest()
+    now = _digest_of_answers(settings, "")
+    if not now:
+        return dg.SkipReason(f"there are no answers in {settings.lake_folder / STUDY_FOLDER} yet")
     if now == context.cursor:
         return dg.SkipReason("no new answers")
     return dg.SensorResult(run_requests=[dg.RunRequest(run_key=now)], cursor=now)
@@ -214,6 +228,7 @@ def answers_arrived(
     stage="study",
     group_name="evaluation",
     kinds={"scipy", "duckdb"},
+    declared=Declared(settings=("seed",)),
     warnings={"analysed": "If there are answers, the packages that the statistics need are installed."},
 )
 def study_results(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from emid_assets.encoders.interface import Encoder, EncoderUnavailableError
+from emid_assets.media.kinds import READER_VERSION
 from emid_assets.settings import EncoderName, Precision, Settings
 
 ENCODER_NAMES: tuple[EncoderName, ...] = get_args(EncoderName)
@@ -53,7 +54,29 @@ def encoder_from(settings: Settings) -> Encoder:
     return _loaded(settings.encoder, settings.device, settings.precision, settings.imagebind_checkpoint)
 
 
+def encoder_identity(settings: Settings) -> str:
+    """Differs where the encoder in the settings makes other vectors; found without loading its weights."""
+    if settings.encoder == "bundled":
+        from emid_assets.encoders.bundled.fingerprint import REFERENCE_FILE, fingerprint
+
+        return fingerprint(REFERENCE_FILE.read_bytes())
+    from emid_assets.encoders.imagebind.checkpoint import checkpoint_sha256, find_checkpoint
+    from emid_assets.encoders.imagebind.encoder import CODE_VERSION
+    from emid_assets.encoders.imagebind.preprocessing import PREPROCESSING_VERSION
+
+    try:
+        checkpoint = find_checkpoint(_checkpoint(settings.imagebind_checkpoint))
+    except EncoderUnavailableError as error:
+        return str(error)
+    versions = f"{CODE_VERSION}-{PREPROCESSING_VERSION}-{READER_VERSION}"
+    return f"imagebind-{versions}-{checkpoint_sha256(checkpoint)}"
+
+
+def _checkpoint(setting: str) -> Path | None:
+    return Path(setting) if setting else None
+
+
 @cache
 def _loaded(name: EncoderName, device: str, precision: Precision, imagebind_checkpoint: str) -> Encoder:
-    checkpoint = Path(imagebind_checkpoint) if imagebind_checkpoint else None
+    checkpoint = _checkpoint(imagebind_checkpoint)
     return load_encoder(name, device=device, precision=precision, checkpoint=checkpoint)

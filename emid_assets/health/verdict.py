@@ -7,7 +7,7 @@ versions are deleted. Nothing here uses Dagster: `orchestration.run_facts` gathe
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 import polars as pl
 
-from emid_assets.store.lake import WHOLE_TABLE, Lake, LakeError, Scalar, Version
+from emid_assets.health.recipes import CHANGED_MEDIA, RECIPE, Recipe
+from emid_assets.store.lake import Lake, LakeError, Scalar, Version
 from emid_assets.store.layout import TABLES_FOLDER
 from emid_assets.store.schemas import PIPELINE_HEALTH, REJECTED_MEDIA
 
@@ -49,12 +50,18 @@ class AssetFacts:
     Attributes:
         name: name of the asset and its table.
         partitions: all partitions that it should have; only `WHOLE_TABLE` if it has none.
-        parents: asset → whether each partition reads only the partition of the same name, not all.
+        parents: asset → partition → the partitions of that asset that it reads.
+        recipe: the recipe that a partition would have now, of (partition, asset → partition → data version).
+        outside: what it reads from outside the lake's tables, in words.
+        stage: the stage of the build that builds it.
     """
 
     name: str
     partitions: tuple[str, ...]
-    parents: Mapping[str, bool] = field(default_factory=dict)
+    parents: Mapping[str, Mapping[str, tuple[str, ...]]]
+    recipe: Callable[[str, Mapping[str, Mapping[str, str]]], Recipe]
+    outside: str = ""
+    stage: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,6 +143,11 @@ class Health:
         }
 
 
+def data_version(version: Version) -> str:
+    """The data version of a stored version; of one that has none, the name of its file."""
+    return str(version.metadata.get(DATA_VERSION) or version.path.name)
+
+
 def iso_time(seconds: float) -> str:
     """Seconds since 1970 as text, in UTC: `2026-11-23T08:45:00Z`."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -209,17 +221,13 @@ def examine(
         fresh_days: days after its last build at which a partition becomes overdue.
         notes: copied to the result.
     """
-    versions: dict[tuple[str, str], Version] = {}
-    damaged: dict[tuple[str, str], str] = {}
-    for place, found in lake.survey(sorted({asset.name for asset in assets} | {REJECTED_MEDIA.name})).items():
-        if isinstance(found, LakeError):
-            damaged[place] = " ".join(str(found).split())
-        else:
-            versions[place] = found
+    tables = sorted({asset.name for asset in assets} | {REJECTED_MEDIA.name})
+    surveyed = lake.survey(tables)
+    versions = {place: found for place, found in surveyed.items() if isinstance(found, Version)}
     free = shutil.disk_usage(next(path for path in (lake.root, *lake.root.parents) if path.exists())).free
     return Health(
         at=now,
-        states=_states(assets, runs, versions, damaged, now, fresh_days),
+        states=states_of(assets, runs, surveyed, now, fresh_days),
         drift=_drift(versions),
         rejected=_rejected(lake, versions),
         disk=disk_use(lake.root),
@@ -229,40 +237,42 @@ def examine(
     )
 
 
-def _states(
+def states_of(
     assets: Sequence[AssetFacts],
     runs: Sequence[RunFacts],
-    versions: Mapping[tuple[str, str], Version],
-    damaged: Mapping[tuple[str, str], str],
+    surveyed: Mapping[tuple[str, str], Version | LakeError],
     now: float,
     fresh_days: float,
 ) -> pl.DataFrame:
+    """The state of every partition: frame PIPELINE_HEALTH. Whatever is not `ok` or `running` is not current.
+
+    Args:
+        assets: the tables and partitions that should be.
+        runs: newest first.
+        surveyed: what is built, see `Lake.survey`.
+        now: seconds since 1970.
+        fresh_days: days after its last build at which a partition becomes overdue.
+    """
     newest: dict[tuple[str, str], RunFacts] = {}
     for run in runs:
         for name in run.assets:
             newest.setdefault((name, run.partition), run)
-    partitions_of = {asset.name: asset.partitions for asset in assets}
-    latest = {place: _last(version) for place, version in versions.items()}
+    versions = {place: found for place, found in surveyed.items() if isinstance(found, Version)}
+    data_versions = {place: data_version(version) for place, version in versions.items()}
     rows = []
     for asset in assets:
         besides = [
             partition
-            for table, partition in damaged
-            if table == asset.name and partition not in asset.partitions
+            for (table, partition), found in surveyed.items()
+            if table == asset.name and isinstance(found, LakeError) and partition not in asset.partitions
         ]
         for partition in (*asset.partitions, *besides):
             place = asset.name, partition
-            version, last_run = versions.get(place), newest.get(place)
-            built = latest.get(place)
-            changed = [
-                f"{parent}/{other}" if other != WHOLE_TABLE else parent
-                for parent, is_same in asset.parents.items()
-                for other in ((partition,) if is_same else partitions_of.get(parent, ()))
-                if built and (of_parent := latest.get((parent, other))) and of_parent["since"] > built["at"]
-            ]
+            found, version, last_run = surveyed.get(place), versions.get(place), newest.get(place)
+            built = _last(version) if version else None
             state, message = "ok", ""
-            if place in damaged:
-                state, message = "damaged", damaged[place]
+            if isinstance(found, LakeError):
+                state, message = "damaged", " ".join(str(found).split())
             elif last_run is not None and last_run.state == "running":
                 state = "running"
             elif (
@@ -272,13 +282,12 @@ def _states(
             ):
                 state = "failed"
                 message = last_run.errors.get(asset.name) or f"not reached: {_reason(last_run)}"
-            elif built is None:
+            elif version is None or built is None:
                 state, message = "missing", "never built"
             elif (days := (now - float(built["at"])) / SECONDS_OF_A_DAY) > fresh_days:
                 state, message = "overdue", f"built {days:.0f} days ago, more than {fresh_days:g}"
-            elif changed:
-                more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-                state, message = "stale", f"changed since: {', '.join(changed[:3])}{more}"
+            elif why := _why_stale(asset, partition, version, data_versions):
+                state, message = "stale", why
             rows.append(
                 {
                     "asset": asset.name,
@@ -293,6 +302,25 @@ def _states(
                 }
             )
     return pl.DataFrame(rows, schema=PIPELINE_HEALTH.empty().schema)
+
+
+def _why_stale(
+    asset: AssetFacts, partition: str, version: Version, data_versions: Mapping[tuple[str, str], str]
+) -> str:
+    """How the recipe of a stored version differs from what it would be now; empty if it does not."""
+    inputs = {
+        parent: {
+            other: data_versions[parent, other]
+            for other in read.get(partition, ())
+            if (parent, other) in data_versions
+        }
+        for parent, read in asset.parents.items()
+    }
+    now = asset.recipe(partition, {parent: of_parent for parent, of_parent in inputs.items() if of_parent})
+    why = now.difference(Recipe.of_text(version.metadata.get(RECIPE)), asset.outside)
+    if not why and (changed := version.metadata.get(CHANGED_MEDIA)):
+        why = f"built while files changed: {changed} left out"
+    return why
 
 
 def _last(version: Version) -> dict[str, Any]:

@@ -106,8 +106,13 @@ def failed_once(changed: Condition) -> Condition:
 
 
 def on_changed_data(stage: str) -> Condition:
-    """For every asset of a stage that has inputs: build it once its inputs have changed and are idle."""
-    changed = input_changed(stage)
+    """For every asset of a stage that has inputs: build it once they have changed and are idle.
+
+    The code version counts too, which covers the settings that an asset declares. With the inputs' data
+    versions it is what a recipe holds (see `health.recipes`), as Dagster knows it.
+    """
+    of_code: Condition = AutomationCondition.code_version_changed()
+    changed: Condition = input_changed(stage) | of_code
     return (
         (MISSING | changed.since_last_handled() | failed_once(changed))
         & ~AutomationCondition.any_deps_missing()

@@ -6,13 +6,14 @@ schema, and what the web UI shows about a version. `store.lake` stores the versi
 
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
-from emid_assets.health.verdict import DATA_VERSION, HISTORY, extended_history
+from emid_assets.health.verdict import DATA_VERSION, HISTORY, data_version, extended_history
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.report.markdown import escaped
 from emid_assets.store.lake import WHOLE_TABLE, Lake, LakeError, Scalar, Version
@@ -34,6 +35,12 @@ class LakeIOManager(dg.ConfigurableIOManager):
     """
 
     settings: dg.ResourceDependency[SettingsResource]
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["LakeIOManager"]:
+        """The IO manager of a run, at whose end the catalogue is rebuilt, however it ends."""
+        with self._lake().one_rebuild():
+            yield self
 
     def handle_output(self, context: dg.OutputContext, obj: pl.DataFrame) -> None:
         """Store a frame as the new version of its partition, and add metadata about it."""
@@ -68,10 +75,22 @@ class LakeIOManager(dg.ConfigurableIOManager):
         if len(present) < len(keys):
             missing = [key for key in keys if key not in built]
             context.log.info(f"{schema.name}: skipped {', '.join(missing)}, not built")
-        return lake.read(schema.name, present)
+        frame, versions = lake.read_with_versions(schema.name, present)
+        read = _READ.setdefault((context.step_context.run_id, context.step_context.step.key), {})
+        read[schema.name] = {version.partition: data_version(version) for version in versions}
+        return frame
 
     def _lake(self) -> Lake:
         return Lake(self.settings.lake_folder)
+
+
+_READ: dict[tuple[str, str], dict[str, dict[str, str]]] = {}
+"""(Run, step) → table → partition → data version: what `load_input` has read for a step under way."""
+
+
+def versions_read(run_id: str, step_key: str) -> dict[str, dict[str, str]]:
+    """What `load_input` read for a step, and then forgets: table → partition → data version."""
+    return _READ.pop((run_id, step_key), {})
 
 
 def stored_partition(partition_key: str) -> str:

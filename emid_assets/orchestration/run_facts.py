@@ -1,13 +1,16 @@
 """Facts about the graph and its runs, read from Dagster as the plain data that `health.verdict` judges."""
 
+import functools
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import dagster as dg
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus
 
 from emid_assets.health.verdict import AssetFacts, Health, RunFacts, examine
+from emid_assets.orchestration.declared import DECLARED
 from emid_assets.orchestration.io_manager import stored_partition
+from emid_assets.orchestration.stages import STAGE
 from emid_assets.runs.dead_runs import EXECUTING, UNDER_WAY, process_is_gone
 from emid_assets.runs.failures import failure_line, first_error
 from emid_assets.settings import Settings
@@ -34,28 +37,55 @@ def current_health(
         now: seconds since 1970.
         running: id of the run that calls this; it is left out.
     """
-    assets = asset_facts(definitions)
+    # The asset that the verdict is written to does not judge itself.
+    assets = [asset for asset in asset_facts(definitions, settings) if asset.name != PIPELINE_HEALTH.name]
     runs = run_facts(instance, definitions, running)
     return examine(Lake(settings.lake_folder), assets, runs, now, settings.fresh_days)
 
 
-def asset_facts(definitions: dg.Definitions) -> list[AssetFacts]:
-    """The assets in topological order; without `pipeline_health`, which does not judge itself."""
+def asset_facts(definitions: dg.Definitions, settings: Settings) -> list[AssetFacts]:
+    """The assets in topological order, each with the recipe that its partitions would have now."""
     graph = definitions.resolve_asset_graph()
     facts = []
     for key in graph.toposorted_asset_keys:
         node = graph.get(key)
-        if key.path[-1] == PIPELINE_HEALTH.name:
-            continue
-        keys = node.partitions_def.get_partition_keys() if node.partitions_def else []
-        parents = {
-            parent.path[-1]: isinstance(graph.get_partition_mapping(key, parent), dg.IdentityPartitionMapping)
-            and graph.get(parent).partitions_def == node.partitions_def
-            for parent in node.parent_keys
-        }
-        partitions = tuple(map(stored_partition, keys)) or (WHOLE_TABLE,)
-        facts.append(AssetFacts(key.path[-1], partitions, parents))
+        declared = DECLARED[key.path[-1]]
+        facts.append(
+            AssetFacts(
+                key.path[-1],
+                _stored_partitions(node.partitions_def),
+                {parent.path[-1]: _partitions_read(graph, key, parent) for parent in node.parent_keys},
+                functools.partial(declared.recipe, settings),
+                declared.outside.name if declared.outside else "",
+                node.tags[STAGE],
+            )
+        )
     return facts
+
+
+def _stored_partitions(partitions: dg.PartitionsDefinition[str] | None) -> tuple[str, ...]:
+    return tuple(map(stored_partition, partitions.get_partition_keys())) if partitions else (WHOLE_TABLE,)
+
+
+def _partitions_read(graph: Any, key: dg.AssetKey, parent: dg.AssetKey) -> dict[str, tuple[str, ...]]:
+    """Partition of an asset → the partitions of a parent that it reads, with the lake's names."""
+    own, others = graph.get(key).partitions_def, graph.get(parent).partitions_def
+    every = _stored_partitions(others)
+    if own is None or others is None:
+        return dict.fromkeys(_stored_partitions(own), every)
+    mapping = graph.get_partition_mapping(key, parent)
+    if isinstance(mapping, dg.AllPartitionMapping):
+        return dict.fromkeys(_stored_partitions(own), every)
+    if isinstance(mapping, dg.IdentityPartitionMapping):
+        return {partition: (partition,) for partition in _stored_partitions(own)}
+    read = {}
+    for partition in own.get_partition_keys():
+        subset = own.subset_with_partition_keys([partition])
+        found = mapping.get_upstream_mapped_partitions_result_for_partitions(subset, own, others)
+        read[stored_partition(partition)] = tuple(
+            map(stored_partition, found.partitions_subset.get_partition_keys())
+        )
+    return read
 
 
 def run_facts(

@@ -7,21 +7,24 @@ A failed blocking check stops the run: nothing downstream is built from that fra
 import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import wraps
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
+from emid_assets.health.recipes import RECIPE, code_version
 from emid_assets.health.verdict import COMPUTE_SECONDS, DATA_VERSION
 from emid_assets.media.lake_tables import MEDIA, LakeTables
+from emid_assets.orchestration.declared import DECLARED, Declared, only_declared, recipe_of_run
 from emid_assets.orchestration.partitions import every_partition
 from emid_assets.orchestration.pictures import with_kept_pictures
 from emid_assets.orchestration.stages import STAGE
 from emid_assets.store.schemas import TABLES
 
 Compute = Callable[..., dg.MaterializeResult[pl.DataFrame]]
+CODE_VERSION_TAG = "dagster/code_version"
 SHOWN_FAILURES = 5
 
 
@@ -31,6 +34,7 @@ def table_asset(
     warnings: Mapping[str, str] | None = None,
     table: str | None = None,
     reads: Sequence[str] = (),
+    declared: Declared = Declared(),  # noqa: B008
     **arguments: Any,
 ) -> Callable[[Compute], dg.AssetsDefinition]:
     """An asset whose frame becomes the table of the same name, with a blocking check of the table's schema.
@@ -47,6 +51,8 @@ def table_asset(
         reads: Tables to read with all their partitions, `MEDIA` of `media.lake_tables` among them. The
             function gets them as one `LakeTables` argument called `tables`, together with the plane that the
             setting `va_alignment` selects.
+        declared: The version of the asset's code and the settings that its result depends on. With the data
+            versions of its inputs they are the recipe that is stored with the frame.
         **arguments: Passed on to `dg.asset`.
     """
 
@@ -57,11 +63,17 @@ def table_asset(
             dg.AssetCheckSpec(check, asset=name, description=description, blocking=check in blocking)
             for check, description in (blocking | dict(warnings or {})).items()
         ]
+        DECLARED[name] = replace(
+            declared, settings=(*declared.settings, *(("va_alignment",) if reads else ()))
+        )
         run = _with_timing(_with_schema_check(name, compute))
         # With checks, Dagster reads the annotation MaterializeResult as "no value" and rejects a frame.
         signature = inspect.signature(compute).replace(return_annotation=inspect.Signature.empty)
         if reads:
             run, signature = _with_tables(run, signature, reads)
+        if "settings" not in signature.parameters:
+            arguments["required_resource_keys"] = {"settings"}
+        run = _with_recipe(name, run)
         run.__signature__ = signature  # type: ignore[attr-defined]
         asset: dg.AssetsDefinition = dg.asset(
             name=name,
@@ -113,6 +125,30 @@ def _with_schema_check(table: str, compute: Compute) -> Compute:
         return changed
 
     return checked
+
+
+def _with_recipe(name: str, compute: Compute) -> Compute:
+    """`compute` on the settings that the asset declares, with its recipe stored and told to Dagster.
+
+    Dagster compares the code version: here it has the settings of the run, which the launchpad may have
+    changed, where Dagster's own would have those that the definitions were loaded with.
+    """
+
+    @wraps(compute)
+    def recorded(*args: Any, **kwargs: Any) -> dg.MaterializeResult[pl.DataFrame]:
+        context = dg.AssetExecutionContext.get()
+        settings = kwargs.get("settings") or context.resources.settings
+        recipe = recipe_of_run(context, settings)
+        if "settings" in kwargs:
+            kwargs["settings"] = only_declared(settings, name)
+        result = compute(*args, **kwargs)
+        changed: dg.MaterializeResult[pl.DataFrame] = result._replace(
+            metadata={**(result.metadata or {}), RECIPE: recipe.to_text()},
+            tags={**(result.tags or {}), CODE_VERSION_TAG: code_version(recipe.code, recipe.settings)},
+        )
+        return changed
+
+    return recorded
 
 
 def _with_timing(compute: Compute) -> Compute:

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emid_assets.encoders.bundled.encoder import CLASSES, IMAGE_WEIGHTS, EfficientNetLite0, load_image_network
+from emid_assets.encoders.bundled.encoder import CLASSES, EfficientNetLite0, load_image_network
+from emid_assets.encoders.bundled.fingerprint import IMAGE_WEIGHTS
 from emid_assets.encoders.interface import Float32Array, MediaItem, Prepared
 from emid_assets.encoders.torch_device import choose_device, map_items, memory_errors
 from emid_assets.media.kinds import READER_VERSION

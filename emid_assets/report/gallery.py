@@ -1,13 +1,15 @@
 """Small copies of media that are embedded in a page (thumbnails, short players), and their credits.
 
-Belongs here: reading a clip or an image of the gallery and encoding it as a `data:` URI. Which
-clips are shown is `tables.gallery_clips`, how they look is the page's template.
+Belongs here: reading a clip or an image of the gallery and encoding it as a `data:` URI, once for each
+content. Which clips are shown is `tables.gallery_clips`, how they look is the page's template.
 """
 
 import base64
+import hashlib
 import io
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,9 @@ from emid_assets.media.folder import path_within
 from emid_assets.media.hearing import sounding
 from emid_assets.media.image import read_rgb
 from emid_assets.media.limits import MediaError
+from emid_assets.store.files import make_folder, write_in_place
 
+_MP3, _JPEG = "audio/mpeg", "image/jpeg"
 PLAYER_SECONDS = 8.0
 PLAYER_RATE = 24_000
 THUMBNAIL_SIDE = 256
@@ -46,6 +50,57 @@ class Copy:
     def content(self) -> bytes:
         """The medium's bytes."""
         return base64.b64decode(self.uri.partition(",")[2])
+
+
+_FORM = "1"
+"""Of the copies: another one makes the kept ones useless."""
+
+
+class Copies:
+    """Copies of a media folder's files for pages, kept by content: a new page encodes only what is new.
+
+    Args:
+        media: the media folder.
+        folder: where they are kept; nowhere if None.
+    """
+
+    def __init__(self, media: Path, folder: Path | None = None) -> None:
+        self.media, self.folder = media, folder
+        self._used: set[str] = set()
+        self._hashes: dict[str, str] = {}
+
+    def player(self, file: str, start_s: float, duration_s: float) -> Copy:
+        """As the function `player`."""
+        make = partial(player, self.media, file, start_s, duration_s)
+        return self._kept(file, f"{start_s} {duration_s} {PLAYER_SECONDS}", _MP3, make)
+
+    def thumbnail(self, file: str) -> Copy:
+        """As the function `thumbnail`."""
+        return self._kept(file, f"{THUMBNAIL_SIDE}", _JPEG, partial(thumbnail, self.media, file))
+
+    def collect_garbage(self) -> None:
+        """Delete the kept copies that were not asked for since this was made."""
+        if self.folder is not None and self.folder.is_dir():
+            for path in self.folder.iterdir():
+                if path.name not in self._used:
+                    path.unlink()
+
+    def _kept(self, file: str, how: str, kind: str, make: Callable[[], Copy]) -> Copy:
+        path = self.media / file
+        if self.folder is None or not path.is_file():
+            return make()
+        if file not in self._hashes:
+            with path.open("rb") as opened:
+                self._hashes[file] = hashlib.file_digest(opened, "sha256").hexdigest()
+        key = hashlib.sha256(f"{_FORM} {self._hashes[file]} {how} {kind}".encode()).hexdigest()
+        kept = self.folder / f"{key[:40]}.{kind.rpartition('/')[2]}"
+        if kept.is_file():
+            copy = Copy(_data_uri(kind, kept.read_bytes()))
+        elif (copy := make()).uri:
+            make_folder(self.folder)
+            write_in_place(kept, copy.content)
+        self._used.add(kept.name)
+        return copy
 
 
 def player(
@@ -84,7 +139,7 @@ def player(
         bitrate_mode="CONSTANT",
         compression_level=0.8,
     )
-    return Copy(_data_uri("audio/mpeg", target.getvalue()))
+    return Copy(_data_uri(_MP3, target.getvalue()))
 
 
 def thumbnail(media: Path, file: str, most: int = THUMBNAIL_SIDE) -> Copy:
@@ -105,7 +160,7 @@ def thumbnail(media: Path, file: str, most: int = THUMBNAIL_SIDE) -> Copy:
     left, top = (image.width - side) // 2, (image.height - side) // 2
     size = min(side, most)
     square = image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
-    return Copy(_data_uri("image/jpeg", _jpeg(square, 72)))
+    return Copy(_data_uri(_JPEG, _jpeg(square, 72)))
 
 
 def picture(media: Path, file: str) -> Copy:
@@ -122,7 +177,7 @@ def picture(media: Path, file: str) -> Copy:
     except MediaError as error:
         return Copy("", f"{file}: {error.reason}")
     image.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BICUBIC)
-    return Copy(_data_uri("image/jpeg", _jpeg(image, 80)))
+    return Copy(_data_uri(_JPEG, _jpeg(image, 80)))
 
 
 def attributions(frame: pl.DataFrame, id_column: str, shown: Collection[str]) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ from emid_assets.media.expansion import expansion_counts
 from emid_assets.media.lake_tables import LakeTables
 from emid_assets.release.published_pairs import Agreement
 from emid_assets.report import figures, study, style
-from emid_assets.report.gallery import Copy, attributions, player, thumbnail
+from emid_assets.report.gallery import Copies, Copy, attributions
 from emid_assets.report.predicted import predicted_section, predicted_warning
 from emid_assets.report.self_contained import digest, templates
 from emid_assets.report.tables import RANKING_METRICS, gallery_clips, metric_table, rejections, va_plane
@@ -110,12 +110,14 @@ class BuildFacts:
         meanings: name of a setting → what it means.
         encoder: the encoder of the joint space.
         media: the folder below which the files of clips and images are.
+        copies: of these media, where they are kept from page to page.
     """
 
     settings: Mapping[str, object]
     meanings: Mapping[str, str]
     encoder: EncoderFacts
     media: Path
+    copies: Copies | None = None
 
     @classmethod
     def of(cls, settings: Settings, encoder: EncoderFacts) -> "BuildFacts":
@@ -166,7 +168,7 @@ def render_page(
         ValueError: a setting that the page needs is missing, or a metric is given twice.
     """
     alpha = _number(build.settings, "alpha")
-    cards = _gallery(tables, alpha, build.media, limits)
+    cards = _gallery(tables, alpha, build.copies or Copies(build.media), limits)
     environment = templates(Path(__file__).parent)
     environment.filters["svg"] = _svg
     environment.filters |= study.FILTERS
@@ -265,7 +267,7 @@ def _attributions(tables: LakeTables, cards: list[_ClipCard]) -> list[tuple[str,
     ]
 
 
-def _gallery(tables: LakeTables, alpha: float, media: Path, limits: GalleryLimits) -> list[_ClipCard]:
+def _gallery(tables: LakeTables, alpha: float, media: Copies, limits: GalleryLimits) -> list[_ClipCard]:
     """Cards of a few clips of each emotion, until the bytes are spent, in the order of their ids."""
     shown_images = tables.images.select("image_id", "file", "tag", "caption", "valence", "arousal")
     pairs = tables.fused_pairs.join(shown_images, on="image_id")
@@ -280,7 +282,7 @@ def _gallery(tables: LakeTables, alpha: float, media: Path, limits: GalleryLimit
         shown = []
         for pair in of_clip.iter_rows(named=True):
             if pair["file"] not in copies:
-                copies[pair["file"]] = thumbnail(media, pair["file"])
+                copies[pair["file"]] = media.thumbnail(pair["file"])
             rescaled, emotional = pair["rescaled_similarity"], pair["emotional_similarity"]
             caption = pair["caption"] or ""
             shown.append(
@@ -303,7 +305,7 @@ def _gallery(tables: LakeTables, alpha: float, media: Path, limits: GalleryLimit
             clip_id=clip["clip_id"],
             emotion=clip["emotion"],
             seconds=clip["duration_s"],
-            copy=player(media, clip["file"], clip["start_s"], clip["duration_s"]),
+            copy=media.player(clip["file"], clip["start_s"], clip["duration_s"]),
             feelings=_feelings(clip["feelings"] or []),
             place=_place(tables.plane.music, clip),
             images=shown,

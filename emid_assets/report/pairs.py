@@ -19,7 +19,7 @@ from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTIONS
 from emid_assets.evaluation.top_images import ADAPTER, FUSED, SEMANTIC
 from emid_assets.media.lake_tables import LakeTables
 from emid_assets.report import style
-from emid_assets.report.gallery import PLAYER_SECONDS, Copy, attributions, player, thumbnail
+from emid_assets.report.gallery import PLAYER_SECONDS, Copies, Copy, attributions
 from emid_assets.report.self_contained import data_for_script, digest, templates
 from emid_assets.store.layout import REPORT_PAGE
 
@@ -34,7 +34,7 @@ _SYSTEMS = (SEMANTIC, FUSED, ADAPTER)
 
 
 def render_pairs(
-    tables: LakeTables, network: str, alpha: float, *, media: Path, beside: Path, embed_bytes: int
+    tables: LakeTables, network: str, alpha: float, *, media: Copies, beside: Path, embed_bytes: int
 ) -> str:
     """The page as one HTML document.
 
@@ -42,7 +42,7 @@ def render_pairs(
         tables: clips, images and top_images, whose first `SHOWN` ranks are shown.
         network: whose choices the adapter's are.
         alpha: the one in use.
-        media: the folder below which their files are.
+        media: makes the copies of their files that are embedded.
         beside: the folder that will hold the page: media that are not embedded are linked relative to it.
         embed_bytes: media are embedded if they total no more than about this.
 
@@ -58,13 +58,13 @@ def render_pairs(
     pictures = images.join(shown.select("image_id").unique(), on="image_id", how="semi").sort("image_id")
     seconds = clips["duration_s"].clip(upper_bound=PLAYER_SECONDS).sum()
     inside = seconds * _BYTES_OF_A_SECOND + pictures.height * _BYTES_OF_AN_IMAGE <= embed_bytes
-    root = quote(Path(os.path.relpath(media, beside)).as_posix())
+    root = quote(Path(os.path.relpath(media.media, beside)).as_posix())
     if inside:
         sounds = [
-            player(media, file, start, duration)
+            media.player(file, start, duration)
             for file, start, duration in clips.select("file", "start_s", "duration_s").iter_rows()
         ]
-        looks = [thumbnail(media, file) for file in pictures["file"]]
+        looks = [media.thumbnail(file) for file in pictures["file"]]
     else:
         sounds = [
             Copy(f"{root}/{quote(file)}#t={start:g},{start + duration:g}")

@@ -63,7 +63,7 @@ def write_in_place(path: Path, content: str | bytes) -> None:
 @contextlib.contextmanager
 def held_alone(path: Path, refusal: Exception) -> Iterator[None]:
     """Hold a lock file, or raise `refusal` if another process holds it; a killed process leaves no lock."""
-    lock = filelock.FileLock(path, timeout=0)
+    lock = filelock.FileLock(path, timeout=0.5)  # `emid status` looks at it for a moment
     try:
         lock.acquire()
     except filelock.Timeout:

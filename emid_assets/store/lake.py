@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 import filelock
 import polars as pl
 
+from emid_assets.store.connections import kept_connection
 from emid_assets.store.duckdb_types import UnstorableError, check_storable, schema_from_text, schema_to_text
 from emid_assets.store.files import (
     UNFINISHED_SUFFIX,
@@ -36,7 +37,9 @@ from emid_assets.store.files import (
     write_in_place,
 )
 from emid_assets.store.layout import CATALOGUE, TABLES_FOLDER
+from emid_assets.store.recently_read import RecentlyRead
 from emid_assets.store.schemas import TABLES, TableSchema
+from emid_assets.store.views import comment_of, glob_escaped, quoted, view_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -53,8 +56,13 @@ _PARTITION_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 _VERSION_NAME = re.compile(r"(\d{6,})-[0-9a-f]{8}\.duckdb")
 _REMOVED = "removed after "
 _LOCK_TIMEOUT_S = 600.0
+_FOLDER_FILE = "folder"  # beside the remembered catalogues: the lake's folder when the last one was written
 _LOOSE_FILES = 256  # the most that a view opens beside the bundles; a bundle holds as many versions
 _SMALL_BYTES = 1 << 24  # opening a larger file costs less than reading it
+
+
+_KEPT_FRAME_BYTES = 1 << 20  # the largest frame that is kept in memory to be read again
+_VERSION_BYTES = 4096  # about what a version's facts take
 
 
 class LakeError(RuntimeError):
@@ -78,13 +86,17 @@ class Version:
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
 
 
+_WAITING: dict[Path, bool] = {}
+"""Lake in a `one_rebuild` → whether it needs one."""
+
+_RECENT: RecentlyRead[tuple[Version, pl.DataFrame | None]] = RecentlyRead(64 << 20)
+
+
 class Lake:
     """The tables below the folder `root`.
 
     Args:
-        root: created by the first write. It may be moved: reads work at once, but the catalogue needs a
-            `rebuild_catalogue`, since its views hold absolute paths (DuckDB resolves relative ones against
-            the client's working folder).
+        root: created by the first write. It may be moved, copied and mounted elsewhere (see `settle`).
         declared: tables that the catalogue shows as empty views until something is written to them.
     """
 
@@ -93,10 +105,6 @@ class Lake:
         if "?" in str(self.root):
             raise LakeError(
                 f"the lake's folder {self.root} has a question mark, at which DuckDB cuts a path; rename it"
-            )
-        if "\\" in str(self.root):
-            raise LakeError(
-                f"the lake's folder {self.root} has a backslash, which DuckDB takes for a /; rename it"
             )
         self.declared = declared
 
@@ -196,35 +204,29 @@ class Lake:
 
     def current(self, table: str, partition: str) -> Version | None:
         """The current version with its metadata; None if the partition was never built or was removed."""
-        import duckdb
 
         if _current_path(self._folder(table, partition)) is None:
             return None
-        with duckdb.connect() as connection, self._opened(connection, table, partition) as version:
-            return version
+        with kept_connection() as connection:
+            return self._version(connection, table, partition)
 
     def versions(self, table: str) -> list[Version]:
         """The current version of every partition with its metadata, sorted by partition."""
-        import duckdb
 
         found = []
-        with duckdb.connect() as connection:
+        with kept_connection() as connection:
             for partition in self.partitions(table):
-                with self._opened(connection, table, partition) as version:
-                    found.append(version)
+                found.append(self._version(connection, table, partition))
         return found
 
     def survey(self, tables: Iterable[str]) -> dict[tuple[str, str], Version | LakeError]:
         """(Table, partition) → its current version, or the error of a damaged one, which hides no other."""
-        import duckdb
-
         found: dict[tuple[str, str], Version | LakeError] = {}
-        with duckdb.connect() as connection:
+        with kept_connection() as connection:
             places = [(table, partition) for table in tables for partition in self.partitions(table)]
             for table, partition in places:
                 try:
-                    with self._opened(connection, table, partition) as version:
-                        found[table, partition] = version
+                    found[table, partition] = self._version(connection, table, partition)
                 except LakeError as error:
                     found[table, partition] = error
         return found
@@ -243,17 +245,28 @@ class Lake:
             LakeError: a partition is not built, a column does not exist, partitions differ in their
                 types, or a file is damaged.
         """
-        import duckdb
+        return self.read_with_versions(table, partitions, columns)[0]
 
-        frames = []
-        first = None
-        with duckdb.connect() as connection:
+    def read_with_versions(
+        self,
+        table: str,
+        partitions: Sequence[str] | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> tuple[pl.DataFrame, list[Version]]:
+        """Like `read`, with the versions that the rows are of."""
+        frames: list[pl.DataFrame] = []
+        versions: list[Version] = []
+        with kept_connection() as connection:
             for partition in self._wanted(table, partitions):
-                with self._opened(connection, table, partition) as version:
-                    first = first or version
-                    query = connection.sql(_select(version, columns, first))
-                    frames.append(_frame(query.to_arrow_table(), version))
-        return pl.concat(frames)
+                path = self._existing_path(table, partition)
+                version, frame = self._small(connection, table, partition, path)
+                versions.append(version)
+                wanted = _columns(version, columns, versions[0])
+                if frame is None:
+                    with self._attached(connection, table, partition, path):
+                        frame = _frame(connection.sql(_select(wanted)).to_arrow_table(), version)
+                frames.append(frame.select(wanted))
+        return pl.concat(frames), versions
 
     def read_batches(
         self,
@@ -276,16 +289,43 @@ class Lake:
         if not versions:
             raise LakeError(f"{self.root} holds no table {table} yet: build it first (emid build)")
         first = None
-        with duckdb.connect() as connection:
-            for wanted in versions:
-                with self._attached(connection, table, wanted.partition, wanted.path) as version:
-                    first = first or version
-                    connection.execute(
-                        f"SET memory_limit = '{_streaming_memory_mib(version, batch_rows)}MiB'"
-                    )
-                    query = connection.sql(_select(version, columns, first))
-                    for batch in query.to_arrow_reader(max(1, min(batch_rows, version.rows))):
-                        yield from _frame(batch, version).iter_slices(batch_rows)
+        for named in versions:
+            with kept_connection() as connection:
+                version, frame = self._small(connection, table, named.partition, named.path)
+            first = first or version
+            wanted = _columns(version, columns, first)
+            if frame is not None:
+                yield from frame.select(wanted).iter_slices(batch_rows)
+                continue
+            with (
+                duckdb.connect() as connection,  # its own: with a limit, and while others read
+                self._attached(connection, table, named.partition, named.path),
+            ):
+                connection.execute(f"SET memory_limit = '{_streaming_memory_mib(version, batch_rows)}MiB'")
+                query = connection.sql(_select(wanted))
+                for batch in query.to_arrow_reader(max(1, min(batch_rows, version.rows))):
+                    yield from _frame(batch, version).iter_slices(batch_rows)
+
+    def _version(self, connection: "duckdb.DuckDBPyConnection", table: str, partition: str) -> Version:
+        path = self._existing_path(table, partition)
+        if (kept := _RECENT.get(path)) is None:
+            with self._attached(connection, table, partition, path) as version:
+                _RECENT.keep(path, kept := (version, None), _VERSION_BYTES)
+        return kept[0]
+
+    def _small(
+        self, connection: "duckdb.DuckDBPyConnection", table: str, partition: str, path: Path
+    ) -> tuple[Version, pl.DataFrame | None]:
+        """A version, and its whole frame unless that is large; kept in memory for the next reader."""
+        kept = _RECENT.get(path)
+        if kept is None or (kept[1] is None and kept[0].frame_bytes <= _KEPT_FRAME_BYTES):
+            with self._attached(connection, table, partition, path) as version:
+                frame, size = None, _VERSION_BYTES
+                if version.frame_bytes <= _KEPT_FRAME_BYTES:
+                    query = connection.sql(_select(list(version.schema)))
+                    frame, size = _frame(query.to_arrow_table(), version), size + version.frame_bytes
+                _RECENT.keep(path, kept := (version, frame), size)
+        return kept
 
     def _wanted(self, table: str, partitions: Sequence[str] | None) -> list[str]:
         wanted = self.partitions(table) if partitions is None else list(partitions)
@@ -298,6 +338,12 @@ class Lake:
         self, connection: "duckdb.DuckDBPyConnection", table: str, partition: str
     ) -> Iterator[Version]:
         """Attach the current version of a partition as `version`."""
+        path = self._existing_path(table, partition)
+        with self._attached(connection, table, partition, path) as version:
+            yield version
+
+    def _existing_path(self, table: str, partition: str) -> Path:
+        """The file of the current version of a partition that must be built."""
         path = None
         while True:
             before, path = path, _current_path(self._folder(table, partition))
@@ -307,14 +353,12 @@ class Lake:
                     f"partition {partition} of table {table} is not built (built: {built}); build it first"
                 )
             if path.exists():
-                break
+                return path
             # A version may be superseded and deleted between reading CURRENT and opening the file: retry.
             if path == before:
                 raise LakeError(
                     f"{path} is missing, though CURRENT beside it names it; build {table}/{partition} again"
                 )
-        with self._attached(connection, table, partition, path) as version:
-            yield version
 
     @contextlib.contextmanager
     def _attached(
@@ -324,7 +368,7 @@ class Lake:
         import duckdb
 
         try:
-            connection.execute(f"ATTACH {_quoted(path)} AS version (READ_ONLY)")
+            connection.execute(f"ATTACH {quoted(path)} AS version (READ_ONLY)")
             try:
                 facts = dict(connection.execute("SELECT key, value FROM version.metadata").fetchall())
                 yield Version(
@@ -353,10 +397,13 @@ class Lake:
 
         A process that has the old catalogue open keeps it, and the files that it shows, until it closes it.
         Concurrent callers share one rebuild: a caller that gets the lock and finds that a whole rebuild
-        started and finished after its call does nothing.
+        started and finished after its call does nothing. In a `one_rebuild` it waits for the block's end.
         """
         import duckdb
 
+        if self.root in _WAITING:
+            _WAITING[self.root] = True
+            return self.catalogue_path
         try:
             make_folder(self._catalogues)
             begun_before = self._rebuilds("begun")
@@ -373,6 +420,45 @@ class Lake:
             ) from error
         return self.catalogue_path
 
+    def settle(self) -> Path | None:
+        """Rebuild the catalogue if it was written in another folder, and return that folder.
+
+        Clients that open a moved or copied `lake.duckdb` read the right tables without this; clients that
+        attach it get an error until it is rebuilt here. None if there was nothing to do, or no catalogue.
+
+        Raises:
+            LakeError: the catalogue cannot be written.
+        """
+        written_for = self._written_for()
+        if written_for == self.root or not self.catalogue_path.exists():
+            return None
+        self.rebuild_catalogue()
+        return written_for
+
+    def _written_for(self) -> Path | None:
+        """The folder for which the catalogue was written; None if it is from before this was recorded."""
+        try:
+            return Path((self._catalogues / _FOLDER_FILE).read_text("utf-8"))
+        except FileNotFoundError:
+            return None
+
+    @contextlib.contextmanager
+    def one_rebuild(self) -> Iterator[None]:
+        """Rebuild the catalogue once for all that this process writes in the block, when the block ends.
+
+        Until then the catalogue shows the versions from before it, which stay. If the process is killed, it
+        shows them until the next rebuild.
+        """
+        if self.root in _WAITING:
+            yield
+            return
+        _WAITING[self.root] = False
+        try:
+            yield
+        finally:
+            if _WAITING.pop(self.root):
+                self.rebuild_catalogue()
+
     def _rebuilds(self, what: str) -> int:
         try:
             return int((self._catalogues / what).read_text("utf-8"))
@@ -387,41 +473,48 @@ class Lake:
         unfinished.replace(self._catalogues / what)
 
     def _rebuild_catalogue(self) -> None:
-        import duckdb
 
         files = {table: self._bundled(table) for table in self._tables()}
         unfinished = self.catalogue_path.with_name(self.catalogue_path.name + UNFINISHED_SUFFIX)
         for leftover in self.root.glob(unfinished.name + "*"):
             leftover.unlink()
-        with duckdb.connect() as connection:
-            connection.execute(f"ATTACH {_quoted(unfinished)} AS catalogue ({_FORMAT}, BLOCK_SIZE 16384)")
-            for table in sorted({*(table for table in files if files[table]), *self.declared}):
-                select = self._view(connection, table, files.get(table, []))
-                connection.execute(f'CREATE VIEW catalogue.main."{table}" AS {select}')
+        with kept_connection() as connection:
+            connection.execute(f"ATTACH {quoted(unfinished)} AS catalogue ({_FORMAT}, BLOCK_SIZE 16384)")
+            tables = sorted({*(table for table in files if files[table]), *self.declared})
+            for table in tables:
+                self._create_view(connection, table, files.get(table, []))
+            for table in tables[:1]:
+                comment = quoted(comment_of(self.root))
+                connection.execute(f'COMMENT ON VIEW catalogue.main."{table}" IS {comment}')
             connection.execute("CHECKPOINT catalogue")
             connection.execute("DETACH catalogue")
         self._remember_catalogue(unfinished, [path for paths in files.values() for path in paths])
         # A write-ahead log left beside the old catalogue must not be replayed into the new one.
         self.catalogue_path.with_name(f"{CATALOGUE}.wal").unlink(missing_ok=True)
         put_in_place(unfinished, self.catalogue_path)
+        if self._written_for() != self.root:
+            write_in_place(self._catalogues / _FOLDER_FILE, str(self.root))
 
-    def _view(self, connection: "duckdb.DuckDBPyConnection", table: str, files: Sequence[Path]) -> str:
-        """The SELECT of a table's view, checked by binding it."""
+    def _create_view(
+        self, connection: "duckdb.DuckDBPyConnection", table: str, files: Sequence[Path]
+    ) -> None:
+        """Create a table's view; this opens its files and fails if they cannot be read as one table."""
         import duckdb
 
-        if not files:
-            return f"SELECT {self._declared_columns(connection, table)} WHERE false"
-        select = _all_of(files)
-        try:
-            connection.execute(f"DESCRIBE {select}")
-        except duckdb.Error as error:
-            # One damaged file must not block the other tables; readers of this one get the error.
-            reason = str(error).partition("\n")[0]
-            message = f"table {table} cannot be read: {reason} Build the partition of that file again."
-            return (
-                f"SELECT {self._declared_columns(connection, table)} WHERE error({_quoted(message)}) IS NULL"
-            )
-        return select
+        create = f'CREATE VIEW catalogue.main."{table}" AS '
+        paths = [path.relative_to(self.root).as_posix() for path in files]
+        is_never = "false"
+        if paths:
+            try:
+                connection.execute(create + view_of(paths, self.root))
+                return
+            except duckdb.Error as error:
+                # One damaged file must not block the other tables; readers of this one get the error.
+                reason = str(error).partition("\n")[0]
+                message = f"table {table} cannot be read: {reason} Build the partition of that file again."
+                is_never = f"error({quoted(message)}) IS NULL"
+        columns = self._declared_columns(connection, table)
+        connection.execute(f"{create}SELECT {columns} WHERE {is_never}")
 
     def _declared_columns(self, connection: "duckdb.DuckDBPyConnection", table: str) -> str:
         """The declared columns of a table as a SELECT list of typed nulls."""
@@ -429,6 +522,7 @@ class Lake:
             return "NULL AS nothing"
         connection.register("declared", self.declared[table].empty().to_arrow())
         described = connection.execute("DESCRIBE declared").fetchall()
+        connection.unregister("declared")
         return ", ".join(f"NULL::{row[1]} AS {_identifier(row[0])}" for row in described)
 
     # Bundles
@@ -464,14 +558,13 @@ class Lake:
         return [*bundles, *sorted(loose)]
 
     def _bundle(self, folder: Path, members: Sequence[Path]) -> Path:
-        import duckdb
 
         for leftover in folder.glob("*" + UNFINISHED_SUFFIX + "*"):
             leftover.unlink()
         path = folder / f"{time.time_ns():020}.duckdb"
         unfinished = path.with_name(path.name + UNFINISHED_SUFFIX)
-        with duckdb.connect() as connection:
-            connection.execute(f"ATTACH {_quoted(unfinished)} AS bundle ({_FORMAT})")
+        with kept_connection() as connection:
+            connection.execute(f"ATTACH {quoted(unfinished)} AS bundle ({_FORMAT})")
             connection.execute(f"CREATE TABLE bundle.data AS {_all_of(members)}")
             connection.execute("CHECKPOINT bundle")
             connection.execute("DETACH bundle")
@@ -594,13 +687,13 @@ class Lake:
 
 def _write_version(path: Path, frame: pl.DataFrame, facts: Mapping[str, object]) -> None:
     # A file uses several blocks for each column; DuckDB's default of 256 KiB would waste space on few rows.
-    import duckdb
 
     block_bytes = 16_384 if frame.estimated_size() < 4_000_000 else 262_144
-    with duckdb.connect() as connection:
-        connection.execute(f"ATTACH {_quoted(path)} AS version ({_FORMAT}, BLOCK_SIZE {block_bytes})")
+    with kept_connection() as connection:
+        connection.execute(f"ATTACH {quoted(path)} AS version ({_FORMAT}, BLOCK_SIZE {block_bytes})")
         connection.register("frame", frame.to_arrow())
         connection.execute("CREATE TABLE version.data AS SELECT * FROM frame")
+        connection.unregister("frame")
         connection.execute("CREATE TABLE version.metadata (key VARCHAR, value VARCHAR)")
         connection.execute(
             "INSERT INTO version.metadata SELECT unnest(?::VARCHAR[]), unnest(?::VARCHAR[])",
@@ -617,9 +710,13 @@ def _streaming_memory_mib(version: Version, batch_rows: int) -> int:
     return 128 + (4 * at_once * version.frame_bytes // max(1, version.rows) >> 20)
 
 
-def _select(version: Version, columns: Sequence[str] | None, first: Version) -> str:
-    """The query for `columns` of a version; their types must match those of `first`."""
-    columns = list(first.schema) if columns is None else columns
+def _select(columns: Sequence[str]) -> str:
+    return f"SELECT {', '.join(map(_identifier, columns))} FROM version.data"
+
+
+def _columns(version: Version, columns: Sequence[str] | None, first: Version) -> list[str]:
+    """`columns` of a version, by default those of `first`, whose types must match."""
+    columns = list(first.schema if columns is None else columns)
     unknown = [name for name in columns if name not in version.schema]
     if unknown or not columns:
         raise LakeError(
@@ -632,7 +729,7 @@ def _select(version: Version, columns: Sequence[str] | None, first: Version) -> 
                 f"table {version.table}: column {name} is {version.schema[name]} in partition "
                 f"{version.partition}, but {first.schema[name]} in {first.partition}; build the older again"
             )
-    return f"SELECT {', '.join(map(_identifier, columns))} FROM version.data"
+    return columns
 
 
 def _frame(rows: "pa.Table | pa.RecordBatch", version: Version) -> pl.DataFrame:
@@ -704,18 +801,10 @@ def _is_small(path: Path) -> bool:
 
 
 def _all_of(files: Sequence[Path]) -> str:
-    """The query for all rows of versions or bundles."""
-    paths = ", ".join(_quoted(_glob_escaped(path)) for path in files)
+    """The query for all rows of versions."""
+    paths = ", ".join(quoted(glob_escaped(path)) for path in files)
     return f"SELECT * FROM read_duckdb([{paths}], table_name = 'data', hive_partitioning = false)"
 
 
 def _identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-def _quoted(text: object) -> str:
-    return "'" + str(text).replace("'", "''") + "'"
-
-
-def _glob_escaped(path: Path) -> str:
-    return re.sub(r"([*?\[])", r"[\1]", str(path))

@@ -25,6 +25,9 @@ RELEASE_FOLDER = "release"
 SEARCH_FOLDER = "search"
 """The index that `emid query` reads; the first query builds it from the tables."""
 
+COPIES_FOLDER = "media_copies"
+"""Thumbnails and short players that the report embeds, by content; a new report reuses them."""
+
 DAGSTER_FOLDER, DAGSTER_RAY_FOLDER = "dagster", "dagster-ray"
 """Dagster's own records if DAGSTER_HOME is not set, for the profiles local and ray."""
 
@@ -34,6 +37,9 @@ HEALTH_PAGE = "health.html"
 ALERTS_FILE = "alerts.log"
 BUILD_LOCK = ".build.lock"
 """Held by `emid build`."""
+
+BUILD_PROGRESS = ".build.json"
+"""How far the build that holds the lock is."""
 
 STUDY_FOLDER = "study"
 """The listening study. The names below are relative to it."""

@@ -11,7 +11,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from emid_assets.build.stage_by_stage import BuildFailedError, run_build
 from emid_assets.definitions import build_definitions
 from emid_assets.encoders import load
 from emid_assets.encoders.interface import EncoderOutOfMemoryError, MediaItem
-from emid_assets.health.verdict import Health
+from emid_assets.health.verdict import AssetFacts, Health
 from emid_assets.orchestration.run_facts import current_health
 from emid_assets.runs.dead_runs import PROCESS_TAG, end_dead_runs
 from emid_assets.runs.failures import failure_line, first_error
@@ -31,7 +31,7 @@ from emid_assets.runs.instance import environment_of, prepare_instance
 from emid_assets.runs.processes import name_of_this_process
 from emid_assets.settings import SAMPLE_MEDIA, Settings
 from emid_assets.store import lake as lake_module
-from emid_assets.store.lake import Lake
+from emid_assets.store.lake import WHOLE_TABLE, Lake
 
 MUSIC = {"sad": 2, "calm": 1}
 IMAGES = {"awe": 2, "fear": 2}
@@ -182,7 +182,7 @@ def in_a_child(target: Callable[..., None], *arguments: Any, within_s: float | N
     return str(process.exitcode) if process.exitcode < 0 else said
 
 
-def _settle(pipeline: Pipeline) -> None:
+def settle(pipeline: Pipeline) -> None:
     os.environ.update(environment_of(pipeline.settings, prepare_instance(pipeline.settings)))
     use_hash_encoder()
 
@@ -193,7 +193,7 @@ def run_in_this_process(
     before: Callable[[], None] | None,
     to: Any,
 ) -> None:
-    _settle(pipeline)
+    settle(pipeline)
     if before is not None:
         before()
     definitions = build_definitions(**pipeline.options)
@@ -211,11 +211,26 @@ def run_in_this_process(
 
 
 def _build(pipeline: Pipeline, before: Callable[[], None] | None, to: Any) -> None:
-    _settle(pipeline)
-    stage_by_stage.partitions_of = lambda job: [key for stage, key in PLACES if stage == job.name]
+    settle(pipeline)
+    plan_places_only()
     if before is not None:
         before()
     tell_how_it_ends(pipeline, to)
+
+
+def plan_places_only() -> None:
+    """From now on, this process builds only the partitions that have media."""
+    planned = stage_by_stage.asset_facts
+
+    def of_places(*arguments: Any) -> list[AssetFacts]:
+        return [
+            replace(
+                asset, partitions=tuple(key or WHOLE_TABLE for stage, key in PLACES if stage == asset.stage)
+            )
+            for asset in planned(*arguments)
+        ]
+
+    stage_by_stage.asset_facts = of_places
 
 
 def tell_how_it_ends(pipeline: Pipeline, to: Any) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from emid_assets.health.recipes import CHANGED_MEDIA, RECIPE, Recipe, digest_of
 from emid_assets.health.verdict import (
     COMPUTE_SECONDS,
     DATA_VERSION,
@@ -26,9 +28,18 @@ from emid_assets.store.schemas import PIPELINE_HEALTH
 
 NOW = 1_795_000_000.0
 DAY = 86_400.0
-MUSIC = AssetFacts("music_clips", ("calm", "sad"))
-EMBEDDINGS = AssetFacts("music_embeddings", ("calm", "sad"), {"music_clips": True})
-REPORT = AssetFacts("evaluation_report", ("all",), {"music_embeddings": False})
+EMOTIONS = ("calm", "sad")
+
+
+def made_of(_: str, inputs: Mapping[str, Mapping[str, str]]) -> Recipe:
+    return Recipe(1, {}, {name: digest_of(versions) for name, versions in inputs.items() if versions})
+
+
+MUSIC = AssetFacts("music_clips", EMOTIONS, {}, made_of)
+EMBEDDINGS = AssetFacts(
+    "music_embeddings", EMOTIONS, {"music_clips": {one: (one,) for one in EMOTIONS}}, made_of
+)
+REPORT = AssetFacts("evaluation_report", ("all",), {"music_embeddings": {"all": EMOTIONS}}, made_of)
 GRAPH = [MUSIC, EMBEDDINGS, REPORT]
 PLACES = [(asset.name, partition) for asset in GRAPH for partition in asset.partitions]
 
@@ -46,7 +57,17 @@ def store(
     values = [5.0, 6.0] if values is None else values
     frame = pl.DataFrame({"valence": values, "arousal": values, "scale": values})
     before = lake.current(table, partition)
-    kept = {DATA_VERSION: data_version, COMPUTE_SECONDS: seconds}
+    asset = next((asset for asset in GRAPH if asset.name == table), None)
+    inputs = {
+        parent: {
+            version.partition: str(version.metadata[DATA_VERSION])
+            for version in lake.versions(parent)
+            if version.partition in read[partition]
+        }
+        for parent, read in (asset.parents if asset else {}).items()
+    }
+    recipe = made_of(partition, inputs).to_text()
+    kept = {DATA_VERSION: data_version, COMPUTE_SECONDS: seconds, RECIPE: recipe}
     history = extended_history(before.metadata if before else {}, table, frame, kept, at)
     lake.write(table, partition, frame, {**kept, HISTORY: history})
 
@@ -125,7 +146,7 @@ def test_a_partition_is_stale_where_its_parents_content_changed_after_it(lake: L
     health = look(lake)
     assert states(health)["evaluation_report", "all"] == "stale"
     (message,) = health.states.filter(pl.col("state") == "stale")["message"]
-    assert message == "changed since: music_embeddings/sad"
+    assert message == "input changed: music_embeddings"
     assert health.is_healthy
 
 
@@ -155,13 +176,26 @@ def test_a_damaged_file_is_told_with_its_path_and_the_way_out(lake: Lake) -> Non
     assert "\n" not in message
 
 
-def test_a_lake_from_before_histories_were_kept_is_judged_by_its_files(tmp_path: Path) -> None:
+def test_a_lake_from_before_recipes_and_histories_were_kept_is_stale_and_says_why(tmp_path: Path) -> None:
     lake = Lake(tmp_path / "lake")
     for table, partition in PLACES:
         lake.write(table, partition, pl.DataFrame({"valence": [1.0]}))
     health = examine(lake, GRAPH, [], lake.versions("music_clips")[0].path.stat().st_mtime + 60, 30)
-    assert set(states(health).values()) == {"ok"}
+    assert set(states(health).values()) == {"stale"}
+    assert set(health.states["message"]) == {"built by a version that kept no recipe"}
     assert health.drift.is_empty()
+
+
+@pytest.mark.parametrize(("changed", "state"), [(0, "ok"), (2, "stale")])
+def test_a_partition_that_left_changed_media_out_is_not_current(lake: Lake, changed: int, state: str) -> None:
+    version = lake.current("music_clips", "sad")
+    assert version is not None
+    rows = lake.read("music_clips", ["sad"])
+    lake.write("music_clips", "sad", rows, {**version.metadata, CHANGED_MEDIA: changed})
+    health = look(lake)
+    assert states(health)["music_clips", "sad"] == state
+    told = health.states.filter(asset="music_clips", partition="sad")["message"].item()
+    assert told == ("built while files changed: 2 left out" if changed else "")
 
 
 def test_drift_is_in_spreads_of_the_whole_table_as_it_was(lake: Lake) -> None:

@@ -699,17 +699,39 @@ def test_a_file_that_vanishes_during_the_inventory_is_rejected(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = {folder.clip("sad/a.wav"), folder.image("awe/a.png"), folder.image("awe/b.png")}
-    hash_file = contents._hash_file
+    hash_file = contents.sha256_of
 
     def hash_and_remove(path: Path) -> str:
         digest = "0" * 64 if path.name == "b.png" else hash_file(path)
         path.unlink()
         return hash_file(path) if path.name == "b.png" else digest
 
-    monkeypatch.setattr(contents, "_hash_file", hash_and_remove)
+    monkeypatch.setattr(contents, "sha256_of", hash_and_remove)
     items = folder.items()
     assert len(items) == len(gone)
     assert all("No such file or directory" in str(item["reason"]) for item in items.values())
+
+
+def test_a_file_that_is_replaced_while_it_is_read_gets_no_hash_and_is_read_again_even_if_put_back(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder.image("awe/a.png")
+    kept, stamp = path.read_bytes(), path.stat().st_mtime_ns
+    probe = contents.probe_image
+
+    def replaced_and_probed(path: Path, limits: MediaLimits) -> object:
+        folder.image("awe/a.png", size=(40, 40))
+        return probe(path, limits)
+
+    monkeypatch.setattr(contents, "probe_image", replaced_and_probed)
+    first = take_inventory(folder.root)
+    assert first.select("content_hash", "width").rows() == [(None, None)]
+    assert first["reason"].to_list() == [contents.CHANGING]
+    monkeypatch.undo()
+    path.write_bytes(kept)
+    os.utime(path, ns=(stamp, stamp))
+    second = take_inventory(folder.root, first)
+    assert second.select("content_hash", "reason").rows() == [(hashlib.sha256(kept).hexdigest(), None)]
 
 
 def test_limits_are_the_callers(folder: Folder) -> None:
@@ -733,7 +755,7 @@ def read_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return call
 
-    for name in ("_hash_file", "probe_audio", "probe_image"):
+    for name in ("sha256_of", "probe_audio", "probe_image"):
         monkeypatch.setattr(contents, name, counted(name, getattr(contents, name)))
     return read
 
@@ -767,10 +789,10 @@ def test_only_new_and_changed_files_are_read(folder: Folder, read_files: list[st
     os.utime(changed, ns=(1, 1))
     second = take_inventory(folder.root, first)
     assert sorted(read_files) == [
-        "_hash_file b.png",
-        "_hash_file new.png",
         "probe_image b.png",
         "probe_image new.png",
+        "sha256_of b.png",
+        "sha256_of new.png",
     ]
     assert dict(second.select("item_id", "width").iter_rows()) == {
         "awe/a.png": 16,
@@ -787,17 +809,17 @@ def test_a_label_mended_in_the_table_needs_no_reading_of_other_files(
     header = ["file", "genre", "start_s", "duration_s"]
     folder.table("music", header, ["a.wav", "x", "", ""], ["b.wav", "K", "0", "3"])
     first = take_inventory(folder.root)
-    assert sorted(read_files) == ["_hash_file b.wav", "probe_audio b.wav"]
+    assert sorted(read_files) == ["probe_audio b.wav", "sha256_of b.wav"]
     read_files.clear()
     folder.table("music", header, ["a.wav", "L", "", ""], ["b.wav", "M", "0", "3"])
     second = take_inventory(folder.root, first)
-    assert sorted(read_files) == ["_hash_file a.wav", "probe_audio a.wav"]
+    assert sorted(read_files) == ["probe_audio a.wav", "sha256_of a.wav"]
     assert second["partition"].to_list() == ["scary", "triumphant"]
     assert second["duration_s"].to_list() == [2, 3]
     read_files.clear()
     folder.table("music", header, ["a.wav", "L", "", ""], ["b.wav", "M", "0", "4"])
     third = take_inventory(folder.root, second)
-    assert sorted(read_files) == ["_hash_file b.wav", "probe_audio b.wav"]
+    assert sorted(read_files) == ["probe_audio b.wav", "sha256_of b.wav"]
     assert third["duration_s"].to_list() == [2, 4]
 
 
@@ -807,7 +829,7 @@ def test_a_file_with_many_windows_is_hashed_once(folder: Folder, read_files: lis
         "music", ["file", "genre", "start_s", "duration_s"], *(["a.wav", "K", start, 2] for start in range(5))
     )
     assert take_inventory(folder.root)["reason"].null_count() == 5
-    assert read_files.count("_hash_file a.wav") == 1
+    assert read_files.count("sha256_of a.wav") == 1
 
 
 def test_progress_counts_to_the_number_of_files(folder: Folder) -> None:

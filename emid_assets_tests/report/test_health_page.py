@@ -5,6 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
+from emid_assets.health.recipes import Recipe
 from emid_assets.health.verdict import AssetFacts, Health, RunFacts, examine
 from emid_assets.report.health_page import builds_of_assets, health_page, time_figures
 from emid_assets.store.lake import Lake
@@ -17,7 +18,8 @@ def health(folder: Path) -> Health:
     lake = Lake(folder / "lake")
     lake.write("rejected_media", "all", pl.DataFrame({"kind": ["music"], "reason": [HOSTILE]}))
     runs = [RunFacts("run-1", frozenset({"music_clips"}), "sad", "failed", NOW, {"music_clips": HOSTILE})]
-    return examine(lake, [AssetFacts("music_clips", ("calm", "sad"))], runs, NOW, 30)
+    music = AssetFacts("music_clips", ("calm", "sad"), {}, lambda *_: Recipe(1))
+    return examine(lake, [music], runs, NOW, 30)
 
 
 def test_what_is_broken_stands_first_with_its_reason(tmp_path: Path) -> None:

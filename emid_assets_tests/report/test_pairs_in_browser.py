@@ -14,6 +14,7 @@ from PIL import Image
 from emid_assets.affect.emotions import MUSIC_EMOTION_KEYS
 from emid_assets.media.lake_tables import LakeTables
 from emid_assets.report import pairs
+from emid_assets.report.gallery import Copies
 from emid_assets.report.pairs import render_pairs
 from emid_assets.store.schemas import IMAGES, MUSIC_CLIPS, TOP_IMAGES
 from emid_assets_tests.report.conftest import clips_of, images_of
@@ -60,7 +61,7 @@ def small(sample_media: Path, tmp_path_factory: Any) -> tuple[Path, pl.DataFrame
     )
     shown = choices(clips["clip_id"].to_list(), images["image_id"].to_list())
     tables = LakeTables(UNCHANGED, clips, images, top_images=shown)
-    page = render_pairs(tables, "bmf", 0.6, media=sample_media, beside=Path("/"), embed_bytes=10**7)
+    page = render_pairs(tables, "bmf", 0.6, media=Copies(sample_media), beside=Path("/"), embed_bytes=10**7)
     file = tmp_path_factory.mktemp("pairs") / "pairs #1.html"
     file.write_text(page, encoding="utf-8")
     return file, shown
@@ -161,7 +162,7 @@ def test_more_clips_than_a_browser_can_draw_are_thinned_out_evenly_and_told(
     clips, images = clips_of(sample_media), images_of(sample_media)
     picks = choices(clips["clip_id"].to_list(), images["image_id"].to_list())
     tables = LakeTables(UNCHANGED, clips, images, top_images=picks)
-    page = render_pairs(tables, "bmf", 0.6, media=sample_media, beside=Path("/"), embed_bytes=0)
+    page = render_pairs(tables, "bmf", 0.6, media=Copies(sample_media), beside=Path("/"), embed_bytes=0)
     assert "5 of 22 clips" in page
     shown = [clip for clip in clips["clip_id"].sort() if clip in page]
     assert shown == clips["clip_id"].sort().to_list()[::5]
@@ -216,7 +217,7 @@ def large(tmp_path_factory: Any) -> Large:
         shown = choices(few["clip_id"].to_list(), names)
         start = time.process_time()
         tables = LakeTables(UNCHANGED, few, images, top_images=shown)
-        page = render_pairs(tables, "bmf", 0.6, media=media, beside=file.parent, embed_bytes=10**7)
+        page = render_pairs(tables, "bmf", 0.6, media=Copies(media), beside=file.parent, embed_bytes=10**7)
         seconds.append(time.process_time() - start)
     file.write_text(page, encoding="utf-8")
     return Large(file, seconds[1] / seconds[0])

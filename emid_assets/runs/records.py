@@ -1,0 +1,157 @@
+"""Dagster's records of runs and events in SQLite, at a fraction of the cost of its default storage.
+
+Belongs here: how the two databases in an instance's `history/` are opened. `dagster.yaml` names these
+classes. What the databases hold, and every query, is Dagster's own.
+
+Dagster's default makes an event database for each run, and opens and closes a database for each event;
+each close copies SQLite's log into the database and syncs it. Here all runs share one event database, and a
+process keeps its connections open. A killed process loses nothing. If the machine itself stops, the last
+records may be lost, but no table: the lake syncs these.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+import sqlalchemy
+from dagster import DagsterInstance
+from sqlalchemy.engine import Connection, Engine
+
+from emid_assets.runs.dagster_internals import (
+    ConfigurableClassData,
+    ConsolidatedSqliteEventLogStorage,
+    SqliteRunStorage,
+    SqlPollingEventWatcher,
+)
+
+FOLDER = "history"
+"""In the instance's folder. `runs.db` in it is the file that Dagster's default storage has."""
+
+BUSY_S = 30
+"""How long a process waits while another one writes."""
+
+
+def _engine(folder: Path, name: str) -> Engine:
+    engine = sqlalchemy.create_engine(
+        sqlalchemy.URL.create("sqlite", database=str(folder / name)), connect_args={"timeout": BUSY_S}
+    )
+
+    @sqlalchemy.event.listens_for(engine, "connect")
+    def without_a_sync_for_each_record(connection: Any, _: object) -> None:
+        connection.execute("PRAGMA synchronous = NORMAL")
+
+    return engine
+
+
+@contextmanager
+def _begun(engine: Engine) -> Iterator[Connection]:
+    with engine.connect() as connection, connection.begin():
+        yield connection
+
+
+class EventRecords(ConsolidatedSqliteEventLogStorage):
+    """All runs' events in `history/event_log.db`."""
+
+    def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
+        self._inst_data = inst_data
+        self._kept: Engine | None = None
+        self._watcher: SqlPollingEventWatcher | None = None
+        self._tables: set[str] = set()
+
+    @classmethod
+    def config_type(cls) -> Mapping[str, Any]:
+        """Nothing to configure: the records are in the instance's folder, which may be moved."""
+        return {}
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> "EventRecords":
+        """As `dagster.yaml` asks for it."""
+        return cls(inst_data)
+
+    def register_instance(self, instance: DagsterInstance) -> None:
+        """Open the records in the folder of `instance`; the first process to do so makes the tables."""
+        folder = Path(instance.root_directory) / FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        self._kept = _engine(folder, "event_log.db")
+        with filelock.FileLock(folder / "event_log.lock"):
+            super().__init__(str(folder), self._inst_data)
+        super().register_instance(instance)
+
+    @contextmanager
+    def _connect(self) -> Iterator[Connection]:
+        assert self._kept is not None
+        with _begun(self._kept) as connection:
+            yield connection
+
+    def has_table(self, table_name: str) -> bool:
+        """Whether there is a table; each materialization asks for several."""
+        if table_name not in self._tables and super().has_table(table_name):
+            self._tables.add(table_name)
+        return table_name in self._tables
+
+    def watch(self, run_id: str, cursor: str | None, callback: Any) -> None:
+        """Call `callback` for each new event of a run, as the web UI asks for.
+
+        Asks the database, as Dagster does with PostgreSQL: a change of the file, for which its storages in
+        SQLite wait, comes late where connections stay open.
+        """
+        self._watcher = self._watcher or SqlPollingEventWatcher(self)
+        self._watcher.watch_run(run_id, cursor, callback)
+
+    def end_watch(self, run_id: str, handler: Any) -> None:
+        """Stop calling `handler`."""
+        if self._watcher is not None:
+            self._watcher.unwatch_run(run_id, handler)
+
+    def dispose(self) -> None:
+        """Close the connections."""
+        if self._watcher is not None:
+            self._watcher.close()
+        if self._kept is not None:
+            self._kept.dispose()
+
+
+class RunRecords(SqliteRunStorage):
+    """All runs in `history/runs.db`."""
+
+    def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
+        self._inst_data = inst_data
+        self._kept: Engine | None = None
+
+    @classmethod
+    def config_type(cls) -> Mapping[str, Any]:
+        """Nothing to configure, as for `EventRecords`."""
+        return {}
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> "RunRecords":
+        """As `dagster.yaml` asks for it."""
+        return cls(inst_data)
+
+    def register_instance(self, instance: DagsterInstance) -> None:
+        """Open the records in the folder of `instance`; the first process to do so makes the tables."""
+        folder = Path(instance.root_directory) / FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        self._kept = _engine(folder, "runs.db")
+        with filelock.FileLock(folder / "runs.lock"):
+            SqliteRunStorage.from_local(str(folder))
+        super().__init__(self._kept.url.render_as_string(), self._inst_data)
+        super().register_instance(instance)
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """A transaction on a connection that stays open."""
+        assert self._kept is not None
+        with _begun(self._kept) as connection:
+            yield connection
+
+    def dispose(self) -> None:
+        """Close the connections."""
+        if self._kept is not None:
+            self._kept.dispose()

@@ -1,0 +1,228 @@
+"""`emid build` after each kind of change: what it builds again, and that nothing is missing.
+
+What was built is read from the store: the partitions whose current version is another one than before.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+from emid_assets.health.verdict import DATA_VERSION
+from emid_assets.store.lake import Lake
+from emid_assets_tests.defs.tiny_media import write_clip, write_image
+from emid_assets_tests.failures.tiny import PLACES, Pipeline, make_media
+
+pytestmark = pytest.mark.slow
+
+MUSIC = {partition for stage, partition in PLACES if stage == "embed_music"}
+IMAGES = {partition for stage, partition in PLACES if stage == "embed_images"}
+EVALUATED = {"pair_statistics", "retrieval_metrics", "alpha_sweep", "published_agreement"}
+ADAPTERS = {"trained_adapter", "adapted_embeddings"}
+
+
+@dataclass(frozen=True)
+class WithSettings(Pipeline):
+    """A pipeline with other settings than the small ones."""
+
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {**super().options, **self.given}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    folder = tmp_path_factory.mktemp("built")
+    pipeline = Pipeline(make_media(folder / "media"), folder / "lake")
+    table = "file,emotion,caption\n" + "".join(
+        f"{path.relative_to(pipeline.media / 'images')},{path.parent.name},before\n"
+        for path in sorted((pipeline.media / "images").rglob("*.*"))
+    )
+    (pipeline.media / "images.csv").write_text(table)
+    assert pipeline.build() == ""
+    return pipeline
+
+
+@pytest.fixture
+def pipeline(built: Pipeline, tmp_path: Path) -> Pipeline:
+    return built.copy(tmp_path)
+
+
+def files(lake: Lake) -> dict[tuple[str, str], Path]:
+    tables = sorted(path.name for path in (lake.root / "tables").iterdir())
+    return {(table, one): path for table in tables for one, path in lake.current_files(table).items()}
+
+
+def rebuilt(pipeline: Pipeline) -> dict[str, set[str]]:
+    """Table → the partitions that a build writes; without `pipeline_health`, which every build writes."""
+    before = files(pipeline.lake)
+    assert pipeline.build() == ""
+    found: dict[str, set[str]] = {}
+    for (table, partition), path in files(pipeline.lake).items():
+        if before.get((table, partition)) != path and table != "pipeline_health":
+            found.setdefault(table, set()).add(partition)
+    return found
+
+
+def encoded(pipeline: Pipeline, table: str) -> dict[str, int]:
+    return {v.partition: int(str(v.metadata["encoded"])) for v in pipeline.lake.versions(table)}
+
+
+def test_nothing_changed_builds_nothing_and_starts_no_run(pipeline: Pipeline) -> None:
+    with pipeline.instance() as instance:
+        runs = instance.get_runs_count()
+    assert rebuilt(pipeline) == {}
+    with pipeline.instance() as instance:
+        assert instance.get_runs_count() == runs
+
+
+def test_another_alpha_picks_the_pairs_again_and_computes_neither_s_nor_e(pipeline: Pipeline) -> None:
+    found = rebuilt(WithSettings(pipeline.media, pipeline.root, {"alpha": 0.2}))
+    assert found["fused_pairs"] == MUSIC
+    assert found.keys() >= EVALUATED | ADAPTERS
+    assert not found.keys() & {
+        "media_inventory", "music_clips", "images", "music_embeddings", "image_embeddings",
+        "similarity_matrix", "va_distances",
+    }  # fmt: skip
+
+
+def test_other_epochs_train_the_adapters_and_pick_no_pairs(pipeline: Pipeline) -> None:
+    found = rebuilt(WithSettings(pipeline.media, pipeline.root, {"epochs": 2}))
+    assert ADAPTERS | {"retrieval_metrics", "evaluation_report"} <= found.keys()
+    assert not found.keys() & {"fused_pairs", "similarity_matrix", "emid_release", "pair_statistics"}
+
+
+def test_one_new_image_is_encoded_alone(pipeline: Pipeline) -> None:
+    write_image(pipeline.media / "images" / "awe" / "new.png", 7)
+    found = rebuilt(pipeline)
+    assert found["image_embeddings"] == {"awe"}
+    assert encoded(pipeline, "image_embeddings")["awe"] == 1
+    assert "music_embeddings" not in found
+    assert found["similarity_matrix"] == MUSIC
+
+
+def test_a_caption_touches_no_embedding_and_no_pair(pipeline: Pipeline) -> None:
+    table = pipeline.media / "images.csv"
+    table.write_text(table.read_text().replace("before", "after", 1))
+    found = rebuilt(pipeline)
+    assert {"images", "emid_release", "evaluation_report"} <= found.keys()
+    assert not found.keys() & {"image_embeddings", "similarity_matrix", "va_distances", "fused_pairs"}
+    assert not found.keys() & ADAPTERS
+    assert "after" in pipeline.lake.read("images")["caption"].to_list()
+
+
+def test_a_lake_without_recipes_is_built_once_more(pipeline: Pipeline) -> None:
+    version = pipeline.lake.current("fused_pairs", "sad")
+    assert version is not None
+    kept = {DATA_VERSION: version.metadata[DATA_VERSION]}
+    pipeline.lake.write("fused_pairs", "sad", pipeline.lake.read("fused_pairs", ["sad"]), kept)
+    waits = pipeline.health().states.filter(asset="fused_pairs", partition="sad")
+    assert waits.select("state", "message").rows() == [("stale", "built by a version that kept no recipe")]
+    assert rebuilt(pipeline) == {"fused_pairs": {"sad"}}
+
+
+# What a user may do to a folder, each drawn with numbers that select files and contents.
+
+Change = tuple[Callable[[WithSettings, int], WithSettings | None], int]
+
+
+def _media(pipeline: Pipeline, kind: str) -> list[Path]:
+    return sorted(path for path in (pipeline.media / kind).rglob("*.*") if path.parent.name != kind)
+
+
+def add_image(pipeline: WithSettings, number: int) -> None:
+    write_image(
+        pipeline.media / "images" / sorted(filter(None, IMAGES))[number % 2] / f"new{number}.png", number
+    )
+
+
+def add_clip(pipeline: WithSettings, number: int) -> None:
+    write_clip(
+        pipeline.media / "music" / sorted(filter(None, MUSIC))[number % 2] / f"new{number}.wav", number
+    )
+
+
+def edit_image(pipeline: WithSettings, number: int) -> None:
+    files = _media(pipeline, "images")
+    path = files[number % len(files)]
+    path.unlink()
+    write_image(path.with_suffix(".png"), 100 + number)
+
+
+def remove_image(pipeline: WithSettings, number: int) -> None:
+    of_label: dict[str, list[Path]] = {}
+    for path in _media(pipeline, "images"):
+        of_label.setdefault(path.parent.name, []).append(path)
+    files = max(of_label.values(), key=len)
+    if len(files) > 1:
+        files[number % len(files)].unlink()
+
+
+def relabel_image(pipeline: WithSettings, number: int) -> None:
+    files = _media(pipeline, "images")
+    path = files[number % len(files)]
+    labels = sorted(filter(None, IMAGES))
+    other = labels[1 - labels.index(path.parent.name)]
+    if len([file for file in files if file.parent == path.parent]) > 1:
+        path.rename(pipeline.media / "images" / other / path.name)
+
+
+def touch(pipeline: WithSettings, number: int) -> None:
+    for path in _media(pipeline, "music"):
+        os.utime(path, ns=(time.time_ns(), time.time_ns() + number))
+
+
+def other_setting(pipeline: WithSettings, number: int) -> WithSettings:
+    others = [{"alpha": 0.2}, {"epochs": 2}, {"images_per_clip": 2}, {"va_alignment": "fixed"}, {"seed": 3}]
+    return WithSettings(pipeline.media, pipeline.root, {**pipeline.given, **others[number % len(others)]})
+
+
+CHANGES = (add_image, add_clip, edit_image, remove_image, relabel_image, touch, other_setting)
+
+
+def incremental_equals_full(built: Pipeline, folder: Path, changes: list[Change]) -> None:
+    copied = built.copy(folder)
+    pipeline = WithSettings(copied.media, copied.root)
+    for change, number in changes:
+        pipeline = change(pipeline, number) or pipeline
+        assert pipeline.build() == ""
+    whole = WithSettings(pipeline.media, folder / "whole", pipeline.given)
+    assert whole.build() == ""
+    assert files(pipeline.lake).keys() == files(whole.lake).keys()
+    for table in sorted({table for table, _ in files(whole.lake)} - {"pipeline_health"}):
+        assert_frame_equal(pipeline.lake.read(table), whole.lake.read(table), check_exact=True)
+
+
+drawn = st.lists(st.tuples(st.sampled_from(CHANGES), st.integers(0, 11)), min_size=1, max_size=3)
+relaxed = settings(
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@seed(0)
+@settings(relaxed, max_examples=1)
+@given(changes=drawn)
+def test_an_incremental_build_equals_a_full_one(
+    built: Pipeline, tmp_path_factory: pytest.TempPathFactory, changes: list[Change]
+) -> None:
+    incremental_equals_full(built, tmp_path_factory.mktemp("changed"), changes)
+
+
+@pytest.mark.heavy
+@settings(relaxed, max_examples=25)
+@given(changes=drawn)
+def test_incremental_builds_equal_full_ones(
+    built: Pipeline, tmp_path_factory: pytest.TempPathFactory, changes: list[Change]
+) -> None:
+    incremental_equals_full(built, tmp_path_factory.mktemp("changed"), changes)
