@@ -286,7 +286,9 @@ def damaged_audio_difference(seed: int, path: Path) -> str | None:
     seconds, theirs = read.shape[1] / rate, expected.shape[1] / rate
     if abs(seconds - 1.3) < LENGTH_S and difference(read, samples.T) < 1e-2:
         return None  # the damage has touched no sound
-    if abs(seconds - theirs) > 0.15:
+    # Frames that are there twice are sound, and FFmpeg ends where the header of the mp3 says.
+    is_longer = form == "mp3" and story.startswith("repeat") and seconds > theirs
+    if abs(seconds - theirs) > 0.15 and not is_longer:
         return f"{form}, {story}: {seconds:.3f} s; FFmpeg: {theirs:.3f} s"
     if form in LOSSLESS_AUDIO and difference(read, expected) > 1e-2:
         return f"{form}, {story}: the samples differ by {difference(read, expected):.2g}"
