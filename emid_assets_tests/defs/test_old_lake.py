@@ -9,7 +9,7 @@ import soundfile
 
 from emid_assets.definitions import build_definitions
 from emid_assets.encoders import load
-from emid_assets.encoders.bundled import encoder as bundled
+from emid_assets.encoders.bundled import fingerprint
 from emid_assets.media import contents
 from emid_assets.media.audio import AudioFacts, read_audio
 from emid_assets.store.lake import Lake
@@ -59,7 +59,7 @@ def test_the_files_of_an_old_lake_are_read_again_once(
     with monkeypatch.context() as before:
         # The earlier reader: libsndfile's estimate, and an inventory and a fingerprint that name no reader.
         before.setattr("emid_assets.defs.media.READER_VERSION", None)
-        before.setattr(bundled, "READER_VERSION", "1")
+        before.setattr(fingerprint, "READER_VERSION", "1")
         before.setattr(contents, "probe_audio", lambda *_: AudioFacts(3.5, 22_050, 1))
         before.setattr(
             "emid_assets.encoders.bundled.preprocessing.read_audio",
