@@ -1,5 +1,6 @@
 """The media assets: what is in the media folder, which of it can be used, and why the rest cannot."""
 
+import importlib.util
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -7,7 +8,7 @@ import polars as pl
 
 from emid_assets.health.recipes import CHANGED_MEDIA
 from emid_assets.media.folder_changes import look_at
-from emid_assets.media.kinds import READER_VERSION
+from emid_assets.media.kinds import OPTIONAL_READERS, READER_VERSION
 from emid_assets.media.limits import MediaFolderError
 from emid_assets.media.with_predictions import PREDICTED, unlabelled
 from emid_assets.orchestration.declared import Declared, Outside
@@ -33,8 +34,9 @@ GRACE_S = 24 * 3600.0
 
 
 def _folder_digest(settings: Settings, _: str) -> str:
+    installed = [name for name in OPTIONAL_READERS if importlib.util.find_spec(name) is not None]
     try:
-        return f"{READER_VERSION} {look_at(settings.media_folder).digest}"
+        return f"{READER_VERSION} {installed} {look_at(settings.media_folder).digest}"
     except (MediaFolderError, OSError) as error:
         return str(error)
 

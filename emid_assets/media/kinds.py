@@ -7,6 +7,9 @@ MediaKind = Literal["music", "image"]
 READER_VERSION = "2"
 """Changes when a file may be read differently than before: facts and embeddings are then made again."""
 
+OPTIONAL_READERS = ("av", "pillow_heif", "pillow_jxl")
+"""Packages of the extras m4a, heic and jxl: with one more, more files can be used."""
+
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".m4a", ".aac")
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff",

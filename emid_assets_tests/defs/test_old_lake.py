@@ -1,5 +1,6 @@
 """A lake that an earlier reader of media made: its facts and embeddings are made again, once."""
 
+import importlib.util
 from pathlib import Path
 
 import dagster as dg
@@ -8,10 +9,12 @@ import pytest
 import soundfile
 
 from emid_assets.definitions import build_definitions
+from emid_assets.defs.media import _folder_digest
 from emid_assets.encoders import load
 from emid_assets.encoders.bundled import fingerprint
 from emid_assets.media import contents
 from emid_assets.media.audio import AudioFacts, read_audio
+from emid_assets.settings import load_settings
 from emid_assets.store.lake import Lake
 from emid_assets_tests.defs.tiny_media import write_image
 
@@ -76,3 +79,16 @@ def test_the_files_of_an_old_lake_are_read_again_once(
     assert not np.allclose(old["embedding"].to_numpy(), new["embedding"].to_numpy())
     assert build(media, lake) == {"encoded": 0, "seconds": upgraded["seconds"]}
     assert lake.read("music_embeddings").equals(new)
+
+
+def test_an_inventory_is_not_current_once_an_extra_that_reads_more_is_installed(
+    tmp_path: Path, media: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_settings({"media": str(media), "lake": str(tmp_path / "lake")})
+    with_all = _folder_digest(settings, "")
+    assert with_all == _folder_digest(settings, "")
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == "pillow_heif" else find_spec(name)
+    )
+    assert _folder_digest(settings, "") != with_all
