@@ -7,6 +7,7 @@ The loader is our own: pydantic-settings accepts a variable of an unknown name, 
 variable nor the allowed range, and a Dagster resource made from its class would read the environment again.
 """
 
+import difflib
 import hashlib
 import os
 from collections.abc import Mapping
@@ -405,6 +406,15 @@ def allowed_range(name: str) -> str:
     return f"{'above ' if 'exclusiveMinimum' in field else ''}{low} to {field['maximum']}"
 
 
+def _unknown(where: str) -> str:
+    """An unknown name, as a variable or an option, and the known one that is most like it."""
+    prefix = ENVIRONMENT_PREFIX if where.startswith(ENVIRONMENT_PREFIX) else ""
+    known = [*Settings.model_fields, *(Operations.model_fields if prefix else ())]
+    close = difflib.get_close_matches(where.removeprefix(prefix).lower(), known, n=1)
+    meant = f": did you mean {prefix}{close[0].upper() if prefix else close[0]}?" if close else ""
+    return f"unknown setting {where}{meant}"
+
+
 def load_settings(
     overrides: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None
 ) -> Settings:
@@ -428,9 +438,7 @@ def load_settings(
             given[name] = (name, value)
     unknown = [where for name, (where, _) in given.items() if name not in Settings.model_fields]
     if unknown:
-        raise SettingsError(
-            f"unknown setting {', '.join(unknown)}; known are {', '.join(Settings.model_fields)}"
-        )
+        raise SettingsError("; ".join(map(_unknown, unknown)) + " (docs/settings.md lists all)")
     try:
         return Settings(**{name: value for name, (_, value) in given.items()})
     except ValidationError as error:

@@ -193,3 +193,17 @@ def test_a_file_that_cannot_be_written_is_an_error_of_one_line_before_the_work(
     assert result.exit_code == 2
     assert "cannot be written" in result.output
     assert result.exception is None or isinstance(result.exception, SystemExit)
+
+
+@pytest.mark.parametrize(
+    ("variable", "said"),
+    [
+        ("EMID_ALFA", "unknown setting EMID_ALFA: did you mean EMID_ALPHA?"),
+        ("EMID_ALERT_FIEL", "unknown setting EMID_ALERT_FIEL: did you mean EMID_ALERT_FILE?"),
+        ("EMID_QQQ", "unknown setting EMID_QQQ (docs/settings.md lists all)"),
+    ],
+)
+def test_an_unknown_name_is_told_with_the_one_that_was_meant(variable: str, said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings({}, {variable: "1"})
+    assert str(caught.value).startswith(said)

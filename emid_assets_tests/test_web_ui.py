@@ -5,6 +5,7 @@ With `SCREENSHOTS=1` in the environment, what the browser shows is kept as pictu
 
 import io
 import os
+import shlex
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -217,3 +218,54 @@ def test_nothing_of_it_listens_beyond_this_machine(ui: Served) -> None:
     found = {address for session, address, _ in listening if session in ours}
     assert len(ours) == 1
     assert found <= {"0100007F", "0" * 24 + "01000000", "0000000000000000FFFF00000100007F"}
+
+
+def test_another_alpha_leaves_unsynced_what_a_dry_run_would_build(
+    demo: Checkout, browser: Any, tmp_path: Path
+) -> None:
+    alpha = {"EMID_ALPHA": "0.3"}
+    port, home = free_port(), {"DAGSTER_HOME": str(demo.demo_lake / "dagster")}
+    environment = demo.environment | home | alpha
+    planned = subprocess.run(
+        demo.as_run(".venv/bin/emid build --dry-run"), shell=True, cwd=demo.folder, env=environment,
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    asked_for = {line.split()[0] for line in planned.splitlines() if "setting changed: alpha" in line}
+    assert {"fused_pairs", "trained_adapter", "pair_statistics"} <= asked_for
+    command = demo.as_run(f".venv/bin/dagster-webserver -m emid_assets.definitions -p {port}")
+    with (tmp_path / "ui.log").open("w") as log:
+        server = subprocess.Popen(
+            shlex.split(command), cwd=demo.folder, env=environment, stdout=log, stderr=log
+        )
+    try:
+        web = WebUI(port)
+        wait_for(web.is_up, "the web UI with another alpha")
+        assert unsynced(web) == asked_for
+        page = browser.new_page()
+        page.goto(f"{web.url}/assets/pair_statistics")
+        page.get_by_text("Unsynced").first.wait_for()
+        page.goto(f"{web.url}/assets/media_inventory")
+        page.get_by_text("Latest materialization").wait_for()
+        assert page.get_by_text("Unsynced").count() == 0
+        page.close()
+    finally:
+        server.terminate()
+        server.wait(90)
+
+
+def unsynced(web: WebUI) -> set[str]:
+    """The assets of which a partition is out of sync, as the web UI asks for them."""
+    found = set()
+    for node in web.ask("{ assetNodes { assetKey { path } staleStatus partitionKeys } }")["assetNodes"]:
+        statuses = [node["staleStatus"]]
+        if node["partitionKeys"]:
+            (of_partitions,) = web.ask(
+                """query($key: [AssetKeyInput!], $keys: [String!]) { assetNodes(assetKeys: $key) {
+                    staleStatusByPartition(partitions: $keys) } }""",
+                key=[{"path": node["assetKey"]["path"]}],
+                keys=node["partitionKeys"],
+            )["assetNodes"]
+            statuses = of_partitions["staleStatusByPartition"]
+        if "STALE" in statuses:
+            found.add(node["assetKey"]["path"][0])
+    return found

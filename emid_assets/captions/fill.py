@@ -13,6 +13,7 @@ import polars as pl
 
 from emid_assets.captions.interface import Captioner
 from emid_assets.media.folder import path_within
+from emid_assets.media.identity import CHANGED, unchanged
 from emid_assets.media.image import read_rgb
 from emid_assets.media.limits import MediaError
 from emid_assets.store.schemas import IMAGES
@@ -28,11 +29,13 @@ class Captioned:
         images: IMAGES in input order.
         written: captions that the captioner wrote in this call.
         reused: earlier captions of the same captioner and content.
+        changed: images without a caption because their files had changed since the inventory.
     """
 
     images: pl.DataFrame
     written: int
     reused: int
+    changed: int
 
 
 def fill_captions(
@@ -54,7 +57,7 @@ def fill_captions(
 
     Returns:
         the images, with `caption_source` naming the captioner for captions that it wrote. An image that
-        can no longer be read gets no caption, with a warning.
+        can no longer be read, or has changed since the inventory, gets no caption, with a warning.
     """
     known: dict[str, str] = {}
     if previous is not None:
@@ -63,13 +66,17 @@ def fill_captions(
     wanted = images.filter(pl.col("caption").is_null()).select("content_hash", "file").rows()
     todo = {content_hash: file for content_hash, file in wanted if content_hash not in known}
     reused = len(wanted) - sum(content_hash in todo for content_hash, _ in wanted)
-    written = 0
+    written = changed = 0
     for done, (content_hash, file) in enumerate(todo.items(), start=1):
         try:
-            known[content_hash] = captioner.caption(read_rgb(path_within(media, file)))
+            path = path_within(media, file)
+            with unchanged(path, content_hash):
+                image = read_rgb(path)
+            known[content_hash] = captioner.caption(image)
             written += 1
         except MediaError as error:
             _LOG.warning("no caption for %s: %s", file, error.reason)
+            changed += error.reason == CHANGED
         if on_progress is not None:
             on_progress(done, len(todo))
     filled = pl.col("content_hash").replace_strict(known, default=None, return_dtype=pl.String)
@@ -83,4 +90,5 @@ def fill_captions(
         ),
         written,
         reused,
+        changed,
     )

@@ -78,13 +78,17 @@ def settings_from(options: dict[str, Any]) -> Settings:
 
 
 def prepared_instance(settings: Settings, profile: str | None) -> Path:
-    """Dagster's folder for these settings, with an error of one line where it cannot be prepared."""
+    """Dagster's folder for these settings, with an error of one line where it cannot be prepared.
+
+    The catalogue of a lake that was moved or copied is rewritten.
+    """
     from emid_assets.store.lake import Lake, LakeError
 
     if profile is not None:
         os.environ["EMID_PROFILE"] = profile  # for this process and all that it starts
     try:
-        Lake(settings.lake_folder)
+        lake = Lake(settings.lake_folder)
+        moved_from = lake.settle()
         home = prepare_instance(settings)
     except LakeError as error:
         raise click.ClickException(f"lake = {str(settings.lake_folder)!r}: {error}") from None
@@ -92,6 +96,12 @@ def prepared_instance(settings: Settings, profile: str | None) -> Path:
         raise click.ClickException(
             f"lake = {str(settings.lake_folder)!r}: cannot be created or written to ({error.strerror})"
         ) from None
+    if moved_from is not None:
+        click.echo(
+            f"This lake was moved or copied from {moved_from}: {lake.catalogue_path} is rewritten for its "
+            "new folder",
+            err=True,
+        )
     if load_operations().profile == "ray" and (lack := what_ray_lacks(home)):
         raise click.ClickException(lack)
     return home

@@ -139,9 +139,11 @@ def _build(context: dg.OpExecutionContext, settings: SettingsResource) -> None:
     environment = os.environ | environment_of(settings, Path(context.instance.root_directory))
     command = [sys.executable, "-m", "emid_assets", "build"]
     said = deque[str](maxlen=LINES_OF_FAILURE)
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as build:
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as build:
         try:
-            for line in build.stderr or ():
+            for line in build.stdout or ():
                 said.append(line.rstrip())
                 context.log.info(line.rstrip())
         except BaseException:  # the run was terminated

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import polars as pl
 
+from emid_assets.health.recipes import CHANGED_MEDIA
 from emid_assets.media.folder import path_within
 from emid_assets.media.kinds import MediaKind
 from emid_assets.media.limits import MediaError
@@ -177,6 +178,7 @@ def _embeddings(
             "encoded": embedded.encoded,
             "reused": embedded.reused,
             "rejected": embedded.rejected.height,
+            CHANGED_MEDIA: embedded.changed,
             "encoder": encoder.name,
             "encoder_licence": encoder.licence,
             "dimension": encoder.dimension,

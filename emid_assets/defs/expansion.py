@@ -16,6 +16,7 @@ from emid_assets.defs.embeddings import (
     embedding_failures,
     media_items,
 )
+from emid_assets.health.recipes import CHANGED_MEDIA
 from emid_assets.media.expansion import (
     CHOICE_COLUMNS,
     choose_windows,
@@ -26,6 +27,7 @@ from emid_assets.media.expansion import (
     with_chosen,
     with_nearest_source,
 )
+from emid_assets.media.identity import CHANGED
 from emid_assets.orchestration.declared import Declared
 from emid_assets.orchestration.partitions import MUSIC_EMOTION_PARTITIONS, every_partition
 from emid_assets.orchestration.resources import SettingsResource
@@ -89,6 +91,7 @@ def expansion_windows(
             "encoded": embedded.encoded,
             "reused": embedded.reused,
             "unusable": sum(map(len, unusable.values())),
+            CHANGED_MEDIA: len(unusable.get(CHANGED, [])),
             "why_unusable": "; ".join(why_unusable),
             "fingerprint": encoder.fingerprint,
             "encoder_licence": encoder.licence,

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import polars as pl
 
+from emid_assets.health.recipes import CHANGED_MEDIA
 from emid_assets.media.folder_changes import look_at
+from emid_assets.media.kinds import READER_VERSION
 from emid_assets.media.limits import MediaFolderError
 from emid_assets.media.with_predictions import PREDICTED, unlabelled
 from emid_assets.orchestration.declared import Declared, Outside
@@ -32,7 +34,7 @@ GRACE_S = 24 * 3600.0
 
 def _folder_digest(settings: Settings, _: str) -> str:
     try:
-        return look_at(settings.media_folder).digest
+        return f"{READER_VERSION} {look_at(settings.media_folder).digest}"
     except (MediaFolderError, OSError) as error:
         return str(error)
 
@@ -55,7 +57,11 @@ def media_inventory(
 
     lake = Lake(settings.lake_folder)
     lake.collect_garbage(GRACE_S)
-    previous = previous_rows(context, lake, previous_version(lake, "media_inventory", WHOLE_TABLE))
+    version = previous_version(lake, "media_inventory", WHOLE_TABLE)
+    if version is not None and version.metadata.get("reader") != READER_VERSION:
+        context.log.info("files are read in another way than in the last inventory: all are read again")
+        version = None
+    previous = previous_rows(context, lake, version)
     inventory = take_inventory(
         settings.media_folder,
         previous,
@@ -69,6 +75,7 @@ def media_inventory(
         data_version=dg.DataVersion(frame_digest(inventory.drop("modified_ns"))),
         metadata={
             "media_folder": dg.MetadataValue.path(settings.media_folder),
+            "reader": READER_VERSION,
             "music_clips": usable.filter(pl.col("kind") == "music").height,
             "images": usable.filter(pl.col("kind") == "image").height,
             "unlabelled": unlabelled(inventory).height,
@@ -137,7 +144,11 @@ def images(
     if settings.caption_model:
         captioned = _captioned(context, settings, usable)
         usable = captioned.images
-        written = {"captions_written": captioned.written, "captions_reused": captioned.reused}
+        written = {
+            "captions_written": captioned.written,
+            "captions_reused": captioned.reused,
+            CHANGED_MEDIA: captioned.changed,
+        }
     return dg.MaterializeResult(
         value=usable,
         # Without the captions: no embedding and no pair depends on them. What shows them reads the inventory.

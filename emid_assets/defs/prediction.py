@@ -12,9 +12,11 @@ import dagster as dg
 import polars as pl
 
 from emid_assets.defs.embeddings import GPU_POOL, earlier_rows, media_items
-from emid_assets.media.kinds import MediaKind
+from emid_assets.health.recipes import CHANGED_MEDIA
+from emid_assets.media.identity import CHANGED
+from emid_assets.media.kinds import READER_VERSION, MediaKind
 from emid_assets.media.with_predictions import unlabelled
-from emid_assets.orchestration.declared import Declared
+from emid_assets.orchestration.declared import Declared, Outside
 from emid_assets.orchestration.io_manager import previous_rows, previous_version
 from emid_assets.orchestration.progress import report_progress
 from emid_assets.orchestration.resources import SettingsResource
@@ -61,11 +63,25 @@ def _vectors(
     return dg.MaterializeResult(
         value=frame,
         data_version=dg.DataVersion(frame_digest(frame.drop(frame.columns[2]), str(made["fingerprint"]))),
-        metadata={**made, "media": frame.height, "without": frame["reason"].count()},
+        metadata={
+            **made,
+            "media": frame.height,
+            "without": frame["reason"].count(),
+            CHANGED_MEDIA: frame.filter(pl.col("reason") == CHANGED).height,
+        },
     )
 
 
-@table_asset(stage="inventory", group_name="prediction", kinds={"torch", "duckdb"}, pool=GPU_POOL)
+OF_READER = Outside("reader of media files", lambda _, __: READER_VERSION)
+
+
+@table_asset(
+    stage="inventory",
+    group_name="prediction",
+    kinds={"torch", "duckdb"},
+    pool=GPU_POOL,
+    declared=Declared(outside=OF_READER),
+)
 def music_tags(
     context: dg.AssetExecutionContext, settings: SettingsResource, media_inventory: pl.DataFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
@@ -85,7 +101,7 @@ def music_tags(
     group_name="prediction",
     kinds={"torch", "duckdb"},
     pool=GPU_POOL,
-    declared=Declared(settings=("predict_emotion",)),
+    declared=Declared(settings=("predict_emotion",), outside=OF_READER),
 )
 def image_features(
     context: dg.AssetExecutionContext, settings: SettingsResource, media_inventory: pl.DataFrame

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from emid_assets.encoders.interface import Encoder, EncoderOutOfMemoryError, Float32Array, MediaItem, Prepared
 from emid_assets.encoders.journal import Journal
 from emid_assets.encoders.preparation import prepare_all
-from emid_assets.encoders.recordings import ClipReader, by_recording, shared_recordings
+from emid_assets.encoders.recordings import ItemReader, by_recording, shared_recordings
+from emid_assets.media.identity import CHANGED
 from emid_assets.media.kinds import MediaKind
 from emid_assets.store.schemas import IMAGE_EMBEDDINGS, MUSIC_EMBEDDINGS, REJECTED_MEDIA
 
@@ -86,6 +87,11 @@ class Embedded:
     encoded: int
     reused: int
 
+    @property
+    def changed(self) -> int:
+        """Items that were rejected because their files had changed since the inventory."""
+        return self.rejected.filter(pl.col("reason") == CHANGED).height
+
 
 def embed(
     items: Sequence[MediaItem],
@@ -101,7 +107,7 @@ def embed(
     """Embed items, encoding only contents that have no row yet.
 
     An earlier row is kept, bit for bit, if an item has its content hash and an encoder with the same
-    fingerprint made it.
+    fingerprint made it. A file that no longer has the item's hash is rejected, and nothing is stored for it.
 
     Args:
         items: what to embed.
@@ -202,10 +208,9 @@ def encode_items(
     prepare = encoder.prepare_music if kind == "music" else encoder.prepare_image
     encode = encoder.encode_music if kind == "music" else encoder.encode_images
     shared = shared_recordings(items) if kind == "music" else frozenset()
-    if shared:
-        prepare = ClipReader(encoder.prepare_music, encoder.music_input, shared)
+    reader = ItemReader(prepare, encoder.music_input, shared)
     processes = workers if len(items) >= IN_PROCESS_BELOW else 0
-    prepared = prepare_all(prepare, items, processes, ahead=batch_size + 2 * processes)
+    prepared = prepare_all(reader, items, processes, ahead=batch_size + 2 * processes)
     yield from _encode_batches(prepared, encode, batch_size, reasons)
 
 

@@ -43,7 +43,8 @@ class MediaItem:
     Attributes:
         item_id: clip or image id.
         path: the file.
-        content_hash: hash of the content, window included: equal hashes mean equal embeddings.
+        content_hash: as in the inventory, window included: equal hashes mean equal embeddings, and the file
+            is checked against it when it is read (see `media.identity`).
         start_s: music: where the clip starts in the file, in seconds.
         duration_s: music: length of the clip in seconds; None reads to the end.
         file: path relative to the media folder, as the tables store it; used in rejections. If empty,

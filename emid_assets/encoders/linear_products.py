@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-ProductName = Literal["torch", "onednn"]
+LinearProduct = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+LinearProductName = Literal["torch", "onednn"]
 Size = tuple[int, int, int]
 """Rows, inputs and outputs of a linear layer."""
 
@@ -36,29 +36,38 @@ def onednn_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return y
 
 
-PRODUCTS: dict[ProductName, Product] = {"torch": functional.linear, "onednn": onednn_product}
+LINEAR_PRODUCTS: dict[LinearProductName, LinearProduct] = {
+    "torch": functional.linear,
+    "onednn": onednn_product,
+}
 
 
 def products_here(
     device: torch.device, dtype: torch.dtype, sizes: Collection[Size]
-) -> dict[ProductName, Product]:
+) -> dict[LinearProductName, LinearProduct]:
     """The products that the device can compute in this dtype at every one of these sizes."""
-    return {name: product for name, product in PRODUCTS.items() if not refusal(name, device, dtype, sizes)}
+    return {
+        name: product
+        for name, product in LINEAR_PRODUCTS.items()
+        if not linear_refusal(name, device, dtype, sizes)
+    }
 
 
-def refusal(name: ProductName, device: torch.device, dtype: torch.dtype, sizes: Collection[Size]) -> str:
+def linear_refusal(
+    name: LinearProductName, device: torch.device, dtype: torch.dtype, sizes: Collection[Size]
+) -> str:
     """Why the device cannot compute a product in this dtype at one of these sizes; empty if it can."""
     if name == "onednn" and device.type != "cpu":
         return "oneDNN computes on the CPU only"
     if name == "torch":
         # A public operator supports every size: one row shows whether the dtype is supported.
         sizes = {(1, inputs, outputs) for _, inputs, outputs in sizes}
-    found = (_refusal_at(PRODUCTS[name], device, dtype, size) for size in sorted(sizes))
+    found = (_refusal_at(LINEAR_PRODUCTS[name], device, dtype, size) for size in sorted(sizes))
     return next(filter(None, found), "")
 
 
 @cache
-def _refusal_at(product: Product, device: torch.device, dtype: torch.dtype, size: Size) -> str:
+def _refusal_at(product: LinearProduct, device: torch.device, dtype: torch.dtype, size: Size) -> str:
     rows, inputs, outputs = size
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(rows, inputs, generator=generator).to(dtype)
@@ -75,7 +84,7 @@ def _refusal_at(product: Product, device: torch.device, dtype: torch.dtype, size
     return "" if off <= _WRONG_FROM[dtype] else f"its result is off by {off:.1%}"
 
 
-def probe_seconds(product: Product, dtype: torch.dtype) -> float:
+def probe_seconds(product: LinearProduct, dtype: torch.dtype) -> float:
     """Seconds that one thread needs for a layer of 0.2 GFLOP: the best of a few rounds."""
     rows, inputs, outputs = PROBE_SIZE
     generator = torch.Generator().manual_seed(0)
@@ -100,13 +109,13 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def fastest_product(dtype: torch.dtype, sizes: Collection[Size]) -> tuple[ProductName, float]:
+def fastest_linear_product(dtype: torch.dtype, sizes: Collection[Size]) -> tuple[LinearProductName, float]:
     """The fastest of the products that the CPU can compute at these sizes, and its seconds in the probe.
 
     If there is none, torch's own with infinite seconds.
     """
     products = products_here(torch.device("cpu"), dtype, {*sizes, PROBE_SIZE})
-    seconds: dict[ProductName, float] = {"torch": float("inf")}
+    seconds: dict[LinearProductName, float] = {"torch": float("inf")}
     seconds |= {name: probe_seconds(product, dtype) for name, product in products.items()}
     fastest = min(seconds, key=lambda name: seconds[name])
     if seconds["torch"] < CLEAR_GAIN * seconds[fastest]:
@@ -123,7 +132,7 @@ def layer_sizes(block: nn.Module, rows: int) -> set[Size]:
     return {(rows, weight.shape[1], weight.shape[0]) for weight in weights}
 
 
-def use_product(block: nn.Module, product: Product, dtype: torch.dtype) -> None:
+def use_product(block: nn.Module, product: LinearProduct, dtype: torch.dtype) -> None:
     """Replace the linear layers and the attention of a transformer block, in place.
 
     The residual stream and the normalisations stay float32; the products take and return `dtype`.
@@ -132,7 +141,7 @@ def use_product(block: nn.Module, product: Product, dtype: torch.dtype) -> None:
     Args:
         block: its linear layers are `nn.Linear`, its attention is `nn.MultiheadAttention` with one input
             for query, key and value, sequence first.
-        product: see `PRODUCTS`.
+        product: see `LINEAR_PRODUCTS`.
         dtype: of the weights and products, float32 or bfloat16.
     """
     for name, child in list(block.named_children()):
@@ -147,7 +156,9 @@ def use_product(block: nn.Module, product: Product, dtype: torch.dtype) -> None:
 class ProductLinear(nn.Module):
     """A linear layer that uses the given product."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, product: Product, dtype: torch.dtype) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, product: LinearProduct, dtype: torch.dtype
+    ) -> None:
         super().__init__()
         self.register_buffer("weight", weight.detach().to(dtype))
         self.register_buffer("bias", None if bias is None else bias.detach().to(dtype))
@@ -163,7 +174,7 @@ class ProductLinear(nn.Module):
 class ProductAttention(nn.Module):
     """Self-attention of `nn.MultiheadAttention`, sequence first, that uses the given product."""
 
-    def __init__(self, attention: nn.MultiheadAttention, product: Product, dtype: torch.dtype) -> None:
+    def __init__(self, attention: nn.MultiheadAttention, product: LinearProduct, dtype: torch.dtype) -> None:
         super().__init__()
         self._heads = attention.num_heads
         self.projection = ProductLinear(attention.in_proj_weight, attention.in_proj_bias, product, dtype)

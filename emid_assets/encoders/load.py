@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from emid_assets.encoders.interface import Encoder, EncoderUnavailableError
+from emid_assets.media.kinds import READER_VERSION
 from emid_assets.settings import EncoderName, Precision, Settings
 
 ENCODER_NAMES: tuple[EncoderName, ...] = get_args(EncoderName)
@@ -67,7 +68,8 @@ def encoder_identity(settings: Settings) -> str:
         checkpoint = find_checkpoint(_checkpoint(settings.imagebind_checkpoint))
     except EncoderUnavailableError as error:
         return str(error)
-    return f"imagebind-{CODE_VERSION}-{PREPROCESSING_VERSION}-{checkpoint_sha256(checkpoint)}"
+    versions = f"{CODE_VERSION}-{PREPROCESSING_VERSION}-{READER_VERSION}"
+    return f"imagebind-{versions}-{checkpoint_sha256(checkpoint)}"
 
 
 def _checkpoint(setting: str) -> Path | None:

@@ -14,6 +14,9 @@ from typing import Any
 RECIPE = "recipe"
 """Key in the metadata of a stored version."""
 
+CHANGED_MEDIA = "changed_media"
+"""Key in the metadata of a stored version: how many media were left out because their files had changed."""
+
 MANNER = frozenset(
     {
         "media", "lake", "imagebind_checkpoint", "device", "batch_size", "workers", "embedding_actors",

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from emid_assets.health.recipes import RECIPE, Recipe
+from emid_assets.health.recipes import CHANGED_MEDIA, RECIPE, Recipe
 from emid_assets.store.lake import Lake, LakeError, Scalar, Version
 from emid_assets.store.layout import TABLES_FOLDER
 from emid_assets.store.schemas import PIPELINE_HEALTH, REJECTED_MEDIA
@@ -317,7 +317,10 @@ def _why_stale(
         for parent, read in asset.parents.items()
     }
     now = asset.recipe(partition, {parent: of_parent for parent, of_parent in inputs.items() if of_parent})
-    return now.difference(Recipe.of_text(version.metadata.get(RECIPE)), asset.outside)
+    why = now.difference(Recipe.of_text(version.metadata.get(RECIPE)), asset.outside)
+    if not why and (changed := version.metadata.get(CHANGED_MEDIA)):
+        why = f"built while files changed: {changed} left out"
+    return why
 
 
 def _last(version: Version) -> dict[str, Any]:

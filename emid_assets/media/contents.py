@@ -4,7 +4,6 @@ Belongs here: adding facts about the contents to the items that have not been re
 files come from the last inventory. `audio` and `image` read the individual file.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,10 +11,13 @@ from pathlib import Path
 
 import polars as pl
 
-from emid_assets.media.audio import missing_extra, probe_audio
+from emid_assets.media.audio import probe_audio
+from emid_assets.media.identity import sha256_of, stamp_of
 from emid_assets.media.image import probe_image
-from emid_assets.media.limits import MediaError, MediaLimits
+from emid_assets.media.limits import MediaError, MediaLimits, MissingExtraError
 from emid_assets.store.schemas import MEDIA_INVENTORY
+
+CHANGING = "changed while the inventory read it: the next build reads it again"
 
 _FACTS = {
     "content_hash": pl.String,
@@ -30,10 +32,12 @@ _FACTS = {
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """A file to examine, and the windows of it that are items: (window, start_s, duration_s)."""
+    """A file to examine, as it was found, and its windows that are items: (window, start_s, duration_s)."""
 
     kind: str
     file: str
+    size_bytes: int
+    modified_ns: int
     windows: tuple[tuple[str, float, float | None], ...]
 
 
@@ -46,7 +50,6 @@ def with_facts(
     on_progress: Callable[[int, int], None] | None,
 ) -> pl.DataFrame:
     """Add facts about the contents: from `previous` if the file has not changed, otherwise from the file."""
-    items = items.with_columns(reason=pl.coalesce("reason", _unsupported(items)))
     identity = ["kind", "file", "size_bytes", "modified_ns", "window"]
     known = _known_facts(previous, identity)
     wanted = (
@@ -56,8 +59,10 @@ def with_facts(
     )
     unknown = wanted.join(known, on=identity, how="anti", maintain_order="left")
     files = [
-        _File(kind, file, tuple(zip(windows, starts, durations, strict=True)))
-        for kind, file, windows, starts, durations in unknown.group_by("kind", "file", maintain_order=True)
+        _File(kind, file, size, modified, tuple(zip(windows, starts, durations, strict=True)))
+        for kind, file, size, modified, windows, starts, durations in unknown.group_by(
+            identity[:-1], maintain_order=True
+        )
         .agg("window", "start_s", "duration_s")
         .iter_rows()
     ]
@@ -70,16 +75,6 @@ def with_facts(
     facts = pl.concat([known, examined.select(known.columns)])
     items = items.join(facts, on=identity, how="left", maintain_order="left")
     return items.with_columns(reason=pl.coalesce("reason", "content_problem"))
-
-
-def _unsupported(items: pl.DataFrame) -> pl.Expr:
-    """Reasons that disappear once an extra is installed: these files are examined again each time."""
-    suffix = pl.concat_str(pl.lit("."), pl.col("file").str.extract(r"\.([^./]*)$"))
-    suffixes = items.filter(pl.col("kind") == "music").select(suffix.unique()).to_series().drop_nulls()
-    reasons = {text: reason for text in suffixes if (reason := missing_extra(text)) is not None}
-    return pl.when(pl.col("kind") == "music").then(
-        suffix.replace_strict(reasons, default=None, return_dtype=pl.String)
-    )
 
 
 def _known_facts(previous: pl.DataFrame | None, identity: list[str]) -> pl.DataFrame:
@@ -107,7 +102,12 @@ def _examine_all(
     on_progress: Callable[[int, int], None] | None,
 ) -> Iterator[list[tuple[object, ...]]]:
     def examine(file: _File) -> list[tuple[object, ...]]:
-        return list(_examine(file, root / file.file, limits))
+        path = root / file.file
+        rows = list(_examine(file, path, limits))
+        if stamp_of(path) in (None, (file.size_bytes, file.modified_ns)):
+            return rows
+        # Without a hash, the next inventory examines the file again, even if it then is as it was found.
+        return [(*row[:3], *[None] * 6, CHANGING) for row in rows]
 
     def counted(results: Iterable[list[tuple[object, ...]]]) -> Iterator[list[tuple[object, ...]]]:
         for done, rows in enumerate(results, start=1):
@@ -124,9 +124,9 @@ def _examine_all(
 
 
 def _examine(file: _File, path: Path, limits: MediaLimits) -> Iterator[tuple[object, ...]]:
-    """Rows of (kind, file, window, the facts); the hash is null only if the file cannot be read."""
+    """Rows of (kind, file, window, the facts); the hash is null only if the file cannot be read yet."""
     try:
-        digest = _hash_file(path)
+        digest = sha256_of(path)
     except OSError as error:
         problem = f"file cannot be read: {error.strerror or error}"
         for window, _, _ in file.windows:
@@ -141,10 +141,7 @@ def _examine(file: _File, path: Path, limits: MediaLimits) -> Iterator[tuple[obj
             else:
                 image = probe_image(path, limits)
                 yield *identity, None, None, None, image.width, image.height, None
+        except MissingExtraError as error:  # without a hash, the file is examined again next time
+            yield file.kind, file.file, window, None, None, None, None, None, None, error.reason
         except MediaError as error:
             yield *identity, None, None, None, None, None, error.reason
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

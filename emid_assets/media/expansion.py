@@ -16,6 +16,7 @@ import polars as pl
 
 from emid_assets.affect.emotions import MUSIC_EMOTIONS
 from emid_assets.media.folder import SUBFOLDERS, path_within
+from emid_assets.media.identity import unchanged
 from emid_assets.media.limits import MediaError
 from emid_assets.store.schemas import EXPANDED_CLIPS, EXPANSION_WINDOWS, MUSIC_CLIPS, MUSIC_EMBEDDINGS
 
@@ -73,12 +74,13 @@ def cut_windows(
 
     Args:
         clips: MUSIC_CLIPS.
-        media: the media folder; the recordings' headers are read for their lengths.
+        media: the media folder; the recordings are hashed, and their headers read for their lengths.
         window_s: length of a window, seconds.
         hop_s: seconds between the starts of two windows.
 
     Returns:
-        `WINDOW_COLUMNS`, sorted by file and start; and (file, reason) of recordings that cannot be read.
+        `WINDOW_COLUMNS`, sorted by file and start; and (file, reason) of recordings that cannot be read or
+        have changed.
     """
     from emid_assets.media.audio import audio_length
 
@@ -90,7 +92,9 @@ def cut_windows(
     unreadable: list[tuple[str, str]] = []
     for recording, file in sources.select("recording", "file").iter_rows():
         try:
-            length_s = audio_length(path_within(media, file))
+            path = path_within(media, file)
+            with unchanged(path, recording):
+                length_s = audio_length(path)
         except MediaError as error:
             unreadable.append((file, error.reason))
             continue

@@ -3,6 +3,7 @@
 Belongs here: names, sizes and times of files. Nothing here reads a file's contents.
 """
 
+import errno
 import os
 import stat
 from dataclasses import dataclass
@@ -42,20 +43,29 @@ def open_media_folder(media: Path) -> Path:
 
     Raises:
         MediaFolderError: it is not a folder or has neither music/ nor images/; or one of these is not a
-            folder or not in lower case; or one of these or a table beside them is a link that leads out.
+            folder, a table beside them not a file, or the name of one not in lower case; or one of them is a
+            link that leads out.
     """
-    if not media.is_dir():
-        raise MediaFolderError(f"media folder {media} is not a readable folder")
-    root = media.resolve()
-    if not any((root / name).is_dir() for name in SUBFOLDERS.values()):
+    try:
+        root = media.resolve(strict=True)
+        entries = list(root.iterdir())
+    except (OSError, RuntimeError) as error:  # RuntimeError: a link in a circle
+        reason = error.strerror if isinstance(error, OSError) else "a link in a circle"
+        raise MediaFolderError(f"media folder {media} is not a readable folder: {reason}") from None
+    names = dict.fromkeys(SUBFOLDERS.values(), os.path.isdir)
+    tables = {f"{name}.csv": os.path.isfile for name in SUBFOLDERS.values()}
+    for found in entries:
+        name = found.name.casefold()
+        is_right = (names | tables).get(name)
+        if is_right is None:
+            continue
+        if not is_inside(found, root):
+            raise MediaFolderError(f"{found} is a link that leads out of the media folder {media}")
+        if found.name != name or not is_right(found):
+            sort = "file" if name in tables else "folder"
+            raise MediaFolderError(f"{found} must be a {sort} called {name}, in lower case, that can be read")
+    if not any((root / name).is_dir() for name in names):
         raise MediaFolderError(f"media folder {media} contains neither music/ nor images/")
-    for name in SUBFOLDERS.values():
-        for found in root.iterdir():
-            if found.name.casefold() == name and not (found.name == name and found.is_dir()):
-                raise MediaFolderError(f"{found} must be a folder called {name}, in lower case")
-        for entry in (root / name, root / f"{name}.csv"):
-            if not is_inside(entry, root):
-                raise MediaFolderError(f"{entry} is a link that leads out of the media folder {media}")
     return root
 
 
@@ -117,15 +127,19 @@ def _found(entry: os.DirEntry[str], below: str, root: Path, kind: str) -> FoundF
     except UnicodeEncodeError:
         below = os.fsencode(below).decode("utf-8", "backslashreplace")
         return rejected("file name is not valid UTF-8: rename the file")
-    if entry.is_symlink():
-        if not is_inside(Path(entry.path), root):
-            return rejected("is a link that leads out of the media folder")
-        if entry.is_dir():
-            return rejected("is a link to a folder, which is not followed: put the folder itself here")
+    is_link = entry.is_symlink()
+    if is_link and not is_inside(Path(entry.path), root):
+        return rejected("is a link that leads out of the media folder")
     try:
         status = entry.stat()
     except OSError as error:
+        if is_link:
+            circle = error.errno == errno.ELOOP
+            what = "in a circle" if circle else f"that leads nowhere ({error.strerror})"
+            return rejected(f"is a link {what}: put the file itself here")
         return rejected(f"file cannot be read: {error.strerror}")
+    if is_link and stat.S_ISDIR(status.st_mode):
+        return rejected("is a link to a folder, which is not followed: put the folder itself here")
     if not stat.S_ISREG(status.st_mode):
         return rejected("is not a regular file (a pipe, socket or device)")
     _, dot, after_dot = entry.name.rpartition(".")

@@ -260,6 +260,7 @@ def _find_rows(
     """The file below the sub-folder that each table row refers to, or the row's own text and a problem."""
     subfolder = SUBFOLDERS[kind]
     on_disk = {file.below for file in found}
+    by_lower = {name.casefold(): name for name in sorted(on_disk)}
     # Accented names may be composed (NFC) on the disk and decomposed in the table, or vice versa.
     by_composed: dict[str, set[str]] = {}
     for name in on_disk:
@@ -284,6 +285,9 @@ def _find_rows(
         if "\0" not in name and not is_inside(root / subfolder / name, root):
             return written, f"{where}: file is behind a link that leads out of the media folder"
         cure = "; separate folders with /, not with \\" if "\\" in name else ""
+        alike = by_lower.get(name.removeprefix(f"{subfolder}/").casefold())
+        if alike is not None:
+            cure = f"; {subfolder}/{alike} differs only in upper and lower case: write it like that"
         return name, f"{where}: file is missing from the disk ({subfolder}/{name}){cure}"
 
     places = [place(written, row) for written, row in table.select("file", "row").iter_rows()]
@@ -428,10 +432,13 @@ def _reject_repeated_ids(items: pl.DataFrame) -> pl.DataFrame:
 
 
 def _reject_duplicates(items: pl.DataFrame) -> pl.DataFrame:
-    """Keep the first usable item of each content: labelled items first, then originals, then by id."""
+    """Keep the first usable item of each content: labelled items first, then the table's, then originals."""
     items = (
         items.sort(
-            pl.col("partition").is_null(), pl.col("is_original_clip").fill_null(True).not_(), "item_id"
+            pl.col("partition").is_null(),
+            pl.col("row").is_null(),
+            pl.col("is_original_clip").fill_null(True).not_(),
+            "item_id",
         )
         .drop("place")
         .with_row_index("place")

@@ -4,8 +4,11 @@ from typing import Literal
 
 MediaKind = Literal["music", "image"]
 
-PYAV_SUFFIXES = (".m4a",)
-"""Of files that only PyAV reads (the extra `m4a`)."""
+READER_VERSION = "2"
+"""Changes when a file may be read differently than before: facts and embeddings are then made again."""
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", *PYAV_SUFFIXES)
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".m4a", ".aac")
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff",
+    ".avif", ".heic", ".heif", ".jxl",
+)  # fmt: skip

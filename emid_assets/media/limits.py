@@ -11,8 +11,10 @@ class MediaLimits:
         min_duration_s: shortest music clip, seconds.
         max_duration_s: longest audio file, seconds: a small file can decode to days of silence.
         max_channels: maximum number of channels of an audio file.
-        silence_peak: a clip is silent if no sample exceeds this (full scale is 1). The default, -80 dB,
-            allows for the noise that lossy codecs add to digital silence.
+        silence_peak: a clip is silent if no channel swings by more than this (full scale is 1). The default,
+            -80 dB, allows for the noise that lossy codecs add to digital silence.
+        loudest_peak: a clip with a sample above this is not scaled to ±1. The default, 24 dB above full
+            scale, is far above what floating-point masters and lossy decoders reach.
         min_side: minimum width and height of an image, pixels.
         max_pixels: maximum number of pixels of an image; the default is Pillow's decompression bomb limit.
     """
@@ -21,6 +23,7 @@ class MediaLimits:
     max_duration_s: float = 3600.0
     max_channels: int = 8
     silence_peak: float = 1e-4
+    loudest_peak: float = 16.0
     min_side: int = 8
     max_pixels: int = 89_478_485
 
@@ -31,6 +34,10 @@ class MediaError(ValueError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class MissingExtraError(MediaError):
+    """A media file needs an optional package that is not installed; `reason` says how to install it."""
 
 
 class MediaFolderError(ValueError):

@@ -15,6 +15,7 @@ from emid_assets.encoders.bundled.encoder import CLASSES, EfficientNetLite0, loa
 from emid_assets.encoders.bundled.fingerprint import IMAGE_WEIGHTS
 from emid_assets.encoders.interface import Float32Array, MediaItem, Prepared
 from emid_assets.encoders.torch_device import choose_device, map_items, memory_errors
+from emid_assets.media.kinds import READER_VERSION
 from emid_assets.prediction.image_views import VIEWS_VERSION, prepare_views
 
 CODE_VERSION = "1"
@@ -55,7 +56,7 @@ class ImageFeatures:
     def __init__(self, device: str = "auto") -> None:
         self._device = choose_device(device)
         self._network = load_image_network().to(self._device)
-        parts = (CODE_VERSION, VIEWS_VERSION, IMAGE_WEIGHTS[2])
+        parts = (CODE_VERSION, VIEWS_VERSION, READER_VERSION, IMAGE_WEIGHTS[2])
         digest = hashlib.sha256("|".join(parts).encode()).hexdigest()
         self.fingerprint = f"{self.name}-{CODE_VERSION}-{digest[:16]}"
 

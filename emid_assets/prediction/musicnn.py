@@ -17,6 +17,7 @@ from torch.nn import functional
 from emid_assets.encoders.bundled.encoder import read_weights
 from emid_assets.encoders.interface import Float32Array, MediaItem, Prepared
 from emid_assets.encoders.torch_device import choose_device, map_items, memory_errors
+from emid_assets.media.kinds import READER_VERSION
 from emid_assets.prediction.music_rule import ALL_TAGS, TAGS
 from emid_assets.prediction.musicnn_input import PREPROCESSING_VERSION, music_input, prepare_tagging
 from emid_assets.prediction.tensorflow_checkpoint import read_checkpoint
@@ -154,7 +155,8 @@ class MusicTagger:
     def __init__(self, device: str = "auto") -> None:
         self._device = choose_device(device)
         self._networks = [load_musicnn(name).to(self._device) for name in TAGS]
-        parts = (CODE_VERSION, PREPROCESSING_VERSION, *(CHECKPOINTS[name][1][2] for name in TAGS))
+        weights = (CHECKPOINTS[name][1][2] for name in TAGS)
+        parts = (CODE_VERSION, PREPROCESSING_VERSION, READER_VERSION, *weights)
         self.fingerprint = (
             f"musicnn-{CODE_VERSION}-{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:16]}"
         )

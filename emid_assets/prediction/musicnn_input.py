@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from emid_assets.encoders.interface import Float32Array, MediaItem, PreparationError
 from emid_assets.media.audio import read_audio, resample
+from emid_assets.media.hearing import SILENCE, sounding, swing
 
 PREPROCESSING_VERSION = "1"
 
@@ -21,7 +22,6 @@ BANDS = 96
 FRAMES = 187
 PATCH_SAMPLES = (FRAMES - 1) * HOP
 MAX_PATCHES = 20
-SILENCE = 1e-4
 
 
 def prepare_tagging(item: MediaItem) -> Float32Array:
@@ -31,7 +31,8 @@ def prepare_tagging(item: MediaItem) -> Float32Array:
 
 def music_input(samples: Float32Array, rate: int) -> Float32Array:
     """What `prepare_tagging` returns for a clip of these samples (channels, n) at `rate` Hz."""
-    return tagging_input(resample(samples.mean(axis=0, dtype=np.float32)[None], rate, RATE)[0])
+    mono = sounding(samples).mean(axis=0, dtype=np.float32)
+    return tagging_input(resample(mono[None], rate, RATE)[0])
 
 
 def tagging_input(samples: Float32Array) -> Float32Array:
@@ -64,7 +65,7 @@ def tagging_input(samples: Float32Array) -> Float32Array:
     audible = [
         patch
         for patch in chosen
-        if np.abs(samples[patch * FRAMES * HOP : (patch + 1) * FRAMES * HOP]).max(initial=0.0) > SILENCE
+        if swing(samples[patch * FRAMES * HOP : (patch + 1) * FRAMES * HOP]) > SILENCE
     ]
     if not audible:
         raise PreparationError(f"silent audio: no sample above {SILENCE:g} of full scale")

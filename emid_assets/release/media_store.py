@@ -11,9 +11,9 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from emid_assets.media.audio import missing_extra, read_header
+from emid_assets.media.audio import read_header
 from emid_assets.media.folder import SUBFOLDERS
-from emid_assets.media.limits import MediaError
+from emid_assets.media.limits import MediaError, MissingExtraError
 from emid_assets.release.emid_source import Medium
 
 _READABLE = {
@@ -144,10 +144,10 @@ class MediaStore:
                 linked = True
         if not linked:
             unfinished.write_bytes(content)
-        # Media that need an extra to be checked are left to the build, which says so.
-        is_read = self.kind == "music" and missing_extra(unfinished.suffix) is None
         try:
-            sample_rate = read_header(unfinished).sample_rate if is_read else 0
+            sample_rate = read_header(unfinished).sample_rate if self.kind == "music" else 0
+        except MissingExtraError:
+            sample_rate = 0  # left to the build, which says so
         except MediaError:
             unfinished.unlink()
             raise

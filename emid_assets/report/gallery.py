@@ -20,6 +20,7 @@ from PIL import Image
 
 from emid_assets.media.audio import read_audio, resample
 from emid_assets.media.folder import path_within
+from emid_assets.media.hearing import sounding
 from emid_assets.media.image import read_rgb
 from emid_assets.media.limits import MediaError
 from emid_assets.store.files import make_folder, write_in_place
@@ -124,7 +125,7 @@ def player(
         samples, rate = read_audio(path, start_s, min(duration_s, seconds))
     except MediaError as error:
         return Copy("", f"{file}: {error.reason}")
-    mono = resample(samples.mean(axis=0, keepdims=True), rate, PLAYER_RATE)[0]
+    mono = resample(sounding(samples).mean(axis=0, keepdims=True), rate, PLAYER_RATE)[0]
     loudest = float(np.abs(mono).max(initial=0.0))
     if loudest > 1.0:
         mono = mono / loudest

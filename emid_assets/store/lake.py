@@ -39,6 +39,7 @@ from emid_assets.store.files import (
 from emid_assets.store.layout import CATALOGUE, TABLES_FOLDER
 from emid_assets.store.recently_read import RecentlyRead
 from emid_assets.store.schemas import TABLES, TableSchema
+from emid_assets.store.views import comment_of, glob_escaped, quoted, view_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -55,6 +56,7 @@ _PARTITION_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 _VERSION_NAME = re.compile(r"(\d{6,})-[0-9a-f]{8}\.duckdb")
 _REMOVED = "removed after "
 _LOCK_TIMEOUT_S = 600.0
+_FOLDER_FILE = "folder"  # beside the remembered catalogues: the lake's folder when the last one was written
 _LOOSE_FILES = 256  # the most that a view opens beside the bundles; a bundle holds as many versions
 _SMALL_BYTES = 1 << 24  # opening a larger file costs less than reading it
 
@@ -94,9 +96,7 @@ class Lake:
     """The tables below the folder `root`.
 
     Args:
-        root: created by the first write. It may be moved: reads work at once, but the catalogue needs a
-            `rebuild_catalogue`, since its views hold absolute paths (DuckDB resolves relative ones against
-            the client's working folder).
+        root: created by the first write. It may be moved, copied and mounted elsewhere (see `settle`).
         declared: tables that the catalogue shows as empty views until something is written to them.
     """
 
@@ -368,7 +368,7 @@ class Lake:
         import duckdb
 
         try:
-            connection.execute(f"ATTACH {_quoted(path)} AS version (READ_ONLY)")
+            connection.execute(f"ATTACH {quoted(path)} AS version (READ_ONLY)")
             try:
                 facts = dict(connection.execute("SELECT key, value FROM version.metadata").fetchall())
                 yield Version(
@@ -437,6 +437,28 @@ class Lake:
             if _WAITING.pop(self.root):
                 self.rebuild_catalogue()
 
+    def settle(self) -> Path | None:
+        """Rebuild the catalogue if it was written in another folder, and return that folder.
+
+        Clients that open a moved or copied `lake.duckdb` read the right tables without this; clients that
+        attach it get an error until it is rebuilt here. None if there was nothing to do, or no catalogue.
+
+        Raises:
+            LakeError: the catalogue cannot be written.
+        """
+        written_for = self._written_for()
+        if written_for == self.root or not self.catalogue_path.exists():
+            return None
+        self.rebuild_catalogue()
+        return written_for
+
+    def _written_for(self) -> Path | None:
+        """The folder for which the catalogue was written; None if it is from before this was recorded."""
+        try:
+            return Path((self._catalogues / _FOLDER_FILE).read_text("utf-8"))
+        except FileNotFoundError:
+            return None
+
     def _rebuilds(self, what: str) -> int:
         try:
             return int((self._catalogues / what).read_text("utf-8"))
@@ -457,34 +479,42 @@ class Lake:
         for leftover in self.root.glob(unfinished.name + "*"):
             leftover.unlink()
         with kept_connection() as connection:
-            connection.execute(f"ATTACH {_quoted(unfinished)} AS catalogue ({_FORMAT}, BLOCK_SIZE 16384)")
-            for table in sorted({*(table for table in files if files[table]), *self.declared}):
-                select = self._view(connection, table, files.get(table, []))
-                connection.execute(f'CREATE VIEW catalogue.main."{table}" AS {select}')
+            connection.execute(f"ATTACH {quoted(unfinished)} AS catalogue ({_FORMAT}, BLOCK_SIZE 16384)")
+            tables = sorted({*(table for table in files if files[table]), *self.declared})
+            for table in tables:
+                self._create_view(connection, table, files.get(table, []))
+            for table in tables[:1]:
+                comment = quoted(comment_of(self.root))
+                connection.execute(f'COMMENT ON VIEW catalogue.main."{table}" IS {comment}')
             connection.execute("CHECKPOINT catalogue")
             connection.execute("DETACH catalogue")
         self._remember_catalogue(unfinished, [path for paths in files.values() for path in paths])
         # A write-ahead log left beside the old catalogue must not be replayed into the new one.
         self.catalogue_path.with_name(f"{CATALOGUE}.wal").unlink(missing_ok=True)
         put_in_place(unfinished, self.catalogue_path)
+        if self._written_for() != self.root:
+            write_in_place(self._catalogues / _FOLDER_FILE, str(self.root))
 
-    def _view(self, connection: "duckdb.DuckDBPyConnection", table: str, files: Sequence[Path]) -> str:
-        """The SELECT of a table's view, checked by binding it."""
+    def _create_view(
+        self, connection: "duckdb.DuckDBPyConnection", table: str, files: Sequence[Path]
+    ) -> None:
+        """Create a table's view; this opens its files and fails if they cannot be read as one table."""
         import duckdb
 
-        if not files:
-            return f"SELECT {self._declared_columns(connection, table)} WHERE false"
-        select = _all_of(files)
-        try:
-            connection.execute(f"DESCRIBE {select}")
-        except duckdb.Error as error:
-            # One damaged file must not block the other tables; readers of this one get the error.
-            reason = str(error).partition("\n")[0]
-            message = f"table {table} cannot be read: {reason} Build the partition of that file again."
-            return (
-                f"SELECT {self._declared_columns(connection, table)} WHERE error({_quoted(message)}) IS NULL"
-            )
-        return select
+        create = f'CREATE VIEW catalogue.main."{table}" AS '
+        paths = [path.relative_to(self.root).as_posix() for path in files]
+        is_never = "false"
+        if paths:
+            try:
+                connection.execute(create + view_of(paths, self.root))
+                return
+            except duckdb.Error as error:
+                # One damaged file must not block the other tables; readers of this one get the error.
+                reason = str(error).partition("\n")[0]
+                message = f"table {table} cannot be read: {reason} Build the partition of that file again."
+                is_never = f"error({quoted(message)}) IS NULL"
+        columns = self._declared_columns(connection, table)
+        connection.execute(f"{create}SELECT {columns} WHERE {is_never}")
 
     def _declared_columns(self, connection: "duckdb.DuckDBPyConnection", table: str) -> str:
         """The declared columns of a table as a SELECT list of typed nulls."""
@@ -534,7 +564,7 @@ class Lake:
         path = folder / f"{time.time_ns():020}.duckdb"
         unfinished = path.with_name(path.name + UNFINISHED_SUFFIX)
         with kept_connection() as connection:
-            connection.execute(f"ATTACH {_quoted(unfinished)} AS bundle ({_FORMAT})")
+            connection.execute(f"ATTACH {quoted(unfinished)} AS bundle ({_FORMAT})")
             connection.execute(f"CREATE TABLE bundle.data AS {_all_of(members)}")
             connection.execute("CHECKPOINT bundle")
             connection.execute("DETACH bundle")
@@ -660,7 +690,7 @@ def _write_version(path: Path, frame: pl.DataFrame, facts: Mapping[str, object])
 
     block_bytes = 16_384 if frame.estimated_size() < 4_000_000 else 262_144
     with kept_connection() as connection:
-        connection.execute(f"ATTACH {_quoted(path)} AS version ({_FORMAT}, BLOCK_SIZE {block_bytes})")
+        connection.execute(f"ATTACH {quoted(path)} AS version ({_FORMAT}, BLOCK_SIZE {block_bytes})")
         connection.register("frame", frame.to_arrow())
         connection.execute("CREATE TABLE version.data AS SELECT * FROM frame")
         connection.unregister("frame")
@@ -771,18 +801,10 @@ def _is_small(path: Path) -> bool:
 
 
 def _all_of(files: Sequence[Path]) -> str:
-    """The query for all rows of versions or bundles."""
-    paths = ", ".join(_quoted(_glob_escaped(path)) for path in files)
+    """The query for all rows of versions."""
+    paths = ", ".join(quoted(glob_escaped(path)) for path in files)
     return f"SELECT * FROM read_duckdb([{paths}], table_name = 'data', hive_partitioning = false)"
 
 
 def _identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-def _quoted(text: object) -> str:
-    return "'" + str(text).replace("'", "''") + "'"
-
-
-def _glob_escaped(path: Path) -> str:
-    return re.sub(r"([*?\[])", r"[\1]", str(path))

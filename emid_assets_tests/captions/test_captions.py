@@ -12,6 +12,7 @@ from emid_assets.captions.fill import fill_captions
 from emid_assets.captions.interface import CaptionerUnavailableError
 from emid_assets.captions.load import load_captioner
 from emid_assets.definitions import build_definitions
+from emid_assets.media.identity import sha256_of
 from emid_assets.store.lake import Lake
 from emid_assets.store.schemas import IMAGES
 
@@ -75,6 +76,20 @@ def test_a_picture_that_is_gone_has_no_caption_and_a_warning(
     assert found.images["caption"].to_list() == [None, "40 by 10"]
     assert found.images["caption_source"].to_list() == [None, "counting@1"]
     assert "no caption for a.png" in caplog.text
+
+
+def test_a_picture_that_was_replaced_after_the_inventory_has_no_caption_and_counts_as_changed(
+    media: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = manifest(a=None).with_columns(content_hash=pl.lit(sha256_of(media / "a.png")))
+    kept = (media / "a.png").read_bytes()
+    (media / "a.png").write_bytes((media / "b.png").read_bytes())
+    found = fill_captions(images, media, Counting())
+    assert (found.images["caption"].to_list(), found.written, found.changed) == ([None], 0, 1)
+    assert "no caption for a.png: changed since the inventory" in caplog.text
+    (media / "a.png").write_bytes(kept)
+    found = fill_captions(images, media, Counting(), found.images)
+    assert (found.images["caption"].to_list(), found.written, found.changed) == (["20 by 10"], 1, 0)
 
 
 def test_a_model_that_is_not_there_is_an_error_that_names_the_setting(tmp_path: Path) -> None:

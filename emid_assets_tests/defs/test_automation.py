@@ -17,6 +17,7 @@ from emid_assets.defs.automation import SETTLE_S
 from emid_assets.media.folder_changes import Watch
 from emid_assets.settings import SettingsError
 from emid_assets.store.lake import Lake
+from emid_assets_tests.conftest import Checkout
 from emid_assets_tests.defs.ticking import Automation
 from emid_assets_tests.defs.tiny_media import CLIPS, IMAGES, write_clip, write_media
 from emid_assets_tests.graph import stage_of_assets
@@ -210,6 +211,38 @@ def test_a_rebuild_asks_for_every_partition_of_every_asset_and_only_once(
     instance.update_backfill(backfill.with_status(BulkActionStatus.COMPLETED_SUCCESS))
     assert job.execute_in_process(instance=instance).success
     assert len(instance.get_backfills()) == 2
+
+
+def update(settings: dict[str, Any], home: Path) -> tuple[dg.ExecuteInProcessResult, int]:
+    """Run the job `update` as the nightly schedule does; returns how many runs of other jobs it led to."""
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        before = instance.get_runs_count()
+        job = build_definitions(**settings).resolve_job_def("update")
+        result = job.execute_in_process(instance=instance, raise_on_error=False)
+        return result, instance.get_runs_count() - before - 1
+
+
+@pytest.mark.demo
+def test_the_nightly_update_builds_what_is_not_current_and_nothing_the_next_night(demo: Checkout) -> None:
+    lake = Lake(demo.demo_lake)
+    settings = {"media": str(demo.folder / "emid_assets" / "sample"), "lake": str(lake.root)}
+    lake.remove("published_agreement", "all")
+    first, runs = update(settings, lake.root / "dagster")
+    assert first.success
+    assert runs == 2  # of the stages evaluate and health
+    assert lake.partitions("published_agreement") == ["all"]
+    again, runs = update(settings, lake.root / "dagster")
+    assert again.success
+    assert runs == 0
+
+
+@pytest.mark.slow
+def test_an_update_that_fails_says_why(tmp_path: Path) -> None:
+    (tmp_path / "dagster.yaml").touch()
+    result, _ = update({"media": str(tmp_path / "nowhere"), "lake": str(tmp_path / "lake")}, tmp_path)
+    assert not result.success
+    (failure,) = (event for event in result.all_events if event.is_step_failure)
+    assert "there is no such folder" in str(failure.step_failure_data.error)
 
 
 def test_everything_that_starts_runs_is_off_and_the_alert_is_on(definitions: dg.Definitions) -> None:

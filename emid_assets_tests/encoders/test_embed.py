@@ -12,6 +12,7 @@ from emid_assets.encoders.embed import Earlier, Progress, embed, unit_rows
 from emid_assets.encoders.interface import EncoderOutOfMemoryError, MediaItem
 from emid_assets.encoders.journal import CHUNK_ITEMS
 from emid_assets.encoders.preparation import PreparationCrashError, WorkerDiedError
+from emid_assets.media.identity import CHANGED, sha256_of
 from emid_assets.store.schemas import IMAGE_EMBEDDINGS, MUSIC_EMBEDDINGS, REJECTED_MEDIA
 from emid_assets_tests.encoders.fake_encoder import (
     HANGING_MARK,
@@ -78,6 +79,29 @@ def test_a_bad_file_is_rejected_with_its_reason_and_the_batch_goes_on(tmp_path: 
     assert rejected["reason"][0] == "no picture in it"
     assert "could not convert string to float" in rejected["reason"][1]
     assert "No such file" in rejected["reason"][2]
+
+
+@pytest.mark.parametrize(("others", "workers"), [(0, 0), (40, 2)])
+def test_a_file_replaced_after_the_inventory_is_rejected_and_leaves_nothing_under_its_old_hash(
+    tmp_path: Path, others: int, workers: int
+) -> None:
+    items = [
+        MediaItem(item.item_id, item.path, sha256_of(item.path), file=item.file)
+        for item in write_items(tmp_path, [*numbered(others), "1 2 3 4"])
+    ]
+    replaced = items[-1]
+    replaced.path.write_text("4 3 2 1")
+    journal = tmp_path / "journal"
+    encoder = FakeEncoder(wait_for=tmp_path / WORKER_MARK if workers else None)
+    first = embed(items, encoder, "image", Earlier(journal=journal), workers=workers, batch_size=4)
+    assert first.rejected.rows() == [("image", replaced.item_id, replaced.file, CHANGED)]
+    assert (first.frame.height, first.changed) == (others, 1)
+
+    replaced.path.write_text("1 2 3 4")  # put back
+    second = embed(items, FakeEncoder(), "image", Earlier(first.frame, "fake-1", journal))
+    assert (second.encoded, second.rejected.height, second.changed) == (1, 0, 0)
+    row = second.frame.row(-1, named=True)
+    np.testing.assert_allclose(np.array(row["embedding"]) * row["scale"], [1, 2, 3, 4], rtol=1e-6)
 
 
 @pytest.mark.parametrize("text", ["nan 0 0 0", "0 inf 0 0", "0 0 0 0"])

@@ -6,15 +6,15 @@ from torch import nn
 
 from emid_assets.encoders import linear_products
 from emid_assets.encoders.linear_products import (
-    PRODUCTS,
-    Product,
+    LINEAR_PRODUCTS,
+    LinearProduct,
+    LinearProductName,
     ProductAttention,
-    ProductName,
     Size,
-    fastest_product,
+    fastest_linear_product,
     layer_sizes,
+    linear_refusal,
     products_here,
-    refusal,
     use_product,
 )
 
@@ -38,16 +38,20 @@ SIZES = [
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", ["torch", "onednn"])
 def test_a_product_is_a_candidate_exactly_where_this_processor_can_make_it(
-    name: ProductName, dtype: torch.dtype
+    name: LinearProductName, dtype: torch.dtype
 ) -> None:
     for size in SIZES:
         x, weight = torch.randn(size[:2]).to(dtype), torch.randn(size[2], size[1]).to(dtype)
         try:
-            result = PRODUCTS[name](x, weight, None).double()
+            result = LINEAR_PRODUCTS[name](x, weight, None).double()
             can = torch.allclose(result, x.double() @ weight.double().T, rtol=0.01, atol=0.5)
         except RuntimeError:
             can = False
-        assert (name in products_here(CPU, dtype, [size])) == can == (not refusal(name, CPU, dtype, [size]))
+        assert (
+            (name in products_here(CPU, dtype, [size]))
+            == can
+            == (not linear_refusal(name, CPU, dtype, [size]))
+        )
 
 
 def test_torchs_own_product_is_a_candidate_on_every_processor() -> None:
@@ -73,26 +77,26 @@ def doubled_when_wide(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor 
     ],
 )
 def test_one_size_that_cannot_be_made_or_is_wrong_takes_a_product_out_of_the_choice(
-    monkeypatch: pytest.MonkeyPatch, product: Product, bad_size: Size, why: str
+    monkeypatch: pytest.MonkeyPatch, product: LinearProduct, bad_size: Size, why: str
 ) -> None:
-    monkeypatch.setitem(PRODUCTS, "onednn", product)
+    monkeypatch.setitem(LINEAR_PRODUCTS, "onednn", product)
     monkeypatch.setattr(linear_products, "PROBE_SIZE", (4, 32, 64))
     monkeypatch.setattr(linear_products, "probe_seconds", lambda each, dtype: float(each is not product))
-    assert fastest_product(torch.float32, [(2, 32, 64)]) == ("onednn", 0.0)
-    assert fastest_product(torch.float32, [(2, 32, 64), bad_size]) == ("torch", 1.0)
-    assert refusal("onednn", CPU, torch.float32, [(2, 32, 64), bad_size]) == why
+    assert fastest_linear_product(torch.float32, [(2, 32, 64)]) == ("onednn", 0.0)
+    assert fastest_linear_product(torch.float32, [(2, 32, 64), bad_size]) == ("torch", 1.0)
+    assert linear_refusal("onednn", CPU, torch.float32, [(2, 32, 64), bad_size]) == why
 
 
 def test_a_torch_without_the_operator_has_no_onednn_product(monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute '_linear_pointwise'")
 
-    monkeypatch.setitem(PRODUCTS, "onednn", gone)
+    monkeypatch.setitem(LINEAR_PRODUCTS, "onednn", gone)
     assert list(products_here(CPU, torch.float32, [(2, 3, 4)])) == ["torch"]
 
 
 def test_onednn_is_for_the_cpu_alone() -> None:
-    assert "CPU only" in refusal("onednn", torch.device("cuda"), torch.float32, [(2, 3, 4)])
+    assert "CPU only" in linear_refusal("onednn", torch.device("cuda"), torch.float32, [(2, 3, 4)])
 
 
 def test_the_sizes_of_a_block_are_those_of_the_products_that_it_computes(
@@ -114,11 +118,11 @@ def test_the_sizes_of_a_block_are_those_of_the_products_that_it_computes(
 
 @pytest.mark.parametrize("name", list(products_here(CPU, torch.float32, [(51, 32, 64)])))
 @pytest.mark.parametrize("extra_key", [True, False])
-def test_a_block_gives_what_it_gave_with_its_own_layers(name: ProductName, extra_key: bool) -> None:
+def test_a_block_gives_what_it_gave_with_its_own_layers(name: LinearProductName, extra_key: bool) -> None:
     torch.manual_seed(0)
     block = Block(extra_key).eval()
     changed = copy.deepcopy(block)
-    use_product(changed, PRODUCTS[name], torch.float32)
+    use_product(changed, LINEAR_PRODUCTS[name], torch.float32)
     assert isinstance(changed.attn, ProductAttention)
     x = torch.randn(17, 3, 32)
     with torch.inference_mode():
@@ -131,7 +135,7 @@ def test_bf16_layers_stay_near_float32() -> None:
     torch.manual_seed(0)
     block = Block(True).eval()
     changed = copy.deepcopy(block)
-    use_product(changed, PRODUCTS["torch"], torch.bfloat16)
+    use_product(changed, LINEAR_PRODUCTS["torch"], torch.bfloat16)
     x = torch.randn(17, 3, 32)
     with torch.inference_mode():
         expected, got = block.attn(x, x, x)[0], changed.attn(x)
@@ -155,7 +159,7 @@ def test_bf16_attention_is_about_as_near_to_float64_as_bf16_can_be(sharpness: fl
 
 
 def test_attention_with_a_mask_is_refused() -> None:
-    attention = ProductAttention(nn.MultiheadAttention(8, 2), PRODUCTS["torch"], torch.float32)
+    attention = ProductAttention(nn.MultiheadAttention(8, 2), LINEAR_PRODUCTS["torch"], torch.float32)
     with pytest.raises(ValueError, match="mask"):
         attention(torch.zeros(3, 1, 8), torch.zeros(3, 3))
 
@@ -171,15 +175,15 @@ def test_attention_with_a_mask_is_refused() -> None:
 def test_another_product_is_taken_only_for_a_clear_gain(
     monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float], chosen: str
 ) -> None:
-    names = {product: name for name, product in PRODUCTS.items()}
-    monkeypatch.setattr(linear_products, "products_here", lambda device, dtype, sizes: PRODUCTS)
+    names = {product: name for name, product in LINEAR_PRODUCTS.items()}
+    monkeypatch.setattr(linear_products, "products_here", lambda device, dtype, sizes: LINEAR_PRODUCTS)
     monkeypatch.setattr(linear_products, "probe_seconds", lambda product, dtype: seconds[names[product]])
-    assert fastest_product(torch.float32, []) == (chosen, seconds[chosen])
+    assert fastest_linear_product(torch.float32, []) == (chosen, seconds[chosen])
 
 
 def test_where_no_product_can_be_made_torchs_own_takes_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear_products, "products_here", lambda device, dtype, sizes: {})
-    assert fastest_product(torch.bfloat16, []) == ("torch", float("inf"))
+    assert fastest_linear_product(torch.bfloat16, []) == ("torch", float("inf"))
 
 
 def test_the_probe_multiplies_a_few_times_and_leaves_the_number_of_threads_alone() -> None:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from emid_assets.encoders.bundled import preprocessing as bundled_preprocessing
 from emid_assets.encoders.imagebind import preprocessing as imagebind_preprocessing
 from emid_assets.encoders.interface import MediaItem, Prepared
 from emid_assets.encoders.preparation import prepare_all
-from emid_assets.encoders.recordings import ClipReader, by_recording, shared_recordings
+from emid_assets.encoders.recordings import ItemReader, by_recording, shared_recordings
 from emid_assets.media.audio import Recording, read_audio
+from emid_assets.media.identity import CHANGED, sha256_of
 from emid_assets.media.limits import MediaError
 
 FORMATS = ("wav", "flac", "ogg", "mp3")
@@ -79,7 +81,7 @@ def test_clips_of_one_recording_are_prepared_as_each_by_itself_and_decoded_once(
     monkeypatch.setattr(recordings, "Recording", Counted)
     first, second = (windows(write_tones(tmp_path / f"{name}.{suffix}")) for name in ("first", "second"))
     items = [*first, *second]
-    reader = ClipReader(prepare, music_input, shared_recordings(items))
+    reader = ItemReader(prepare, music_input, shared_recordings(items))
     for item in items:
         assert reader(item).tobytes() == prepare(item).tobytes(), item.item_id
     assert decoded == [f"first.{suffix}", f"second.{suffix}"]
@@ -89,12 +91,33 @@ def test_a_recording_that_cannot_be_read_gives_each_of_its_clips_the_reason(tmp_
     path = tmp_path / "bad.ogg"
     path.write_bytes(b"OggS no more")
     items = windows(path)
-    reader = ClipReader(
+    reader = ItemReader(
         bundled_preprocessing.prepare_music, bundled_preprocessing.music_input, shared_recordings(items)
     )
     found = [result for _, result in prepare_all(reader, items, workers=0, ahead=1)]
     assert len(found) == 4
     assert all(isinstance(reason, str) and "audio" in reason for reason in found)
+
+
+def test_a_recording_that_is_replaced_while_it_is_decoded_gives_no_clip_even_if_it_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_tones(tmp_path / "tones.wav")
+    kept, content_hash = path.read_bytes(), sha256_of(path)
+    items = [replace(item, content_hash=f"{content_hash}#{item.item_id}") for item in windows(path)]
+
+    class Replaced(Recording):
+        def __init__(self, path: Path) -> None:
+            write_tones(path, seconds=20.0)
+            super().__init__(path)
+            path.write_bytes(kept)
+
+    monkeypatch.setattr(recordings, "Recording", Replaced)
+    reader = ItemReader(
+        bundled_preprocessing.prepare_music, bundled_preprocessing.music_input, shared_recordings(items)
+    )
+    found = [result for _, result in prepare_all(reader, items, workers=0, ahead=1)]
+    assert found == [CHANGED] * len(items)
 
 
 def test_items_of_one_file_come_together_and_files_keep_their_order(tmp_path: Path) -> None:

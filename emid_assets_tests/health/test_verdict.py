@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from emid_assets.health.recipes import RECIPE, Recipe, digest_of
+from emid_assets.health.recipes import CHANGED_MEDIA, RECIPE, Recipe, digest_of
 from emid_assets.health.verdict import (
     COMPUTE_SECONDS,
     DATA_VERSION,
@@ -184,6 +184,18 @@ def test_a_lake_from_before_recipes_and_histories_were_kept_is_stale_and_says_wh
     assert set(states(health).values()) == {"stale"}
     assert set(health.states["message"]) == {"built by a version that kept no recipe"}
     assert health.drift.is_empty()
+
+
+@pytest.mark.parametrize(("changed", "state"), [(0, "ok"), (2, "stale")])
+def test_a_partition_that_left_changed_media_out_is_not_current(lake: Lake, changed: int, state: str) -> None:
+    version = lake.current("music_clips", "sad")
+    assert version is not None
+    rows = lake.read("music_clips", ["sad"])
+    lake.write("music_clips", "sad", rows, {**version.metadata, CHANGED_MEDIA: changed})
+    health = look(lake)
+    assert states(health)["music_clips", "sad"] == state
+    told = health.states.filter(asset="music_clips", partition="sad")["message"].item()
+    assert told == ("built while files changed: 2 left out" if changed else "")
 
 
 def test_drift_is_in_spreads_of_the_whole_table_as_it_was(lake: Lake) -> None:

@@ -261,6 +261,6 @@ def test_half_an_m4a_is_rejected(m4a: Callable[[npt.NDArray[np.float32]], Path])
 
 def test_m4a_without_pyav_names_the_extra_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "clip.m4a"
-    path.write_bytes(b"anything")
+    path.write_bytes(b"\0\0\0\x20ftypM4A ")
     monkeypatch.setattr(audio, "is_pyav_installed", lambda: False)
     assert "pip install 'emid-assets[m4a]'" in reason(path)

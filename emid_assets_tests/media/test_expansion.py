@@ -22,6 +22,7 @@ from emid_assets.media.expansion import (
     with_chosen,
     with_nearest_source,
 )
+from emid_assets.media.identity import CHANGED, sha256_of
 from emid_assets.store.schemas import EXPANDED_CLIPS, EXPANSION_WINDOWS, MUSIC_CLIPS, MUSIC_EMBEDDINGS
 
 WINDOW_S, HOP_S = 5.0, 2.5
@@ -67,6 +68,16 @@ def test_a_clip_that_is_its_whole_file_has_nothing_to_expand_and_its_file_is_not
     whole = clips({"clip_id": "whole", "file": "no such file.wav", "start_s": 0.0, "content_hash": "digest"})
     windows, unreadable = cut_windows(whole, tmp_path, WINDOW_S, HOP_S)
     assert (windows.height, unreadable) == (0, [])
+
+
+def test_a_recording_that_was_replaced_after_the_inventory_gives_no_window(tmp_path: Path) -> None:
+    write_silence(tmp_path, "a.wav", 31.0)
+    known = f"{sha256_of(tmp_path / 'a.wav')}#t=4.0+6.0"
+    manifest = clips(clip("one", "a.wav", 4.0, 6.0, content_hash=known))
+    assert cut_windows(manifest, tmp_path, WINDOW_S, HOP_S)[0].height == 7
+    write_silence(tmp_path, "a.wav", 21.0)
+    windows, unreadable = cut_windows(manifest, tmp_path, WINDOW_S, HOP_S)
+    assert (windows.height, unreadable) == (0, [("a.wav", CHANGED)])
 
 
 def test_a_recording_that_cannot_be_read_is_named_with_its_reason(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTION_KEYS
 from emid_assets.media import contents
+from emid_assets.media.folder_changes import look_at
 from emid_assets.media.inventory import image_manifest, music_manifest, rejected_manifest, take_inventory
 from emid_assets.media.limits import MediaFolderError, MediaLimits, TableError
 from emid_assets.store.schemas import IMAGES, MEDIA_INVENTORY, MUSIC_CLIPS, REJECTED_MEDIA
@@ -492,7 +493,9 @@ def test_links_that_lead_out_are_rejected_and_those_within_are_followed(
     assert usable(items) == {"sad/a.wav", "sad/in.wav"}
     assert items["sad/out.wav"]["reason"] == "is a link that leads out of the media folder"
     assert items["sad/out.wav"]["content_hash"] is None
-    assert items["sad/broken.wav"]["reason"] == "file cannot be read: No such file or directory"
+    assert items["sad/broken.wav"]["reason"] == (
+        "is a link that leads nowhere (No such file or directory): put the file itself here"
+    )
     assert str(items["sad/loop"]["reason"]).startswith("is a link to a folder, which is not followed")
 
 
@@ -505,6 +508,83 @@ def test_a_media_folder_whose_own_parts_lead_out_is_an_error(
     (folder.root / name).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(MediaFolderError, match=f"{name} is a link that leads out of the media folder"):
         take_inventory(folder.root)
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("odd.wav", "is a link in a circle: put the file itself here"),
+        ("y" * 300 + ".wav", "is a link that leads nowhere (File name too long): put the file itself here"),
+        ("a.wav/b.wav", "is a link that leads nowhere (Not a directory): put the file itself here"),
+    ],
+)
+def test_a_link_that_cannot_be_followed_is_rejected_and_the_rest_is_used(
+    folder: Folder, target: str, reason: str
+) -> None:
+    folder.clip("sad/a.wav")
+    (folder.root / "music" / "sad" / "odd.wav").symlink_to(target)
+    folder.table("music", ["file", "genre"], ["sad/odd.wav", "sad"], ["sad/a.wav/c.wav", "sad"])
+    items = folder.items()
+    assert usable(items) == {"sad/a.wav"}
+    assert items["sad/odd.wav"]["reason"] == reason
+    assert "file is missing from the disk" in str(items["sad/a.wav/c.wav"]["reason"])
+    assert look_at(folder.root).files["music/sad/odd.wav"] == (None, None)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_a_folder_without_permission_is_rejected_and_the_rest_is_used(folder: Folder) -> None:
+    folder.clip("sad/a.wav")
+    folder.clip("joyful/b.wav").parent.chmod(0)
+    assert folder.reason("joyful") == "folder cannot be read: Permission denied"
+    assert usable(folder.items()) == {"sad/a.wav"}
+    (folder.root / "music" / "joyful").chmod(0o700)
+
+
+def test_a_media_folder_that_is_a_link_in_a_circle_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "media").symlink_to("media")
+    with pytest.raises(MediaFolderError, match="is not a readable folder"):
+        take_inventory(tmp_path / "media")
+
+
+@pytest.mark.parametrize("name", ["Music.csv", "music.CSV", "IMAGES.csv"])
+def test_a_table_whose_name_is_not_in_lower_case_is_an_error_that_names_it(folder: Folder, name: str) -> None:
+    folder.clip("sad/a.wav")
+    (folder.root / name).write_text("file,genre\nsad/a.wav,joyful\n")
+    for look in (take_inventory, look_at):
+        with pytest.raises(MediaFolderError, match=f"{name} must be a file called {name.lower()}"):
+            look(folder.root)
+
+
+@pytest.mark.parametrize("target", ["elsewhere/music.csv", "music.csv", "x" * 300])
+def test_a_table_that_is_a_link_to_nothing_is_an_error_that_names_it(folder: Folder, target: str) -> None:
+    folder.clip("sad/a.wav")
+    (folder.root / "music.csv").symlink_to(target)
+    for look in (take_inventory, look_at):
+        with pytest.raises(MediaFolderError, match=r"music\.csv must be a file called music\.csv"):
+            look(folder.root)
+
+
+def test_the_row_of_a_table_goes_before_a_copy_that_the_table_does_not_list(folder: Folder) -> None:
+    listed = folder.clip("sad/song.wav")
+    shutil.copy(listed, folder.root / "music" / "sad" / "acopy.wav")
+    folder.table(
+        "music",
+        ["file", "genre", "licence", "emotion", "is_original_clip"],
+        ["sad/song.wav", "joyful", "CC-BY-4.0", RATINGS, "false"],
+    )
+    items = folder.items()
+    assert usable(items) == {"sad/song.wav"}
+    song = items["sad/song.wav"]
+    assert (song["partition"], song["licence"], song["va_source"]) == ("joyful", "CC-BY-4.0", "ratings")
+    assert items["sad/acopy.wav"]["reason"] == "duplicate: same content as 'sad/song.wav'"
+
+
+def test_a_row_whose_file_differs_in_case_alone_says_so(folder: Folder) -> None:
+    folder.clip("Sad/Song.wav")
+    folder.table("music", ["file", "genre"], ["music/sad/song.WAV", "sad"])
+    assert folder.reason("music/sad/song.WAV").endswith(
+        "; music/Sad/Song.wav differs only in upper and lower case: write it like that"
+    )
 
 
 def test_a_pipe_is_not_opened(folder: Folder) -> None:
@@ -551,14 +631,15 @@ def test_every_sort_of_useless_content_has_its_reason(folder: Folder) -> None:
     inventory = take_inventory(folder.root)
     reasons = dict(inventory.filter(pl.col("reason").is_not_null()).select("item_id", "reason").iter_rows())
     assert reasons == {
-        "sad/text.mp3": "audio is unreadable: its contents are not WAV, FLAC, Ogg, Opus, MP3 or AIFF",
+        "sad/text.mp3": "audio is unreadable: its contents are not WAV, FLAC, Ogg, Opus, MP3, AIFF or M4A",
         "sad/cut.ogg": "audio is truncated: the file ends before its end mark or its stated length",
         "sad/empty.flac": "audio file is empty (0 bytes)",
         "sad/silent.wav": "audio is silent: no sample is above 0.0001 of full scale",
         "sad/short.wav": "audio is too short: 0.2 s, the minimum is 1 s",
         "awe/dot.png": "image is too small: 1 × 1 pixels, the minimum is 8 a side",
         "awe/empty.png": "image file is empty (0 bytes)",
-        "awe/text.jpg": "image is unreadable: its contents are not JPEG, PNG, GIF, WebP, BMP or TIFF",
+        "awe/text.jpg": "image is unreadable: its contents are not JPEG, PNG, GIF, WebP, BMP, TIFF, AVIF, "
+        "HEIC or JPEG XL",
     }
     assert dict(rejected_manifest(inventory).select("item_id", "reason").iter_rows()) == reasons
     assert image_manifest(inventory, "awe")["image_id"].to_list() == ["awe/alpha.png", "awe/cmyk.jpg"]
@@ -618,17 +699,39 @@ def test_a_file_that_vanishes_during_the_inventory_is_rejected(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = {folder.clip("sad/a.wav"), folder.image("awe/a.png"), folder.image("awe/b.png")}
-    hash_file = contents._hash_file
+    hash_file = contents.sha256_of
 
     def hash_and_remove(path: Path) -> str:
         digest = "0" * 64 if path.name == "b.png" else hash_file(path)
         path.unlink()
         return hash_file(path) if path.name == "b.png" else digest
 
-    monkeypatch.setattr(contents, "_hash_file", hash_and_remove)
+    monkeypatch.setattr(contents, "sha256_of", hash_and_remove)
     items = folder.items()
     assert len(items) == len(gone)
     assert all("No such file or directory" in str(item["reason"]) for item in items.values())
+
+
+def test_a_file_that_is_replaced_while_it_is_read_gets_no_hash_and_is_read_again_even_if_put_back(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder.image("awe/a.png")
+    kept, stamp = path.read_bytes(), path.stat().st_mtime_ns
+    probe = contents.probe_image
+
+    def replaced_and_probed(path: Path, limits: MediaLimits) -> object:
+        folder.image("awe/a.png", size=(40, 40))
+        return probe(path, limits)
+
+    monkeypatch.setattr(contents, "probe_image", replaced_and_probed)
+    first = take_inventory(folder.root)
+    assert first.select("content_hash", "width").rows() == [(None, None)]
+    assert first["reason"].to_list() == [contents.CHANGING]
+    monkeypatch.undo()
+    path.write_bytes(kept)
+    os.utime(path, ns=(stamp, stamp))
+    second = take_inventory(folder.root, first)
+    assert second.select("content_hash", "reason").rows() == [(hashlib.sha256(kept).hexdigest(), None)]
 
 
 def test_limits_are_the_callers(folder: Folder) -> None:
@@ -652,7 +755,7 @@ def read_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return call
 
-    for name in ("_hash_file", "probe_audio", "probe_image"):
+    for name in ("sha256_of", "probe_audio", "probe_image"):
         monkeypatch.setattr(contents, name, counted(name, getattr(contents, name)))
     return read
 
@@ -686,10 +789,10 @@ def test_only_new_and_changed_files_are_read(folder: Folder, read_files: list[st
     os.utime(changed, ns=(1, 1))
     second = take_inventory(folder.root, first)
     assert sorted(read_files) == [
-        "_hash_file b.png",
-        "_hash_file new.png",
         "probe_image b.png",
         "probe_image new.png",
+        "sha256_of b.png",
+        "sha256_of new.png",
     ]
     assert dict(second.select("item_id", "width").iter_rows()) == {
         "awe/a.png": 16,
@@ -706,17 +809,17 @@ def test_a_label_mended_in_the_table_needs_no_reading_of_other_files(
     header = ["file", "genre", "start_s", "duration_s"]
     folder.table("music", header, ["a.wav", "x", "", ""], ["b.wav", "K", "0", "3"])
     first = take_inventory(folder.root)
-    assert sorted(read_files) == ["_hash_file b.wav", "probe_audio b.wav"]
+    assert sorted(read_files) == ["probe_audio b.wav", "sha256_of b.wav"]
     read_files.clear()
     folder.table("music", header, ["a.wav", "L", "", ""], ["b.wav", "M", "0", "3"])
     second = take_inventory(folder.root, first)
-    assert sorted(read_files) == ["_hash_file a.wav", "probe_audio a.wav"]
+    assert sorted(read_files) == ["probe_audio a.wav", "sha256_of a.wav"]
     assert second["partition"].to_list() == ["scary", "triumphant"]
     assert second["duration_s"].to_list() == [2, 3]
     read_files.clear()
     folder.table("music", header, ["a.wav", "L", "", ""], ["b.wav", "M", "0", "4"])
     third = take_inventory(folder.root, second)
-    assert sorted(read_files) == ["_hash_file b.wav", "probe_audio b.wav"]
+    assert sorted(read_files) == ["probe_audio b.wav", "sha256_of b.wav"]
     assert third["duration_s"].to_list() == [2, 4]
 
 
@@ -726,7 +829,7 @@ def test_a_file_with_many_windows_is_hashed_once(folder: Folder, read_files: lis
         "music", ["file", "genre", "start_s", "duration_s"], *(["a.wav", "K", start, 2] for start in range(5))
     )
     assert take_inventory(folder.root)["reason"].null_count() == 5
-    assert read_files.count("_hash_file a.wav") == 1
+    assert read_files.count("sha256_of a.wav") == 1
 
 
 def test_progress_counts_to_the_number_of_files(folder: Folder) -> None:
@@ -741,7 +844,7 @@ def test_m4a_is_looked_at_again_once_pyav_is_installed(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder.root / "music" / "sad").mkdir()
-    (folder.root / "music" / "sad" / "a.m4a").write_bytes(b"no audio")
+    (folder.root / "music" / "sad" / "a.m4a").write_bytes(b"\0\0\0\x20ftypM4A ")
     monkeypatch.setattr("emid_assets.media.audio.is_pyav_installed", lambda: False)
     first = take_inventory(folder.root)
     assert "pip install 'emid-assets[m4a]'" in first["reason"][0]
@@ -769,7 +872,7 @@ def test_a_sub_folder_in_capitals_is_refused_and_not_passed_over(tmp_path: Path)
 def test_a_table_that_is_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "music").mkdir()
     (tmp_path / "music.csv").mkdir()
-    with pytest.raises(TableError, match=r"music\.csv cannot be read as a table"):
+    with pytest.raises(MediaFolderError, match=r"music\.csv must be a file called music\.csv"):
         take_inventory(tmp_path)
 
 

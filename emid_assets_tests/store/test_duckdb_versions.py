@@ -18,7 +18,7 @@ HERE = duckdb.__version__
 OTHER_SERIES = "1.5" if int(HERE.partition(".")[0]) >= 2 else "2.0"
 
 WRITE_AND_READ = """
-import sys, duckdb, polars as pl
+import shutil, sys, duckdb, polars as pl
 from pathlib import Path
 from emid_assets.store.lake import Lake
 lake = Lake(Path(sys.argv[1]))
@@ -28,6 +28,15 @@ assert lake.current("image_embeddings", "awe").metadata == {"by": sys.argv[3]}, 
 assert pl.concat(lake.read_batches("image_embeddings", None, 2)).equals(frame), "batches"
 with duckdb.connect(str(lake.catalogue_path), read_only=True) as connection:
     assert connection.sql("SELECT count(*) FROM image_embeddings").fetchall() == [(len(frame),)], "view"
+copy = Path(shutil.copytree(lake.root, sys.argv[1] + "-copy"))
+with duckdb.connect(str(copy / "lake.duckdb"), read_only=True) as connection:
+    shutil.rmtree(copy / "tables")
+    try:
+        connection.sql("SELECT count(*) FROM image_embeddings").fetchall()
+    except duckdb.Error as error:
+        assert str(copy) in str(error), error
+    else:
+        raise AssertionError("the copy reads the original")
 lake.write("image_embeddings", "fear", frame, {"by": duckdb.__version__})
 lake.rebuild_catalogue()
 print(duckdb.__version__)

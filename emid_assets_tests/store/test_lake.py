@@ -207,15 +207,14 @@ def test_views_show_all_current_partitions_and_no_column_more(lake: Lake) -> Non
         assert connection.sql("SELECT value FROM lake.music_clips LIMIT 0").fetchall() == []
 
 
-def test_a_lake_in_a_folder_with_odd_letters_works_and_so_does_one_that_was_moved(tmp_path: Path) -> None:
+def test_a_lake_in_a_folder_with_odd_letters_works(tmp_path: Path) -> None:
     lake = Lake(tmp_path / "it's [a] *lake* ü")
     lake.write("music_clips", "sad", numbers(1))
     lake.rebuild_catalogue()
     assert shown(lake) == [1]
-    moved = Lake(lake.root.rename(tmp_path / "elsewhere"))
-    assert moved.read("music_clips")["value"].to_list() == [1]
-    moved.rebuild_catalogue()
-    assert shown(moved) == [1]
+    with duckdb.connect() as connection:
+        attach(connection, lake.root, "lake")
+        assert connection.sql("SELECT value FROM lake.music_clips").fetchall() == [(1,)]
 
 
 def test_a_question_mark_in_the_folder_is_refused_because_duckdb_cuts_paths_there(tmp_path: Path) -> None:
@@ -264,6 +263,120 @@ def change_the_catalogue_and_be_killed(path: Path) -> None:
     connection = duckdb.connect(str(path))
     connection.execute("CREATE TABLE mine AS SELECT 42 AS answer")
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+# Moved and copied lakes
+
+
+def attach(connection: duckdb.DuckDBPyConnection, folder: Path, name: str) -> None:
+    path = str(folder / "lake.duckdb").replace("'", "''")
+    connection.execute(f"ATTACH '{path}' AS {name} (READ_ONLY)")
+
+
+@pytest.fixture
+def copy(lake: Lake, tmp_path: Path) -> Lake:
+    """A copy of `lake` with the value 1, in a folder with odd letters; the original went on and has 2."""
+    lake.write("music_clips", "sad", numbers(1))
+    lake.rebuild_catalogue()
+    folder = tmp_path / "it's [a] *copy* ü"
+    shutil.copytree(lake.root, folder)
+    lake.write("music_clips", "sad", numbers(2))
+    lake.rebuild_catalogue()
+    return Lake(folder)
+
+
+def test_the_catalogue_of_a_moved_lake_reads_the_tables_beside_it(lake: Lake, tmp_path: Path) -> None:
+    lake.write("music_clips", "sad", numbers(1))
+    lake.rebuild_catalogue()
+    moved = Lake(lake.root.rename(tmp_path / "elsewhere"))
+    assert shown(moved) == [1]
+    assert moved.read("music_clips")["value"].to_list() == [1]
+
+
+def test_a_copied_catalogue_reads_its_own_tables_by_any_way_to_it_and_never_the_original(
+    copy: Lake, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(copy.root)
+    monkeypatch.chdir(copy.root)
+    for path in (copy.catalogue_path, "lake.duckdb", "../link/lake.duckdb"):
+        with duckdb.connect(path, read_only=True) as connection:
+            monkeypatch.chdir(tmp_path)
+            assert connection.sql("SELECT value FROM music_clips").fetchall() == [(1,)]
+            monkeypatch.chdir(copy.root)
+    shutil.rmtree(copy.root / "tables")
+    with pytest.raises(duckdb.Error, match=r"No files found.*copy\[\*\] ü/tables/music_clips/sad"):
+        shown(copy)
+    assert shown(lake) == [2]
+
+
+def test_a_read_only_copy_reads_its_own_tables(copy: Lake) -> None:
+    for path in copy.root.rglob("*"):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    assert shown(copy) == [1]
+
+
+def test_an_attached_copy_is_an_error_that_names_both_folders_until_it_has_settled(
+    copy: Lake, lake: Lake
+) -> None:
+    with duckdb.connect() as connection:
+        attach(connection, copy.root, "copied")
+        with pytest.raises(duckdb.Error) as refused:
+            connection.sql("SELECT count(*) FROM copied.music_clips").fetchall()
+    told = str(refused.value)
+    assert f"{copy.catalogue_path} is not where it was written, which is {lake.root}." in told
+    assert f"emid status --lake {copy.root}" in told
+    assert copy.settle() == lake.root
+    assert copy.settle() is None
+    with duckdb.connect() as connection:
+        attach(connection, copy.root, "copied")
+        attach(connection, lake.root, "original")
+        rows = connection.sql("SELECT c.value, o.value FROM copied.music_clips c, original.music_clips o")
+        assert rows.fetchall() == [(1, 2)]
+
+
+@pytest.mark.parametrize("has_settled", [False, True])
+def test_a_lake_attached_to_an_open_one_is_not_shown_with_its_rows(
+    copy: Lake, lake: Lake, has_settled: bool
+) -> None:
+    if has_settled:
+        copy.settle()
+    with duckdb.connect(lake.catalogue_path, read_only=True) as connection:
+        attach(connection, copy.root, "copied")
+        with pytest.raises(duckdb.Error, match="cannot be attached to another lake: start DuckDB without"):
+            connection.sql("SELECT value FROM copied.music_clips").fetchall()
+
+
+@pytest.mark.parametrize("elsewhere", ["/tmp", "/tmp/lake.duckdb.tmp", ""])
+def test_a_client_with_a_temporary_folder_of_its_own_reads_the_right_tables_or_none(
+    copy: Lake, lake: Lake, elsewhere: str
+) -> None:
+    def value(of: Lake) -> Any:
+        with duckdb.connect(of.catalogue_path, True, {"temp_directory": elsewhere}) as connection:
+            return connection.sql("SELECT value FROM music_clips").fetchall()
+
+    with pytest.raises(duckdb.Error):
+        value(copy)
+    if "lake.duckdb" not in elsewhere:
+        assert value(lake) == [(2,)]
+        copy.settle()
+        assert value(copy) == [(1,)]
+
+
+def test_a_lake_that_was_never_built_or_stayed_has_nothing_to_settle(lake: Lake) -> None:
+    assert lake.settle() is None
+    assert not lake.root.exists()
+    lake.write("music_clips", "sad", numbers(1))
+    lake.rebuild_catalogue()
+    before = lake.catalogue_path.stat()
+    assert lake.settle() is None
+    assert lake.catalogue_path.stat() == before
+
+
+def test_a_catalogue_from_before_folders_were_recorded_is_rebuilt(copy: Lake) -> None:
+    (copy.root / ".catalogues" / "folder").unlink()
+    before = copy.catalogue_path.stat().st_ino
+    assert copy.settle() is None
+    assert copy.catalogue_path.stat().st_ino != before
 
 
 # Several processes

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emid_assets.encoders.linear_products import Size, onednn_product, refusal
+from emid_assets.encoders.linear_products import Size, linear_refusal, onednn_product
 
 _TRIED: tuple[Size, ...] = ((1, 1, 1), (1, 257, 3), (7, 5, 11), (64, 96, 512))
 
@@ -26,7 +26,7 @@ def product(x: Tensor, y: Tensor) -> Tensor:
 
 @cache
 def _onednn_multiplies_on(device: torch.device) -> bool:
-    return not refusal("onednn", device, torch.float32, _TRIED)
+    return not linear_refusal("onednn", device, torch.float32, _TRIED)
 
 
 class Linear(nn.Linear):

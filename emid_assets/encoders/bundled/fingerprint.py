@@ -8,6 +8,7 @@ import hashlib
 from pathlib import Path
 
 from emid_assets.encoders.bundled.preprocessing import PREPROCESSING_VERSION
+from emid_assets.media.kinds import READER_VERSION
 
 CODE_VERSION = "1"
 IMAGE_WEIGHTS = (
@@ -29,6 +30,7 @@ MUSIC_SCALE = 20.0
 
 def fingerprint(reference: bytes) -> str:
     """Equal for encoders that make equal vectors; `reference` is the content of the reference population."""
-    parts = (CODE_VERSION, PREPROCESSING_VERSION, IMAGE_WEIGHTS[2], SOUND_WEIGHTS[2], str(MUSIC_SCALE))
+    versions = (CODE_VERSION, PREPROCESSING_VERSION, READER_VERSION)
+    parts = (*versions, IMAGE_WEIGHTS[2], SOUND_WEIGHTS[2], str(MUSIC_SCALE))
     digest = hashlib.sha256("|".join(parts).encode() + reference).hexdigest()
     return f"bundled-{CODE_VERSION}-{digest[:16]}"

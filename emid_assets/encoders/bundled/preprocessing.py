@@ -11,6 +11,7 @@ from PIL import Image
 
 from emid_assets.encoders.interface import Float32Array, MediaItem, PreparationError
 from emid_assets.media.audio import read_audio, resample
+from emid_assets.media.hearing import SILENCE, sounding, swing
 from emid_assets.media.image import read_rgb
 
 PREPROCESSING_VERSION = "1"
@@ -21,7 +22,6 @@ SOUND_RATE = 22_050
 WINDOW_S = 20
 WINDOW_SAMPLES = WINDOW_S * SOUND_RATE
 MAX_WINDOWS = 8
-SILENCE = 1e-4
 
 
 def prepare_image(item: MediaItem) -> Float32Array:
@@ -35,8 +35,9 @@ def prepare_music(item: MediaItem) -> Float32Array:
 
 
 def music_input(samples: Float32Array, rate: int) -> Float32Array:
-    """`sound_input` of a clip's samples (channels, n) at `rate` Hz, mixed to mono and resampled."""
-    return sound_input(resample(samples.mean(axis=0, dtype=np.float32)[None], rate, SOUND_RATE)[0])
+    """`sound_input` of a clip's samples (channels, n) at `rate` Hz: the mean of what sounds, resampled."""
+    mono = sounding(samples).mean(axis=0, dtype=np.float32)
+    return sound_input(resample(mono[None], rate, SOUND_RATE)[0])
 
 
 def image_input(image: Image.Image) -> Float32Array:
@@ -88,7 +89,7 @@ def sound_input(samples: Float32Array) -> Float32Array:
         count = min(math.ceil(samples.size / WINDOW_SAMPLES), MAX_WINDOWS)
         starts = np.linspace(0, samples.size - WINDOW_SAMPLES, count).round().astype(int)
         windows = np.stack([samples[start : start + WINDOW_SAMPLES] for start in starts])
-    audible = windows[np.abs(windows).max(axis=1) > SILENCE]
+    audible = windows[swing(windows) > SILENCE]
     if not audible.size:
         raise PreparationError(f"silent audio: no sample above {SILENCE:g} of full scale")
     return np.ascontiguousarray(audible * np.float32(256))

@@ -32,18 +32,19 @@ from emid_assets.encoders.interface import (
     Prepared,
 )
 from emid_assets.encoders.linear_products import (
+    LINEAR_PRODUCTS,
     PROBE_SIZE,
-    PRODUCTS,
-    Product,
+    LinearProduct,
+    LinearProductName,
     ProductLinear,
-    ProductName,
     Size,
-    fastest_product,
+    fastest_linear_product,
     layer_sizes,
-    refusal,
+    linear_refusal,
     use_product,
 )
 from emid_assets.encoders.torch_device import choose_device, map_items, memory_errors
+from emid_assets.media.kinds import READER_VERSION
 from emid_assets.settings import Precision
 
 CODE_VERSION = "1"
@@ -88,7 +89,7 @@ class ImageBindEncoder:
         weights_sha256: str,
         device: torch.device,
         precision: Precision = "float32",
-        product: ProductName | None = None,
+        product: LinearProductName | None = None,
     ) -> None:
         """Wrap a loaded model; its transformer blocks are changed in place.
 
@@ -110,13 +111,13 @@ class ImageBindEncoder:
         if dtype != torch.float32 or self.product != "torch":
             for trunk in model.modality_trunks.values():  # type: ignore[operator]
                 for block in trunk.blocks:
-                    use_product(block, PRODUCTS[self.product], dtype)
+                    use_product(block, LINEAR_PRODUCTS[self.product], dtype)
             stem = model.modality_preprocessors["vision"].rgbt_stem  # type: ignore[index,union-attr]
-            stem.proj = PatchProduct(stem.proj[1], PRODUCTS[self.product], dtype)
+            stem.proj = PatchProduct(stem.proj[1], LINEAR_PRODUCTS[self.product], dtype)
         self._model = model.to(device)
         self._chunk = DEVICE_CHUNK
         self.dimension = int(model.modality_heads["audio"][2].out_features)  # type: ignore[index,union-attr]
-        parts = (CODE_VERSION, PREPROCESSING_VERSION, self.precision, weights_sha256)
+        parts = (CODE_VERSION, PREPROCESSING_VERSION, READER_VERSION, self.precision, weights_sha256)
         self.fingerprint = (
             f"imagebind-{CODE_VERSION}-{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:16]}"
         )
@@ -186,7 +187,7 @@ class PatchProduct(nn.Module):
     as their stride. That equals a product of each patch with the sum of the kernel's two frames.
     """
 
-    def __init__(self, convolution: nn.Conv3d, product: Product, dtype: torch.dtype) -> None:
+    def __init__(self, convolution: nn.Conv3d, product: LinearProduct, dtype: torch.dtype) -> None:
         super().__init__()
         self._side = convolution.kernel_size[1]
         self.linear = ProductLinear(patch_weight(convolution), None, product, dtype)
@@ -221,9 +222,9 @@ def layer_sizes_of(model: nn.Module) -> set[Size]:
 def choose_precision_and_product(
     device: torch.device,
     precision: Precision,
-    product: ProductName | None = None,
+    product: LinearProductName | None = None,
     sizes: Collection[Size] = (PROBE_SIZE,),
-) -> tuple[Precision, ProductName]:
+) -> tuple[Precision, LinearProductName]:
     """The precision that `auto` means on this device, and the fastest product in it.
 
     A GPU uses bf16 if its hardware supports it. A CPU uses bf16 if a probe of some milliseconds finds
@@ -245,7 +246,7 @@ def choose_precision_and_product(
         chosen = product or "torch"
     else:
         found = {
-            name: fastest_product(dtype, sizes)
+            name: fastest_linear_product(dtype, sizes)
             for name, dtype in DTYPES.items()
             if precision in (name, "auto")
         }
@@ -253,7 +254,7 @@ def choose_precision_and_product(
             gains = found["float32"][1] >= BF16_GAIN * found["bf16"][1]
             precision = "bf16" if gains else "float32"
         chosen = product or found[precision][0]
-    why = refusal(chosen, device, DTYPES[precision], sizes)
+    why = linear_refusal(chosen, device, DTYPES[precision], sizes)
     if why and product:
         raise EncoderUnavailableError(
             f"product {product!r} cannot be computed in {precision} on {device} here (torch "

@@ -11,11 +11,8 @@ i (D - 2) / n. Code that uses the PyPI version embeds other seconds, without a w
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import soundfile
@@ -24,7 +21,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from emid_assets.encoders.interface import Float32Array, MediaItem, PreparationError, Prepared
-from emid_assets.media.audio import read_audio
+from emid_assets.media.audio import opened_for_seeking, read_audio
+from emid_assets.media.hearing import SILENCE
 
 PREPROCESSING_VERSION = "1"
 
@@ -60,7 +58,7 @@ def prepare_music(item: MediaItem) -> Prepared:
 
     Only the sub-clips of a long clip are read if the format allows it; the result is the same.
     """
-    with _opened(item.path) as file:
+    with opened_for_seeking(item.path) as file:
         if file is not None and file.format in PRE_ROLL_S:
             first, last = round(item.start_s * file.samplerate), file.frames
             if item.duration_s is not None:
@@ -215,8 +213,9 @@ def _spectrograms(clips: list[Tensor]) -> Float32Array:
             raise PreparationError(
                 f"audio is too short: {clip.shape[1] / RATE * 1000:.3g} ms, the least is 25 ms"
             )
+        heard = _first_that_sounds(clip)
         clip -= clip.mean()
-        spectrogram = log_mel(clip[0])
+        spectrogram = log_mel(clip[heard])
         missing = FRAMES - spectrogram.shape[1]
         # Padding with zeros after the logarithm, which are neither silence nor the mean.
         spectrogram = functional.pad(spectrogram, (0, missing))
@@ -224,16 +223,10 @@ def _spectrograms(clips: list[Tensor]) -> Float32Array:
     return torch.stack(spectrograms).numpy()
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[soundfile.SoundFile | None]:
-    """The open file, or None if libsndfile cannot read it (m4a, or not audio)."""
-    try:
-        file = soundfile.SoundFile(path)
-    except soundfile.LibsndfileError:
-        yield None
-        return
-    with file:
-        yield file
+def _first_that_sounds(clip: Tensor) -> int:
+    """The channel to hear: the first, as in the official code, unless it is silent and another is not."""
+    sounds = (clip.amax(dim=1) - clip.amin(dim=1)) / 2 > SILENCE
+    return int(sounds.to(torch.uint8).argmax())
 
 
 def _sub_clips_by_seeking(file: soundfile.SoundFile, first: int, last: int) -> list[Tensor]:

@@ -19,7 +19,7 @@ from emid_assets.encoders.interface import (
     EncoderUnavailableError,
     MediaItem,
 )
-from emid_assets.encoders.linear_products import PRODUCTS, ProductName, refusal
+from emid_assets.encoders.linear_products import LINEAR_PRODUCTS, LinearProductName, linear_refusal
 from emid_assets.settings import Precision
 from emid_assets_tests.encoders.imagebind.small_imagebind import SMALL, small_model, write_small_checkpoint
 
@@ -87,9 +87,9 @@ def test_a_row_does_not_depend_on_its_batch_or_on_the_threads_bit_for_bit(precis
 @pytest.mark.parametrize("product", ["torch", "onednn"])
 @pytest.mark.parametrize(("precision", "least"), [("float32", 0.99999), ("bf16", 0.999)])
 def test_every_product_and_precision_gives_the_same_directions_or_is_refused_by_name(
-    encoder: ImageBindEncoder, product: ProductName, precision: Precision, least: float
+    encoder: ImageBindEncoder, product: LinearProductName, precision: Precision, least: float
 ) -> None:
-    why = refusal(product, CPU, imagebind.DTYPES[precision], layer_sizes_of(small_model()))
+    why = linear_refusal(product, CPU, imagebind.DTYPES[precision], layer_sizes_of(small_model()))
     if why:
         with pytest.raises(EncoderUnavailableError, match=f"product '{product}' cannot .* in {precision}"):
             ImageBindEncoder(small_model(), "sum", CPU, precision, product)
@@ -103,7 +103,9 @@ def test_every_product_and_precision_gives_the_same_directions_or_is_refused_by_
 @pytest.mark.processor
 def test_auto_encodes_on_every_processor(encoder: ImageBindEncoder) -> None:
     auto = ImageBindEncoder(small_model(), "sum", CPU, "auto")
-    assert not refusal(auto.product, CPU, imagebind.DTYPES[auto.precision], layer_sizes_of(small_model()))
+    assert not linear_refusal(
+        auto.product, CPU, imagebind.DTYPES[auto.precision], layer_sizes_of(small_model())
+    )
     assert cosines(auto.encode_images(PIXELS), encoder.encode_images(PIXELS)).min() >= 0.999
     assert cosines(auto.encode_music(SOUNDS), encoder.encode_music(SOUNDS)).min() >= 0.999
 
@@ -118,7 +120,7 @@ def test_the_sizes_that_are_tried_are_those_of_the_products_that_an_item_takes(
         seen.add((x[..., 0].numel(), x.shape[-1], len(weight)))
         return torch.nn.functional.linear(x, weight, bias)
 
-    monkeypatch.setitem(PRODUCTS, "onednn", watched)
+    monkeypatch.setitem(LINEAR_PRODUCTS, "onednn", watched)
     watching = ImageBindEncoder(small_model(), "sum", CPU, "float32", "onednn")
     seen.clear()
     watching.encode_images(PIXELS)
@@ -135,7 +137,7 @@ def test_auto_keeps_to_float32_where_bf16_cannot_be_computed(monkeypatch: pytest
 
     monkeypatch.setattr(imagebind, "BF16_GAIN", 0.01)
     for name in ("torch", "onednn"):
-        monkeypatch.setitem(PRODUCTS, name, no_bf16)
+        monkeypatch.setitem(LINEAR_PRODUCTS, name, no_bf16)
     assert choose_precision_and_product(CPU, "auto")[0] == "float32"
     with pytest.raises(
         EncoderUnavailableError,
@@ -158,7 +160,7 @@ def test_auto_takes_bf16_on_a_cpu_only_where_it_clearly_gains(
     monkeypatch: pytest.MonkeyPatch, float32_s: float, bf16_s: float, chosen: str
 ) -> None:
     seconds = {torch.float32: float32_s, torch.bfloat16: bf16_s}
-    monkeypatch.setattr(imagebind, "fastest_product", lambda dtype, sizes: ("torch", seconds[dtype]))
+    monkeypatch.setattr(imagebind, "fastest_linear_product", lambda dtype, sizes: ("torch", seconds[dtype]))
     assert choose_precision_and_product(CPU, "auto") == (chosen, "torch")
     assert choose_precision_and_product(CPU, "float32")[0] == "float32"
 

@@ -1,0 +1,70 @@
+"""Whether a file is still the one that the inventory listed.
+
+Belongs here: the hash of a file, and the check before and after it is read. Nothing here decodes media.
+"""
+
+import contextlib
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from emid_assets.media.limits import MediaError
+
+CHANGED = "changed since the inventory: the next build reads it again"
+
+_SHA256 = re.compile(r"[0-9a-f]{64}(?=#|$)")
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def unchanged(path: Path, content_hash: str) -> Iterator[None]:
+    """Read a file in the block: what is read is what the inventory has hashed, or the block fails.
+
+    Args:
+        path: the file.
+        content_hash: as in the inventory: the file's sha256, and the window. Other text, such as the empty
+            hash of a file that is in no inventory, is not checked.
+
+    Raises:
+        MediaError: the file has another hash, or was replaced or written to while the block read it.
+    """
+    known = _SHA256.match(content_hash)
+    if known is None:
+        yield
+        return
+    try:
+        before = _identity(path)
+        digest = sha256_of(path)
+    except OSError as error:
+        raise MediaError(f"file cannot be read: {error.strerror or error}") from error
+    if digest != known.group():
+        raise MediaError(CHANGED)
+    try:
+        yield
+    except Exception:  # half of a new file is unreadable in any way
+        if _identity(path) != before:
+            raise MediaError(CHANGED) from None
+        raise
+    if _identity(path) != before:
+        raise MediaError(CHANGED)
+
+
+def stamp_of(path: Path) -> tuple[int, int] | None:
+    """Size and modification time, by which inventories know a file; None if it is gone."""
+    identity = _identity(path)
+    return identity and identity[:2]
+
+
+def _identity(path: Path) -> tuple[int, int, int, int] | None:
+    """Size, modification time, inode and device; None if the file is gone."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev
