@@ -65,15 +65,21 @@ def settings_options(command: Command) -> Command:
     return command
 
 
+class BadValueError(click.ClickException):
+    """A setting has a value that it cannot have; the exit code is that of a wrong option."""
+
+    exit_code = 2
+
+
 def settings_from(options: dict[str, Any]) -> Settings:
     """The settings that a command's options give, with an error of one line where one is wrong."""
     try:
         settings = load_settings(options)
         load_operations()
     except SettingsError as error:
-        raise click.ClickException(str(error)) from None
+        raise BadValueError(str(error)) from None
     if not settings.media_folder.is_dir():
-        raise click.ClickException(f"media = {settings.media!r}: there is no such folder")
+        raise BadValueError(f"media = {settings.media!r}: there is no such folder")
     return settings
 
 
@@ -91,10 +97,11 @@ def prepared_instance(settings: Settings, profile: str | None) -> Path:
         moved_from = lake.settle()
         home = prepare_instance(settings)
     except LakeError as error:
-        raise click.ClickException(f"lake = {str(settings.lake_folder)!r}: {error}") from None
+        raise BadValueError(f"lake = {str(settings.lake_folder)!r}: {error}") from None
     except OSError as error:
-        raise click.ClickException(
-            f"lake = {str(settings.lake_folder)!r}: cannot be created or written to ({error.strerror})"
+        raise BadValueError(
+            f"lake = {str(settings.lake_folder)!r}: cannot be created or written to ({error.strerror}): "
+            "choose a folder that you may write to"
         ) from None
     if moved_from is not None:
         click.echo(

@@ -16,6 +16,7 @@ from emid_assets.store.layout import DAGSTER_FOLDER, TABLES_FOLDER
 
 if TYPE_CHECKING:
     from emid_assets.health.verdict import Health
+    from emid_assets.settings import Settings
 
 SHOWN = 20
 STYLES = {"failed": "bold red", "damaged": "bold red", "overdue": "yellow", "missing": "yellow"}
@@ -23,11 +24,15 @@ STYLES = {"failed": "bold red", "damaged": "bold red", "overdue": "yellow", "mis
 
 @click.command("status", cls=SettingsCommand)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+@click.option(
+    "--verify", is_flag=True,
+    help="Also hash and encode all media again, and name the rows that do not belong to their files.",
+)  # fmt: skip
 @settings_options
-def status_command(as_json: bool, **options: Any) -> None:
+def status_command(as_json: bool, verify: bool, **options: Any) -> None:
     """Show what is broken, stale or overdue now.
 
-    The exit code is 1 where the pipeline is unhealthy.
+    The exit code is 1 where the pipeline is unhealthy, or --verify has found a wrong row.
     """
     settings = settings_from(options)
     # A first build that failed left no table, but the record of its runs.
@@ -50,11 +55,57 @@ def status_command(as_json: bool, **options: Any) -> None:
     except (ClusterError, LakeError, OSError) as error:
         raise click.ClickException(str(error)) from None
     building = build_under_way(settings.lake_folder)
+    verified = _verified(settings) if verify else {}
     if as_json:
-        click.echo(json.dumps({"building": building, **health.as_json()}, indent=1))
+        click.echo(json.dumps({"building": building, **health.as_json(), **verified}, indent=1))
     else:
         _print(health, building)
-    sys.exit(0 if health.is_healthy else 1)
+        _print_verified(verified)
+    sys.exit(0 if health.is_healthy and not verified.get("wrong_rows") else 1)
+
+
+def _verified(settings: "Settings") -> dict[str, Any]:
+    """What the lake stores about its media, compared with the files."""
+    from emid_assets.cli.terminal import progress
+    from emid_assets.encoders.load import encoder_from
+    from emid_assets.encoders.verify import check_embeddings, check_files
+    from emid_assets.store.lake import Lake
+
+    lake, media, workers = Lake(settings.lake_folder), settings.media_folder, settings.workers
+    try:
+        with progress("verify", "files hashed", 0) as on_progress:
+            files = check_files(lake, media, workers, on_progress)
+        with progress("verify", "embeddings encoded again", 0) as on_progress:
+            encoder = encoder_from(settings)
+            rows = check_embeddings(lake, media, encoder, files.good, workers, on_progress)
+    except (ValueError, RuntimeError, MemoryError, OSError) as error:
+        raise click.ClickException(f"--verify: {error}") from None
+    return {
+        "files_hashed": files.files,
+        "embeddings_encoded": rows.embeddings,
+        "embeddings_of_other_encoders": rows.others,
+        "wrong_rows": [*files.findings.to_dicts(), *rows.findings.to_dicts()],
+    }
+
+
+def _print_verified(verified: dict[str, Any]) -> None:
+    from emid_assets.cli.terminal import console, table
+
+    if not verified:
+        return
+    out = console()
+    wrong = verified["wrong_rows"]
+    if wrong:
+        rows = [list(row.values()) for row in wrong[:SHOWN]]
+        out.print(table([*wrong[0]], rows, "Rows that do not belong to their files"))
+        if len(wrong) > SHOWN:
+            out.print(f"… and {len(wrong) - SHOWN} more: --json has all")
+    files, embeddings, others, _ = verified.values()
+    out.print(
+        f"Verified: {files} files hashed, {embeddings} embeddings encoded again, {len(wrong)} wrong rows"
+    )
+    if others:
+        out.print(f"{others} embeddings of another encoder were not compared: see --encoder")
 
 
 def _print(health: "Health", building: str) -> None:

@@ -208,7 +208,7 @@ def encode_items(
     prepare = encoder.prepare_music if kind == "music" else encoder.prepare_image
     encode = encoder.encode_music if kind == "music" else encoder.encode_images
     shared = shared_recordings(items) if kind == "music" else frozenset()
-    reader = ItemReader(prepare, encoder.music_input, shared)
+    reader = ItemReader(prepare, encoder.music_input if shared else None, shared)
     processes = workers if len(items) >= IN_PROCESS_BELOW else 0
     prepared = prepare_all(reader, items, processes, ahead=batch_size + 2 * processes)
     yield from _encode_batches(prepared, encode, batch_size, reasons)

@@ -34,14 +34,14 @@ class ItemReader:
 
     Args:
         prepare: the encoder's, for files with a single item.
-        music_input: the encoder's, for the other files.
+        music_input: the encoder's, for the other files; None if there are none.
         shared: see `shared_recordings`.
     """
 
     def __init__(
         self,
         prepare: Callable[[MediaItem], Prepared],
-        music_input: Callable[[Float32Array, int], Prepared],
+        music_input: Callable[[Float32Array, int], Prepared] | None,
         shared: frozenset[Path],
     ) -> None:
         self._prepare = prepare
@@ -69,4 +69,5 @@ class ItemReader:
                 self._recording = error
         if not isinstance(self._recording, Recording):
             raise MediaError(str(self._recording))
+        assert self._music_input is not None
         return self._music_input(*self._recording.window(item.start_s, item.duration_s))

@@ -22,6 +22,12 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def file_hash_of(content_hash: str) -> str | None:
+    """The file's sha256 in a content hash of the inventory; None for other text."""
+    found = _SHA256.match(content_hash)
+    return found and found.group()
+
+
 @contextlib.contextmanager
 def unchanged(path: Path, content_hash: str) -> Iterator[None]:
     """Read a file in the block: what is read is what the inventory has hashed, or the block fails.
@@ -34,7 +40,7 @@ def unchanged(path: Path, content_hash: str) -> Iterator[None]:
     Raises:
         MediaError: the file has another hash, or was replaced or written to while the block read it.
     """
-    known = _SHA256.match(content_hash)
+    known = file_hash_of(content_hash)
     if known is None:
         yield
         return
@@ -43,7 +49,7 @@ def unchanged(path: Path, content_hash: str) -> Iterator[None]:
         digest = sha256_of(path)
     except OSError as error:
         raise MediaError(f"file cannot be read: {error.strerror or error}") from error
-    if digest != known.group():
+    if digest != known:
         raise MediaError(CHANGED)
     try:
         yield

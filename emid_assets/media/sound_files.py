@@ -277,10 +277,13 @@ def _examine_flac(content: _Content, start: int) -> SoundFile:
         if _FLAC_MARK in block or b"fLaC\x80\0\0\x22" in block:
             raise MediaError(_SEVERAL)
     stated = int.from_bytes(info[21:26], "big") & (1 << 36) - 1
-    counted = _flac_samples(content, int.from_bytes(info[8:10], "big"))
     rate = int.from_bytes(info[18:21], "big") >> 4
-    if counted is None:
+    last = _last_flac_frame(content)
+    if last is None:
         raise MediaError("audio is truncated or damaged: it has no FLAC frame")
+    if last.rate not in (None, rate) or last.channels != (info[20] >> 1 & 7) + 1:
+        raise MediaError("audio is damaged: its header and its frames differ in sample rate or channels")
+    counted = last.samples + last.number * (1 if last.counts_samples else int.from_bytes(info[8:10], "big"))
     if stated == 0:
         head = bytearray(info[:26])
         total = (int.from_bytes(info[21:26], "big") & ~((1 << 36) - 1)) | counted
@@ -296,8 +299,32 @@ def _examine_flac(content: _Content, start: int) -> SoundFile:
     return SoundFile("sndfile")
 
 
-def _flac_samples(content: _Content, block_size: int) -> int | None:
-    """Samples up to the end of the last FLAC frame; None if there is no frame."""
+_FLAC_HZ = {
+    1: 88_200, 2: 176_400, 3: 192_000, 4: 8000, 5: 16_000, 6: 22_050, 7: 24_000, 8: 32_000, 9: 44_100,
+    10: 48_000, 11: 96_000,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _FlacFrame:
+    """What the header of a FLAC frame says.
+
+    Attributes:
+        number: of the frame, or of its first sample.
+        counts_samples: whether `number` is that of a sample.
+        samples: samples per channel.
+        rate: samples per second; None if only the file's header tells.
+        channels: number of channels.
+    """
+
+    number: int
+    counts_samples: bool
+    samples: int
+    rate: int | None
+    channels: int
+
+
+def _last_flac_frame(content: _Content) -> _FlacFrame | None:
     tail_size = min(content.size, 1 << 22)
     tail = content.at(content.size - tail_size, tail_size)
     place = len(tail)
@@ -305,21 +332,19 @@ def _flac_samples(content: _Content, block_size: int) -> int | None:
         if tail[place + 1 : place + 2] in (b"\xf8", b"\xf9"):
             frame = _flac_frame(tail[place : place + 16])
             if frame is not None:
-                number, samples = frame
-                return (number if tail[place + 1] & 1 else number * block_size) + samples
+                return frame
     return None
 
 
-def _flac_frame(head: bytes) -> tuple[int, int] | None:
-    """Number and samples of the FLAC frame with this header; None if it is not one (RFC 9639, 9.1)."""
-    if len(head) < 16:
-        head = head.ljust(16, b"\0")
-    size_code, rate_code = head[2] >> 4, head[2] & 15
-    if size_code == 0 or rate_code == 15 or head[3] & 1 or head[3] >> 4 > 10:
+def _flac_frame(head: bytes) -> _FlacFrame | None:
+    """The FLAC frame with this header; None if it is not one (RFC 9639, 9.1)."""
+    head = head.ljust(16, b"\0")
+    size_code, rate_code, channel_code = head[2] >> 4, head[2] & 15, head[3] >> 4
+    if size_code == 0 or rate_code == 15 or head[3] & 1 or channel_code > 10:
         return None
     lead = head[4]
-    more = 0 if lead < 0x80 else 8 - (lead ^ 0xFF).bit_length() - 1
-    if more < 0 or more > 6 or 0x80 <= lead < 0xC0 or lead == 0xFF:
+    more = 0 if lead < 0x80 else 7 - (lead ^ 0xFF).bit_length()
+    if more > 6 or 0x80 <= lead < 0xC0:
         return None
     number = lead if more == 0 else lead & (0x3F >> more)
     for byte in head[5 : 5 + more]:
@@ -334,7 +359,10 @@ def _flac_frame(head: bytes) -> tuple[int, int] | None:
     else:
         samples = 192 if size_code == 1 else 576 << size_code - 2 if size_code < 6 else 256 << size_code - 8
     place += {12: 1, 13: 2, 14: 2}.get(rate_code, 0)
-    return (number, samples) if _crc8(head[:place]) == head[place] else None
+    if _crc8(head[:place]) != head[place]:
+        return None
+    channels = channel_code + 1 if channel_code < 8 else 2
+    return _FlacFrame(number, bool(head[1] & 1), samples, _FLAC_HZ.get(rate_code), channels)
 
 
 def _crc8(data: bytes) -> int:

@@ -17,8 +17,8 @@ from emid_assets.media.limits import MediaError, MissingExtraError
 from emid_assets.release.emid_source import Medium
 
 _READABLE = {
-    "music": "WAV, FLAC, Ogg, MP3, AIFF or MP4 audio",
-    "image": "JPEG, PNG, GIF, WebP, BMP or TIFF image",
+    "music": "WAV, FLAC, Ogg, MP3, AIFF, AAC or MP4 audio",
+    "image": "JPEG, PNG, GIF, WebP, BMP, TIFF, AVIF, HEIC or JPEG XL image",
 }
 MOST_NAME_BYTES = 200
 """File systems take 255; a mark and a suffix may be added."""
@@ -29,6 +29,7 @@ _SAME_KIND = (
     {".tif", ".tiff"},
     {".aif", ".aiff"},
     {".ogg", ".oga", ".opus"},
+    {".heic", ".heif"},
 )
 
 
@@ -175,12 +176,16 @@ def _suffix_of(content: bytes, kind: str) -> str | None:
             if head.startswith(mark):
                 return suffix
         start = content[:65536].lstrip(b"\0")[:2]
+        if len(start) == 2 and start[0] == 0xFF and start[1] & 0xF6 == 0xF0:
+            return ".aac"
         return ".mp3" if len(start) == 2 and start[0] == 0xFF and start[1] & 0xE0 == 0xE0 else None
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return ".webp"
+    if head[4:8] == b"ftyp":
+        return ".avif" if head[8:12] in (b"avif", b"avis") else ".heic"
     for mark, suffix in (
         (b"\xff\xd8\xff", ".jpg"), (b"\x89PNG", ".png"), (b"GIF8", ".gif"), (b"BM", ".bmp"),
-        (b"II*\0", ".tif"), (b"MM\0*", ".tif"),
+        (b"II*\0", ".tif"), (b"MM\0*", ".tif"), (b"\xff\x0a", ".jxl"), (b"\0\0\0\x0cJXL ", ".jxl"),
     ):  # fmt: skip
         if head.startswith(mark):
             return suffix

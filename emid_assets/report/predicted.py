@@ -42,7 +42,8 @@ def predicted_section(
 
     Returns:
         `sources`: rows of kind, label, source of valence and arousal, items, and the mean deviations
-        told; `pairs`: rows of clip, image (given or predicted), pairs and mean E; `head`: its row with
+        told; `pairs`: rows of clip, image (given, predicted, or rated with a label derived from the
+        ratings), pairs and mean E; `head`: its row with
         `calibration` as rows of nominal, valence, arousal, or None.
     """
     sources = []
@@ -61,7 +62,13 @@ def predicted_section(
     predicted = any(PREDICTED in (row["label"], row["va_source"]) for row in sources)
     if not predicted and head.is_empty():
         return None
-    side = pl.when(is_predicted()).then(pl.lit(PREDICTED)).otherwise(pl.lit("given"))
+    side = (
+        pl.when(pl.col("va_source") == PREDICTED)
+        .then(pl.lit(PREDICTED))
+        .when(pl.col("label_source") == PREDICTED)
+        .then(pl.lit("rated, label derived"))
+        .otherwise(pl.lit("given"))
+    )
     pairs = (
         fused_pairs.join(music_clips.select("clip_id", side.alias("clip")), on="clip_id")
         .join(images.select("image_id", side.alias("image")), on="image_id")
@@ -78,18 +85,28 @@ def predicted_section(
 
 def predicted_warning(music_clips: pl.DataFrame, images: pl.DataFrame) -> tuple[str, str] | None:
     """The warning at the top of the report, or None where nothing was predicted."""
-    counts = [
-        f"{frame.filter(is_predicted()).height:,} of {frame.height:,} {name}"
-        for name, frame in (("clips", music_clips), ("images", images))
-        if frame.filter(is_predicted()).height
-    ]
-    if not counts:
+    by_program = pl.col("va_source") == PREDICTED
+    predicted = _counts(music_clips, images, by_program)
+    derived = _counts(music_clips, images, (pl.col("label_source") == PREDICTED) & ~by_program)
+    sentences = []
+    if predicted:
+        sentences.append(f"The emotion of {predicted} was predicted by a program, not given by people.")
+    if derived:
+        sentences.append(f"The label of {derived} is the emotion nearest to their own ratings.")
+    if not sentences:
         return None
-    return (
-        "Predicted emotion",
-        f"The emotion of {' and '.join(counts)} was predicted by a program, not given by people. Figures "
-        "that rest on valence, arousal or labels hold both kinds, unless they say given.",
-    )
+    sentences.append("Figures that rest on valence, arousal or labels hold all kinds, unless they say given.")
+    return "Predicted emotion", " ".join(sentences)
+
+
+def _counts(music_clips: pl.DataFrame, images: pl.DataFrame, which: pl.Expr) -> str:
+    """How many clips and images `which` holds for, in words; empty if there are none."""
+    counts = [
+        f"{found:,} of {frame.height:,} {name}"
+        for name, frame in (("clips", music_clips), ("images", images))
+        if (found := frame.filter(which.fill_null(False)).height)
+    ]
+    return " and ".join(counts)
 
 
 def _head(row: Mapping[str, object]) -> dict[str, object]:

@@ -420,23 +420,6 @@ class Lake:
             ) from error
         return self.catalogue_path
 
-    @contextlib.contextmanager
-    def one_rebuild(self) -> Iterator[None]:
-        """Rebuild the catalogue once for all that this process writes in the block, when the block ends.
-
-        Until then the catalogue shows the versions from before it, which stay. If the process is killed, it
-        shows them until the next rebuild.
-        """
-        if self.root in _WAITING:
-            yield
-            return
-        _WAITING[self.root] = False
-        try:
-            yield
-        finally:
-            if _WAITING.pop(self.root):
-                self.rebuild_catalogue()
-
     def settle(self) -> Path | None:
         """Rebuild the catalogue if it was written in another folder, and return that folder.
 
@@ -458,6 +441,23 @@ class Lake:
             return Path((self._catalogues / _FOLDER_FILE).read_text("utf-8"))
         except FileNotFoundError:
             return None
+
+    @contextlib.contextmanager
+    def one_rebuild(self) -> Iterator[None]:
+        """Rebuild the catalogue once for all that this process writes in the block, when the block ends.
+
+        Until then the catalogue shows the versions from before it, which stay. If the process is killed, it
+        shows them until the next rebuild.
+        """
+        if self.root in _WAITING:
+            yield
+            return
+        _WAITING[self.root] = False
+        try:
+            yield
+        finally:
+            if _WAITING.pop(self.root):
+                self.rebuild_catalogue()
 
     def _rebuilds(self, what: str) -> int:
         try:

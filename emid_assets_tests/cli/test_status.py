@@ -2,10 +2,12 @@
 
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
 import dagster as dg
+import duckdb
 import pytest
 
 from emid_assets.definitions import definitions
@@ -33,6 +35,45 @@ def test_a_built_demo_is_healthy_in_words_and_in_json(demo: Checkout) -> None:
     judged = {row["asset"] for row in told["partitions"]}
     assert judged == set(stage_of_assets(definitions)) - {"pipeline_health"}
     assert all(row["seconds"] is not None for row in told["partitions"])
+
+
+def test_verifying_the_demo_hashes_every_file_and_encodes_every_embedding_again(demo: Checkout) -> None:
+    verified = status(demo, "--verify --json")
+    assert verified.returncode == 0, verified.stderr
+    told = json.loads(verified.stdout)
+    lake = Lake(demo.demo_lake)
+    tables = ("music_embeddings", "image_embeddings", "expansion_windows")
+    assert told["embeddings_encoded"] == sum(lake.read(table).height for table in tables)
+    assert told["files_hashed"] == lake.read("media_inventory")["file"].n_unique()
+    assert (told["embeddings_of_other_encoders"], told["wrong_rows"]) == (0, [])
+    assert "embeddings encoded again" in verified.stderr  # the progress
+
+
+def test_a_moved_demo_is_as_current_as_before_and_answers_with_nothing_left_in_its_old_folder(
+    demo: Checkout, sample_media: Path, tmp_path: Path
+) -> None:
+    pairs = "SELECT count(*) FROM fused_pairs"
+    rows = Lake(demo.demo_lake).read("fused_pairs").height
+    planned = demo.run(".venv/bin/emid build --dry-run")
+    moved = Path(shutil.copytree(demo.demo_lake, tmp_path / "moved", symlinks=True))
+    away = demo.demo_lake.rename(tmp_path / "away")
+    try:
+        with duckdb.connect(moved / "lake.duckdb", read_only=True) as connection:
+            assert connection.sql(pairs).fetchall() == [(rows,)]
+        first = status(demo, f"--lake {moved} --json")
+        assert first.returncode == 0, first.stdout + first.stderr
+        assert f"This lake was moved or copied from {demo.demo_lake}:" in first.stderr
+        assert json.loads(first.stdout)["broken"] == []
+        clip = next((sample_media / "music").glob("*.ogg"))
+        assert demo.run(f".venv/bin/emid query music '{clip}' --lake {moved} --top 3").count("\n") >= 3
+        assert demo.run(f".venv/bin/emid build --lake {moved} --dry-run") == planned
+        with duckdb.connect() as connection:
+            connection.execute(f"ATTACH '{moved}/lake.duckdb' AS moved (READ_ONLY)")
+            connection.execute("USE moved")
+            assert connection.sql(pairs).fetchall() == [(rows,)]
+        assert not demo.demo_lake.exists()
+    finally:
+        away.rename(demo.demo_lake)
 
 
 def test_a_damaged_partition_makes_the_exit_code_1_and_is_named(demo: Checkout) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import dagster as dg
+import pytest
 
 from emid_assets.definitions import build_definitions
 from emid_assets.health.recipes import CHANGED_MEDIA
@@ -11,6 +12,7 @@ from emid_assets.store.lake import Lake
 from emid_assets_tests.defs.tiny_media import write_image, write_media
 
 
+@pytest.mark.slow
 def test_a_file_replaced_after_the_inventory_is_rejected_and_encoded_once_it_is_put_back(
     tmp_path: Path,
 ) -> None:

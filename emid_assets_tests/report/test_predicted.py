@@ -75,6 +75,21 @@ def test_counts_pairs_and_the_head_stand_on_the_page(
     assert pairs["predicted", "predicted"] == by_hand
 
 
+def test_a_label_derived_from_ratings_is_not_called_a_prediction(
+    half_predicted: LakeTables, build_facts: BuildFacts
+) -> None:
+    rated = replace(half_predicted, images=half_predicted.images.with_columns(va_source=pl.lit("measured")))
+    html = render_page(rated, build_facts)
+    clips, images = (rated.music_clips, rated.images)
+    half = {name: (frame.height + 1) // 2 for name, frame in (("clips", clips), ("images", images))}
+    assert f"The emotion of {half['clips']} of {clips.height} clips was predicted by a program" in html
+    assert f"The label of {half['images']} of {images.height} images is the emotion nearest to" in html
+    found = predicted_section(clips, images, rated.fused_pairs, IMAGE_EMOTION_HEAD.empty())
+    assert found is not None
+    sides = {row["image"] for row in found["pairs"]}  # type: ignore[attr-defined]
+    assert sides == {"given", "rated, label derived"}
+
+
 def test_a_label_found_for_measured_values_counts_as_predicted(half_predicted: LakeTables) -> None:
     measured = half_predicted.music_clips.with_columns(va_source=pl.lit("ratings"))
     assert len(predicted_clips(measured)) == (measured.height + 1) // 2

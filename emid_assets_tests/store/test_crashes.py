@@ -97,6 +97,7 @@ def unfinished(lake: Lake) -> list[Path]:
     return list(lake.root.rglob("*.unfinished*"))
 
 
+@pytest.mark.slow
 def test_a_writer_killed_at_any_line_that_changes_the_disk_leaves_the_old_version_or_the_new_one_whole(
     tmp_path: Path,
 ) -> None:
