@@ -181,6 +181,11 @@ class Settings(BaseModel):
     learning_rate: float = Field(
         default=0.0, ge=0.0, le=1.0, description="Learning rate of the optimiser; 0 uses each network's own."
     )
+    adapter_warm_start: bool = Field(
+        default=False,
+        description="Start the training from the network's last weights: better where little has changed, "
+        "but the result depends on earlier builds.",
+    )
     seed: int = Field(
         default=0, ge=0, le=2**31 - 1, description="Seed of the split, the initialisation and the sampling."
     )
@@ -334,7 +339,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "alpha", "images_per_clip", "candidates", "semantic_rescaling", "emotion_kernel", "gaussian_sigma",
         "va_alignment", "matching_product", "matching_threads", "matching_memory_mb",
     ),
-    "Adapters": ("adapter_dimension", "epochs", "learning_rate", "seed"),
+    "Adapters": ("adapter_dimension", "epochs", "learning_rate", "adapter_warm_start", "seed"),
     "Listening study": ("study_clips", "study_trials", "study_seconds", "study_contact"),
     "Pages and health": ("page_media_mb", "fresh_days"),
     "Where it runs": (

@@ -104,8 +104,8 @@ def test_sql_is_never_put_together_from_anything_but_checked_names() -> None:
     assert {"store/lake.py", "study/answers.py"} <= speaks
     known = {
         "quoted(path)", "quoted(unfinished)", "quoted(message)", "create", "columns",
-        "is_never", "_FORMAT", "block_bytes", "table", "select", "paths", "_all_of(members)", "_identifier(row[0])", "row[1]",
-        "_streaming_memory_mib(version, batch_rows)",
+        "is_never", "_FORMAT", "block_bytes", "table", "select", "paths",
+        "_all_of(members)", "_identifier(row[0])", "row[1]", "_streaming_memory_mib(version, batch_rows)",
         "', '.join(map(_identifier, columns))", "self._declared_columns(connection, table)",
         "', '.join(_IDENTITY)", "', '.join('?' * len(names))",
     }  # fmt: skip

@@ -7,7 +7,7 @@ network computes is in its own file in `networks/`, the data in `pair_data`, sav
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -53,6 +53,7 @@ def train(
     config: dict[str, Any] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
     projection: Projection | None = None,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> TrainedAdapter:
     """Train a network and keep the epoch with the best validation NDCG@10 (the first, if tied).
 
@@ -67,6 +68,7 @@ def train(
         config: hyperparameters of the network that differ from its defaults.
         on_epoch: called with each epoch's entry when the epoch ends.
         projection: a projection already fitted on the same data, to save time.
+        weights: to start from, as `TrainedAdapter.state`; those of another name or shape are ignored.
 
     Raises:
         NonFiniteLossError: names epoch and batch.
@@ -91,6 +93,7 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         module = build_network(network, config or {}, known).to(device)
+        _start_from(module, weights or {})
         hyperparameters = dataclasses.asdict(module.config)  # type: ignore[call-overload]
         own = {
             name: hyperparameters[name] if getattr(settings, name) is None else getattr(settings, name)
@@ -148,6 +151,16 @@ def train(
         best_epoch=best_epoch,
         history=history,
     )
+
+
+def _start_from(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    own = module.state_dict()
+    fitting = {
+        name: tensor
+        for name, tensor in state.items()
+        if name in own and own[name].shape == tensor.shape and own[name].dtype == tensor.dtype
+    }
+    module.load_state_dict(fitting, strict=False)
 
 
 def _optimizers(module: nn.Module, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:

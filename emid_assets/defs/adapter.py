@@ -21,6 +21,11 @@ from emid_assets.store.lake import Lake
 from emid_assets.store.layout import WEIGHTS_FOLDER
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
     from emid_assets.adapters.trained_adapter import TrainedAdapter
 
 
@@ -32,7 +37,14 @@ if TYPE_CHECKING:
     pool=GPU_POOL,
     reads=("music_embeddings", "expanded_clips", "image_embeddings", "fused_pairs", "music_clips", "images"),
     declared=Declared(
-        settings=(*FORMULA_SETTINGS, "adapter_dimension", "epochs", "learning_rate", "seed"),
+        settings=(
+            *FORMULA_SETTINGS,
+            "adapter_dimension",
+            "epochs",
+            "learning_rate",
+            "adapter_warm_start",
+            "seed",
+        ),
         outside=Outside(
             "tuned hyperparameters",
             lambda settings, network: str(
@@ -61,18 +73,19 @@ def trained_adapter(
     tuned = tuned_hyperparameters(lake, network)
     data = pair_data(tables, settings.seed, Formula.of(settings))
     on_progress = report_progress(context, "epochs")
+    previous = previous_version(lake, "trained_adapter", network)
+    stored = {lake.root / str(previous.metadata["weights_file"])} if previous else set()
     adapter = train(
         network,
         data,
         TrainingSettings.of(settings),
         tuned,
         on_epoch=lambda epoch: on_progress(int(epoch["epoch"] or 0), settings.epochs),
+        weights=_weights_of(stored) if settings.adapter_warm_start else None,
     )
-    previous = previous_version(lake, "trained_adapter", network)
-    keep = {lake.root / str(previous.metadata["weights_file"])} if previous else set()
     names = [name for name in Settings.model_fields if name not in LOCAL_PATHS]
     configuration = {name: setting_text(getattr(all_of(settings), name)) for name in names}
-    weights, sha256 = save_run(adapter, lake.root / WEIGHTS_FOLDER, configuration, keep)
+    weights, sha256 = save_run(adapter, lake.root / WEIGHTS_FOLDER, configuration, stored)
     manifest = adapter.manifest_frame(weights.relative_to(lake.root).as_posix(), sha256)
     losses = {epoch["epoch"]: float(epoch["loss"] or 0.0) for epoch in adapter.history}
     not_finite = [f"epoch {epoch}" for epoch, loss in losses.items() if not loss < float("inf")]
@@ -88,6 +101,13 @@ def trained_adapter(
         },
         check_results=[check_result("loss_is_finite", not_finite, len(losses))],
     )
+
+
+def _weights_of(stored: "set[Path]") -> "Mapping[str, Tensor] | None":
+    """The last adapter's weights; None for the first training, or if the file is gone."""
+    from emid_assets.adapters.trained_adapter import TrainedAdapter
+
+    return next((TrainedAdapter.load(file).state for file in stored if file.is_file()), None)
 
 
 def _training_metadata(adapter: "TrainedAdapter") -> dict[str, Any]:

@@ -313,11 +313,13 @@ class _Audio:
 
         self._closing.close()  # each pass starts at the beginning
         self._closing = container = self._pyav_container()
-        to_float = av.AudioResampler(format="fltp")
+        # Interleaved: PyAV 18 crashes on the planes of eight channels.
+        to_float = av.AudioResampler(format="flt")
         position = 0
         for frame in container.decode(audio=0):
             for converted in to_float.resample(frame):
-                block = converted.to_ndarray().astype(np.float32, copy=False)
+                interleaved = converted.to_ndarray().reshape(-1, converted.layout.nb_channels)
+                block = interleaved.T.astype(np.float32, copy=False)
                 start, stop = max(first - position, 0), min(last - position, block.shape[1])
                 position += block.shape[1]
                 if start < stop:

@@ -21,6 +21,7 @@ from PIL import Image
 from emid_assets.media.audio import read_audio, resample
 from emid_assets.media.folder import path_within
 from emid_assets.media.hearing import sounding
+from emid_assets.media.identity import sha256_of, unchanged
 from emid_assets.media.image import read_rgb
 from emid_assets.media.limits import MediaError
 from emid_assets.store.files import make_folder, write_in_place
@@ -90,15 +91,20 @@ class Copies:
         if self.folder is None or not path.is_file():
             return make()
         if file not in self._hashes:
-            with path.open("rb") as opened:
-                self._hashes[file] = hashlib.file_digest(opened, "sha256").hexdigest()
+            self._hashes[file] = sha256_of(path)
         key = hashlib.sha256(f"{_FORM} {self._hashes[file]} {how} {kind}".encode()).hexdigest()
         kept = self.folder / f"{key[:40]}.{kind.rpartition('/')[2]}"
         if kept.is_file():
             copy = Copy(_data_uri(kind, kept.read_bytes()))
-        elif (copy := make()).uri:
-            make_folder(self.folder)
-            write_in_place(kept, copy.content)
+        else:
+            try:
+                with unchanged(path, self._hashes[file]):
+                    copy = make()
+            except MediaError as error:
+                return Copy("", f"{file}: {error.reason}")
+            if copy.uri:
+                make_folder(self.folder)
+                write_in_place(kept, copy.content)
         self._used.add(kept.name)
         return copy
 

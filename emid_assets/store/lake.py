@@ -106,6 +106,10 @@ class Lake:
             raise LakeError(
                 f"the lake's folder {self.root} has a question mark, at which DuckDB cuts a path; rename it"
             )
+        if "\\" in str(self.root):
+            raise LakeError(
+                f"the lake's folder {self.root} has a backslash, which DuckDB takes for a /; rename it"
+            )
         self.declared = declared
 
     @property

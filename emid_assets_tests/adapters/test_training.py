@@ -162,6 +162,18 @@ def test_the_kept_weights_are_those_of_the_best_epoch(data: PairData) -> None:
     assert measured["ndcg_at_10"] != adapter.history[-1]["ndcg_at_10"]
 
 
+def test_a_warm_start_begins_with_the_weights_that_fit(data: PairData) -> None:
+    scratch = train("bmf", data, replace(SETTINGS, epochs=3))
+    still = replace(SETTINGS, epochs=1, learning_rate=1e-12, weight_decay=0.0)
+    warm = train("bmf", data, still, weights=scratch.state)
+    for name, weights in scratch.state.items():
+        torch.testing.assert_close(warm.state[name], weights, atol=1e-6, rtol=0)
+    cold = train("bmf", data, still)
+    other = {name: torch.ones(7) for name in scratch.state} | {"of_no_layer": torch.ones(1)}
+    ignored = train("bmf", data, still, weights=other)
+    assert all(torch.equal(ignored.state[name], weights) for name, weights in cold.state.items())
+
+
 def test_each_epoch_is_reported_as_it_ends(data: PairData) -> None:
     seen: list[object] = []
     adapter = train("bmf", data, SETTINGS, on_epoch=lambda entry: seen.append(dict(entry)))

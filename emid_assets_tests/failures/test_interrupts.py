@@ -36,7 +36,7 @@ def command(pipeline: Pipeline, output: Path, begun: Any) -> None:
 
 
 def build_interrupted(folder: Path, after_s: float, number: signal.Signals) -> str:
-    """What is wrong after a build that gets a signal after `after_s` seconds; nothing if all is well."""
+    """What is wrong after a build that gets a signal `after_s` seconds after it began; empty if nothing."""
     pipeline, output = Pipeline(make_media(folder / "media"), folder / "lake"), folder / "output"
     receive, send = processes.Pipe(duplex=False)
     child = processes.Process(target=command, args=(pipeline, output, send))

@@ -17,13 +17,14 @@ def decode_audio(path: Path) -> tuple[Samples, int]:
     """
     blocks: list[Samples] = []
     with av.open(str(path)) as container:
-        to_float = av.AudioResampler(format="fltp")
+        to_float = av.AudioResampler(format="flt")  # interleaved: PyAV crashes on eight planes
         rate = 0
         for packet in container.demux(audio=0):
             with suppress(av.error.InvalidDataError):
                 for frame in packet.decode():
                     rate = frame.sample_rate
-                    blocks.extend(part.to_ndarray().astype(np.float32) for part in to_float.resample(frame))
+                    for part in to_float.resample(frame):
+                        blocks.append(part.to_ndarray().reshape(-1, part.layout.nb_channels).T.copy())
     return np.concatenate(blocks, axis=1), rate
 
 

@@ -1,8 +1,8 @@
 """Media files made from a seed, of every container, codec, rate, depth and damage, and their reference.
 
 Belongs here: making and damaging files, and comparing what we read with FFmpeg, imagecodecs and tifffile. The
-same seed always makes the same file. `python -m emid_assets_tests.media.made_files KIND FIRST COUNT` checks
-seeds in a process of its own, so that a crash or a hang has a name.
+same seed always makes the same file. `python -m emid_assets_tests.media.made_files KIND FIRST COUNT ...`
+checks seeds in a process of its own, so that a crash or a hang has a name.
 """
 
 import io
@@ -286,7 +286,9 @@ def damaged_audio_difference(seed: int, path: Path) -> str | None:
     seconds, theirs = read.shape[1] / rate, expected.shape[1] / rate
     if abs(seconds - 1.3) < LENGTH_S and difference(read, samples.T) < 1e-2:
         return None  # the damage has touched no sound
-    if abs(seconds - theirs) > 0.15:
+    # Frames that are there twice are sound, and FFmpeg ends where the header of the mp3 says.
+    is_longer = form == "mp3" and story.startswith("repeat") and seconds > theirs
+    if abs(seconds - theirs) > 0.15 and not is_longer:
         return f"{form}, {story}: {seconds:.3f} s; FFmpeg: {theirs:.3f} s"
     if form in LOSSLESS_AUDIO and difference(read, expected) > 1e-2:
         return f"{form}, {story}: the samples differ by {difference(read, expected):.2g}"
@@ -372,15 +374,19 @@ CHECKS: dict[str, Callable[[int, Path], str | None]] = {
 
 def main() -> None:
     """Check seeds; a line before each and a line for each difference."""
-    kind, first, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     warnings.simplefilter("ignore")
+    for kind, first, count in zip(*(sys.argv[start::3] for start in (1, 2, 3)), strict=True):
+        _run(kind, int(first), int(count))
+
+
+def _run(kind: str, first: int, count: int) -> None:
     check = CHECKS[kind]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "file.bin"
         check(first, path)  # what is loaded once
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for seed in range(first, first + count):
-            print(f"seed {seed}", flush=True)
+            print(f"{kind} seed {seed}", flush=True)
             found = check(seed, path)
             memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
             if memory > MEMORY_KB:

@@ -271,6 +271,75 @@ def test_a_jpeg_within_jpeg_xl_is_turned_and_other_jpeg_xl_is_not(tmp_path: Path
         assert np.array_equal(read_or_reason(tmp_path / "flat.jxl"), stored)
 
 
+@pytest.mark.parametrize("depth", ["u1", "u2"])
+def test_cmyk_has_the_colours_of_the_inks(tmp_path: Path, depth: str) -> None:
+    inks = picture(channels=4)
+    path = tmp_path / "print.tif"
+    tifffile.imwrite(path, as_type(inks, depth), photometric="separated", metadata=None)
+    read = read_or_reason(path)
+    assert not isinstance(read, str), read
+    expected = 255 * (1 - inks[..., :3]) * (1 - inks[..., 3:])
+    assert np.abs(read - expected).max() <= 2
+
+
+@pytest.mark.parametrize("colours", ["CMYK", "YCCK"])
+def test_adobe_jpegs_of_four_inks_are_not_inverted(tmp_path: Path, colours: str) -> None:
+    inks = picture(channels=4)
+    path = tmp_path / "print.jpg"
+    stored = 255 - as_type(inks, "u1").view(np.uint8)  # Adobe stores the inks inverted
+    path.write_bytes(
+        imagecodecs.jpeg8_encode(
+            stored, level=98, colorspace="CMYK", outcolorspace=colours, subsampling="444"
+        )
+    )
+    if b"Adobe" not in path.read_bytes()[:200]:
+        pytest.skip("this encoder writes no Adobe marker")
+    read = read_or_reason(path)
+    assert not isinstance(read, str), read
+    expected = 255 * (1 - inks[..., :3]) * (1 - inks[..., 3:])
+    assert np.abs(read - expected).mean() < 4
+
+
+def test_lab_has_the_grey_that_its_lightness_means(tmp_path: Path) -> None:
+    lab = np.zeros((16, 48, 3), np.uint8)
+    for place, lightness in enumerate((0, 50, 100)):
+        lab[:, 16 * place : 16 * (place + 1), 0] = round(lightness * 2.55)
+    path = tmp_path / "lab.tif"
+    tifffile.imwrite(path, lab, photometric="cielab", metadata=None)
+    read = read_or_reason(path)
+    assert not isinstance(read, str), read
+    # CIE L* of 50 is a luminance of .184, which sRGB writes as 119.
+    assert np.abs(read[8, [8, 24, 40]].astype(int) - np.array([[0], [119], [255]])).max() <= 3
+
+
+def test_one_bit_palette_and_the_first_of_several_pictures_are_read(tmp_path: Path) -> None:
+    pixels = as_type(picture(), "u1").view(np.uint8)
+    first, second = Image.fromarray(pixels), Image.new("RGB", (64, 48), "red")
+    black = pixels[..., 0] > 120
+    for name, stored in (("png", first.convert("P")), ("tif", first.convert("P"))):
+        stored.save(tmp_path / f"palette.{name}")
+        assert np.array_equal(read_or_reason(tmp_path / f"palette.{name}"), np.asarray(stored.convert("RGB")))
+    for name in ("png", "tif", "bmp"):
+        Image.fromarray(black).save(tmp_path / f"bits.{name}")
+        assert np.array_equal(
+            read_or_reason(tmp_path / f"bits.{name}"), 255 * np.repeat(black[..., None], 3, 2)
+        )
+    for name, options in (("mpo", {}), ("webp", {"lossless": True}), ("png", {})):
+        path = tmp_path / f"several.{name}"
+        first.save(path, save_all=True, append_images=[second], **options)
+        read = read_or_reason(path)
+        assert not isinstance(read, str), read
+        assert np.abs(read.astype(int) - pixels).mean() < 3
+
+
+def test_a_drawing_is_rejected(tmp_path: Path) -> None:
+    path = tmp_path / "drawing.png"
+    path.write_text('<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect width="9"/></svg>')
+    read = read_or_reason(path)
+    assert isinstance(read, str)
+    assert read.startswith("image is unreadable: its contents are not JPEG")
+
+
 def test_heic_and_avif_have_the_pixels_that_ffmpeg_gives(tmp_path: Path) -> None:
     pytest.importorskip("pillow_heif").register_heif_opener()
     for name in ("heic", "avif"):

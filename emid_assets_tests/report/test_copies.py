@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from emid_assets.media.identity import CHANGED
 from emid_assets.report import gallery
 from emid_assets.report.gallery import Copies, player, thumbnail
 from emid_assets.settings import SAMPLE_MEDIA
@@ -54,3 +55,20 @@ def test_a_changed_file_is_encoded_and_a_missing_or_damaged_one_is_said_to_be_so
     assert copies.thumbnail(IMAGE).problem == f"{IMAGE} is no longer in the media folder"
     copies.collect_garbage()
     assert len(list((tmp_path / "kept").iterdir())) == 1
+
+
+def test_no_copy_is_kept_of_a_file_that_is_replaced_while_it_is_read(
+    media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = gallery.read_rgb
+
+    def replaced_and_read(path: Path) -> object:
+        shutil.copyfile(SAMPLE_MEDIA / IMAGES[1], path)
+        return read(path)
+
+    monkeypatch.setattr(gallery, "read_rgb", replaced_and_read)
+    copy = Copies(media, tmp_path / "kept").thumbnail(IMAGE)
+    assert (copy.uri, copy.problem) == ("", f"{IMAGE}: {CHANGED}")
+    monkeypatch.undo()
+    shutil.copyfile(SAMPLE_MEDIA / IMAGE, media / IMAGE)
+    assert Copies(media, tmp_path / "kept").thumbnail(IMAGE) == thumbnail(media, IMAGE)
