@@ -2,16 +2,20 @@
 
 import os
 import random
+import shutil
 import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 from dagster import DagsterRunStatus
 
+from emid_assets.build.stage_by_stage import _runs_here
 from emid_assets.cli.build import build
+from emid_assets.runs.instance import SHIPPED_INSTANCE
 from emid_assets.runs.signals import raise_on_signals
 from emid_assets_tests.failures.tiny import Pipeline, make_media, plan_places_only, processes, settle
 
@@ -74,8 +78,62 @@ def interrupted_at_random(folder: Path, tries: int) -> dict[str, str]:
     return wrong
 
 
+def run_that_interrupts_itself(home: Path, phase: str, to: Any) -> None:
+    def interrupt_in(place: str) -> None:
+        if place == phase:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    class Model(dg.ConfigurableResource["Model"]):
+        def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+            interrupt_in("resource")
+
+    @dg.asset
+    def pairs(model: Model) -> None:
+        interrupt_in("step")
+
+    create = dg.DagsterInstance.create_run_for_job
+
+    def created(*arguments: Any, **named: Any) -> dg.DagsterRun:
+        run = create(*arguments, **named)
+        interrupt_in("created")
+        return run
+
+    dg.DagsterInstance.create_run_for_job = created  # type: ignore[method-assign]
+    job = dg.Definitions(
+        assets=[pairs], jobs=[dg.define_asset_job("align")], resources={"model": Model()}
+    ).resolve_job_def("align")
+    raise_on_signals()
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        try:
+            for _ in _runs_here(instance, job, [None, None], {}, interrupt_in):
+                interrupt_in("between")
+        except KeyboardInterrupt as stop:
+            to.send((type(stop).__name__, str(stop), [run.status for run in instance.get_runs()]))
+
+
+@pytest.mark.parametrize(
+    ("phase", "expected"),
+    [
+        ("created", ("BuildStoppedError", "stopped in align", [DagsterRunStatus.CANCELED])),
+        ("resource", ("BuildStoppedError", "stopped in align", [DagsterRunStatus.CANCELED])),
+        ("step", ("BuildStoppedError", "stopped in align", [DagsterRunStatus.CANCELED])),
+        ("between", ("KeyboardInterrupt", "", [DagsterRunStatus.SUCCESS])),
+    ],
+)
+def test_an_interrupt_ends_a_run_in_each_of_its_phases(
+    tmp_path: Path, phase: str, expected: tuple[str, str, list[DagsterRunStatus]]
+) -> None:
+    shutil.copy(SHIPPED_INSTANCE, tmp_path / "dagster.yaml")
+    receive, send = processes.Pipe(duplex=False)
+    child = processes.Process(target=run_that_interrupts_itself, args=(tmp_path, phase, send))
+    child.start()
+    assert receive.recv() == expected
+    child.join()
+
+
+@pytest.mark.slow
 def test_a_build_stops_wherever_it_is_interrupted(tmp_path: Path) -> None:
-    assert interrupted_at_random(tmp_path, 3) == {}
+    assert interrupted_at_random(tmp_path, 2) == {}
 
 
 @pytest.mark.heavy
