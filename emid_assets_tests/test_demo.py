@@ -200,7 +200,7 @@ def test_a_wrong_setting_ends_the_build_with_one_line(small_demo: Checkout) -> N
         capture_output=True,
         text=True,
     )
-    assert finished.returncode == 1
+    assert finished.returncode == 2
     assert finished.stderr.strip() == "Error: alpha = '1.5': must be 0.0 to 1.0"
 
 
