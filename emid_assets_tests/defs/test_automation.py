@@ -1,5 +1,6 @@
 """The folder sensor, the conditions and the rebuild on the whole graph, with real media."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -223,8 +224,11 @@ def update(settings: dict[str, Any], home: Path) -> tuple[dg.ExecuteInProcessRes
 
 
 @pytest.mark.demo
-def test_the_nightly_update_builds_what_is_not_current_and_nothing_the_next_night(demo: Checkout) -> None:
-    lake = Lake(demo.demo_lake)
+def test_the_nightly_update_builds_what_is_not_current_and_nothing_the_next_night(
+    demo: Checkout, tmp_path: Path
+) -> None:
+    shutil.copytree(demo.demo_lake, tmp_path / "lake")
+    lake = Lake(tmp_path / "lake")
     settings = {"media": str(demo.folder / "emid_assets" / "sample"), "lake": str(lake.root)}
     lake.remove("published_agreement", "all")
     first, runs = update(settings, lake.root / "dagster")
