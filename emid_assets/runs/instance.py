@@ -46,14 +46,9 @@ def what_ray_lacks(home: Path) -> str:
 
 
 def environment_of(settings: Settings, home: Path) -> dict[str, str]:
-    """The environment variables that give a process these settings and this instance, and its threads rest.
-
-    Threads of torch that wait for work would spin: the small networks' training took three times the CPU, and
-    on a busy machine four times as long.
-    """
+    """The environment variables that give another process the same settings and the same instance."""
     values = settings.model_dump() | {"media": settings.media_folder, "lake": settings.lake_folder}
     variables = {
         ENVIRONMENT_PREFIX + name.upper(): str(setting_text(value)) for name, value in values.items()
     }
-    resting = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
-    return variables | resting | {"DAGSTER_HOME": str(home)}
+    return variables | {"DAGSTER_HOME": str(home)}
