@@ -213,7 +213,7 @@ class Settings(BaseModel):
     )
     fresh_days: float = Field(
         default=30.0,
-        gt=0.0,
+        ge=0.001,
         le=3650.0,
         description="Days after which an asset that was not rebuilt counts as overdue.",
     )

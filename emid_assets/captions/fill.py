@@ -13,7 +13,7 @@ import polars as pl
 
 from emid_assets.captions.interface import Captioner
 from emid_assets.media.folder import path_within
-from emid_assets.media.identity import CHANGED, unchanged
+from emid_assets.media.identity import is_passing, unchanged
 from emid_assets.media.image import read_rgb
 from emid_assets.media.limits import MediaError
 from emid_assets.store.schemas import IMAGES
@@ -76,7 +76,7 @@ def fill_captions(
             written += 1
         except MediaError as error:
             _LOG.warning("no caption for %s: %s", file, error.reason)
-            changed += error.reason == CHANGED
+            changed += is_passing(error.reason)
         if on_progress is not None:
             on_progress(done, len(todo))
     filled = pl.col("content_hash").replace_strict(known, default=None, return_dtype=pl.String)

@@ -1,5 +1,8 @@
 """Loads the captioner named in the setting `caption_model`."""
 
+from hashlib import sha256
+from pathlib import Path
+
 from emid_assets.captions.interface import Captioner
 
 
@@ -17,3 +20,15 @@ def load_captioner(model: str, device: str = "auto") -> Captioner:
     from emid_assets.captions.transformers_captioner import TransformersCaptioner
 
     return TransformersCaptioner(model, device)
+
+
+def captioner_identity(model: str) -> str:
+    """Differs where the files of a model's folder have other sizes or times; found without reading them.
+
+    Empty for a model of the Hub, whose name is all that is known without a request.
+    """
+    folder = Path(model)
+    if not model or not folder.is_dir():
+        return ""
+    facts = sorted((path.name, path.stat()) for path in folder.iterdir() if path.is_file())
+    return sha256(repr([(name, one.st_size, one.st_mtime_ns) for name, one in facts]).encode()).hexdigest()

@@ -41,6 +41,7 @@ def status_command(as_json: bool, verify: bool, **options: Any) -> None:
     # Before the definitions are imported: they load what these variables say.
     os.environ.update(environment_of(settings, prepared_instance(settings, None)))
     from dagster import DagsterInstance
+    from sqlalchemy.exc import OperationalError
 
     from emid_assets.build.ray_runs import ClusterError, records_at_hand
     from emid_assets.definitions import build_definitions
@@ -52,6 +53,8 @@ def status_command(as_json: bool, verify: bool, **options: Any) -> None:
     try:
         with records_at_hand(), DagsterInstance.get() as instance:
             health = current_health(definitions, instance, settings, time.time())
+    except OperationalError as error:
+        raise click.ClickException(f"Dagster's records cannot be opened: {error.orig}") from None
     except (ClusterError, LakeError, OSError) as error:
         raise click.ClickException(str(error)) from None
     building = build_under_way(settings.lake_folder)

@@ -204,6 +204,7 @@ def published_agreement(settings: SettingsResource, tables: LakeTables) -> dg.Ma
     declared=Declared(
         settings=tuple(sorted(Settings.model_fields.keys() - MANNER)),
         outside=Outside("tuning trials", _digest_of_trials),
+        writes=(REPORT_PAGE, PAIRS_PAGE),
     ),
 )  # fmt: skip
 def evaluation_report(settings: SettingsResource, tables: LakeTables) -> dg.MaterializeResult[pl.DataFrame]:

@@ -27,7 +27,7 @@ from emid_assets.media.expansion import (
     with_chosen,
     with_nearest_source,
 )
-from emid_assets.media.identity import CHANGED
+from emid_assets.media.identity import is_passing
 from emid_assets.orchestration.declared import Declared
 from emid_assets.orchestration.partitions import MUSIC_EMOTION_PARTITIONS, every_partition
 from emid_assets.orchestration.resources import SettingsResource
@@ -91,7 +91,7 @@ def expansion_windows(
             "encoded": embedded.encoded,
             "reused": embedded.reused,
             "unusable": sum(map(len, unusable.values())),
-            CHANGED_MEDIA: len(unusable.get(CHANGED, [])),
+            CHANGED_MEDIA: sum(len(windows) for reason, windows in unusable.items() if is_passing(reason)),
             "why_unusable": "; ".join(why_unusable),
             "fingerprint": encoder.fingerprint,
             "encoder_licence": encoder.licence,

@@ -8,6 +8,7 @@ import polars as pl
 
 from emid_assets.health.recipes import CHANGED_MEDIA
 from emid_assets.media.folder_changes import look_at
+from emid_assets.media.identity import is_passing, sha256_of
 from emid_assets.media.kinds import OPTIONAL_READERS, READER_VERSION
 from emid_assets.media.limits import MediaFolderError
 from emid_assets.media.with_predictions import PREDICTED, unlabelled
@@ -36,7 +37,10 @@ GRACE_S = 24 * 3600.0
 def _folder_digest(settings: Settings, _: str) -> str:
     installed = [name for name in OPTIONAL_READERS if importlib.util.find_spec(name) is not None]
     try:
-        return f"{READER_VERSION} {installed} {look_at(settings.media_folder).digest}"
+        look = look_at(settings.media_folder)
+        # Tables count by their content too: an edit may keep size and time.
+        tables = [sha256_of(settings.media_folder / name) for name in sorted(look.files) if "/" not in name]
+        return f"{READER_VERSION} {installed} {look.digest} {' '.join(tables)}"
     except (MediaFolderError, OSError) as error:
         return str(error)
 
@@ -82,6 +86,7 @@ def media_inventory(
             "images": usable.filter(pl.col("kind") == "image").height,
             "unlabelled": unlabelled(inventory).height,
             "rejected": inventory.height - usable.height,
+            CHANGED_MEDIA: sum(map(is_passing, inventory["reason"].drop_nulls())),
         },
     )
 
@@ -116,12 +121,18 @@ def music_clips(
     )
 
 
+def _identity_of_captioner(settings: Settings, _: str) -> str:
+    from emid_assets.captions.load import captioner_identity
+
+    return captioner_identity(settings.caption_model)
+
+
 @table_asset(
     stage="embed_images",
     group_name="media",
     kinds={"polars", "duckdb"},
     partitions_def=IMAGE_EMOTION_PARTITIONS,
-    declared=Declared(settings=("caption_model",)),
+    declared=Declared(settings=("caption_model",), outside=Outside("caption model", _identity_of_captioner)),
 )
 def images(
     context: dg.AssetExecutionContext,

@@ -13,7 +13,7 @@ import polars as pl
 
 from emid_assets.defs.embeddings import GPU_POOL, earlier_rows, media_items
 from emid_assets.health.recipes import CHANGED_MEDIA
-from emid_assets.media.identity import CHANGED
+from emid_assets.media.identity import is_passing
 from emid_assets.media.kinds import READER_VERSION, MediaKind
 from emid_assets.media.with_predictions import unlabelled
 from emid_assets.orchestration.declared import Declared, Outside
@@ -67,7 +67,7 @@ def _vectors(
             **made,
             "media": frame.height,
             "without": frame["reason"].count(),
-            CHANGED_MEDIA: frame.filter(pl.col("reason") == CHANGED).height,
+            CHANGED_MEDIA: sum(map(is_passing, frame["reason"].drop_nulls())),
         },
     )
 

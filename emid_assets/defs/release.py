@@ -72,7 +72,8 @@ def published_pairs(
     group_name="release",
     kinds={"parquet", "huggingface", "duckdb"},
     ins=every_partition("music_clips", "expanded_clips", "images", "fused_pairs"),
-    declared=Declared(settings=(*MADE_WITH, "caption_model")),  # captions are not in the version of `images`
+    # The captions are not in the data version of `images`.
+    declared=Declared(settings=(*MADE_WITH, "caption_model"), writes=(RELEASE_FOLDER,)),
     checks={"every_pair_released": "Every pair is in the released table."},
 )
 def emid_release(

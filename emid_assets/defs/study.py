@@ -20,6 +20,7 @@ from emid_assets.store.layout import (
     CHOICES_FILE,
     DESIGNS_FOLDER,
     STUDY_FOLDER,
+    STUDY_PAGE,
     STUDY_PAGE_FOLDER,
 )
 from emid_assets.store.schemas import LISTENING_STUDY, STUDY_RESULTS
@@ -75,6 +76,7 @@ def top_images(settings: SettingsResource, tables: LakeTables) -> dg.Materialize
         settings=(
             "alpha", "seed", "study_clips", "study_trials", "study_seconds", "study_contact", "page_media_mb",
         ),
+        writes=(f"{STUDY_FOLDER}/{STUDY_PAGE_FOLDER}/{STUDY_PAGE}",),
     ),
     warnings={"can_be_run": "There are enough images and clips for trials in which the conditions differ."},
 )  # fmt: skip

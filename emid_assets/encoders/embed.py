@@ -20,7 +20,7 @@ from emid_assets.encoders.interface import Encoder, EncoderOutOfMemoryError, Flo
 from emid_assets.encoders.journal import Journal
 from emid_assets.encoders.preparation import prepare_all
 from emid_assets.encoders.recordings import ItemReader, by_recording, shared_recordings
-from emid_assets.media.identity import CHANGED
+from emid_assets.media.identity import is_passing
 from emid_assets.media.kinds import MediaKind
 from emid_assets.store.schemas import IMAGE_EMBEDDINGS, MUSIC_EMBEDDINGS, REJECTED_MEDIA
 
@@ -89,8 +89,8 @@ class Embedded:
 
     @property
     def changed(self) -> int:
-        """Items that were rejected because their files had changed since the inventory."""
-        return self.rejected.filter(pl.col("reason") == CHANGED).height
+        """Items that were rejected because their files had changed or could not be read: see `is_passing`."""
+        return sum(map(is_passing, self.rejected["reason"]))
 
 
 def embed(

@@ -54,6 +54,7 @@ class AssetFacts:
         recipe: the recipe that a partition would have now, of (partition, asset → partition → data version).
         outside: what it reads from outside the lake's tables, in words.
         stage: the stage of the build that builds it.
+        writes: files and folders that it writes beside its table, relative to the lake.
     """
 
     name: str
@@ -62,6 +63,7 @@ class AssetFacts:
     recipe: Callable[[str, Mapping[str, Mapping[str, str]]], Recipe]
     outside: str = ""
     stage: str = ""
+    writes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -319,7 +321,11 @@ def _why_stale(
     now = asset.recipe(partition, {parent: of_parent for parent, of_parent in inputs.items() if of_parent})
     why = now.difference(Recipe.of_text(version.metadata.get(RECIPE)), asset.outside)
     if not why and (changed := version.metadata.get(CHANGED_MEDIA)):
-        why = f"built while files changed: {changed} left out"
+        why = f"{changed} files changed or could not be read"
+    root = version.path.parents[3]
+    written = (*asset.writes, *filter(None, [str(version.metadata.get("weights_file", ""))]))
+    if not why and version.rows and (gone := [name for name in written if not (root / name).exists()]):
+        why = f"{', '.join(gone)} is gone"
     return why
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from emid_assets.media.audio import probe_audio
-from emid_assets.media.identity import sha256_of, stamp_of
+from emid_assets.media.identity import CANNOT_BE_READ, sha256_of, stamp_of
 from emid_assets.media.image import probe_image
 from emid_assets.media.limits import MediaError, MediaLimits, MissingExtraError
 from emid_assets.store.schemas import MEDIA_INVENTORY
@@ -128,7 +128,7 @@ def _examine(file: _File, path: Path, limits: MediaLimits) -> Iterator[tuple[obj
     try:
         digest = sha256_of(path)
     except OSError as error:
-        problem = f"file cannot be read: {error.strerror or error}"
+        problem = f"{CANNOT_BE_READ}: {error.strerror or error}"
         for window, _, _ in file.windows:
             yield file.kind, file.file, window, None, None, None, None, None, None, problem
         return

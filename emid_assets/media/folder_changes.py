@@ -13,6 +13,7 @@ from typing import Literal
 
 from emid_assets.media.folder import SUBFOLDERS, find_files, open_media_folder
 
+TABLES = ("music.csv", "images.csv", "pairs.csv", "import.csv")
 Verdict = Literal["as before", "settling", "changed"]
 Stamp = tuple[int | None, int | None]
 """Size in bytes and modification time in nanoseconds; None if a file must not be opened."""
@@ -45,10 +46,10 @@ def look_at(media: Path) -> Look:
     for kind, subfolder in SUBFOLDERS.items():
         for file in find_files(root, kind):
             files[f"{subfolder}/{file.below}"] = (file.size_bytes, file.modified_ns)
-        table = root / f"{subfolder}.csv"
-        if table.is_file():
-            status = table.stat()
-            files[table.name] = (status.st_size, status.st_mtime_ns)
+    for name in TABLES:
+        if (root / name).is_file():
+            status = (root / name).stat()
+            files[name] = (status.st_size, status.st_mtime_ns)
     return Look(files)
 
 

@@ -12,6 +12,13 @@ from pathlib import Path
 from emid_assets.media.limits import MediaError
 
 CHANGED = "changed since the inventory: the next build reads it again"
+CANNOT_BE_READ = "file cannot be read"
+
+
+def is_passing(reason: str) -> bool:
+    """Whether a rejection may be over by the next build, though the file's size and time stay: try again."""
+    return reason == CHANGED or reason.startswith(CANNOT_BE_READ)
+
 
 _SHA256 = re.compile(r"[0-9a-f]{64}(?=#|$)")
 
@@ -48,7 +55,7 @@ def unchanged(path: Path, content_hash: str) -> Iterator[None]:
         before = _identity(path)
         digest = sha256_of(path)
     except OSError as error:
-        raise MediaError(f"file cannot be read: {error.strerror or error}") from error
+        raise MediaError(f"{CANNOT_BE_READ}: {error.strerror or error}") from error
     if digest != known:
         raise MediaError(CHANGED)
     try:

@@ -43,11 +43,13 @@ class Declared:
         code: version of its code: raise it whenever the same inputs would give another result.
         settings: names of the settings that its result depends on.
         outside: None if it only reads the lake's tables.
+        writes: files and folders that it writes beside its table, relative to the lake.
     """
 
     code: int = 1
     settings: tuple[str, ...] = ()
     outside: Outside | None = None
+    writes: tuple[str, ...] = ()
 
     def values(self, settings: Settings) -> dict[str, Any]:
         """The declared settings' values."""

@@ -58,6 +58,7 @@ def asset_facts(definitions: dg.Definitions, settings: Settings) -> list[AssetFa
                 functools.partial(declared.recipe, settings),
                 declared.outside.name if declared.outside else "",
                 node.tags[STAGE],
+                declared.writes,
             )
         )
     return facts

@@ -4,6 +4,7 @@ What was built is read from the store: the partitions whose current version is a
 """
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+from emid_assets.health.recipes import CHANGED_MEDIA
 from emid_assets.health.verdict import DATA_VERSION
 from emid_assets.store.lake import Lake
 from emid_assets_tests.defs.tiny_media import write_clip, write_image
@@ -128,6 +130,33 @@ def test_a_lake_without_recipes_is_built_once_more(pipeline: Pipeline) -> None:
     waits = pipeline.health().states.filter(asset="fused_pairs", partition="sad")
     assert waits.select("state", "message").rows() == [("stale", "built by a version that kept no recipe")]
     assert rebuilt(pipeline) == {"fused_pairs": {"sad"}}
+
+
+def test_a_file_that_is_gone_is_written_again(pipeline: Pipeline) -> None:
+    (pipeline.root / "report.html").unlink()
+    shutil.rmtree(pipeline.root / "weights")
+    waits = pipeline.health().states.filter(state="stale")
+    assert set(waits["asset"]) == {"trained_adapter", "evaluation_report"}
+    assert rebuilt(pipeline).keys() == {"trained_adapter", "evaluation_report"}
+    assert (pipeline.root / "report.html").is_file()
+    assert list((pipeline.root / "weights").glob("*.safetensors"))
+
+
+def test_a_table_that_was_edited_with_its_size_and_time_kept_is_read_again(pipeline: Pipeline) -> None:
+    table = pipeline.media / "images.csv"
+    status = table.stat()
+    table.write_text(table.read_text().replace("before", "became", 1))
+    os.utime(table, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert {"images", "emid_release"} <= rebuilt(pipeline).keys()
+
+
+def test_a_file_that_could_not_be_read_is_tried_again(pipeline: Pipeline) -> None:
+    version = pipeline.lake.current("media_inventory", "all")
+    assert version is not None
+    unread = {**version.metadata, CHANGED_MEDIA: 1}
+    pipeline.lake.write("media_inventory", "all", pipeline.lake.read("media_inventory"), unread)
+    assert rebuilt(pipeline).keys() == {"media_inventory"}
+    assert rebuilt(pipeline) == {}
 
 
 # What a user may do to a folder, each drawn with numbers that select files and contents.

@@ -10,7 +10,7 @@ from PIL import Image
 
 from emid_assets.captions.fill import fill_captions
 from emid_assets.captions.interface import CaptionerUnavailableError
-from emid_assets.captions.load import load_captioner
+from emid_assets.captions.load import captioner_identity, load_captioner
 from emid_assets.definitions import build_definitions
 from emid_assets.media.identity import sha256_of
 from emid_assets.store.lake import Lake
@@ -191,3 +191,12 @@ def test_in_the_graph_captions_are_written_once_and_only_where_the_table_has_non
     assert images["caption"][0] == "a wide sky"
     assert images["caption_source"].to_list() == ["table", load_captioner(str(tiny_blip)).fingerprint]
     assert set(images["caption"][1].split()) <= set(WORDS)
+
+
+def test_the_identity_of_a_folder_follows_its_files(tmp_path: Path) -> None:
+    assert captioner_identity("") == captioner_identity("a/name") == ""
+    (tmp_path / "weights").write_bytes(b"one")
+    first = captioner_identity(str(tmp_path))
+    assert first == captioner_identity(str(tmp_path)) != ""
+    (tmp_path / "weights").write_bytes(b"other")
+    assert captioner_identity(str(tmp_path)) != first
