@@ -12,7 +12,7 @@ records may be lost, but no table: the lake syncs these.
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import filelock
 import sqlalchemy
@@ -45,20 +45,12 @@ def _engine(folder: Path, name: str) -> Engine:
     return engine
 
 
-@contextmanager
-def _begun(engine: Engine) -> Iterator[Connection]:
-    with engine.connect() as connection, connection.begin():
-        yield connection
-
-
-class EventRecords(ConsolidatedSqliteEventLogStorage):
-    """All runs' events in `history/event_log.db`."""
+class _InTheInstance:
+    """A storage in the folder of its instance, whose connections stay open."""
 
     def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
         self._inst_data = inst_data
         self._kept: Engine | None = None
-        self._watcher: SqlPollingEventWatcher | None = None
-        self._tables: set[str] = set()
 
     @classmethod
     def config_type(cls) -> Mapping[str, Any]:
@@ -68,9 +60,30 @@ class EventRecords(ConsolidatedSqliteEventLogStorage):
     @classmethod
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
-    ) -> "EventRecords":
+    ) -> Self:
         """As `dagster.yaml` asks for it."""
         return cls(inst_data)
+
+    @contextmanager
+    def _begun(self) -> Iterator[Connection]:
+        """A transaction on a connection that stays open."""
+        assert self._kept is not None
+        with self._kept.connect() as connection, connection.begin():
+            yield connection
+
+    def dispose(self) -> None:
+        """Close the connections."""
+        if self._kept is not None:
+            self._kept.dispose()
+
+
+class EventRecords(_InTheInstance, ConsolidatedSqliteEventLogStorage):
+    """All runs' events in `history/event_log.db`."""
+
+    def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
+        _InTheInstance.__init__(self, inst_data)
+        self._watcher: SqlPollingEventWatcher | None = None
+        self._tables: set[str] = set()
 
     def register_instance(self, instance: DagsterInstance) -> None:
         """Open the records in the folder of `instance`; the first process to do so makes the tables."""
@@ -78,14 +91,10 @@ class EventRecords(ConsolidatedSqliteEventLogStorage):
         folder.mkdir(parents=True, exist_ok=True)
         self._kept = _engine(folder, "event_log.db")
         with filelock.FileLock(folder / "event_log.lock"):
-            super().__init__(str(folder), self._inst_data)
+            ConsolidatedSqliteEventLogStorage.__init__(self, str(folder), self._inst_data)
         super().register_instance(instance)
 
-    @contextmanager
-    def _connect(self) -> Iterator[Connection]:
-        assert self._kept is not None
-        with _begun(self._kept) as connection:
-            yield connection
+    _connect = _InTheInstance._begun
 
     def has_table(self, table_name: str) -> bool:
         """Whether there is a table; each materialization asks for several."""
@@ -111,28 +120,11 @@ class EventRecords(ConsolidatedSqliteEventLogStorage):
         """Close the connections."""
         if self._watcher is not None:
             self._watcher.close()
-        if self._kept is not None:
-            self._kept.dispose()
+        super().dispose()
 
 
-class RunRecords(SqliteRunStorage):
+class RunRecords(_InTheInstance, SqliteRunStorage):
     """All runs in `history/runs.db`."""
-
-    def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
-        self._inst_data = inst_data
-        self._kept: Engine | None = None
-
-    @classmethod
-    def config_type(cls) -> Mapping[str, Any]:
-        """Nothing to configure, as for `EventRecords`."""
-        return {}
-
-    @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
-    ) -> "RunRecords":
-        """As `dagster.yaml` asks for it."""
-        return cls(inst_data)
 
     def register_instance(self, instance: DagsterInstance) -> None:
         """Open the records in the folder of `instance`; the first process to do so makes the tables."""
@@ -141,17 +133,7 @@ class RunRecords(SqliteRunStorage):
         self._kept = _engine(folder, "runs.db")
         with filelock.FileLock(folder / "runs.lock"):
             SqliteRunStorage.from_local(str(folder))
-        super().__init__(self._kept.url.render_as_string(), self._inst_data)
+        SqliteRunStorage.__init__(self, self._kept.url.render_as_string(), self._inst_data)
         super().register_instance(instance)
 
-    @contextmanager
-    def connect(self) -> Iterator[Connection]:
-        """A transaction on a connection that stays open."""
-        assert self._kept is not None
-        with _begun(self._kept) as connection:
-            yield connection
-
-    def dispose(self) -> None:
-        """Close the connections."""
-        if self._kept is not None:
-            self._kept.dispose()
+    connect = _InTheInstance._begun

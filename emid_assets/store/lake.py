@@ -337,15 +337,6 @@ class Lake:
             raise LakeError(f"{self.root} holds no table {table} yet: build it first (emid build)")
         return wanted
 
-    @contextlib.contextmanager
-    def _opened(
-        self, connection: "duckdb.DuckDBPyConnection", table: str, partition: str
-    ) -> Iterator[Version]:
-        """Attach the current version of a partition as `version`."""
-        path = self._existing_path(table, partition)
-        with self._attached(connection, table, partition, path) as version:
-            yield version
-
     def _existing_path(self, table: str, partition: str) -> Path:
         """The file of the current version of a partition that must be built."""
         path = None
