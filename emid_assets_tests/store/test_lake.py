@@ -346,7 +346,7 @@ def test_a_lake_attached_to_an_open_one_is_not_shown_with_its_rows(
             connection.sql("SELECT value FROM copied.music_clips").fetchall()
 
 
-@pytest.mark.parametrize("elsewhere", ["/tmp", "/tmp/lake.duckdb.tmp", ""])
+@pytest.mark.parametrize("elsewhere", ["/elsewhere", "/elsewhere/lake.duckdb.tmp", ""])
 def test_a_client_with_a_temporary_folder_of_its_own_reads_the_right_tables_or_none(
     copy: Lake, lake: Lake, elsewhere: str
 ) -> None:
