@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     pool=GPU_POOL,
     reads=("music_embeddings", "expanded_clips", "image_embeddings", "fused_pairs", "music_clips", "images"),
     declared=Declared(
+        code=2,
         settings=(
             *FORMULA_SETTINGS,
             "adapter_dimension",
