@@ -201,7 +201,7 @@ class _Sums:
         self.total = np.zeros(len(rows))
 
     def absorb(self, part: NDArray[np.float32]) -> None:
-        for lines, columns in _blocks(len(self._rows), len(part), 256, 512):
+        for lines, columns in _blocks(len(self._rows), len(part), 256, 128):
             wide = self._X[self._rows[lines]].astype(np.float64)
             scores = wide @ part[columns].astype(np.float64).T
             self.total[lines] += np.exp(scores - self._maximum[lines]).sum(axis=1)
@@ -225,7 +225,7 @@ class _Rescan:
         self.scores = np.full((len(rows), k), -np.inf)
 
     def absorb(self, first: int, part: NDArray[np.float32]) -> None:
-        for lines, columns in _blocks(len(self._rows), len(part), 256, 512):
+        for lines, columns in _blocks(len(self._rows), len(part), 256, 128):
             X, Y = self._X[self._rows[lines]], part[columns]
             scores = X @ Y.T
             hit_lines, hits = np.nonzero(scores >= self._floor[lines, None])
