@@ -181,7 +181,7 @@ class _System:
         if self.reorder is None:
             return evaluate_ranking(self.score_rows, rows, relevance, K)
         asked = rows[relevance.counts(rows) > 0]
-        ranked = rerank(self.score_rows, self.reorder, asked, RETRIEVED, K)
+        ranked = rerank(self.score_rows, self.reorder, asked, RETRIEVED, K, relevance.n_items)
         return evaluate_ranked(asked, ranked, relevance)
 
 
