@@ -200,11 +200,13 @@ class Evaluation:
     Attributes:
         rows: (n,) the queries.
         ranked: (n, k) their items, -1 in empty places.
-        metrics: mean over the queries, by names such as `ndcg_at_10`; `auc` and `coverage` too.
+        values: (n,) of each query, by names such as `ndcg_at_10`; `auc` too if it was computed.
+        metrics: their means, and `coverage_at_10`.
     """
 
     rows: Ids
     ranked: Ids
+    values: dict[str, NDArray[np.float64]]
     metrics: dict[str, float]
 
 
@@ -244,10 +246,11 @@ def rerank(
 def evaluate_ranked(rows: Ids, ranked: Ids, relevance: Relevance) -> Evaluation:
     """Evaluate rankings (n, k) of queries (n,) that all have a relevant item."""
     k = ranked.shape[1]
-    values = metrics_at_k(relevance.hits(rows, ranked), relevance.counts(rows))
-    metrics = {f"{name}_at_{k}": float(value.mean()) for name, value in values.items()}
+    of_k = metrics_at_k(relevance.hits(rows, ranked), relevance.counts(rows))
+    values = {f"{name}_at_{k}": value for name, value in of_k.items()}
+    metrics = {name: float(value.mean()) for name, value in values.items()}
     metrics[f"coverage_at_{k}"] = coverage(ranked, relevance.n_items)
-    return Evaluation(rows, ranked, metrics)
+    return Evaluation(rows, ranked, values, metrics)
 
 
 def evaluate_ranking(
@@ -284,7 +287,7 @@ def evaluate_ranking(
             areas.append(auc(scores, [relevance.of_query(int(row)) for row in tile]))
     evaluation = evaluate_ranked(rows, np.concatenate(ranked), relevance)
     if with_auc:
-        measured = np.concatenate(areas)
+        measured = evaluation.values["auc"] = np.concatenate(areas)
         area = float(np.nanmean(measured)) if not np.isnan(measured).all() else float("nan")
         evaluation.metrics["auc"] = area
     return evaluation
