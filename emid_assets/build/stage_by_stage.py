@@ -291,7 +291,9 @@ def _summary(settings: Settings, began: float) -> dict[str, str]:
     rejected = lake.read("rejected_media", columns=["reason"])
     page = settings.lake_folder / STUDY_FOLDER / STUDY_PAGE_FOLDER / STUDY_PAGE
     return {
-        "encoded": f"{encoded} clips, windows and images; {kept} more in the same partitions were kept",
+        "encoded": f"{encoded} clips, windows and images; {kept} more in the same partitions were kept"
+        if embedded
+        else "nothing: no embedding had to be made again",
         "expanded": f"{sum(version.rows for version in lake.versions('expanded_clips'))} clips "
         "(table expanded_clips)",
         "pairs": f"{pairs.height} of {pairs['clip_id'].n_unique()} clips (table fused_pairs)",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def _digest_of_trials(settings: Settings, _: str) -> str:
     files = Lake(settings.lake_folder).current_files("tuning_trials")
-    return " ".join(f"{network}/{file.name}" for network, file in files.items())
+    return str(sorted(f"{network}/{file.name}" for network, file in files.items()))
 
 
 EMBEDDED_MEDIA = (*MEDIA, "music_embeddings")
