@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from emid_assets.adapters.trained_adapter import TrainedAdapter
 
 
+def _digest_of_trials(settings: Settings, network: str) -> str:
+    file = Lake(settings.lake_folder).current_files("tuning_trials").get(network)
+    return file.name if file else ""
+
+
 @table_asset(
     stage="train_adapter",
     group_name="adapter",
@@ -45,12 +50,7 @@ if TYPE_CHECKING:
             "adapter_warm_start",
             "seed",
         ),
-        outside=Outside(
-            "tuned hyperparameters",
-            lambda settings, network: str(
-                Lake(settings.lake_folder).current_files("tuning_trials").get(network, "")
-            ),
-        ),
+        outside=Outside("tuned hyperparameters", _digest_of_trials),
     ),
     checks={"loss_is_finite": "The loss of every epoch is a finite number."},
 )

@@ -16,7 +16,7 @@ from emid_assets.media.folder import path_within
 from emid_assets.media.kinds import MediaKind
 from emid_assets.media.limits import MediaError
 from emid_assets.orchestration.declared import Declared, Outside, all_of
-from emid_assets.orchestration.io_manager import previous_rows, previous_version
+from emid_assets.orchestration.io_manager import previous_rows, previous_version, remove_other_partitions
 from emid_assets.orchestration.partitions import IMAGE_EMOTION_PARTITIONS, MUSIC_EMOTION_PARTITIONS
 from emid_assets.orchestration.progress import report_progress
 from emid_assets.orchestration.resources import SettingsResource
@@ -161,13 +161,11 @@ def _embeddings(
 ) -> dg.MaterializeResult[pl.DataFrame]:
     from emid_assets.encoders.load import encoder_from
 
-    table = f"{kind}_embeddings"
     id_column = "clip_id" if kind == "music" else "image_id"
     encoder = encoder_from(settings)
     items = media_items(settings.media_folder, media, id_column)
     embedded = embed_partition(context, settings, encoder, kind, items, "encoded")
-    rejected = f"{table}-{context.partition_key}"
-    Lake(settings.lake_folder).write("rejected_media", rejected, embedded.rejected)
+    _store_rejected(context, Lake(settings.lake_folder), embedded.rejected)
     not_finite, not_unit = embedding_failures(embedded.frame, id_column)
     return dg.MaterializeResult(
         value=embedded.frame,
@@ -189,6 +187,15 @@ def _embeddings(
             check_result("unit_norm", not_unit, embedded.frame.height),
         ],
     )
+
+
+def _store_rejected(context: dg.AssetExecutionContext, lake: Lake, rejected: pl.DataFrame) -> None:
+    """Add the media that could not be embedded to the table of rejected media, as a partition of its own."""
+    own = f"{context.asset_key.path[-1]}-"
+    lake.write("rejected_media", own + context.partition_key, rejected)
+    partitions = context.assets_def.partitions_def
+    kept = [own + key for key in partitions.get_partition_keys()] if partitions else []
+    remove_other_partitions(context, lake, "rejected_media", kept, own)
 
 
 @table_asset(
