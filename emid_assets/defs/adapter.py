@@ -42,6 +42,7 @@ def _digest_of_trials(settings: Settings, network: str) -> str:
     pool=GPU_POOL,
     reads=("music_embeddings", "expanded_clips", "image_embeddings", "fused_pairs", "music_clips", "images"),
     declared=Declared(
+        code=2,
         settings=(
             *FORMULA_SETTINGS,
             "adapter_dimension",
@@ -65,20 +66,22 @@ def trained_adapter(
     from emid_assets.adapters.run_files import save_run
     from emid_assets.adapters.trained_adapter import TrainingSettings
     from emid_assets.adapters.training import train
-    from emid_assets.adapters.tuning import tuned_hyperparameters
+    from emid_assets.adapters.tuning import study_name, tuned_hyperparameters
     from emid_assets.matching.fusion import Formula
 
     network = context.partition_key
     lake = Lake(settings.lake_folder)
-    tuned = tuned_hyperparameters(lake, network)
     data = pair_data(tables, settings.seed, Formula.of(settings))
+    training = TrainingSettings.of(settings)
+    tuned, origin = tuned_hyperparameters(lake, network, study_name(network, data, training))
+    context.log.info(f"hyperparameters of {network}: {origin}")
     on_progress = report_progress(context, "epochs")
     previous = previous_version(lake, "trained_adapter", network)
     stored = {lake.root / str(previous.metadata["weights_file"])} if previous else set()
     adapter = train(
         network,
         data,
-        TrainingSettings.of(settings),
+        training,
         tuned,
         on_epoch=lambda epoch: on_progress(int(epoch["epoch"] or 0), settings.epochs),
         weights=_weights_of(stored) if settings.adapter_warm_start else None,
@@ -96,7 +99,7 @@ def trained_adapter(
             "weights_file": manifest["weights_file"][0],
             "weights": dg.MetadataValue.path(weights),
             "run_record": dg.MetadataValue.path(weights.with_suffix(".json")),
-            "hyperparameters": "of the study's best trial" if tuned else "the network's own",
+            "hyperparameters": origin,
             **_training_metadata(adapter),
         },
         check_results=[check_result("loss_is_finite", not_finite, len(losses))],

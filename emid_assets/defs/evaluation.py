@@ -39,7 +39,7 @@ EMBEDDED_MEDIA = (*MEDIA, "music_embeddings")
     reads=(*EMBEDDED_MEDIA, "similarity_matrix", "va_distances", "fused_pairs"),
     # Read with all its partitions: items that could not be embedded are in separate partitions.
     deps=["rejected_media"],
-    declared=Declared(settings=("alpha",)),
+    declared=Declared(code=2, settings=("alpha",)),
     checks={"every_clip_paired": "Every usable clip has pairs."},
 )
 def pair_statistics(settings: SettingsResource, tables: LakeTables) -> dg.MaterializeResult[pl.DataFrame]:
@@ -80,7 +80,7 @@ def pair_statistics(settings: SettingsResource, tables: LakeTables) -> dg.Materi
     group_name="evaluation",
     kinds={"torch", "duckdb"},
     reads=(*EMBEDDED_MEDIA, "image_embeddings", "fused_pairs", "trained_adapter", "adapted_embeddings"),
-    declared=Declared(settings=(*FORMULA_SETTINGS, "seed")),
+    declared=Declared(code=2, settings=(*FORMULA_SETTINGS, "seed")),
     checks={"every_network_measured": "All networks have metrics on the same splits."},
 )
 def retrieval_metrics(settings: SettingsResource, tables: LakeTables) -> dg.MaterializeResult[pl.DataFrame]:

@@ -419,8 +419,8 @@ def _studies(trials: pl.DataFrame) -> list[dict[str, object]]:
     studies = []
     for place, network in enumerate(trials["network"].unique().sort()):
         rows = trials.filter(pl.col("network") == network).sort("study", "trial")
-        if rows.filter(pl.col("state") == "complete").height:
-            best = best_trial(rows)
+        best = best_trial(rows)
+        if best is not None:
             studies.append(
                 {
                     "network": network,
