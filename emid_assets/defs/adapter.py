@@ -52,7 +52,10 @@ if TYPE_CHECKING:
             ),
         ),
     ),
-    checks={"loss_is_finite": "The loss of every epoch is a finite number."},
+    checks={
+        "loss_is_finite": "The loss of every epoch is a finite number.",
+        "no_recording_divided": "All clips of a recording are in one part of the split.",
+    },
 )
 def trained_adapter(
     context: dg.AssetExecutionContext, settings: SettingsResource, tables: LakeTables
@@ -63,6 +66,7 @@ def trained_adapter(
     """
     from emid_assets.adapters.pair_data import pair_data
     from emid_assets.adapters.run_files import save_run
+    from emid_assets.adapters.splits import divided_recordings
     from emid_assets.adapters.trained_adapter import TrainingSettings
     from emid_assets.adapters.training import train
     from emid_assets.adapters.tuning import tuned_hyperparameters
@@ -89,6 +93,8 @@ def trained_adapter(
     manifest = adapter.manifest_frame(weights.relative_to(lake.root).as_posix(), sha256)
     losses = {epoch["epoch"]: float(epoch["loss"] or 0.0) for epoch in adapter.history}
     not_finite = [f"epoch {epoch}" for epoch, loss in losses.items() if not loss < float("inf")]
+    part_of = dict(zip(data.clip_ids, data.clip_parts, strict=True))
+    divided = divided_recordings(tables.music_clips, part_of)
     return dg.MaterializeResult(
         value=manifest,
         data_version=dg.DataVersion(sha256),
@@ -99,7 +105,10 @@ def trained_adapter(
             "hyperparameters": "of the study's best trial" if tuned else "the network's own",
             **_training_metadata(adapter),
         },
-        check_results=[check_result("loss_is_finite", not_finite, len(losses))],
+        check_results=[
+            check_result("loss_is_finite", not_finite, len(losses)),
+            check_result("no_recording_divided", divided, len(part_of)),
+        ],
     )
 
 
