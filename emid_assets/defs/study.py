@@ -88,23 +88,12 @@ def listening_study(settings: SettingsResource, tables: LakeTables) -> dg.Materi
     reveals the conditions, is not.
     """
     from emid_assets.evaluation.top_images import best_network
-    from emid_assets.study.design import StudyError, draw_design
+    from emid_assets.study.design import StudyError
     from emid_assets.study.page import write_page
 
     network = best_network(tables.trained_adapter)
-    adapted = tables.adapted_embeddings.filter(network=network, kind="music")
-    clips, images = tables.music_clips, tables.images
     try:
-        design = draw_design(
-            tables.top_images,
-            clips,
-            images.join(tables.image_embeddings, on="image_id", how="semi"),  # the others cannot be read
-            dict(adapted.select("item_id", "split").iter_rows()),
-            seed=settings.seed,
-            clips=settings.study_clips,
-            trials=settings.study_trials,
-            facts={"alpha": settings.alpha, "network": network},
-        )
+        design = _drawn_design(settings, tables, network)
     except StudyError as error:
         none = LISTENING_STUDY.empty()
         return dg.MaterializeResult(
@@ -117,8 +106,8 @@ def listening_study(settings: SettingsResource, tables: LakeTables) -> dg.Materi
     write_in_place(study / DESIGNS_FOLDER / f"{design.hash}.json", design.to_json())
     page = write_page(
         design,
-        clips,
-        images,
+        tables.music_clips,
+        tables.images,
         settings.media_folder,
         study / STUDY_PAGE_FOLDER,
         seconds=settings.study_seconds,
@@ -138,6 +127,23 @@ def listening_study(settings: SettingsResource, tables: LakeTables) -> dg.Materi
             **_design_metadata(design),
         },
         check_results=[_can_be_run("")],
+    )
+
+
+def _drawn_design(settings: SettingsResource, tables: LakeTables, network: str) -> "Design":
+    """The trials of this lake and seed. Raises StudyError where no study can be made of its pairs."""
+    from emid_assets.study.design import draw_design
+
+    adapted = tables.adapted_embeddings.filter(network=network, kind="music")
+    return draw_design(
+        tables.top_images,
+        tables.music_clips,
+        tables.images.join(tables.image_embeddings, on="image_id", how="semi"),  # the others cannot be read
+        dict(adapted.select("item_id", "split").iter_rows()),
+        seed=settings.seed,
+        clips=settings.study_clips,
+        trials=settings.study_trials,
+        facts={"alpha": settings.alpha, "network": network},
     )
 
 
