@@ -43,7 +43,7 @@ def sources_of(clips: Sequence[ClipFacts]) -> list[str | None]:
 
     - they are cut from one recording, whatever else is said of them: its audio would be on both sides of a
       split;
-    - a table gives them the same source, or gives one of them the id of the other, which is an original;
+    - a table gives them the same source, or gives to one of them the id of the other and to that one nothing;
     - they have equal labels, since expanded clips copy those of their source, unless a table gives the source
       of every clip with these labels.
 
@@ -66,7 +66,7 @@ def sources_of(clips: Sequence[ClipFacts]) -> list[str | None]:
         joined: list[tuple[str, object]] = [("labels", clip.labels)] if clip.labels in untold else []
         if clip.given is not None:
             joined.append(("source", clip.given))
-        elif clip.is_original and clip.clip_id in named:
+        elif clip.clip_id in named:
             joined.append(("source", clip.clip_id))
         for key in joined:
             parent[group(("recording", clip.recording))] = group(key)

@@ -10,18 +10,19 @@ import polars as pl
 import pytest
 import soundfile
 
+from emid_assets.adapters.splits import divided_recordings, split_by_source
 from emid_assets.definitions import build_definitions
-from emid_assets.media.expansion import recording_of
+from emid_assets.media.expansion import all_clips, recording_of
 from emid_assets.store.lake import Lake
 from emid_assets.store.schemas import TABLES
 
 RATE = 8_000
 EMOTIONS = ("calm", "sad", "scary")
-TABLE = """file,clip_id,genre,start_s,duration_s
-one.wav,the sad one,K,0,5
-one.wav,the scary one,L,12.5,2.5
-two.wav,the calm one,E,5,5
-whole.wav,another sad one,K,,
+TABLE = """file,clip_id,genre,start_s,duration_s,source_id
+one.wav,the sad one,K,0,5,song 1
+one.wav,the scary one,L,12.5,2.5,song 2
+two.wav,the calm one,E,5,5,
+whole.wav,another sad one,K,,,
 """
 
 
@@ -114,6 +115,19 @@ def test_the_counts_of_all_emotions_stand_in_the_metadata_of_each_partition(
     assert isinstance(shown, str)
     assert "| E | calm | 1 | 5 |" in shown
     assert "|  | all | 4 | 11 |" in shown
+
+
+def test_no_window_overlaps_one_of_another_source_and_no_split_divides_a_recording(built: Lake) -> None:
+    clips = all_clips(built.read("music_clips"), built.read("expanded_clips"))
+    joining = clips.join(clips, on="file", suffix="_other").filter(
+        (pl.col("start_s") < pl.col("start_s_other") + pl.col("duration_s_other"))
+        & (pl.col("start_s_other") < pl.col("start_s") + pl.col("duration_s"))
+    )
+    assert joining.height > clips.height
+    assert (joining["source_id"] == joining["source_id_other"]).all()
+    for seed in range(10):
+        parts = split_by_source(clips["source_id"].to_list(), seed)
+        assert divided_recordings(clips, dict(zip(clips["clip_id"], parts, strict=True))) == []
 
 
 def test_a_recording_whose_clips_have_several_emotions_or_shards_is_encoded_once(
