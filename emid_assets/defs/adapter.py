@@ -53,7 +53,10 @@ def _digest_of_trials(settings: Settings, network: str) -> str:
         ),
         outside=Outside("tuned hyperparameters", _digest_of_trials),
     ),
-    checks={"loss_is_finite": "The loss of every epoch is a finite number."},
+    checks={
+        "loss_is_finite": "The loss of every epoch is a finite number.",
+        "no_recording_divided": "All clips of a recording are in one part of the split.",
+    },
 )
 def trained_adapter(
     context: dg.AssetExecutionContext, settings: SettingsResource, tables: LakeTables
@@ -64,6 +67,7 @@ def trained_adapter(
     """
     from emid_assets.adapters.pair_data import pair_data
     from emid_assets.adapters.run_files import save_run
+    from emid_assets.adapters.splits import divided_recordings
     from emid_assets.adapters.trained_adapter import TrainingSettings
     from emid_assets.adapters.training import train
     from emid_assets.adapters.tuning import study_name, tuned_hyperparameters
@@ -92,6 +96,8 @@ def trained_adapter(
     manifest = adapter.manifest_frame(weights.relative_to(lake.root).as_posix(), sha256)
     losses = {epoch["epoch"]: float(epoch["loss"] or 0.0) for epoch in adapter.history}
     not_finite = [f"epoch {epoch}" for epoch, loss in losses.items() if not loss < float("inf")]
+    part_of = dict(zip(data.clip_ids, data.clip_parts, strict=True))
+    divided = divided_recordings(tables.music_clips, part_of)
     return dg.MaterializeResult(
         value=manifest,
         data_version=dg.DataVersion(sha256),
@@ -102,7 +108,10 @@ def trained_adapter(
             "hyperparameters": origin,
             **_training_metadata(adapter),
         },
-        check_results=[check_result("loss_is_finite", not_finite, len(losses))],
+        check_results=[
+            check_result("loss_is_finite", not_finite, len(losses)),
+            check_result("no_recording_divided", divided, len(part_of)),
+        ],
     )
 
 

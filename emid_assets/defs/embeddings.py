@@ -4,6 +4,8 @@ Incremental by content: a row with an unchanged content hash and encoder fingerp
 new content is encoded.
 """
 
+import contextlib
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +25,7 @@ from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.settings import Settings, load_operations
 from emid_assets.store.data_version import frame_digest
-from emid_assets.store.lake import Lake, Version
+from emid_assets.store.lake import Lake, LakeError, Version
 from emid_assets.store.layout import JOURNAL_FOLDER
 
 if TYPE_CHECKING:
@@ -108,7 +110,7 @@ def embed_partition(
     items: "list[MediaItem]",
     doing: str,
 ) -> "Embedded":
-    """Embed the items of this partition; unchanged rows of its stored version are reused."""
+    """Embed the items of this partition; rows of the same content are reused, also of other partitions."""
     from emid_assets.encoders.embed import embed
 
     encode = None
@@ -129,11 +131,13 @@ def embed_partition(
     table, partition = context.asset_key.path[-1], context.partition_key
     lake = Lake(settings.lake_folder)
     on_progress = report_progress(context, doing)
+    earlier = earlier_rows(context, lake, previous_version(lake, table, partition))
+    contents = {item.content_hash for item in items}
     return embed(
         items,
         encoder,
         kind,
-        earlier_rows(context, lake, previous_version(lake, table, partition)),
+        with_rows_elsewhere(earlier, lake, table, contents, encoder.fingerprint),
         batch_size=settings.batch_size,
         workers=settings.workers,
         on_progress=lambda progress: on_progress(progress.done, progress.total),
@@ -151,6 +155,39 @@ def earlier_rows(context: dg.AssetExecutionContext, lake: Lake, version: Version
         str(version.metadata.get("fingerprint")) if version else None,
         folder / context.partition_key if context.has_partition_key else folder,
     )
+
+
+def with_rows_elsewhere(
+    earlier: "Earlier", lake: Lake, table: str, contents: Collection[str], fingerprint: str
+) -> "Earlier":
+    """`earlier` and the rows that any partition of the table has for contents that it lacks.
+
+    So a window is not encoded twice where the clips of its recording have several emotions or are in several
+    shards, and media that move to another partition are not encoded again.
+
+    Args:
+        earlier: what this partition has.
+        lake: the lake.
+        table: of embeddings, with one row for each content in a partition.
+        contents: content hashes that are wanted.
+        fingerprint: of the encoder; rows that another one made are of no use.
+    """
+    from emid_assets.encoders.embed import Earlier
+
+    columns = ["content_hash", "embedding", "scale"]
+    own = earlier.frame if earlier.fingerprint == fingerprint else None
+    frames = [] if own is None or own.is_empty() else [own.select(columns)]
+    missing = set(contents).difference(*(frame["content_hash"] for frame in frames))
+    for version in lake.survey([table]).values() if missing else ():
+        if isinstance(version, LakeError) or version.metadata.get("fingerprint") != fingerprint:
+            continue
+        with contextlib.suppress(LakeError):  # a damaged partition is its own build's concern
+            hashes = lake.read(table, [version.partition], ["content_hash"])["content_hash"]
+            if held := missing.intersection(hashes):
+                rows = lake.read(table, [version.partition], columns)
+                frames.append(rows.filter(pl.col("content_hash").is_in(held)))
+                missing -= held
+    return Earlier(pl.concat(frames) if frames else None, fingerprint, earlier.journal)
 
 
 def _embeddings(

@@ -49,7 +49,7 @@ def _folder_digest(settings: Settings, _: str) -> str:
     stage="inventory",
     group_name="media",
     kinds={"polars", "duckdb"},
-    declared=Declared(settings=("predict_emotion",), outside=Outside("media folder", _folder_digest)),
+    declared=Declared(code=2, settings=("predict_emotion",), outside=Outside("media folder", _folder_digest)),
 )
 def media_inventory(
     context: dg.AssetExecutionContext, settings: SettingsResource
