@@ -57,6 +57,7 @@ def serve_command(
     import uvicorn
 
     from emid_assets.study.answers import AnswerStore, DesignFiles
+    from emid_assets.study.connections import LimitedConnection
     from emid_assets.study.design import StudyError
     from emid_assets.study.server import study_app, token_of
 
@@ -86,7 +87,7 @@ def serve_command(
     if host not in ("127.0.0.1", "::1", "localhost"):
         click.echo("This is plain HTTP: on a shared network, put a proxy with HTTPS in front.", err=True)
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, limit_concurrency=500,
+        app, log_level="warning", access_log=False, server_header=False, http=LimitedConnection, ws="none",
         timeout_keep_alive=30,
     )  # fmt: skip
     # It ends by itself on Ctrl-C, and then raises it again.

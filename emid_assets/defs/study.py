@@ -1,6 +1,7 @@
 """The listening study: design and page, answers, the sensor that collects them, and results."""
 
 import hashlib
+import os
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -163,9 +164,13 @@ def _digest_of_answers(settings: Settings, _: str) -> str:
     seen = []
     for file in sorted([*(study / ANSWERS_FOLDER).rglob("*.json"), *study.glob(ANSWERS_STORE + "*")]):
         if file.suffix != ".lock":
-            facts = file.stat()
-            seen.append(f"{file.relative_to(study)} {facts.st_size} {facts.st_mtime_ns}")
-    return hashlib.sha256("\n".join(seen).encode()).hexdigest() if seen else ""
+            try:
+                facts = file.stat()
+            except OSError as error:  # such as a link that leads nowhere; the asset says so
+                seen.append(f"{file.relative_to(study)} {error.strerror}")
+            else:
+                seen.append(f"{file.relative_to(study)} {facts.st_size} {facts.st_mtime_ns}")
+    return hashlib.sha256(os.fsencode("\n".join(seen))).hexdigest() if seen else ""
 
 
 @table_asset(
