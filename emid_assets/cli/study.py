@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from emid_assets.cli.options import SettingsCommand, output_path, settings_from, settings_options
+from emid_assets.cli.options import (
+    BadValueError,
+    SettingsCommand,
+    output_path,
+    settings_from,
+    settings_options,
+)
 from emid_assets.runs.signals import raise_on_signals
 from emid_assets.store.layout import ANSWERS_STORE, STUDY_FOLDER, STUDY_PAGE, STUDY_PAGE_FOLDER
 
@@ -60,14 +66,14 @@ def serve_command(
     from emid_assets.study.design import StudyError
     from emid_assets.study.server import study_app, token_of
 
+    if token is not None and len(token) < 8:
+        raise BadValueError("--token: give at least 8 characters; a shorter one can be guessed")
     settings = settings_from(options)
     folder = settings.lake_folder / STUDY_FOLDER
     try:
         designs = DesignFiles(folder)
         if not designs or not (folder / STUDY_PAGE_FOLDER / STUDY_PAGE).is_file():
             raise StudyError(f"{folder} has no study: run `emid build`, or materialize listening_study")
-        if token is not None and len(token) < 8:
-            raise StudyError("--token: give at least 8 characters; a shorter one can be guessed")
         token = token or token_of(folder)
         app = study_app(
             folder / STUDY_PAGE_FOLDER,
@@ -188,10 +194,10 @@ def power_command(  # noqa: PLR0913 - one for each option
     decided = 1.0
     if versus is not None:
         if share + versus > 1:
-            raise click.ClickException(f"--share {share} and --versus {versus} add up to more than 1")
+            raise BadValueError(f"--share {share} and --versus {versus} add up to more than 1")
         share, chance, decided = head_to_head(share, versus)
     if max(trials) > clips:
-        raise click.ClickException(
+        raise BadValueError(
             f"--trials {max(trials)} needs at least {max(trials)} clips, and --clips is {clips}"
         )
     question = Question(
@@ -200,7 +206,7 @@ def power_command(  # noqa: PLR0913 - one for each option
     try:
         fewest, always = independent_trials(question)
     except ValueError as error:
-        raise click.ClickException(str(error)) from None
+        raise BadValueError(str(error)) from None
     among = "" if versus is None else f", in trials that chose one of the two ({decided:.0%} of all)"
     click.echo(
         f"{share:.3g} against {chance:.3g}{among}; {'two' if two_sided else 'one'}-sided {significance:.3g}, "
