@@ -50,7 +50,7 @@ def _folder_digest(settings: Settings, _: str) -> str:
     group_name="media",
     kinds={"polars", "duckdb"},
     warnings={"every_channel_sounds": "No clip has a silent channel beside one that sounds."},
-    declared=Declared(settings=("predict_emotion",), outside=Outside("media folder", _folder_digest)),
+    declared=Declared(code=2, settings=("predict_emotion",), outside=Outside("media folder", _folder_digest)),
 )
 def media_inventory(
     context: dg.AssetExecutionContext, settings: SettingsResource
@@ -63,7 +63,7 @@ def media_inventory(
     from emid_assets.media.inventory import take_inventory
 
     lake = Lake(settings.lake_folder)
-    lake.collect_garbage(GRACE_S)
+    deleted = lake.collect_garbage(GRACE_S)
     version = previous_version(lake, "media_inventory", WHOLE_TABLE)
     if version is not None and version.metadata.get("reader") != READER_VERSION:
         context.log.info("files are read in another way than in the last inventory: all are read again")
@@ -83,6 +83,7 @@ def media_inventory(
         metadata={
             "media_folder": dg.MetadataValue.path(settings.media_folder),
             "reader": READER_VERSION,
+            "deleted_files": len(deleted),
             "music_clips": usable.filter(pl.col("kind") == "music").height,
             "images": usable.filter(pl.col("kind") == "image").height,
             "unlabelled": unlabelled(inventory).height,

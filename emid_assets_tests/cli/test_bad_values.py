@@ -37,6 +37,8 @@ def media(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--media", "nowhere"], "media = 'nowhere': there is no such folder"),
         (["--lake", "back\\slash"], "has a backslash, which DuckDB takes for a /; rename it"),
         (["--lake", "what?"], "has a question mark, at which DuckDB cuts a path"),
+        (["--lake", "."], "this is in the media folder"),
+        (["--lake", "music/lake"], "choose a folder outside its music/ and images/"),
     ],
 )
 @pytest.mark.parametrize("command", COMMANDS)
