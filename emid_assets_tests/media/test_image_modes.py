@@ -121,6 +121,23 @@ def test_grey_of_every_integer_type_has_its_whole_range(tmp_path: Path, dtype: s
     assert np.abs(read - expected).max() <= 1.01
 
 
+@pytest.mark.parametrize("compression", [None, "lzw", "packbits"])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "i4"])
+def test_grey_of_either_byte_order_is_right_and_upright(
+    tmp_path: Path, dtype: str, byteorder: str, compression: str | None
+) -> None:
+    values = picture(33, 47, channels=1)
+    for orientation in range(1, 9):
+        tifffile.imwrite(
+            tmp_path / "turned.tif", as_type(values, dtype)[..., 0], byteorder=byteorder,
+            compression=compression, extratags=[(274, "H", 1, orientation, True)], metadata=None,
+        )  # fmt: skip
+        read = read_or_reason(tmp_path / "turned.tif")
+        assert not isinstance(read, str), read
+        assert np.abs(read - upright(on_white(values), orientation)).max() <= 1.01
+
+
 def test_12_bit_grey_has_its_whole_range(tmp_path: Path) -> None:
     values = picture(channels=1)[..., 0]
     numbers = np.rint(values * 4095).astype(np.uint16)
