@@ -97,6 +97,7 @@ MEDIA_INVENTORY = TableSchema(
         "channels": (_I32, "music: channels of the file"),
         "width": (_I32, "image: pixels across"),
         "height": (_I32, "image: pixels down"),
+        "note": (_S, "music: how the encoders hear the clip, such as without a silent channel; else null"),
         "label_source": (
             _S,
             "where the label comes from: table, folder, predicted, or the user's words",

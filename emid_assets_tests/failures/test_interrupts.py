@@ -53,6 +53,7 @@ def build_interrupted(folder: Path, after_s: float, number: signal.Signals) -> s
     with pipeline.instance() as instance:
         runs = [(run.job_name, run.status) for run in instance.get_runs()]
     left = [f"{job} is {status.value}" for job, status in runs if status not in ENDED]
+    left += [] if (health := pipeline.health()).is_healthy else [health.verdict]
     status, word = (0, "Done in") if "Done in" in said else (130, "stopped")
     if child.exitcode != status or word not in said or left:
         return f"exit status {child.exitcode}, {left}: {said[-2000:]}"
