@@ -47,7 +47,7 @@ from emid_assets.adapters.trained_adapter import TrainingSettings
 from emid_assets.adapters.training import train
 from emid_assets.adapters.va_ridge import fit_va_reader
 from emid_assets.evaluation.baselines import formula_candidates, formula_scores
-from emid_assets.matching.fusion import Formula, fuse_terms
+from emid_assets.matching.fusion import Formula, fuse
 from emid_assets.ranking.emotion_metrics import emotion_metrics_at_k
 from emid_assets.ranking.metrics import (
     Evaluation,
@@ -58,7 +58,6 @@ from emid_assets.ranking.metrics import (
     evaluate_ranking,
     inner_product_scores,
     rerank,
-    top_k,
 )
 from emid_assets_tests.synthetic_emid import GeneratedData, Recipe, generate, pair_data, split_images
 
@@ -145,7 +144,7 @@ def expected_formula_scores(
         counts = np.zeros(chosen.shape)
         for error in added:
             E = formula.emotional((music_va[rows] + error)[:, None], image_va[chosen])
-            best = top_k(fuse_terms(S, E, formula.alpha), formula.images_per_clip)
+            best = fuse(S, E, np.ones(S.shape, bool), formula.alpha, formula.images_per_clip).slots
             np.put_along_axis(counts, best, np.take_along_axis(counts, best, axis=1) + 1.0, axis=1)
         # S breaks ties between equal counts.
         np.put_along_axis(below, chosen, counts + 0.5 * S / max(1e-300, float(S.max())), axis=1)

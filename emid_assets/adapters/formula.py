@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emid_assets.matching.fusion import Formula, rescale
+from emid_assets.matching.order import top_k
 from emid_assets.matching.row_state import log_sum_exp
 from emid_assets.matching.top_k_softmax import top_k_softmax
-from emid_assets.ranking.metrics import Floats, Ids, top_k
+from emid_assets.ranking.metrics import Floats, Ids
 
 
 @dataclass(frozen=True)

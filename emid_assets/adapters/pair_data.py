@@ -34,7 +34,7 @@ class PairData:
         music: (N, d) float32 unit embeddings. images: (M, d) the same.
         music_va, image_va: (N, 2) and (M, 2) float64 aligned valence and arousal. Those of clips
             outside the training part are not read.
-        pair_clips, pair_images: (P,) int64 rows of the paired clip and image.
+        pair_clips, pair_images: (P,) int64 rows of the paired clip and image; a clip's pairs by rank.
         fused_scores: (P,) float32, T of each pair.
         pair_parts: (P,) str: `train`, `validation` or `test`.
         clip_parts: (N,) str: the part of each clip if the split is by source.
@@ -98,7 +98,7 @@ def pair_data(tables: LakeTables, seed: int, formula: Formula | None = None) -> 
     clip_ids, image_ids = music["clip_id"].to_list(), images["image_id"].to_list()
     sources = aligned_to(music, tables.music_clips.select("clip_id", "source_id"), "clip_id", "music_clips")
     clip_parts = split_by_source(sources["source_id"].to_list(), seed)
-    pairs = tables.fused_pairs
+    pairs = tables.fused_pairs.sort("clip_id", "rank")
     pair_clips = rows_of(pairs["clip_id"], clip_ids, "clip", "music_embeddings")
     # The encoder's norm is the same for all clips, and for all images.
     scale = float(np.median(music["scale"])) * float(np.median(images["scale"]))

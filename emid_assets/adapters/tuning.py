@@ -18,7 +18,7 @@ from emid_assets.adapters import AdapterError
 from emid_assets.adapters.pair_data import PairData, pair_data
 from emid_assets.adapters.splits import VALIDATION
 from emid_assets.adapters.trained_adapter import Epoch, TrainingSettings, network_class
-from emid_assets.adapters.training import train
+from emid_assets.adapters.training import NonFiniteLossError, train
 from emid_assets.matching.fusion import Formula
 from emid_assets.media.lake_tables import LakeTables
 from emid_assets.settings import Settings
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 UNPRUNED_TRIALS = 5
 """Trials that run to completion before others are pruned for being worse than the median."""
+
+DIVERGED = "diverged"
+"""Attribute of a trial whose loss was not finite: where and why."""
 
 
 class Range(NamedTuple):
@@ -71,9 +74,10 @@ def tune(
 ) -> pl.DataFrame:
     """Start or resume a network's study until it has `trials` finished trials.
 
-    The first trial uses the network's defaults, so the best trial is never worse than those. Other
-    data or other training settings are a separate study in the same journal. An interrupted trial
-    counts as failed and is not repeated.
+    The network's defaults are always tried, first and to the end, so the best trial is never worse than
+    those. Other data or other training settings are a separate study in the same journal. An interrupted
+    trial counts as failed and is not repeated, unless it had the defaults. A trial whose loss is not finite
+    counts as failed, and is finished.
 
     Args:
         network: name in NETWORKS.
@@ -101,18 +105,22 @@ def tune(
         raise AdapterError("there is no validation part to tune on: more than one source clip is needed")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     journal.parent.mkdir(parents=True, exist_ok=True)
-    name = f"{network}-{data.digest()[:12]}-{settings.epochs}x{settings.dimension}-{settings.seed}"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         storage = JournalStorage(JournalFileBackend(str(journal)))
     study = optuna.create_study(
-        study_name=name, storage=storage, load_if_exists=True, direction="maximize",
+        study_name=study_name(network, data, settings), storage=storage,
+        load_if_exists=True, direction="maximize",
         pruner=optuna.pruners.MedianPruner(UNPRUNED_TRIALS, n_warmup_steps=settings.epochs // 4),
     )  # fmt: skip
     for trial in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+
+    def waiting() -> bool:
+        return bool(study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.WAITING]))
+
     own = tunable(network)
-    if not study.get_trials(deepcopy=False):
+    if not waiting() and not any(trial.params == own for trial in _finished(study)):
         study.enqueue_trial(own)
 
     def objective(trial: "optuna.Trial") -> float:
@@ -120,27 +128,53 @@ def tune(
 
         def report(epoch: Epoch) -> None:
             trial.report(float(epoch["ndcg_at_10"] or 0.0), int(epoch["epoch"] or 0))
-            if trial.should_prune():
+            if config != own and trial.should_prune():
                 raise optuna.TrialPruned
 
-        adapter = train(network, data, settings, config, report)
+        try:
+            adapter = train(network, data, settings, config, report)
+        except NonFiniteLossError as error:
+            trial.set_user_attr(DIVERGED, str(error))
+            raise
         return float(adapter.history[adapter.best_epoch - 1]["ndcg_at_10"] or 0.0)
 
-    finished = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-    while (done := len(study.get_trials(deepcopy=False, states=finished))) < trials:
+    while (done := len(_finished(study))) < trials or waiting():
         # A new sampler for each trial, so that the next trial does not depend on where a study was resumed.
         study.sampler = optuna.samplers.TPESampler(seed=settings.seed + len(study.trials))
-        study.optimize(objective, n_trials=1)
+        study.optimize(objective, n_trials=1, catch=NonFiniteLossError)
         if on_trial is not None:
             complete = study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
             on_trial(done + 1, max((float(t.value or 0.0) for t in complete), default=None))
     return _frame(network, study)
 
 
-def best_trial(trials: pl.DataFrame) -> dict[str, Any]:
-    """The row of the completed trial with the largest validation NDCG@10 (the first, if tied)."""
+def _finished(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
+    """The trials that were not interrupted: complete, pruned, or of a loss that was not finite."""
+    return [
+        trial
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state.name in ("COMPLETE", "PRUNED") or DIVERGED in trial.user_attrs
+    ]
+
+
+def study_name(network: str, data: PairData, settings: TrainingSettings) -> str:
+    """The name of a study: the same only for the same data, split, epochs and dimension."""
+    return f"{network}-{data.digest()[:12]}-{settings.epochs}x{settings.dimension}-{settings.seed}"
+
+
+def best_trial(trials: pl.DataFrame) -> dict[str, Any] | None:
+    """The row of the completed trial with the largest validation NDCG@10 (the first, if tied), if any."""
     complete = trials.filter(pl.col("state") == "complete")
+    if complete.is_empty():
+        return None
     return complete.sort("ndcg_at_10", "trial", descending=[True, False]).row(0, named=True)
+
+
+def own_trial(network: str, trials: pl.DataFrame) -> dict[str, Any] | None:
+    """The row of the completed trial with the network's own values, if any."""
+    own = json.dumps(tunable(network), sort_keys=True)
+    of_own = trials.filter(pl.col("state") == "complete", pl.col("hyperparameters") == own)
+    return best_trial(of_own)
 
 
 def tunable(network: str) -> dict[str, Any]:
@@ -211,10 +245,30 @@ def tuning_trials(lake: Lake) -> pl.DataFrame:
     return lake.read("tuning_trials") if lake.partitions("tuning_trials") else TUNING_TRIALS.empty()
 
 
-def tuned_hyperparameters(lake: Lake, network: str) -> dict[str, Any]:
-    """The hyperparameters of the study's best trial; empty if the network was not tuned."""
-    if network not in lake.partitions("tuning_trials"):
-        return {}
+def tuned_hyperparameters(lake: Lake, network: str, study: str) -> tuple[dict[str, Any], str]:
+    """The hyperparameters of the best trial of a study, if that is the study that the lake holds.
 
-    found: dict[str, Any] = json.loads(best_trial(lake.read("tuning_trials", [network]))["hyperparameters"])
-    return found
+    A study of other data has validated on what is tested here, since its split is another.
+
+    Args:
+        lake: with the trials of `emid tune`.
+        network: its name.
+        study: `study_name` of the training that is to use them.
+
+    Returns:
+        The hyperparameters, empty for the network's own; and which they are and why, in words.
+    """
+    own = "the network's own"
+    if network not in lake.partitions("tuning_trials"):
+        return {}, own
+    rows = lake.read("tuning_trials", [network])
+    best = best_trial(rows)
+    if best is None:
+        return {}, f"{own}: no trial of `emid tune {network}` is complete"
+    if best["study"] != study:
+        return {}, (
+            f"{own}: `emid tune {network}` was run on other pairs, or with another seed, number of epochs or "
+            f"dimension (its study is {best['study']}, this training {study}); run it again to use its result"
+        )
+    found: dict[str, Any] = json.loads(best["hyperparameters"])
+    return found, f"of trial {best['trial']} of the study {study}"

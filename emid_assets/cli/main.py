@@ -61,14 +61,19 @@ def main() -> None:
     logging.getLogger().addFilter(lambda record: "Retrying failed database" not in str(record.msg))
 
 
-def entry_point() -> NoReturn:
-    """`emid` as it is installed."""
-    code: str | int | None = 0
+def set_up_process() -> None:
+    """What makes this process cheaper; call it before torch is imported."""
     gc.set_threshold(100_000, 20, 20)  # torch and Dagster make a million objects that stay
     # Threads of torch that wait for work spin otherwise: training small networks took three times the CPU,
     # and four times as long on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def entry_point() -> NoReturn:
+    """`emid` as it is installed."""
+    code: str | int | None = 0
     problem = ""
+    set_up_process()
     try:
         main()
     except SystemExit as end:

@@ -149,7 +149,10 @@ def _counts(_: click.Context, option: click.Parameter, text: str) -> list[int]:
     "--power", type=click.FloatRange(0.05, 0.999), default=0.8, show_default=True,
     help="Probability of detecting this difference.",
 )  # fmt: skip
-@click.option("--two-sided", is_flag=True, help="Test for a difference in either direction.")
+@click.option(
+    "--comparisons", type=click.IntRange(1, 100), default=6, show_default=True,
+    help="Comparisons reported beside each other (Holm's correction): six for four conditions.",
+)  # fmt: skip
 @click.option(
     "--simulations", type=click.IntRange(100, 1_000_000), default=2000, show_default=True,
     help="Simulated studies of each size.",
@@ -173,7 +176,7 @@ def power_command(  # noqa: PLR0913 - one for each option
     clip_sd: float,
     significance: float,
     power: float,
-    two_sided: bool,
+    comparisons: int,
     simulations: int,
     most: int,
     seed: int,
@@ -184,28 +187,35 @@ def power_command(  # noqa: PLR0913 - one for each option
 
     if missing := missing_packages():
         raise click.ClickException(missing)
-    from emid_assets.study.power import Question, head_to_head, independent_trials, power_table
+    from emid_assets.study.power import Question, independent_trials, power_table
 
-    decided = 1.0
-    if versus is not None:
-        if share + versus > 1:
-            raise click.ClickException(f"--share {share} and --versus {versus} add up to more than 1")
-        share, chance, decided = head_to_head(share, versus)
+    if versus is not None and share + versus > 1:
+        raise click.ClickException(f"--share {share} and --versus {versus} add up to more than 1")
     if max(trials) > clips:
         raise click.ClickException(
             f"--trials {max(trials)} needs at least {max(trials)} clips, and --clips is {clips}"
         )
     question = Question(
-        share, chance, decided, participant_sd, clip_sd, clips, significance, power, two_sided
+        share=share,
+        against=chance if versus is None else versus,
+        head_to_head=versus is not None,
+        participant_sd=participant_sd,
+        clip_sd=clip_sd,
+        clips=clips,
+        significance=significance,
+        power=power,
+        comparisons=comparisons,
     )
     try:
         fewest, always = independent_trials(question)
     except ValueError as error:
         raise click.ClickException(str(error)) from None
-    among = "" if versus is None else f", in trials that chose one of the two ({decided:.0%} of all)"
+    among = (
+        "" if versus is None else f", in the {question.decided:.0%} of the trials that choose one of the two"
+    )
     click.echo(
-        f"{share:.3g} against {chance:.3g}{among}; {'two' if two_sided else 'one'}-sided {significance:.3g}, "
-        f"power {power:.3g}.\n"
+        f"{question.share:.3g} against {question.against:.3g}{among}; two-sided {significance:.3g} over "
+        f"{comparisons} comparisons (Holm's strictest step: {question.strictest:.3g}), power {power:.3g}.\n"
         f"With independent trials: at least {fewest} such trials; from {always} on, every number is enough "
         "(exact binomial test).\n"
         f"With standard deviations of {participant_sd:g} between participants and {clip_sd:g} between clips "

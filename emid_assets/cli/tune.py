@@ -24,7 +24,7 @@ def tune_command(network: str, trials: int, as_json: bool, **options: Any) -> No
     Trials are scored on the validation part; the next build trains with the best. A stopped search is
     resumed by the next call.
     """
-    from emid_assets.adapters.tuning import best_trial, tune_lake
+    from emid_assets.adapters.tuning import best_trial, own_trial, tune_lake
     from emid_assets.runs.progress_lines import ProgressLines
 
     lines = ProgressLines(partial(click.echo, err=True))
@@ -40,18 +40,27 @@ def tune_command(network: str, trials: int, as_json: bool, **options: Any) -> No
             rows = tune_lake(settings, network, trials, on_trial)
     except (ValueError, RuntimeError) as error:
         raise click.ClickException(str(error)) from None
-    best = best_trial(rows)
-    own = rows.row(0, named=True)
+    best, own = best_trial(rows), own_trial(network, rows)
+    if best is None:
+        raise click.ClickException(
+            f"no trial of {network} is complete: the loss of each was not finite; check the pairs, or try "
+            "more with --trials"
+        )
+    of_own = None if own is None else own["ndcg_at_10"]
     values = json.loads(best["hyperparameters"])
     if as_json:
         found = {"network": network, "trial": best["trial"], "ndcg_at_10": best["ndcg_at_10"]}
-        defaults = {"ndcg_at_10_of_defaults": own["ndcg_at_10"], "hyperparameters": values}
+        defaults = {"ndcg_at_10_of_defaults": of_own, "hyperparameters": values}
         click.echo(json.dumps(found | defaults, indent=1))
         return
+    beside = "the network's own fail" if of_own is None else f"{of_own:.4f} with the network's own values"
     click.echo(
         f"{network}: NDCG@10 {best['ndcg_at_10']:.4f} on the validation part in trial {best['trial']} "
-        f"({own['ndcg_at_10']:.4f} with the network's own values)"
+        f"({beside})"
     )
     for name, value in values.items():
         click.echo(f"  {name:<16} {value:.4g}")
-    click.echo("`emid build` trains with these values, and its report plots the study.")
+    click.echo(
+        "`emid build` trains with these values where its pairs, seed, epochs and dimension are those of this "
+        "study; its report plots the study."
+    )

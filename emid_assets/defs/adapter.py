@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from emid_assets.adapters.trained_adapter import TrainedAdapter
 
 
+def _digest_of_trials(settings: Settings, network: str) -> str:
+    file = Lake(settings.lake_folder).current_files("tuning_trials").get(network)
+    return file.name if file else ""
+
+
 @table_asset(
     stage="train_adapter",
     group_name="adapter",
@@ -37,6 +42,7 @@ if TYPE_CHECKING:
     pool=GPU_POOL,
     reads=("music_embeddings", "expanded_clips", "image_embeddings", "fused_pairs", "music_clips", "images"),
     declared=Declared(
+        code=2,
         settings=(
             *FORMULA_SETTINGS,
             "adapter_dimension",
@@ -45,14 +51,12 @@ if TYPE_CHECKING:
             "adapter_warm_start",
             "seed",
         ),
-        outside=Outside(
-            "tuned hyperparameters",
-            lambda settings, network: str(
-                Lake(settings.lake_folder).current_files("tuning_trials").get(network, "")
-            ),
-        ),
+        outside=Outside("tuned hyperparameters", _digest_of_trials),
     ),
-    checks={"loss_is_finite": "The loss of every epoch is a finite number."},
+    checks={
+        "loss_is_finite": "The loss of every epoch is a finite number.",
+        "no_recording_divided": "All clips of a recording are in one part of the split.",
+    },
 )
 def trained_adapter(
     context: dg.AssetExecutionContext, settings: SettingsResource, tables: LakeTables
@@ -63,22 +67,25 @@ def trained_adapter(
     """
     from emid_assets.adapters.pair_data import pair_data
     from emid_assets.adapters.run_files import save_run
+    from emid_assets.adapters.splits import divided_recordings
     from emid_assets.adapters.trained_adapter import TrainingSettings
     from emid_assets.adapters.training import train
-    from emid_assets.adapters.tuning import tuned_hyperparameters
+    from emid_assets.adapters.tuning import study_name, tuned_hyperparameters
     from emid_assets.matching.fusion import Formula
 
     network = context.partition_key
     lake = Lake(settings.lake_folder)
-    tuned = tuned_hyperparameters(lake, network)
     data = pair_data(tables, settings.seed, Formula.of(settings))
+    training = TrainingSettings.of(settings)
+    tuned, origin = tuned_hyperparameters(lake, network, study_name(network, data, training))
+    context.log.info(f"hyperparameters of {network}: {origin}")
     on_progress = report_progress(context, "epochs")
     previous = previous_version(lake, "trained_adapter", network)
     stored = {lake.root / str(previous.metadata["weights_file"])} if previous else set()
     adapter = train(
         network,
         data,
-        TrainingSettings.of(settings),
+        training,
         tuned,
         on_epoch=lambda epoch: on_progress(int(epoch["epoch"] or 0), settings.epochs),
         weights=_weights_of(stored) if settings.adapter_warm_start else None,
@@ -89,6 +96,8 @@ def trained_adapter(
     manifest = adapter.manifest_frame(weights.relative_to(lake.root).as_posix(), sha256)
     losses = {epoch["epoch"]: float(epoch["loss"] or 0.0) for epoch in adapter.history}
     not_finite = [f"epoch {epoch}" for epoch, loss in losses.items() if not loss < float("inf")]
+    part_of = dict(zip(data.clip_ids, data.clip_parts, strict=True))
+    divided = divided_recordings(tables.music_clips, part_of)
     return dg.MaterializeResult(
         value=manifest,
         data_version=dg.DataVersion(sha256),
@@ -96,10 +105,13 @@ def trained_adapter(
             "weights_file": manifest["weights_file"][0],
             "weights": dg.MetadataValue.path(weights),
             "run_record": dg.MetadataValue.path(weights.with_suffix(".json")),
-            "hyperparameters": "of the study's best trial" if tuned else "the network's own",
+            "hyperparameters": origin,
             **_training_metadata(adapter),
         },
-        check_results=[check_result("loss_is_finite", not_finite, len(losses))],
+        check_results=[
+            check_result("loss_is_finite", not_finite, len(losses)),
+            check_result("no_recording_divided", divided, len(part_of)),
+        ],
     )
 
 

@@ -49,7 +49,7 @@ def _folder_digest(settings: Settings, _: str) -> str:
     stage="inventory",
     group_name="media",
     kinds={"polars", "duckdb"},
-    declared=Declared(settings=("predict_emotion",), outside=Outside("media folder", _folder_digest)),
+    declared=Declared(code=2, settings=("predict_emotion",), outside=Outside("media folder", _folder_digest)),
 )
 def media_inventory(
     context: dg.AssetExecutionContext, settings: SettingsResource
@@ -62,7 +62,7 @@ def media_inventory(
     from emid_assets.media.inventory import take_inventory
 
     lake = Lake(settings.lake_folder)
-    lake.collect_garbage(GRACE_S)
+    deleted = lake.collect_garbage(GRACE_S)
     version = previous_version(lake, "media_inventory", WHOLE_TABLE)
     if version is not None and version.metadata.get("reader") != READER_VERSION:
         context.log.info("files are read in another way than in the last inventory: all are read again")
@@ -82,6 +82,7 @@ def media_inventory(
         metadata={
             "media_folder": dg.MetadataValue.path(settings.media_folder),
             "reader": READER_VERSION,
+            "deleted_files": len(deleted),
             "music_clips": usable.filter(pl.col("kind") == "music").height,
             "images": usable.filter(pl.col("kind") == "image").height,
             "unlabelled": unlabelled(inventory).height,

@@ -70,13 +70,18 @@ def require_one_encoder(versions: Sequence[Version]) -> None:
         )
 
 
-def _plan(settings: Settings, music: pl.DataFrame) -> tuple[int, int, StoredImages]:
-    """Threads, clips to process at once, and the images; the sizes stay within the memory setting."""
+def _plan(settings: Settings, music: pl.DataFrame, partition: str) -> tuple[int, int, StoredImages]:
+    """Threads, clips to process at once, and the images; the sizes stay within the memory setting.
+
+    Only the music of its own partition has to be of the images' encoder: in a build with another encoder,
+    the other partitions' expanded clips still wait for theirs.
+    """
     from emid_assets.matching.top_k_softmax import fit_memory, usable_processors
 
     lake = Lake(settings.lake_folder)
     versions = lake.versions("image_embeddings")
-    require_one_encoder([*lake.versions("music_embeddings"), *lake.versions("expanded_clips"), *versions])
+    of_music = [lake.current(table, partition) for table in ("music_embeddings", "expanded_clips")]
+    require_one_encoder([*filter(None, of_music), *versions])
     threads = settings.matching_threads or usable_processors()
     dimension = cast(pl.Array, music.schema["embedding"]).shape[0]
     clips, images = fit_memory(settings.matching_memory_mb, dimension, settings.candidates, threads)
@@ -132,7 +137,10 @@ def _result(
     checks=CHECKS,
 )
 def similarity_matrix(
-    settings: SettingsResource, music_embeddings: pl.DataFrame, expanded_clips: pl.DataFrame
+    context: dg.AssetExecutionContext,
+    settings: SettingsResource,
+    music_embeddings: pl.DataFrame,
+    expanded_clips: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """Semantic similarity S = softmax(X·Yᵀ): each clip's K largest entries, and its row's log-sum-exp.
 
@@ -142,7 +150,7 @@ def similarity_matrix(
     from emid_assets.matching.frames import similarity_frame
 
     music = all_music_embeddings(music_embeddings, expanded_clips)
-    threads, clips_at_once, images = _plan(settings, music)
+    threads, clips_at_once, images = _plan(settings, music, context.partition_key)
     device = _device(settings)
     parts = [
         similarity_frame(
@@ -165,7 +173,7 @@ def similarity_matrix(
     kinds={"torch", "duckdb"},
     partitions_def=SHARD_PARTITIONS,
     deps=[ALL_IMAGES],
-    declared=Declared(settings=("candidates", "matching_product")),
+    declared=Declared(settings=("candidates", "matching_product", "image_shards")),
 )
 def similarity_shards(
     context: dg.AssetExecutionContext,
@@ -176,9 +184,10 @@ def similarity_shards(
     """Each clip's best images in one shard of the images, and its part of the softmax denominator."""
     from emid_assets.matching.frames import similarity_shard_frame
 
-    shard = int(cast(dg.MultiPartitionKey, context.partition_key).keys_by_dimension["images"])
+    key = cast(dg.MultiPartitionKey, context.partition_key).keys_by_dimension
+    shard = int(key["images"])
     music = all_music_embeddings(music_embeddings, expanded_clips)
-    threads, _, images = _plan(settings, music)
+    threads, _, images = _plan(settings, music, key["music"])
     mine = StoredImages(images.lake, images.versions[shard :: settings.image_shards], images.rows_at_once)
     found = SIMILARITY_SHARDS.empty()
     if mine.rows and music.height:
@@ -208,6 +217,7 @@ def similarity_shards(
     checks=CHECKS,
 )
 def similarity_matrix_of_shards(
+    context: dg.AssetExecutionContext,
     settings: SettingsResource,
     music_embeddings: pl.DataFrame,
     expanded_clips: pl.DataFrame,
@@ -220,7 +230,7 @@ def similarity_matrix_of_shards(
     from emid_assets.matching.frames import merge_similarity_shards
 
     music = all_music_embeddings(music_embeddings, expanded_clips)
-    _, _, images = _plan(settings, music)
+    _, _, images = _plan(settings, music, context.partition_key)
     similarity = SIMILARITY_MATRIX.empty()
     if music.height:
         shards = similarity_shards.partition_by("shard", maintain_order=True)

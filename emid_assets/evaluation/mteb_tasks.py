@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from emid_assets.ranking.metrics import Floats, Ids, Relevance, evaluate_ranked, rank, top_k
+from emid_assets.matching.order import top_k
+from emid_assets.ranking.metrics import Floats, Ids, Relevance, evaluate_ranked, rank
 
 RECALL_PLACES = (1, 5, 10, 100)
 

@@ -54,9 +54,13 @@ def semantic_pairs(similarity_matrix: pl.DataFrame, m: int) -> pl.DataFrame:
         m: images per clip; a clip with fewer candidates keeps them all.
 
     Returns:
-        Columns `clip_id`, `image_id`, `rank` (from 1), by clip id and rank; equal S by image id.
+        Columns `clip_id`, `image_id`, `rank` (from 1), by clip id and rank.
     """
-    return _best(similarity_matrix, ["score"], m)
+    return (
+        similarity_matrix.filter(pl.col("rank") <= m)
+        .select("clip_id", "image_id", "rank")
+        .sort("clip_id", "rank")
+    )
 
 
 def pairs_per_clip(fused_pairs: pl.DataFrame) -> int:
@@ -135,8 +139,8 @@ def overlaps(
     marked = candidates.select("clip_id", "image_id", "emotional_similarity", "semantic_rank")
     for name, frame in (
         ("pairs", fused_pairs),
-        ("semantic", _best(candidates, ["score"], most)),
-        ("emotional", _best(candidates, ["emotional_similarity", "score"], most)),
+        ("semantic", semantic_pairs(similarity_matrix, most)),
+        ("emotional", _emotional_pairs(candidates, most)),
     ):
         marked = marked.join(picks(frame, name), on=["clip_id", "image_id"], how="left")
     # Sorted, so that the means below sum in the same order, whatever order the joins gave.
@@ -193,9 +197,7 @@ def counts(
 
 
 def _candidates(similarity_matrix: pl.DataFrame, va_distances: pl.DataFrame) -> pl.DataFrame:
-    joined = similarity_matrix.select(
-        "clip_id", "image_id", "score", pl.col("rank").alias("semantic_rank")
-    ).join(
+    joined = similarity_matrix.select("clip_id", "image_id", pl.col("rank").alias("semantic_rank")).join(
         va_distances.select("clip_id", "image_id", "emotional_similarity"),
         on=["clip_id", "image_id"],
         how="left",
@@ -210,9 +212,11 @@ def _candidates(similarity_matrix: pl.DataFrame, va_distances: pl.DataFrame) -> 
     return joined
 
 
-def _best(candidates: pl.DataFrame, by: list[str], m: int) -> pl.DataFrame:
+def _emotional_pairs(candidates: pl.DataFrame, m: int) -> pl.DataFrame:
+    """The pairs of α = 0: T is E, and of equal E the better semantic rank wins, as everywhere."""
+    order = ["clip_id", "emotional_similarity", "semantic_rank"]
     return (
-        candidates.sort(["clip_id", *by, "image_id"], descending=[False, *[True] * len(by), False])
+        candidates.sort(order, descending=[False, True, False])
         .with_columns((pl.int_range(pl.len(), dtype=pl.Int32).over("clip_id") + 1).alias("rank"))
         .filter(pl.col("rank") <= m)
         .select("clip_id", "image_id", "rank")

@@ -11,8 +11,8 @@ from emid_assets.adapters import AdapterError
 from emid_assets.adapters.pair_data import aligned_to, va_matrix
 from emid_assets.matching.frames import embedding_matrix, fused_pairs_frame
 from emid_assets.matching.fusion import Formula
+from emid_assets.matching.order import top_k
 from emid_assets.media.lake_tables import LakeTables
-from emid_assets.ranking.metrics import top_k
 from emid_assets.store.schemas import TOP_IMAGES
 
 SEMANTIC, FUSED, ADAPTER = "semantic", "fused", "adapter"

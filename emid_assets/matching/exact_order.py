@@ -12,6 +12,7 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
+from emid_assets.matching.order import best_first
 from emid_assets.matching.row_state import NO_COLUMN, RowState
 
 SPARE_SLOTS = 16
@@ -169,7 +170,7 @@ class _Rescan:
             ids = np.empty(exact.shape, dtype=np.int64)
             ids[:, :k] = self.ids[lines]
             ids[:, k:] = _ids_of(positions, self._column_ids)
-            best = np.lexsort((ids, -exact), axis=1)[:, :k]
+            best = best_first(exact, ids)[:, :k]
             self.scores[lines] = np.take_along_axis(exact, best, axis=1)
             self.ids[lines] = np.take_along_axis(ids, best, axis=1)
 

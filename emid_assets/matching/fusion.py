@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emid_assets.affect.valence_arousal import emotional_similarity
+from emid_assets.matching.order import top_k
 from emid_assets.matching.row_state import NO_COLUMN
 from emid_assets.settings import Kernel, Rescaling, Settings
 
@@ -151,13 +152,10 @@ def fuse(
         raise ValueError(f"alpha is {alpha}: it must lie in [0, 1]")
     if m < 1:
         raise ValueError(f"m is {m}: at least one pair per clip is needed")
-    if alpha == 1.0:
-        # The formula's limit, without the ties that rounding would cause among tiny S̃.
-        T = rescaled.copy()
-        slots = np.argsort(~valid, axis=1, kind="stable")[:, :m]
-    else:
-        T = fuse_terms(rescaled, emotional, alpha)
-        slots = np.argsort(np.where(valid, -T, np.inf), axis=1, kind="stable")[:, :m]
-    chosen = np.take_along_axis(valid, slots, axis=1)
-    fused_score = np.where(chosen, np.take_along_axis(T, slots, axis=1), np.nan)
-    return Fused(slots=np.where(chosen, slots, NO_COLUMN).astype(np.int64), fused_score=fused_score)
+    # At alpha 1 T is S̃ alone, and rounding would cause ties and more among tiny S̃: all are equal, so that
+    # the candidates' own order stays.
+    T = rescaled if alpha == 1.0 else fuse_terms(rescaled, emotional, alpha)
+    ordered_by = np.zeros_like(T) if alpha == 1.0 else T
+    slots = top_k(np.where(valid, ordered_by, -np.inf), min(m, T.shape[1]))
+    fused_score = np.where(slots == NO_COLUMN, np.nan, np.take_along_axis(T, slots.clip(min=0), axis=1))
+    return Fused(slots, fused_score)

@@ -7,6 +7,7 @@ rows. Used for small problems and without numba; the reference for `compiled.py`
 import numpy as np
 from numpy.typing import NDArray
 
+from emid_assets.matching.order import best_first
 from emid_assets.matching.row_state import RowState
 
 _PAIR_BLOCK = 1 << 18
@@ -116,6 +117,6 @@ def exact_scores(
 
 def sort_rows(scores: NDArray[np.float64], ids: NDArray[np.int64]) -> None:
     """Sort each row in place by (score descending, id ascending)."""
-    order = np.lexsort((ids, -scores), axis=1)
+    order = best_first(scores, ids)
     scores[:] = np.take_along_axis(scores, order, axis=1)
     ids[:] = np.take_along_axis(ids, order, axis=1)

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from emid_assets.matching.order import best_first
+
 NO_COLUMN = -1
 """Id of an empty slot (fewer columns seen than slots); its score is -inf."""
 
@@ -75,7 +77,7 @@ def merge(a: RowState, b: RowState) -> RowState:
     sum_exp = a.sum_exp * np.exp(a.maximum - reference) + b.sum_exp * np.exp(b.maximum - reference)
     ids = np.concatenate([a.ids, b.ids], axis=1)
     scores = np.concatenate([a.scores, b.scores], axis=1)
-    order = np.lexsort((ids, -scores), axis=1)[:, : a.width]
+    order = best_first(scores, ids)[:, : a.width]
     return RowState(
         maximum=maximum,
         sum_exp=sum_exp,

@@ -80,7 +80,6 @@ def with_facts(
 def _known_facts(previous: pl.DataFrame | None, identity: list[str]) -> pl.DataFrame:
     if previous is None:
         previous = MEDIA_INVENTORY.empty()
-    previous = MEDIA_INVENTORY.check(previous)
     decoded = pl.col("sample_rate").is_not_null() | pl.col("width").is_not_null()
     return (
         previous.filter(pl.col("content_hash").is_not_null())

@@ -1,8 +1,8 @@
 """Ranking images for clips, and the @k metrics of a ranking.
 
-Belongs here: exact top-k with deterministic ties (score descending, then item index ascending) and
-metrics that depend only on which items are relevant. Emotion metrics are in `emotion_metrics`; scores
-come from `evaluation.baselines` and `adapters.networks`. Numpy only.
+Belongs here: ranking by the one rule of order (`matching.order`) and metrics that depend only on which items
+are relevant. Emotion metrics are in `emotion_metrics`; scores come from `evaluation.baselines` and
+`adapters.networks`. Numpy only.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from emid_assets.matching.order import top_k
+
 Floats = NDArray[np.floating]
 Ids = NDArray[np.int64]
 
@@ -18,40 +20,6 @@ ScoreRows = Callable[[Ids], Floats]
 """Query rows (n,) → scores (n, M) float, larger is better; -inf excludes an item."""
 
 TILE_ROWS = 256
-CHUNK = 64
-
-
-def top_k(scores: Floats, k: int) -> Ids:
-    """The k best items of each row: (n, M) float → (n, k) int64, best first.
-
-    Equal scores are ordered by item index, ascending. Exact: the k-th largest of the chunks' maxima is a
-    lower bound of the k-th largest score, so only entries not below it are sorted. If a row has fewer
-    than k items with a score above -inf, the rest of its row is -1.
-
-    Raises:
-        ValueError: k is below 1, or a score is NaN.
-    """
-    if k < 1:
-        raise ValueError(f"top_k needs k of at least 1, got {k}")
-    n, n_items = scores.shape
-    if np.isnan(scores).any():
-        row = int(np.flatnonzero(np.isnan(scores).any(axis=1))[0])
-        raise ValueError(f"the scores of row {row} contain NaN and cannot be ranked")
-    chunks = n_items // CHUNK
-    if chunks < k:
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        kept = np.take_along_axis(scores, order, axis=1) > -np.inf
-        ranked = np.full((n, k), -1, dtype=np.int64)
-        ranked[:, : order.shape[1]] = np.where(kept, order, -1)
-        return ranked
-    chunk_maxima = scores[:, : chunks * CHUNK].reshape(n, chunks, CHUNK).max(axis=2)
-    bound = np.partition(chunk_maxima, chunks - k, axis=1)[:, chunks - k]
-    rows, items = np.divmod(np.flatnonzero(scores >= bound[:, None]), n_items)
-    values = scores[rows, items]
-    order = np.lexsort((items, -values, rows))
-    starts = np.searchsorted(rows, np.arange(n))
-    best = order[starts[:, None] + np.arange(k)]
-    return np.where(values[best] > -np.inf, items[best], -1)
 
 
 def inner_product_scores(queries: Floats, items: Floats) -> ScoreRows:

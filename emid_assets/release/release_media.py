@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 import soundfile
 
@@ -77,7 +79,7 @@ def place_clips(clips: pl.DataFrame, media: Path, target: Path) -> dict[str, Pla
             taken.add(name)
             path = target / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            soundfile.write(path, samples.T, rate, format="FLAC", subtype=subtype)
+            soundfile.write(path, _as_integers(samples, subtype).T, rate, format="FLAC", subtype=subtype)
             placed[row["clip_id"]] = Placed(name, sha256_of(path), path.stat().st_size)
     return placed
 
@@ -119,6 +121,14 @@ def _check_unchanged(file: str, content_hash: str, media: Path) -> str:
             f"{media / file} has changed since the inventory was taken: build again from the start"
         )
     return digest
+
+
+def _as_integers(samples: Samples, subtype: str) -> npt.NDArray[np.int32]:
+    """Samples rounded to those of the subtype; libsndfile would scale floats by 32767, but reads by 32768."""
+    bits = int(subtype.removeprefix("PCM_"))
+    full = 2.0 ** (bits - 1)
+    rounded = np.rint(samples.astype(np.float64) * full).clip(-full, full - 1)
+    return rounded.astype(np.int32) << (32 - bits)
 
 
 def _window_name(file: str, row: Mapping[str, Any], taken: set[str]) -> str:

@@ -360,7 +360,7 @@ def tuning_figure(network: str, trials: pl.DataFrame) -> Figure:
         color=_light("series-2"),
         label="best so far",
     )
-    axes.set(xlabel="trial (0: the network's own values)", ylabel="NDCG@10, validation", title=network)
+    axes.set(xlabel="trial", ylabel="NDCG@10, validation", title=network)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(loc="outside lower center", ncols=3)
     return figure

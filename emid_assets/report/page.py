@@ -71,6 +71,12 @@ class EncoderFacts:
     dimension: int | None = None
     fingerprint: str | None = None
 
+    @classmethod
+    def of(cls, metadata: Mapping[str, Any]) -> "EncoderFacts":
+        """Of the metadata of embeddings that it made."""
+        named = ("encoder", "encoder_licence", "dimension", "fingerprint")
+        return cls(*(metadata[name] for name in named))
+
 
 @dataclass(frozen=True)
 class _ImageCard:
@@ -413,8 +419,8 @@ def _studies(trials: pl.DataFrame) -> list[dict[str, object]]:
     studies = []
     for place, network in enumerate(trials["network"].unique().sort()):
         rows = trials.filter(pl.col("network") == network).sort("study", "trial")
-        if rows.filter(pl.col("state") == "complete").height:
-            best = best_trial(rows)
+        best = best_trial(rows)
+        if best is not None:
             studies.append(
                 {
                     "network": network,

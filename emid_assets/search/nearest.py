@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from emid_assets.adapters import AdapterError
 from emid_assets.adapters.trained_adapter import TrainedAdapter
 from emid_assets.matching.fusion import Formula, fuse_terms, rescale
-from emid_assets.ranking.metrics import Floats, top_k
+from emid_assets.matching.order import top_k
+from emid_assets.ranking.metrics import Floats
 
 RESULT_COLUMNS = {
     "rank": pl.Int32,

@@ -11,7 +11,8 @@ from functools import cache, partial
 
 import numpy as np
 import polars as pl
-from scipy import optimize, special, stats
+from numpy.typing import NDArray
+from scipy import optimize, sparse, special, stats
 
 MOST_TRIALS = 1_000_000
 SIMULATIONS = 2000
@@ -19,87 +20,98 @@ MOST_PARTICIPANTS = 2000
 _CHUNK = 2_000_000
 """Answers that are simulated at once: bounds the memory to about 100 MB."""
 
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
 
 @dataclass(frozen=True)
 class Question:
     """What is to be shown, and how trials cluster.
 
+    The test is the one that `study_results` reports as `gee`: two-sided, with Holm's correction over all
+    comparisons. Power is that at Holm's strictest step, `significance / comparisons`: it is reached whatever
+    the other comparisons show, and exceeded if some of them are significant too.
+
     Attributes:
         share: of the trials that choose the condition, over all participants and clips, in (0, 1).
-        chance: the share to tell it from.
-        decided: share of the trials that count, in (0, 1].
+        against: the share to tell it from: that of chance, or of another condition in the same trials.
+        head_to_head: whether `against` is another condition's share.
         participant_sd: how much participants differ in the log-odds of their choice.
         clip_sd: how much clips do.
         clips: clips in the whole study.
-        significance: probability of finding a difference where there is none.
+        significance: probability of finding any difference where there is none.
         power: probability of finding this one.
-        two_sided: whether a difference in the other direction would be one too.
+        comparisons: how many comparisons the study reports beside each other; four conditions have six.
     """
 
     share: float
-    chance: float
-    decided: float = 1.0
+    against: float
+    head_to_head: bool = False
     participant_sd: float = 0.5
     clip_sd: float = 0.5
     clips: int = 60
     significance: float = 0.05
     power: float = 0.8
-    two_sided: bool = False
+    comparisons: int = 6
 
+    @property
+    def strictest(self) -> float:
+        """The significance level of one comparison at Holm's strictest step."""
+        return self.significance / self.comparisons
 
-def head_to_head(share: float, other: float) -> tuple[float, float, float]:
-    """The question whether one condition is chosen more often than another, in the same trials.
+    @property
+    def decided(self) -> float:
+        """Share of the trials that count: head to head, those that chose one of the two conditions."""
+        return self.share + self.against if self.head_to_head else 1.0
 
-    Only trials that chose one of the two count; without a difference, each is chosen in half of them.
-
-    Returns:
-        `share`, `chance` and `decided` of the `Question`.
-    """
-    return share / (share + other), 0.5, share + other
+    @property
+    def among_decided(self) -> tuple[float, float]:
+        """The share of the condition in trials that count, and the share without a difference."""
+        return (self.share / self.decided, 0.5) if self.head_to_head else (self.share, self.against)
 
 
 def independent_trials(question: Question) -> tuple[int, int]:
-    """How many counting trials the exact binomial test needs if trials are independent.
+    """How many counting trials the exact two-sided binomial test needs if trials are independent.
 
     The power of an exact test goes up and down with its critical number of successes.
 
     Returns:
         The fewest trials with the requested power, and the number from which on it never falls
-        short (.60 against .50, one-sided 5 %, power 80 %: 158 and 169).
+        short (.60 against .50, one comparison at 5 %, power 80 %: 199 and 210).
 
     Raises:
-        ValueError: `share` is not on the tested side of `chance`, or so close to it that
-            `MOST_TRIALS` are not enough.
+        ValueError: the two shares are equal, or so close that `MOST_TRIALS` are not enough.
     """
-    if question.share == question.chance or (question.share < question.chance and not question.two_sided):
-        raise ValueError(f"the share {question.share} must be above the chance level {question.chance}")
-    spread = (question.chance * (1 - question.chance)) ** 0.5
-    tail = question.significance / (2 if question.two_sided else 1)
+    share, chance = question.among_decided
+    if question.share == question.against:
+        raise ValueError(f"the share {question.share} must differ from {question.against}")
+    spread = (chance * (1 - chance)) ** 0.5
+    tail = question.strictest / 2
     reach = float(stats.norm.isf(tail) + stats.norm.isf(1 - question.power))
-    enough = (reach * spread / abs(question.share - question.chance)) ** 2  # by the normal distribution
+    enough = (reach * spread / abs(share - chance)) ** 2  # by the normal distribution
     if enough > MOST_TRIALS:
         raise ValueError(
-            f"{question.share} is too close to {question.chance}: it needs more than {MOST_TRIALS:,} trials"
+            f"{share:.4g} is too close to {chance:.4g}: it needs more than {MOST_TRIALS:,} trials"
         )
     trials = np.arange(1, int(3 * enough) + 200)
-    critical = stats.binom.isf(tail, trials, question.chance) + 1
-    power = stats.binom.sf(critical - 1, trials, question.share)
-    if question.two_sided:
-        critical = stats.binom.isf(tail, trials, 1 - question.chance) + 1
-        power = power + stats.binom.sf(critical - 1, trials, 1 - question.share)
+    critical = stats.binom.isf(tail, trials, chance) + 1
+    power = stats.binom.sf(critical - 1, trials, share)
+    critical = stats.binom.isf(tail, trials, 1 - chance) + 1
+    power = power + stats.binom.sf(critical - 1, trials, 1 - share)
     reached = power >= question.power
-    return int(trials[np.argmax(reached)]), int(trials[np.flatnonzero(~reached)[-1]]) + 1
+    falls_short = np.flatnonzero(~reached)
+    always = int(trials[falls_short[-1]]) + 1 if falls_short.size else int(trials[0])
+    return int(trials[np.argmax(reached)]), always
 
 
 def simulated_power(
     question: Question, participants: int, trials: int, seed: int = 0, simulations: int = SIMULATIONS
 ) -> float:
-    """Probability that a study of this size finds the difference.
+    """Probability that the analysis of a study of this size finds the difference.
 
     Each simulation draws a log-odds for every participant and every clip (normal, about the one that
-    gives `share` on average) and then every choice. The test is that of `statistics`: the share's
-    distance from chance over its standard error, clustered by participants and by clips, in t of
-    min(participants, clips) - 1 degrees of freedom. Clips are assigned evenly.
+    gives the share on average) and then every choice. Clips are assigned evenly.
 
     Args:
         question: what is to be shown.
@@ -111,11 +123,8 @@ def simulated_power(
     rng = np.random.default_rng([seed, participants, trials])
     answers = participants * trials
     clip = (np.arange(answers) % question.clips).reshape(participants, trials)
-    rounds = -(-answers // question.clips)
-    centre = central_log_odds(question.share, np.hypot(question.participant_sd, question.clip_sd))
-    tail = question.significance / (2 if question.two_sided else 1)
-    clips_used = min(question.clips, answers)
-    critical = stats.t.isf(tail, min(participants, clips_used) - 1)
+    share, _ = question.among_decided
+    centre = central_log_odds(share, np.hypot(question.participant_sd, question.clip_sd))
     found = 0
     size = max(1, _CHUNK // answers)
     for start in range(0, simulations, size):
@@ -123,22 +132,56 @@ def simulated_power(
         of_participant = rng.normal(0, question.participant_sd, (studies, participants, 1))
         of_clip = rng.normal(0, question.clip_sd, (studies, question.clips))
         probability = special.expit(centre + of_participant + of_clip[:, clip])
-        counts = rng.random(probability.shape) < question.decided if question.decided < 1 else 1.0
-        chosen = rng.random(probability.shape) < probability
-        total = np.maximum(np.broadcast_to(counts, probability.shape).sum(axis=(1, 2)), 1)
-        share = (chosen * counts).sum(axis=(1, 2)) / total
-        residual = (chosen - share[:, None, None]) * counts
-        by_participant = (residual.sum(axis=2) ** 2).sum(axis=1) * participants / (participants - 1)
-        dealt = np.zeros((studies, rounds * question.clips))
-        dealt[:, :answers] = residual.reshape(studies, answers)
-        of_clips = dealt.reshape(studies, rounds, question.clips).sum(axis=1)
-        by_clip = (of_clips**2).sum(axis=1) * clips_used / (clips_used - 1)
-        both = by_participant + by_clip - (residual**2).sum(axis=(1, 2))
-        error = np.sqrt(np.maximum(both, np.maximum(by_participant, by_clip))) / total
-        with np.errstate(divide="ignore", invalid="ignore"):
-            statistic = (share - question.chance) / error
-        found += int(((np.abs(statistic) if question.two_sided else statistic) > critical).sum())
+        counts = rng.random(probability.shape) < question.decided if question.decided < 1 else np.True_
+        first = rng.random(probability.shape) < probability
+        chosen, other = first & counts, ~first & counts
+        p_values = two_sided_p_values(chosen, other if question.head_to_head else question.against, clip)
+        found += int((p_values <= question.strictest).sum())
     return found / simulations
+
+
+def two_sided_p_values(chosen: Bools, against: Bools | float, clip: Ints) -> Floats:
+    """The p-value that the analysis reports as `gee`, before Holm's correction, for many studies at once.
+
+    `statistics.fit_marginal` in closed form: the difference in log-odds over its error, clustered by
+    participants and by clips, in t with one degree of freedom fewer than there are of the fewer.
+
+    Args:
+        chosen: (studies, participants, trials) whether a trial chose the condition.
+        against: the same for the other condition; or a share by chance.
+        clip: (participants, trials) number of the clip; no participant hears one twice.
+
+    Returns:
+        (studies,) p-values; 1 where a share is 0 or 1, since its odds are not finite.
+    """
+    studies, participants, trials = chosen.shape
+    answers = participants * trials
+    used, number = np.unique(clip, return_inverse=True)
+    estimate, influence = _log_odds(chosen)
+    if isinstance(against, float):
+        estimate = estimate - special.logit(against)
+    else:
+        other, of_other = _log_odds(against)
+        estimate, influence = estimate - other, influence - of_other
+    by_participant = (influence.sum(axis=2) ** 2).sum(axis=1) * participants / (participants - 1)
+    of_clips = sparse.csr_array(
+        (np.ones(answers), (number.ravel(), np.arange(answers))), shape=(len(used), answers)
+    )
+    clip_sums = of_clips @ influence.reshape(studies, answers).T
+    by_clip = (clip_sums**2).sum(axis=0) * len(used) / (len(used) - 1)
+    both = by_participant + by_clip - (influence**2).sum(axis=(1, 2)) * answers / (answers - 1)
+    error = np.sqrt(np.maximum(both, np.maximum(by_participant, by_clip))) / answers
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p_values = 2 * stats.t.sf(np.abs(estimate) / error, min(participants, len(used)) - 1)
+    return np.where(np.isfinite(estimate) & (error > 0), p_values, 1.0)
+
+
+def _log_odds(chosen: Bools) -> tuple[Floats, Floats]:
+    """(studies,) log-odds of the share of each study, and how far each answer moves them."""
+    share = chosen.mean(axis=(1, 2))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        influence = (chosen - share[:, None, None]) / (share * (1 - share))[:, None, None]
+        return np.asarray(special.logit(share)), influence
 
 
 def participants_needed(

@@ -6,7 +6,8 @@ import torch
 
 from emid_assets.adapters.expected_images import BLOCK, DRAWS, Expectation
 from emid_assets.adapters.formula import TaughtFormula
-from emid_assets.matching.fusion import Formula
+from emid_assets.matching.fusion import Formula, fuse
+from emid_assets.settings import Kernel
 
 CLIPS, IMAGES, FEATURES, CANDIDATES = BLOCK + 5, 40, 64, 12
 
@@ -62,3 +63,26 @@ def test_the_inner_product_with_an_image_is_about_its_share() -> None:
     shares = features @ vector
     assert shares[7] == pytest.approx(1.0, abs=0.35)
     assert np.abs(np.delete(shares, 7)).max() < 0.35
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("kernel", ["cosine", "gaussian"])
+def test_of_equal_candidates_the_teacher_takes_those_that_the_pairs_would_have(
+    alpha: float, kernel: Kernel
+) -> None:
+    rng = np.random.default_rng(6)
+    formula = TaughtFormula(1.0, Formula(alpha, 45, 3, "candidate_minmax", kernel, 0.5))
+    semantic = -np.sort(-rng.integers(0, 3, (CLIPS, 45)) / 2, axis=1)
+    candidates = np.stack([rng.permutation(60)[:45] for _ in range(CLIPS)])
+    u, va = rng.integers(-1, 2, (CLIPS, 2)) / 2, rng.integers(-1, 2, (60, 2)) / 2
+    E = formula.formula.emotional(u[:, None], va[candidates])
+    slots = fuse(semantic, E, np.ones(E.shape, bool), alpha, 3).slots
+    expected = np.zeros(E.shape)
+    np.put_along_axis(expected, slots, 1 / 3, axis=1)
+    teacher = Expectation.of(formula, np.zeros((1, 2)), drawn(0, 60, 4)).teacher(
+        candidates, (alpha * semantic).astype(np.float32), "cpu"
+    )
+    shares = teacher.shares(
+        torch.from_numpy(u.astype(np.float32))[:, None], torch.from_numpy(va.astype(np.float32))
+    )
+    np.testing.assert_allclose(shares.numpy(), expected, atol=1e-7)

@@ -17,6 +17,8 @@ from emid_assets.cli.main import main
         (["--media", "nowhere"], "media = 'nowhere': there is no such folder"),
         (["--lake", "back\\slash"], "has a backslash, which DuckDB takes for a /; rename it"),
         (["--lake", "what?"], "has a question mark, at which DuckDB cuts a path"),
+        (["--lake", "."], "this is in the media folder"),
+        (["--lake", "music/lake"], "choose a folder outside its music/ and images/"),
         (["--lake", "/proc/lake"], "cannot be created or written to (No such file or directory): choose a"),
     ],
 )

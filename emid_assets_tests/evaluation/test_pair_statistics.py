@@ -58,6 +58,22 @@ def test_semantic_pairs_are_the_m_candidates_with_the_largest_s(
     assert grouped(semantic_pairs(build["similarity_matrix"], m)) == picks_by_loop(build, m, "S")
 
 
+def test_the_rank_decides_between_scores_that_are_equal_as_they_are_stored() -> None:
+    # The matching orders by float64 scores and stores float32: two of one float32 may be of any order by id.
+    similarity = pl.DataFrame(
+        {"clip_id": ["a"] * 3, "image_id": ["z", "y", "x"], "rank": [1, 2, 3], "score": [2.0, 2.0, 2.0],
+         "log_sum_exp": [3.0] * 3},
+        schema_overrides={"rank": pl.Int32, "score": pl.Float32},
+    )  # fmt: skip
+    assert semantic_pairs(similarity, 2)["image_id"].to_list() == ["z", "y"]
+    pairs = pl.DataFrame(
+        {"clip_id": ["a"], "image_id": ["z"], "rank": [1]}, schema_overrides={"rank": pl.Int32}
+    )
+    distances = similarity.select("clip_id", "image_id", emotional_similarity=pl.lit(0.5))
+    found = overlaps(pairs, similarity, distances)
+    assert found.filter(system="pairs", metric="both")["value"].to_list() == [1.0]
+
+
 def test_a_candidate_without_e_is_an_error_that_names_it(build: dict[str, pl.DataFrame]) -> None:
     without = build["va_distances"].slice(1)
     clip_id, image_id = build["va_distances"].select("clip_id", "image_id").row(0)

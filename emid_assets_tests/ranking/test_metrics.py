@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import pytrec_eval
 
+from emid_assets.matching.order import top_k
 from emid_assets.ranking.metrics import (
     Relevance,
     auc,
@@ -16,7 +17,6 @@ from emid_assets.ranking.metrics import (
     metrics_like_librecommender,
     rank,
     rerank,
-    top_k,
 )
 
 K = 10

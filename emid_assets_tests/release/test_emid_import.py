@@ -106,6 +106,7 @@ def test_every_trap_of_the_published_rows_is_named_and_repaired_or_rejected(tmp_
             ("repaired", "unreadable rating", "row 9", "ten.wav"),
             ("repaired", "unreadable feeling", "row 10", "feeling.wav"),
             ("kept", "clip without a known genre", "row 11", "genre.wav"),
+            ("repaired", "originals of equal ratings", "row 11", "genre.wav"),
             ("rejected", "clip that is already there", "row 12", "again.wav"),
             ("repaired", "name of two contents", "row 13", "3143.m4a.wav"),
             ("repaired", "name of two contents", "row 13", "image 1 a.png"),
@@ -345,35 +346,38 @@ def test_a_second_import_into_a_folder_waits_for_nobody(tmp_path: Path) -> None:
     assert import_emid(pieces, tmp_path / "to").clips == 2
 
 
-def test_originals_of_equal_ratings_are_sources_of_their_own_unless_a_clip_may_be_of_either(
-    tmp_path: Path,
-) -> None:
+def test_originals_of_equal_labels_are_one_source_and_names_decide_nothing(tmp_path: Path) -> None:
     other = "7" + RATINGS[1:]
     rows = [
-        row("a.wav", tone(200), genre="K"),
-        row("b.wav", tone(201), genre="A"),
-        row("c.wav", tone(202), genre="K"),
-        row("c.wav___1.wav", tone(203), genre="K", original=False),
-        row("mangled___2.wav", tone(204), genre="A", original=False),
-        row("d.wav", tone(205), emotion=other),
-        row("e.wav", tone(206), emotion=other),
-        row("f.wav", tone(207), emotion=other, genre="A"),
-        row("mangled___3.wav", tone(208), emotion=other, original=False),
-        row("song.m4a.wav", tone(209), emotion=None),
-        row("song___4.wav", tone(210), emotion=None, original=False),
+        row("3143.m4a.wav", tone(200), genre="K"),
+        row("143.m4a.wav", tone(201), genre="A"),
+        # Named after the second, as a mangled name of the first's expanded clip would be.
+        row("143.m4a___58.wav", tone(202), genre="A", original=False),
+        row("mangled___2.wav", tone(203), genre="K", original=False, emotion=RATINGS.replace("5.0", "5.00")),
+        row("d.wav", tone(204), emotion=other),
+        row("e.wav", tone(205), emotion=other, genre="A"),
+        row("song.m4a.wav", tone(206), emotion=None),
+        row("song___4.wav", tone(207), emotion=None, original=False),
     ]
     source = write_rows(tmp_path / "train.parquet", rows)
     summary = import_emid(parquet_pieces([str(source)]), tmp_path / "to")
     sources = {line["file"]: line["source_id"] for line in table(tmp_path / "to" / "music.csv")}
     assert sources == {
-        "a.wav": "a.wav", "b.wav": "b.wav", "c.wav": "c.wav", "c.wav___1.wav": "c.wav",
-        "mangled___2.wav": "b.wav", "d.wav": "d.wav", "e.wav": "d.wav", "f.wav": "f.wav",
-        "mangled___3.wav": "d.wav", "song.m4a.wav": "song.m4a.wav", "song___4.wav": "song.m4a.wav",
+        "3143.m4a.wav": "143.m4a.wav", "143.m4a.wav": "143.m4a.wav", "143.m4a___58.wav": "143.m4a.wav",
+        "mangled___2.wav": "143.m4a.wav",
+        "d.wav": "d.wav", "e.wav": "d.wav", "song.m4a.wav": "song.m4a.wav", "song___4.wav": "",
     }  # fmt: skip
-    named = [
-        (kind, item) for _, kind, _, item in found(summary) if kind not in ("no ratings", "mangled name")
+    assert summary.sources == 3
+    named = [(outcome, kind, item) for outcome, kind, _, item in found(summary) if kind != "no ratings"]
+    assert named == [
+        ("repaired", "originals of equal ratings", "143.m4a.wav"),
+        ("repaired", "mangled name", "mangled___2.wav"),
+        ("repaired", "originals of equal ratings", "e.wav"),
+        ("kept", "source cannot be found", "song___4.wav"),
     ]
-    assert named == [("originals of equal ratings", "e.wav")]
+    reasons = dict(take_inventory(tmp_path / "to").select("item_id", "reason").iter_rows())
+    assert "whose source cannot be found" in reasons.pop("song___4.wav")
+    assert set(reasons.values()) == {None}
 
 
 def test_terms_are_those_of_the_tables_beside_the_rows_else_those_that_are_given(tmp_path: Path) -> None:
@@ -448,13 +452,15 @@ def test_a_source_that_a_table_tells_of_one_clip_is_that_of_its_group(tmp_path: 
 
 def test_files_of_one_name_in_two_folders_are_two_sources(tmp_path: Path) -> None:
     for folder, pitch in (("u", 200), ("v", 201)):
-        path = write_rows(tmp_path / folder / "train.parquet", [row(f"{folder}.wav", tone(pitch), [AWE])])
+        ratings = RATINGS.replace("4.1", f"{pitch - 198}")
+        rows = [row(f"{folder}.wav", tone(pitch), [AWE], emotion=ratings)]
+        path = write_rows(tmp_path / folder / "train.parquet", rows)
         os.utime(path, (0, 0))
     for _ in range(2):
         summary = import_emid(parquet_pieces([str(tmp_path)]), tmp_path / "to")
         assert (summary.clips, summary.findings) == (2, [])
-    rows = {line["published_as"] for line in table(tmp_path / "to" / "music.csv")}
-    assert rows == {"u/train.parquet row 1", "v/train.parquet row 1"}
+    published = {line["published_as"] for line in table(tmp_path / "to" / "music.csv")}
+    assert published == {"u/train.parquet row 1", "v/train.parquet row 1"}
 
 
 def test_names_as_file_systems_and_spreadsheets_write_them_are_understood(tmp_path: Path) -> None:

@@ -116,15 +116,28 @@ class Teacher(NamedTuple):
         return self.shares(clip_va[:, None, :] + self.errors[drawn.to(clip_va.device)], image_va)
 
     def shares(self, u: Tensor, image_va: Tensor) -> Tensor:
-        """(B, K) share of each candidate in the pairs chosen at each of (B, draws, 2) VA of the clips."""
+        """(B, K) share of each candidate in the pairs chosen at each of (B, draws, 2) VA of the clips.
+
+        Of candidates of equal T, the earlier ones are chosen, as `matching.order` says. E is computed element
+        by element, so that images of equal VA have the same E in every bit.
+        """
         v = image_va[self.candidates.clamp(min=0)]
         if self.sigma is None:
-            unit_u, unit_v = normalize(u, dim=-1), normalize(v, dim=-1)
-            E = (1 + unit_u @ unit_v.transpose(1, 2)) / 2
+            u, v = normalize(u, dim=-1), normalize(v, dim=-1)
+            cosine = u[..., None, 0] * v[:, None, :, 0] + u[..., None, 1] * v[:, None, :, 1]
+            E = (1 + cosine) / 2
         else:
-            E = torch.exp(-torch.cdist(u, v).square() / (2 * self.sigma**2))
+            square = (u[..., None, 0] - v[:, None, :, 0]).square() + (
+                u[..., None, 1] - v[:, None, :, 1]
+            ).square()
+            E = torch.exp(-square / (2 * self.sigma**2))
         T = self.semantic[:, None, :] + self.emotional_weight * E
-        best = T.topk(min(self.pairs, T.shape[2]), dim=2).indices.flatten(1)
+        chosen = []
+        for _ in range(min(self.pairs, T.shape[2])):
+            # The first of equal ones; `topk` takes any of them.
+            chosen.append(T.argmax(dim=2, keepdim=True))
+            T = T.scatter(2, chosen[-1], -torch.inf)
+        best = torch.cat(chosen, dim=2).flatten(1)
         target = torch.zeros_like(self.semantic).scatter_add(1, best, torch.ones_like(best, dtype=T.dtype))
         return target / best.shape[1]
 
