@@ -1,7 +1,7 @@
 """Send a one-line alert to a file, a webhook and a mail server, with three attempts each; never raises.
 
 Belongs here: sending a line, and keeping secrets out of the errors. `defs.alerts` writes the line.
-Not apprise: it logs in to a mail server without TLS, and answers True or False without the reason.
+Not apprise: its `mailto` logs in without TLS, and it answers True or False without the reason.
 """
 
 import contextlib
