@@ -61,7 +61,7 @@ def ui(host: str, port: int, **options: Any) -> None:
     if host not in LOOPBACK:
         click.echo(
             f"Warning: anyone who can reach {host}:{port} can start and delete runs without a password; "
-            "docs/operations.md shows how to put nginx in front",
+            "docs/security.md shows how to put nginx in front",
             err=True,
         )
     click.echo(f"Media {settings.media_folder}\nLake  {settings.lake_folder}\nUI    http://{host}:{port}")
