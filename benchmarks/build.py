@@ -37,6 +37,7 @@ from typing import Any
 import numpy as np
 
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTION_KEYS
+from emid_assets.cli.main import set_up_process
 from emid_assets.encoders.interface import MediaItem
 from emid_assets.settings import SAMPLE_MEDIA, Settings
 from emid_assets.store.lake import Lake
@@ -98,6 +99,7 @@ def cpu_seconds() -> float:
 
 def build_here(options: dict[str, Any], free_encoder: bool) -> dict[str, float]:
     """Build as the command does; CPU seconds of this process, and those outside of the assets' functions."""
+    set_up_process()
     from emid_assets.orchestration import table_asset
 
     timed = table_asset._with_timing

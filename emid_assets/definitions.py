@@ -4,6 +4,11 @@ Policies that apply to many assets (owners, tags, freshness, descriptions of tab
 by selection, and not repeated on each asset.
 """
 
+# ruff: noqa: E402 - the collector is set before the imports that it would slow down
+import gc
+
+gc.set_threshold(100_000, 20, 20)  # Dagster, Polars and the graph make a million objects that stay
+
 from datetime import timedelta
 from typing import Any
 

@@ -10,7 +10,7 @@ variable nor the allowed range, and a Dagster resource made from its class would
 import difflib
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -357,6 +357,14 @@ FORMULA_SETTINGS = (
 """Names of the settings that a formula is of."""
 
 
+APPLIES: dict[str, Callable[[Settings], bool]] = {
+    "gaussian_sigma": lambda settings: settings.emotion_kernel == "gaussian",
+    "precision": lambda settings: settings.encoder == "imagebind",
+    "expansion_threshold": lambda settings: not settings.expansion_target,
+}
+"""When a setting has an effect, of those that depend on another one. Without it, it is in no recipe."""
+
+
 def load_operations(environment: Mapping[str, str] | None = None) -> Operations:
     """The operations' settings from `EMID_*` variables, the process's own by default.
 
@@ -411,11 +419,15 @@ def allowed_range(name: str) -> str:
     return f"{'above ' if 'exclusiveMinimum' in field else ''}{low} to {field['maximum']}"
 
 
+def _is_variable(name: str) -> bool:
+    return name.upper().startswith(ENVIRONMENT_PREFIX)
+
+
 def _unknown(where: str) -> str:
     """An unknown name, as a variable or an option, and the known one that is most like it."""
-    prefix = ENVIRONMENT_PREFIX if where.startswith(ENVIRONMENT_PREFIX) else ""
+    prefix = ENVIRONMENT_PREFIX if _is_variable(where) else ""
     known = [*Settings.model_fields, *(Operations.model_fields if prefix else ())]
-    close = difflib.get_close_matches(where.removeprefix(prefix).lower(), known, n=1)
+    close = difflib.get_close_matches(where[len(prefix) :].lower(), known, n=1)
     meant = f": did you mean {prefix}{close[0].upper() if prefix else close[0]}?" if close else ""
     return f"unknown setting {where}{meant}"
 
@@ -435,8 +447,10 @@ def load_settings(
     environment = os.environ if environment is None else environment
     given: dict[str, tuple[str, Any]] = {}  # setting -> (where it was given, value)
     for variable, value in environment.items():
-        name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
-        if variable.startswith(ENVIRONMENT_PREFIX) and value and name not in Operations.model_fields:
+        if not _is_variable(variable) or not value:
+            continue
+        name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()  # emid_alpha keeps its prefix: it is unknown
+        if name not in Operations.model_fields:
             given[name] = (variable, value)
     for name, value in (overrides or {}).items():
         if value is not None:

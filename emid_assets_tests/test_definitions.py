@@ -20,7 +20,7 @@ from emid_assets_tests.graph import REWRITE, SNAPSHOT, assets_as_text, graph_tex
 ROOT = Path(__file__).parents[1]
 
 
-MOST_OF_DAGSTER = 1.8
+MOST_OF_DAGSTER = 1.6
 """CPU time of loading the definitions, start of Python included, by that of `import dagster` alone."""
 
 

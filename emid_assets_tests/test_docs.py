@@ -4,6 +4,7 @@ What a fenced block's language means: bash, sql and python are run on a built de
 media folder, text is only shown (its `emid` commands must parse), mermaid and r are not run.
 """
 
+import ast
 import re
 import shlex
 import subprocess
@@ -217,3 +218,18 @@ def test_the_map_of_the_code_names_every_room(page: str) -> None:
 
 def test_the_page_of_the_web_ui_names_every_table() -> None:
     assert set(TABLES) <= set(re.findall(r"`(\w+)`", PAGES["web_ui.md"]))
+
+
+SECURITY = PAGES["security.md"]
+
+
+def test_every_line_of_the_security_page_names_tests_that_exist() -> None:
+    lines = [line for line in SECURITY.splitlines() if line.startswith("| ")]
+    held = [line for line in lines if not line.startswith("| who |")]
+    assert len(held) > 20
+    for line in held:
+        named = re.findall(r"`([\w/]+\.py)::(\w+)`", line.rpartition("| ")[2])
+        assert named, line
+        for file, test in named:
+            module = ast.parse((REPOSITORY / "emid_assets_tests" / file).read_text(encoding="utf-8"))
+            assert test in {node.name for node in module.body if isinstance(node, ast.FunctionDef)}, test

@@ -200,6 +200,8 @@ def test_a_file_that_cannot_be_written_is_an_error_of_one_line_before_the_work(
     [
         ("EMID_ALFA", "unknown setting EMID_ALFA: did you mean EMID_ALPHA?"),
         ("EMID_ALERT_FIEL", "unknown setting EMID_ALERT_FIEL: did you mean EMID_ALERT_FILE?"),
+        ("emid_alpha", "unknown setting emid_alpha: did you mean EMID_ALPHA?"),
+        ("Emid_Profile", "unknown setting Emid_Profile: did you mean EMID_PROFILE?"),
         ("EMID_QQQ", "unknown setting EMID_QQQ (docs/settings.md lists all)"),
     ],
 )

@@ -6,7 +6,12 @@ its pairs is held out.
 """
 
 import hashlib
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from emid_assets.media.expansion import recording_of
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
@@ -42,3 +47,43 @@ def split_by_source(
     part.update(dict.fromkeys(sources[:n_validation], VALIDATION))
     part.update(dict.fromkeys(sources[n_validation : n_validation + n_test], TEST))
     return [part[source] for source in source_ids]
+
+
+def divided_recordings(clips: pl.DataFrame, part_of: Mapping[str, str]) -> list[str]:
+    """The recordings that a split divides, a line each; where their clips overlap, the line says so.
+
+    A recording is told by the bytes of its file: copies of a file are one recording.
+
+    Args:
+        clips: MUSIC_CLIPS of originals and expanded clips, of which `clip_id`, `file`, `content_hash`,
+            `start_s` and `duration_s` are read.
+        part_of: clip id → its part; a clip without one is in no split.
+    """
+    placed = (
+        clips.filter(pl.col("clip_id").is_in(list(part_of)))
+        .select(
+            "clip_id",
+            "file",
+            "start_s",
+            recording_of("content_hash").alias("recording"),
+            (pl.col("start_s") + pl.col("duration_s")).alias("end_s"),
+            pl.col("clip_id").replace_strict(part_of, return_dtype=pl.String).alias("part"),
+        )
+        .sort("recording", "start_s", "clip_id")
+    )
+    divided = placed.filter(pl.col("part").n_unique().over("recording") > 1)
+    lines = []
+    for _, of_recording in divided.group_by("recording", maintain_order=True):
+        rows = of_recording.rows(named=True)
+        first = rows[0]
+        other = next(row for row in rows if row["part"] != first["part"])
+        for row, after in itertools.combinations(rows, 2):
+            if row["part"] != after["part"] and after["start_s"] < row["end_s"]:
+                first, other = row, after
+                break
+        overlap = " and overlaps it" if other["start_s"] < first["end_s"] else ""
+        lines.append(
+            f"{first['file']}: {first['clip_id']} is in {first['part']}, {other['clip_id']} of the same "
+            f"recording in {other['part']}{overlap}"
+        )
+    return lines

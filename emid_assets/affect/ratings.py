@@ -20,6 +20,10 @@ _FEELING_BY_NAME = {name.casefold(): name for name in FEELINGS}
 _PERCENTAGE = re.compile(r"(?:^|[,;])\s*(\d+(?:\.\d+)?)\s*%")
 
 
+Labels = tuple[object, object]
+"""Feelings and ratings as values, to be compared: see `labels_of`."""
+
+
 class RatingsError(ValueError):
     """A `feeling` or `emotion` cell cannot be parsed; the message says what is wrong in it."""
 
@@ -66,6 +70,31 @@ def parse_ratings(text: str) -> tuple[float, ...]:
     if len(parts) != len(RATINGS):
         raise RatingsError(f"emotion: {len(parts)} numbers in {_short(text)}, expected {len(RATINGS)}")
     return tuple(_rating(part.strip(), name) for part, name in zip(parts, RATINGS, strict=True))
+
+
+def labels_of(feeling: str | None, emotion: str | None) -> Labels | None:
+    """Two cells as values that are equal where the cells say the same: `5` and `5.0`, any order of feelings.
+
+    What cannot be parsed stands for itself, so that an expanded clip still equals the source that it has
+    copied. None if there is no rating at all.
+    """
+    ratings = tuple(_value(cell) for cell in (emotion or "").strip("[] ").split(","))
+    if not any(rating is not None for rating in ratings):
+        return None
+    try:
+        return frozenset(parse_feelings(feeling or "").items()), ratings
+    except RatingsError:
+        return feeling, ratings
+
+
+def _value(cell: str) -> float | str | None:
+    text = cell.strip().casefold()
+    if text in BLANK_WORDS:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _rating(text: str, name: str) -> float:

@@ -5,21 +5,21 @@ import functools
 import logging
 import os
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import polars as pl
-from dagster import DagsterInstance, DagsterRunStatus
+from dagster import DagsterInstance
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from sqlalchemy.exc import OperationalError
 
 from emid_assets.build.plan import Plan, as_table
 from emid_assets.build.ray_runs import ClusterError, Ended, end_left_runs, launched_runs, records_at_hand
+from emid_assets.build.runs_here import runs_here
 from emid_assets.captions.interface import CaptionerUnavailableError
 from emid_assets.captions.load import load_captioner
 from emid_assets.definitions import build_definitions
@@ -31,11 +31,10 @@ from emid_assets.orchestration.io_manager import stored_partition
 from emid_assets.orchestration.run_facts import asset_facts, run_facts
 from emid_assets.orchestration.stages import stages
 from emid_assets.runs.build_progress import BuildProgress
-from emid_assets.runs.dead_runs import PROCESS_TAG, end_dead_runs
-from emid_assets.runs.failures import first_error, message_of
-from emid_assets.runs.processes import name_of_this_process
+from emid_assets.runs.dead_runs import end_dead_runs
+from emid_assets.runs.failures import message_of
+from emid_assets.runs.instance import home_of, instance_to_read
 from emid_assets.runs.progress_lines import ProgressLines
-from emid_assets.runs.signals import ignore_signals, was_told_to_stop
 from emid_assets.settings import Settings, load_operations, load_settings
 from emid_assets.store.files import held_alone
 from emid_assets.store.lake import WHOLE_TABLE, Lake, LakeError
@@ -47,14 +46,14 @@ from emid_assets.store.layout import (
     STUDY_PAGE,
     STUDY_PAGE_FOLDER,
 )
-from emid_assets.store.schemas import PIPELINE_HEALTH
+from emid_assets.store.schemas import PIPELINE_HEALTH, REJECTED_MEDIA, SIMILARITY_SHARDS
+
+ENCODING = {"music_embeddings", "image_embeddings", "expansion_windows"}
+MATCHING = {"similarity_matrix", "similarity_shards"}
+"""Assets that load the encoder, and those that use the matching's product."""
 
 FEEDING_AT_ONCE = 2
 """Concurrent runs that feed actors: one uses them all while the next starts. More would only hold memory."""
-
-
-class BuildStoppedError(KeyboardInterrupt):
-    """The build was stopped (Ctrl-C or a signal); finished work is kept."""
 
 
 class BuildFailedError(RuntimeError):
@@ -75,8 +74,8 @@ def run_build(options: Mapping[str, Any], everything: bool = False) -> dict[str,
         BuildFailedError: names each failed partition of the stage, and its first error.
         BuildStoppedError: names the interrupted stage and partition.
     """
-    with _records():
-        settings = load_settings(options)
+    settings = load_settings(options)
+    with _records(settings):
         console = Console(stderr=True)
         lines = ProgressLines(functools.partial(console.print, soft_wrap=True, markup=False, highlight=False))
         with contextlib.nullcontext() if console.is_terminal else lines:
@@ -89,17 +88,19 @@ def run_build(options: Mapping[str, Any], everything: bool = False) -> dict[str,
 def planned_build(options: Mapping[str, Any], everything: bool = False) -> pl.DataFrame:
     """What `run_build` would run now, see `plan.as_table`: the partitions that are not current, and why.
 
+    Writes nothing; the lake may be read-only, or not exist.
+
     Raises:
         BuildFailedError: Dagster's records or the lake cannot be read.
     """
-    with _records(), DagsterInstance.get() as instance:
-        settings = load_settings(options)
+    settings = load_settings(options)
+    with _records(settings), instance_to_read(home_of(settings)) as instance:
         plan = _plan(settings, build_definitions(**options), instance, everything)
         return as_table(plan.with_dependents(), plan.assets)
 
 
 @contextlib.contextmanager
-def _records() -> Iterator[None]:
+def _records(settings: Settings) -> Iterator[None]:
     """Report what fails outside of an asset: Dagster's own records, the lake, a full disk."""
     try:
         with records_at_hand():
@@ -108,10 +109,9 @@ def _records() -> Iterator[None]:
         raise BuildFailedError(str(error)) from error
     except (OperationalError, OSError, LakeError) as error:
         why = " ".join(str(error.orig if isinstance(error, OperationalError) else error).split())
-        home = os.environ.get("DAGSTER_HOME", "")
         raise BuildFailedError(
-            f"{why} (Dagster's records are in {home}): check that the disk has space and is writable, "
-            "then run the same command again: finished work is kept"
+            f"{why} (Dagster's records are in {home_of(settings)}): check that the disk has space and is "
+            "writable, then run the same command again: finished work is kept"
         ) from error
 
 
@@ -124,14 +124,37 @@ def _plan(
     return Plan(Lake(settings.lake_folder), facts, runs, settings.fresh_days, everything)
 
 
-def _check_models(settings: Settings) -> None:
-    """Fail before the first run if an encoder, a product or a captioner is not available."""
+def _remove_other_partitions(plan: Plan, say: Callable[[str], None]) -> None:
+    """Remove the partitions of a graph with other shards, whose rows would stand twice in their tables."""
+    wanted: dict[str, Sequence[str]] = {SIMILARITY_SHARDS.name: ()}
+    wanted |= {asset.name: asset.partitions for asset in plan.assets if WHOLE_TABLE not in asset.partitions}
+    embedded = ("music_embeddings", "image_embeddings")
+    rejected = [f"{table}-{partition}" for table in embedded for partition in wanted[table]]
+    wanted[REJECTED_MEDIA.name] = [WHOLE_TABLE, *rejected]
+    removed = {table: plan.lake.remove_others(table, partitions) for table, partitions in wanted.items()}
+    if count := sum(map(len, removed.values())):
+        plan.lake.rebuild_catalogue()
+        tables = ", ".join(table for table, partitions in removed.items() if partitions)
+        say(
+            f"removed {count} partitions of another number of shards (tables {tables}); a later inventory "
+            "deletes their files"
+        )
+
+
+def _check_models(settings: Settings, may_run: Set[str]) -> None:
+    """Fail before the first run if an encoder, a product or a captioner that it may need is not available.
+
+    Args:
+        settings: name them.
+        may_run: the assets that the build may run. Without those that encode, torch need not be loaded.
+    """
     try:
-        encoder = encoder_from(settings)
+        if may_run & ENCODING:
+            encoder_from(settings)
         product = settings.matching_product
-        if product != "auto" and product != "device":
-            find_product(product, encoder.dimension)
-        if settings.caption_model:
+        if may_run & MATCHING and product != "auto" and product != "device":
+            find_product(product, encoder_from(settings).dimension)
+        if settings.caption_model and "images" in may_run:
             load_captioner(settings.caption_model, settings.device)
     except (EncoderUnavailableError, CaptionerUnavailableError, ProductUnavailableError) as error:
         raise BuildFailedError(str(error)) from error
@@ -164,10 +187,12 @@ def _run_in_order(
             _require_ray(instance)
             end_left_runs(instance)
         plan = _plan(settings, definitions, instance, everything)
-        if not plan.not_current(plan.assets):
+        _remove_other_partitions(plan, functools.partial(console.print, soft_wrap=True, markup=False))
+        planned = plan.with_dependents()
+        if not planned:
             return sum(len(asset.partitions) for asset in plan.assets)
-        _check_models(settings)
-        run = _Runner(settings, definitions, instance, run_config, console, progress, lines)
+        _check_models(settings, {asset for asset, _ in planned})
+        run = _Runner(settings, definitions, instance, run_config, on_ray, console, progress, lines)
         for stage in stages(settings.image_shards):
             # The health judges what the others left, whether its inputs have changed or not.
             of_health = [{WHOLE_TABLE: [PIPELINE_HEALTH.name]}]
@@ -187,6 +212,7 @@ class _Runner:
     definitions: dg.Definitions
     instance: DagsterInstance
     run_config: Mapping[str, Any]
+    on_ray: bool
     console: Console
     progress: Progress
     lines: ProgressLines
@@ -234,8 +260,8 @@ class _Runner:
             )
 
     def _runs(self, job: dg.JobDefinition, keys: Sequence[str | None], bar: TaskID) -> Iterator[Ended]:
-        if load_operations().profile == "ray":
-            say = functools.partial(self.console.print, soft_wrap=True, markup=False)
+        say = functools.partial(self.console.print, soft_wrap=True, markup=False)
+        if self.on_ray:
             fed = self.settings.embedding_actors and job.name in ("embed_music", "embed_images")
             at_most = FEEDING_AT_ONCE if fed else None
             return launched_runs(self.instance, job, keys, self.run_config, say, at_most)
@@ -245,7 +271,7 @@ class _Runner:
             self.lines.at(partition)
 
         logged = job.with_logger_defs({"console": _terminal_logger(self.progress, self.lines)})
-        return _runs_here(self.instance, logged, keys, self.run_config, show)
+        return runs_here(self.instance, logged, keys, self.run_config, show, say)
 
 
 def _summary(settings: Settings, began: float) -> dict[str, str]:
@@ -265,7 +291,9 @@ def _summary(settings: Settings, began: float) -> dict[str, str]:
     rejected = lake.read("rejected_media", columns=["reason"])
     page = settings.lake_folder / STUDY_FOLDER / STUDY_PAGE_FOLDER / STUDY_PAGE
     return {
-        "encoded": f"{encoded} clips, windows and images, {kept} kept",
+        "encoded": f"{encoded} clips, windows and images; {kept} more in the same partitions were kept"
+        if embedded
+        else "nothing: no embedding had to be made again",
         "expanded": f"{sum(version.rows for version in lake.versions('expanded_clips'))} clips "
         "(table expanded_clips)",
         "pairs": f"{pairs.height} of {pairs['clip_id'].n_unique()} clips (table fused_pairs)",
@@ -275,56 +303,6 @@ def _summary(settings: Settings, began: float) -> dict[str, str]:
         "report": str(settings.lake_folder / REPORT_PAGE),
         **({"study": f"{page}  (for participants)"} if page.exists() else {}),
     }
-
-
-def _runs_here(
-    instance: DagsterInstance,
-    job: dg.JobDefinition,
-    keys: Sequence[str | None],
-    run_config: Mapping[str, Any],
-    show: Callable[[str], None],
-) -> Iterator[Ended]:
-    """Run each partition in this process, one after another, and yield (partition, its error or None)."""
-    for key in keys:
-        show(key or "")
-        run_id = str(uuid.uuid4())
-        failure = None
-        instance.add_event_listener(run_id, functools.partial(_cancel_if_told_to_stop, instance))
-        try:
-            result = job.execute_in_process(
-                instance=instance,
-                partition_key=key,
-                run_config=run_config,
-                tags={PROCESS_TAG: name_of_this_process()},
-                raise_on_error=False,
-                run_id=run_id,
-            )
-            failure = None if result.success else first_error(result.all_events)
-        except BaseException:
-            if not was_told_to_stop():
-                raise
-        if was_told_to_stop():
-            ignore_signals()
-            _end_stopped_run(instance, run_id)
-            raise BuildStoppedError(f"stopped in {job.name} {key or ''}".rstrip())
-        yield key, failure
-
-
-def _cancel_if_told_to_stop(instance: DagsterInstance, event: dg.EventLogEntry) -> None:
-    """At a step's failure: Dagster calls a run canceled, and not failed, if it is being canceled by then."""
-    of_dagster = event.dagster_event
-    if of_dagster is not None and of_dagster.is_step_failure and was_told_to_stop():
-        run = instance.get_run_by_id(event.run_id)
-        if run is not None:
-            instance.report_run_canceling(run, "The build was stopped.")
-
-
-def _end_stopped_run(instance: DagsterInstance, run_id: str) -> None:
-    """Cancel a run unless it has ended well: a signal may come before it begins, or while it is prepared."""
-    run = instance.get_run_by_id(run_id)
-    if run is not None and run.status not in (DagsterRunStatus.SUCCESS, DagsterRunStatus.CANCELED):
-        instance.report_run_canceled(run, "The build was stopped.")
-        instance.event_log_storage.free_concurrency_slots_for_run(run_id)
 
 
 def _require_ray(instance: DagsterInstance) -> None:

@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import click
@@ -24,10 +25,12 @@ STOPPED = 130
 
 @click.command(cls=SettingsCommand)
 @profile_option
-@click.option("--all", "everything", is_flag=True, help="Build what is current too.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Build what is current too. (After a stop, it starts over.)"
+)
 @click.option("--dry-run", is_flag=True, help="Print what would be built, and why, and build nothing.")
 @settings_options
-def build(profile: str | None, everything: bool, dry_run: bool, **options: Any) -> None:
+def build(everything: bool, dry_run: bool, **options: Any) -> None:
     """Build what is not current: media, embeddings, pairs, adapters, report.
 
     A partition is current if neither its inputs nor its settings nor its code have changed since it was
@@ -35,26 +38,29 @@ def build(profile: str | None, everything: bool, dry_run: bool, **options: Any) 
     """
     raise_on_signals()
     try:
-        _build(profile, everything, dry_run, options)
+        _build(everything, dry_run, options)
     except BaseException as stop:
         if not was_told_to_stop():  # an interrupt may come out of a library as any error
             raise
         ignore_signals()
         place = str(stop) if isinstance(stop, KeyboardInterrupt) else ""
-        click.echo(
-            f"\n{place or 'stopped'}: finished work is kept; run the same command again to resume", err=True
+        again = (
+            "the same command with --all starts over"
+            if everything
+            else "run the same command again to resume"
         )
+        click.echo(f"\n{place or 'stopped'}: finished work is kept; {again}", err=True)
         sys.exit(STOPPED)
 
 
-def _build(profile: str | None, everything: bool, dry_run: bool, options: dict[str, Any]) -> None:
+def _build(everything: bool, dry_run: bool, options: dict[str, Any]) -> None:
     settings = settings_from(options)
-    home = prepared_instance(settings, profile)
-    os.environ.update(environment_of(settings, home))
+    given = {name: value for name, value in options.items() if value is not None}
+    if not dry_run:
+        os.environ.update(environment_of(settings, prepared_instance(settings)))
     from emid_assets.build.stage_by_stage import BuildFailedError, planned_build, run_build
 
     start = time.monotonic()
-    given = {name: value for name, value in options.items() if value is not None}
     try:
         if dry_run:
             planned = planned_build(given, everything)
@@ -75,4 +81,11 @@ def _build(profile: str | None, everything: bool, dry_run: bool, options: dict[s
     for name, value in summary.items():
         click.echo(f"  {name:<14} {value}")
     folders = ["--media", str(settings.media_folder), "--lake", str(settings.lake_folder)]
-    click.echo(f"  {'web UI':<14} {shlex.join([sys.argv[0], 'ui', *folders])}")
+    click.echo(f"  {'web UI':<14} {shlex.join([*this_program(), 'ui', *folders])}")
+
+
+def this_program() -> list[str]:
+    """How this program was started, for a line that the user can copy."""
+    if Path(sys.argv[0]).name == "__main__.py":
+        return [sys.executable, "-m", "emid_assets"]
+    return [sys.argv[0]]

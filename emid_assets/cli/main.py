@@ -9,6 +9,7 @@ import importlib
 import logging
 import os
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 import click
@@ -60,18 +61,41 @@ def main() -> None:
     logging.getLogger().addFilter(lambda record: "Retrying failed database" not in str(record.msg))
 
 
-def entry_point() -> NoReturn:
-    """`emid` as it is installed."""
-    code: str | int | None = 0
+def set_up_process() -> None:
+    """What makes this process cheaper; call it before torch is imported."""
     gc.set_threshold(100_000, 20, 20)  # torch and Dagster make a million objects that stay
     # Threads of torch that wait for work spin otherwise: training small networks took three times the CPU,
     # and four times as long on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def entry_point() -> NoReturn:
+    """`emid` as it is installed."""
+    code: str | int | None = 0
+    problem = ""
+    set_up_process()
     try:
         main()
     except SystemExit as end:
         code = end.code
+    except OSError:
+        problem = _why_not_printed("\n")
+        if not problem:
+            raise
+    if problem := problem or _why_not_printed():
+        with suppress(OSError):
+            click.echo(f"Error: the output cannot be written: {problem}", err=True)
+        code = 1
     # Without the interpreter's own clearing up: beside torch, DuckDB 2.0 prints pages of "leaked" then.
-    sys.stdout.flush()
-    sys.stderr.flush()
     os._exit(code if isinstance(code, int) else 1)
+
+
+def _why_not_printed(more: str = "") -> str:
+    """Why the output takes no more, such as a full disk; empty where everything and `more` is written."""
+    try:
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # None where the caller has closed it
+            stream.write(more)
+            stream.flush()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""

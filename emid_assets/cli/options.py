@@ -7,6 +7,7 @@ from typing import Any, TypeVar, get_args
 
 import click
 
+from emid_assets.media.folder import SUBFOLDERS
 from emid_assets.runs.instance import prepare_instance, what_ray_lacks
 from emid_assets.settings import (
     ENVIRONMENT_PREFIX,
@@ -21,9 +22,17 @@ from emid_assets.settings import (
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+
+def _use_profile(_: click.Context, __: click.Parameter, profile: str | None) -> None:
+    if profile is not None:
+        os.environ[f"{ENVIRONMENT_PREFIX}PROFILE"] = profile  # for this process and all that it starts
+
+
 profile_option = click.option(
     "--profile",
     type=click.Choice(["local", "ray"]),
+    callback=_use_profile,
+    expose_value=False,
     help="Where runs are executed: on this machine, or on a Ray cluster (docs/cluster.md). [EMID_PROFILE]",
 )
 
@@ -66,32 +75,47 @@ def settings_options(command: Command) -> Command:
 
 
 class BadValueError(click.ClickException):
-    """A setting has a value that it cannot have; the exit code is that of a wrong option."""
+    """A setting or an argument has a value that it cannot have; the exit code is that of a wrong option."""
 
     exit_code = 2
 
 
 def settings_from(options: dict[str, Any]) -> Settings:
     """The settings that a command's options give, with an error of one line where one is wrong."""
+    from emid_assets.store.lake import Lake, LakeError
+
     try:
         settings = load_settings(options)
         load_operations()
+        Lake(settings.lake_folder)
     except SettingsError as error:
         raise BadValueError(str(error)) from None
+    except LakeError as error:
+        raise BadValueError(f"lake = {str(settings.lake_folder)!r}: {error}") from None
     if not settings.media_folder.is_dir():
         raise BadValueError(f"media = {settings.media!r}: there is no such folder")
+    _refuse_lake_among_media(settings)
     return settings
 
 
-def prepared_instance(settings: Settings, profile: str | None) -> Path:
+def _refuse_lake_among_media(settings: Settings) -> None:
+    """A lake has pictures and sound too, which the next build would take for media."""
+    media, lake = settings.media_folder, settings.lake_folder
+    taken = (media, *(media / name for name in SUBFOLDERS.values()))
+    if lake == media or any(folder in (lake, *lake.parents) for folder in taken[1:]):
+        raise BadValueError(
+            f"lake = {str(lake)!r}: this is in the media folder {media}, whose files a build reads: choose a "
+            "folder outside its music/ and images/"
+        )
+
+
+def prepared_instance(settings: Settings) -> Path:
     """Dagster's folder for these settings, with an error of one line where it cannot be prepared.
 
     The catalogue of a lake that was moved or copied is rewritten.
     """
     from emid_assets.store.lake import Lake, LakeError
 
-    if profile is not None:
-        os.environ["EMID_PROFILE"] = profile  # for this process and all that it starts
     try:
         lake = Lake(settings.lake_folder)
         moved_from = lake.settle()

@@ -39,7 +39,7 @@ def status_command(as_json: bool, verify: bool, **options: Any) -> None:
     if not any((settings.lake_folder / part).is_dir() for part in (TABLES_FOLDER, DAGSTER_FOLDER)):
         raise click.ClickException(f"nothing is built in {settings.lake_folder}: `emid build` builds it")
     # Before the definitions are imported: they load what these variables say.
-    os.environ.update(environment_of(settings, prepared_instance(settings, None)))
+    os.environ.update(environment_of(settings, prepared_instance(settings)))
     from dagster import DagsterInstance
     from sqlalchemy.exc import OperationalError
 

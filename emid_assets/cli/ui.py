@@ -29,10 +29,10 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 )
 @profile_option
 @settings_options
-def ui(host: str, port: int, profile: str | None, **options: Any) -> None:
+def ui(host: str, port: int, **options: Any) -> None:
     """Start Dagster's web UI and daemon on a build's instance."""
     settings = settings_from(options)
-    home = prepared_instance(settings, profile)
+    home = prepared_instance(settings)
     if running := daemons_of(home):
         raise click.ClickException(
             f"a daemon (process {running[0]}) already serves the instance in {home}: a second one would "
@@ -61,7 +61,7 @@ def ui(host: str, port: int, profile: str | None, **options: Any) -> None:
     if host not in LOOPBACK:
         click.echo(
             f"Warning: anyone who can reach {host}:{port} can start and delete runs without a password; "
-            "docs/operations.md shows how to put nginx in front",
+            "docs/security.md shows how to put nginx in front",
             err=True,
         )
     click.echo(f"Media {settings.media_folder}\nLake  {settings.lake_folder}\nUI    http://{host}:{port}")

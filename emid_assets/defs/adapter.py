@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from emid_assets.adapters.pair_data import PairData
     from emid_assets.adapters.trained_adapter import TrainedAdapter
+
+
+def _digest_of_trials(settings: Settings, network: str) -> str:
+    file = Lake(settings.lake_folder).current_files("tuning_trials").get(network)
+    return file.name if file else ""
 
 
 @table_asset(
@@ -46,14 +52,12 @@ if TYPE_CHECKING:
             "adapter_warm_start",
             "seed",
         ),
-        outside=Outside(
-            "tuned hyperparameters",
-            lambda settings, network: str(
-                Lake(settings.lake_folder).current_files("tuning_trials").get(network, "")
-            ),
-        ),
+        outside=Outside("tuned hyperparameters", _digest_of_trials),
     ),
-    checks={"loss_is_finite": "The loss of every epoch is a finite number."},
+    checks={
+        "loss_is_finite": "The loss of every epoch is a finite number.",
+        "no_recording_divided": "All clips of a recording are in one part of the split.",
+    },
 )
 def trained_adapter(
     context: dg.AssetExecutionContext, settings: SettingsResource, tables: LakeTables
@@ -90,8 +94,6 @@ def trained_adapter(
     configuration = {name: setting_text(getattr(all_of(settings), name)) for name in names}
     weights, sha256 = save_run(adapter, lake.root / WEIGHTS_FOLDER, configuration, stored)
     manifest = adapter.manifest_frame(weights.relative_to(lake.root).as_posix(), sha256)
-    losses = {epoch["epoch"]: float(epoch["loss"] or 0.0) for epoch in adapter.history}
-    not_finite = [f"epoch {epoch}" for epoch, loss in losses.items() if not loss < float("inf")]
     return dg.MaterializeResult(
         value=manifest,
         data_version=dg.DataVersion(sha256),
@@ -102,8 +104,23 @@ def trained_adapter(
             "hyperparameters": origin,
             **_training_metadata(adapter),
         },
-        check_results=[check_result("loss_is_finite", not_finite, len(losses))],
+        check_results=_training_checks(adapter, data, tables.music_clips),
     )
+
+
+def _training_checks(
+    adapter: "TrainedAdapter", data: "PairData", music_clips: pl.DataFrame
+) -> list[dg.AssetCheckResult]:
+    """Whether the losses are finite, and whether the split has each recording on one side."""
+    from emid_assets.adapters.splits import divided_recordings
+
+    losses = {epoch["epoch"]: float(epoch["loss"] or 0.0) for epoch in adapter.history}
+    not_finite = [f"epoch {epoch}" for epoch, loss in losses.items() if not loss < float("inf")]
+    part_of = dict(zip(data.clip_ids, data.clip_parts, strict=True))
+    return [
+        check_result("loss_is_finite", not_finite, len(losses)),
+        check_result("no_recording_divided", divided_recordings(music_clips, part_of), len(part_of)),
+    ]
 
 
 def _weights_of(stored: "set[Path]") -> "Mapping[str, Tensor] | None":

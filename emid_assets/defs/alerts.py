@@ -13,6 +13,8 @@ from emid_assets.settings import load_operations
 
 SHOWN_ASSETS = 3
 _PARTITION = "dagster/partition"
+_ALERTED = "emid/alerted"
+"""Tag of a run whose alert was sent: the run's id, since a retry inherits tags, and the channels."""
 _WILL_RETRY = "dagster/will_retry"
 _FROM_OUTSIDE = "marked as failed from outside"
 """Part of Dagster's message if the process that ended a run gave its reason only in an earlier event."""
@@ -84,13 +86,28 @@ def _reason_of_the_run(event: dg.DagsterEvent, seen_by_others: str) -> str:
 )
 def alert_on_failure(context: dg.RunFailureSensorContext, settings: SettingsResource) -> None:
     """Report a failed run; an error while doing so only goes to this sensor's own log."""
+    instance, run = context.instance, context.dagster_run
     try:
         operations = load_operations()
-        line = alert_line(context.instance, context.dagster_run)
-        undelivered = deliver(line, channels(operations, settings.lake_folder), secrets_of(operations))
+        line = alert_line(instance, run)
+        of_run, *delivered = run.tags.get(_ALERTED, "").split(" ")
+        if of_run != run.run_id:
+            delivered = []
+        # A tick that ended before its last alert is repeated with all of them.
+        to = {
+            name: channel
+            for name, channel in channels(operations, settings.lake_folder).items()
+            if name not in delivered
+        }
+
+        def remember(channel: str) -> None:
+            delivered.append(channel)
+            instance.add_run_tags(run.run_id, {_ALERTED: " ".join([run.run_id, *delivered])})
+
+        undelivered = deliver(line, to, secrets_of(operations), remember)
     except Exception as error:  # an alert must not cause another failure
-        context.log.error(f"no alert could be made for run {context.dagster_run.run_id}: {error}")
+        context.log.error(f"no alert could be made for run {run.run_id}: {error}")
         return
     context.log.info(line)
-    for channel, why in undelivered.items():
-        context.log.error(f"the alert could not be sent by {channel}: {why}")
+    for name, why in undelivered.items():
+        context.log.error(f"the alert could not be sent by {name}: {why}")

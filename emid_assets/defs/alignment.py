@@ -18,7 +18,7 @@ from emid_assets.store.data_version import frame_digest
     kinds={"numpy", "duckdb"},
     partitions_def=MUSIC_EMOTION_PARTITIONS,
     ins=every_partition("music_clips", "images"),
-    declared=Declared(settings=("va_alignment", "emotion_kernel", "gaussian_sigma")),
+    declared=Declared(code=2, settings=("va_alignment", "emotion_kernel", "gaussian_sigma")),
     checks={"within_range": "Every E is in [0, 1], and no distance is missing."},
 )
 def va_distances(

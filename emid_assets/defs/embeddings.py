@@ -4,6 +4,8 @@ Incremental by content: a row with an unchanged content hash and encoder fingerp
 new content is encoded.
 """
 
+import contextlib
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,14 +18,14 @@ from emid_assets.media.folder import path_within
 from emid_assets.media.kinds import MediaKind
 from emid_assets.media.limits import MediaError
 from emid_assets.orchestration.declared import Declared, Outside, all_of
-from emid_assets.orchestration.io_manager import previous_rows, previous_version
+from emid_assets.orchestration.io_manager import previous_rows, previous_version, remove_other_partitions
 from emid_assets.orchestration.partitions import IMAGE_EMOTION_PARTITIONS, MUSIC_EMOTION_PARTITIONS
 from emid_assets.orchestration.progress import report_progress
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.settings import Settings, load_operations
 from emid_assets.store.data_version import frame_digest
-from emid_assets.store.lake import Lake, Version
+from emid_assets.store.lake import Lake, LakeError, Version
 from emid_assets.store.layout import JOURNAL_FOLDER
 
 if TYPE_CHECKING:
@@ -108,7 +110,7 @@ def embed_partition(
     items: "list[MediaItem]",
     doing: str,
 ) -> "Embedded":
-    """Embed the items of this partition; unchanged rows of its stored version are reused."""
+    """Embed the items of this partition; rows of the same content are reused, also of other partitions."""
     from emid_assets.encoders.embed import embed
 
     encode = None
@@ -129,11 +131,13 @@ def embed_partition(
     table, partition = context.asset_key.path[-1], context.partition_key
     lake = Lake(settings.lake_folder)
     on_progress = report_progress(context, doing)
+    earlier = earlier_rows(context, lake, previous_version(lake, table, partition))
+    contents = {item.content_hash for item in items}
     return embed(
         items,
         encoder,
         kind,
-        earlier_rows(context, lake, previous_version(lake, table, partition)),
+        with_rows_elsewhere(earlier, lake, table, contents, encoder.fingerprint),
         batch_size=settings.batch_size,
         workers=settings.workers,
         on_progress=lambda progress: on_progress(progress.done, progress.total),
@@ -153,6 +157,39 @@ def earlier_rows(context: dg.AssetExecutionContext, lake: Lake, version: Version
     )
 
 
+def with_rows_elsewhere(
+    earlier: "Earlier", lake: Lake, table: str, contents: Collection[str], fingerprint: str
+) -> "Earlier":
+    """`earlier` and the rows that any partition of the table has for contents that it lacks.
+
+    So a window is not encoded twice where the clips of its recording have several emotions or are in several
+    shards, and media that move to another partition are not encoded again.
+
+    Args:
+        earlier: what this partition has.
+        lake: the lake.
+        table: of embeddings, with one row for each content in a partition.
+        contents: content hashes that are wanted.
+        fingerprint: of the encoder; rows that another one made are of no use.
+    """
+    from emid_assets.encoders.embed import Earlier
+
+    columns = ["content_hash", "embedding", "scale"]
+    own = earlier.frame if earlier.fingerprint == fingerprint else None
+    frames = [] if own is None or own.is_empty() else [own.select(columns)]
+    missing = set(contents).difference(*(frame["content_hash"] for frame in frames))
+    for version in lake.survey([table]).values() if missing else ():
+        if isinstance(version, LakeError) or version.metadata.get("fingerprint") != fingerprint:
+            continue
+        with contextlib.suppress(LakeError):  # a damaged partition is its own build's concern
+            hashes = lake.read(table, [version.partition], ["content_hash"])["content_hash"]
+            if held := missing.intersection(hashes):
+                rows = lake.read(table, [version.partition], columns)
+                frames.append(rows.filter(pl.col("content_hash").is_in(held)))
+                missing -= held
+    return Earlier(pl.concat(frames) if frames else None, fingerprint, earlier.journal)
+
+
 def _embeddings(
     context: dg.AssetExecutionContext,
     settings: SettingsResource,
@@ -161,13 +198,11 @@ def _embeddings(
 ) -> dg.MaterializeResult[pl.DataFrame]:
     from emid_assets.encoders.load import encoder_from
 
-    table = f"{kind}_embeddings"
     id_column = "clip_id" if kind == "music" else "image_id"
     encoder = encoder_from(settings)
     items = media_items(settings.media_folder, media, id_column)
     embedded = embed_partition(context, settings, encoder, kind, items, "encoded")
-    rejected = f"{table}-{context.partition_key}"
-    Lake(settings.lake_folder).write("rejected_media", rejected, embedded.rejected)
+    _store_rejected(context, Lake(settings.lake_folder), embedded.rejected)
     not_finite, not_unit = embedding_failures(embedded.frame, id_column)
     return dg.MaterializeResult(
         value=embedded.frame,
@@ -189,6 +224,15 @@ def _embeddings(
             check_result("unit_norm", not_unit, embedded.frame.height),
         ],
     )
+
+
+def _store_rejected(context: dg.AssetExecutionContext, lake: Lake, rejected: pl.DataFrame) -> None:
+    """Add the media that could not be embedded to the table of rejected media, as a partition of its own."""
+    own = f"{context.asset_key.path[-1]}-"
+    lake.write("rejected_media", own + context.partition_key, rejected)
+    partitions = context.assets_def.partitions_def
+    kept = [own + key for key in partitions.get_partition_keys()] if partitions else []
+    remove_other_partitions(context, lake, "rejected_media", kept, own)
 
 
 @table_asset(

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 
 def _digest_of_trials(settings: Settings, _: str) -> str:
-    return str(sorted(map(str, Lake(settings.lake_folder).current_files("tuning_trials").values())))
+    files = Lake(settings.lake_folder).current_files("tuning_trials")
+    return str(sorted(f"{network}/{file.name}" for network, file in files.items()))
 
 
 EMBEDDED_MEDIA = (*MEDIA, "music_embeddings")
@@ -221,16 +222,15 @@ def evaluation_report(settings: SettingsResource, tables: LakeTables) -> dg.Mate
     system. The table holds every figure of the report.
     """
     from emid_assets.adapters.tuning import tuning_trials
-    from emid_assets.encoders.load import encoder_from
     from emid_assets.evaluation.top_images import best_network
     from emid_assets.report.gallery import Copies
     from emid_assets.report.page import BuildFacts, EncoderFacts, render_page
     from emid_assets.report.pairs import render_pairs
     from emid_assets.report.tables import report_rows
 
-    encoder = encoder_from(settings)
-    facts = EncoderFacts(encoder.name, encoder.licence, encoder.dimension, encoder.fingerprint)
-    trials = tuning_trials(Lake(settings.lake_folder))
+    lake = Lake(settings.lake_folder)
+    facts = EncoderFacts.of(lake.versions("music_embeddings")[0].metadata)
+    trials = tuning_trials(lake)
     tables = replace(_usable(tables, settings), tuning_trials=trials)
     report, pairs = settings.lake_folder / REPORT_PAGE, settings.lake_folder / PAIRS_PAGE
     copies = Copies(settings.media_folder, settings.lake_folder / COPIES_FOLDER)

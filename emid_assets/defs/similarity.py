@@ -72,13 +72,18 @@ def require_one_encoder(versions: Sequence[Version]) -> None:
         )
 
 
-def _plan(settings: Settings, music: pl.DataFrame) -> tuple[int, int, StoredImages]:
-    """Threads, clips to process at once, and the images; the sizes stay within the memory setting."""
+def _plan(settings: Settings, music: pl.DataFrame, partition: str) -> tuple[int, int, StoredImages]:
+    """Threads, clips to process at once, and the images; the sizes stay within the memory setting.
+
+    Only the music of its own partition has to be of the images' encoder: in a build with another encoder,
+    the other partitions' expanded clips still wait for theirs.
+    """
     from emid_assets.matching.top_k_softmax import fit_memory, usable_processors
 
     lake = Lake(settings.lake_folder)
     versions = lake.versions("image_embeddings")
-    require_one_encoder([*lake.versions("music_embeddings"), *lake.versions("expanded_clips"), *versions])
+    of_music = [lake.current(table, partition) for table in ("music_embeddings", "expanded_clips")]
+    require_one_encoder([*filter(None, of_music), *versions])
     threads = settings.matching_threads or usable_processors()
     dimension = cast(pl.Array, music.schema["embedding"]).shape[0]
     clips, images = fit_memory(settings.matching_memory_mb, dimension, settings.candidates, threads)
@@ -134,7 +139,10 @@ def _result(
     checks=CHECKS,
 )
 def similarity_matrix(
-    settings: SettingsResource, music_embeddings: pl.DataFrame, expanded_clips: pl.DataFrame
+    context: dg.AssetExecutionContext,
+    settings: SettingsResource,
+    music_embeddings: pl.DataFrame,
+    expanded_clips: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """Semantic similarity S = softmax(X·Yᵀ): each clip's K largest entries, and its row's log-sum-exp.
 
@@ -144,7 +152,7 @@ def similarity_matrix(
     from emid_assets.matching.frames import similarity_frame
 
     music = all_music_embeddings(music_embeddings, expanded_clips)
-    threads, clips_at_once, images = _plan(settings, music)
+    threads, clips_at_once, images = _plan(settings, music, context.partition_key)
     device = _device(settings)
     parts = [
         similarity_frame(
@@ -167,7 +175,7 @@ def similarity_matrix(
     kinds={"torch", "duckdb"},
     partitions_def=SHARD_PARTITIONS,
     deps=[ALL_IMAGES],
-    declared=Declared(code=2, settings=("candidates", "matching_product")),
+    declared=Declared(code=2, settings=("candidates", "matching_product", "image_shards")),
 )
 def similarity_shards(
     context: dg.AssetExecutionContext,
@@ -182,9 +190,10 @@ def similarity_shards(
     """
     from emid_assets.matching.frames import embedding_matrix, similarity_shard_frame
 
-    shard = int(cast(dg.MultiPartitionKey, context.partition_key).keys_by_dimension["images"])
+    key = cast(dg.MultiPartitionKey, context.partition_key).keys_by_dimension
+    shard = int(key["images"])
     music = all_music_embeddings(music_embeddings, expanded_clips)
-    threads, _, images = _plan(settings, music)
+    threads, _, images = _plan(settings, music, key["music"])
     mine = StoredImages(images.lake, images.versions[shard :: settings.image_shards], images.rows_at_once)
     found = SIMILARITY_SHARDS.empty()
     made_from = [str(settings.candidates), settings.matching_product, *map(data_version, mine.versions)]
@@ -216,6 +225,7 @@ def similarity_shards(
     checks=CHECKS,
 )
 def similarity_matrix_of_shards(
+    context: dg.AssetExecutionContext,
     settings: SettingsResource,
     music_embeddings: pl.DataFrame,
     expanded_clips: pl.DataFrame,
@@ -228,7 +238,7 @@ def similarity_matrix_of_shards(
     from emid_assets.matching.frames import merge_similarity_shards
 
     music = all_music_embeddings(music_embeddings, expanded_clips)
-    _, _, images = _plan(settings, music)
+    _, _, images = _plan(settings, music, context.partition_key)
     similarity = SIMILARITY_MATRIX.empty()
     if music.height:
         shards = similarity_shards.partition_by("shard", maintain_order=True)

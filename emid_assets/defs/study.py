@@ -1,6 +1,7 @@
 """The listening study: design and page, answers, the sensor that collects them, and results."""
 
 import hashlib
+import os
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -88,23 +89,12 @@ def listening_study(settings: SettingsResource, tables: LakeTables) -> dg.Materi
     reveals the conditions, is not.
     """
     from emid_assets.evaluation.top_images import best_network
-    from emid_assets.study.design import StudyError, draw_design
+    from emid_assets.study.design import StudyError
     from emid_assets.study.page import write_page
 
     network = best_network(tables.trained_adapter)
-    adapted = tables.adapted_embeddings.filter(network=network, kind="music")
-    clips, images = tables.music_clips, tables.images
     try:
-        design = draw_design(
-            tables.top_images,
-            clips,
-            images.join(tables.image_embeddings, on="image_id", how="semi"),  # the others cannot be read
-            dict(adapted.select("item_id", "split").iter_rows()),
-            seed=settings.seed,
-            clips=settings.study_clips,
-            trials=settings.study_trials,
-            facts={"alpha": settings.alpha, "network": network},
-        )
+        design = _drawn_design(settings, tables, network)
     except StudyError as error:
         none = LISTENING_STUDY.empty()
         return dg.MaterializeResult(
@@ -117,8 +107,8 @@ def listening_study(settings: SettingsResource, tables: LakeTables) -> dg.Materi
     write_in_place(study / DESIGNS_FOLDER / f"{design.hash}.json", design.to_json())
     page = write_page(
         design,
-        clips,
-        images,
+        tables.music_clips,
+        tables.images,
         settings.media_folder,
         study / STUDY_PAGE_FOLDER,
         seconds=settings.study_seconds,
@@ -141,6 +131,23 @@ def listening_study(settings: SettingsResource, tables: LakeTables) -> dg.Materi
     )
 
 
+def _drawn_design(settings: SettingsResource, tables: LakeTables, network: str) -> "Design":
+    """The trials of this lake and seed. Raises StudyError where no study can be made of its pairs."""
+    from emid_assets.study.design import draw_design
+
+    adapted = tables.adapted_embeddings.filter(network=network, kind="music")
+    return draw_design(
+        tables.top_images,
+        tables.music_clips,
+        tables.images.join(tables.image_embeddings, on="image_id", how="semi"),  # the others cannot be read
+        dict(adapted.select("item_id", "split").iter_rows()),
+        seed=settings.seed,
+        clips=settings.study_clips,
+        trials=settings.study_trials,
+        facts={"alpha": settings.alpha, "network": network},
+    )
+
+
 def _design_metadata(design: "Design") -> dict[str, Any]:
     return {
         "design_hash": design.hash,
@@ -157,9 +164,13 @@ def _digest_of_answers(settings: Settings, _: str) -> str:
     seen = []
     for file in sorted([*(study / ANSWERS_FOLDER).rglob("*.json"), *study.glob(ANSWERS_STORE + "*")]):
         if file.suffix != ".lock":
-            facts = file.stat()
-            seen.append(f"{file.relative_to(study)} {facts.st_size} {facts.st_mtime_ns}")
-    return hashlib.sha256("\n".join(seen).encode()).hexdigest() if seen else ""
+            try:
+                facts = file.stat()
+            except OSError as error:  # such as a link that leads nowhere; the asset says so
+                seen.append(f"{file.relative_to(study)} {error.strerror}")
+            else:
+                seen.append(f"{file.relative_to(study)} {facts.st_size} {facts.st_mtime_ns}")
+    return hashlib.sha256(os.fsencode("\n".join(seen))).hexdigest() if seen else ""
 
 
 @table_asset(

@@ -1,17 +1,19 @@
 """Send a one-line alert to a file, a webhook and a mail server, with three attempts each; never raises.
 
 Belongs here: sending a line, and keeping secrets out of the errors. `defs.alerts` writes the line.
+Not apprise: its `mailto` logs in without TLS, and it answers True or False without the reason.
 """
 
 import contextlib
 import ipaddress
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from urllib.parse import unquote, urlsplit
 
 from emid_assets.runs.failures import one_line
@@ -19,11 +21,14 @@ from emid_assets.settings import Operations
 from emid_assets.store.files import make_folder
 from emid_assets.store.layout import ALERTS_FILE
 
-ATTEMPTS = 3
 BACK_OFF_S = (0.5, 1.5)
-"""Seconds between the attempts: five alerts to a dead server must fit into a sensor's minute."""
+"""Seconds between the three attempts."""
+
+DEADLINE_S = 9.0
+"""Seconds for one alert, all channels and attempts: five alerts fit into the minute of a sensor's tick."""
 
 TIMEOUT_S = 3.0
+"""Seconds for one answer of a server, and for one of its addresses."""
 
 Channel = Callable[[str], None]
 """Sends a line, or raises."""
@@ -52,7 +57,9 @@ def deliver(
     line: str,
     to: Mapping[str, Channel],
     secrets: tuple[str, ...] = (),
+    on_delivered: Callable[[str], None] = lambda name: None,
     sleep: Callable[[float], None] = time.sleep,
+    within_s: float = DEADLINE_S,
 ) -> dict[str, str]:
     """Send a line to all channels in parallel, with three attempts each and a growing wait between them.
 
@@ -60,13 +67,17 @@ def deliver(
         line: the text to send.
         to: channels by name.
         secrets: texts that must not appear in an error, such as an address that contains a token.
+        on_delivered: called with the name of each channel that has taken the line.
         sleep: waits the given number of seconds.
+        within_s: seconds for all of it; a channel that takes longer is left behind in its thread.
 
     Returns:
-        Channel → last error, for the channels that failed three times; never raises.
+        Channel → last error, for the channels that failed or took too long; no channel's error is raised.
     """
+    end = time.monotonic() + within_s
+    ended: SimpleQueue[tuple[str, str]] = SimpleQueue()
 
-    def attempt(channel: Channel) -> str:
+    def attempt(name: str, channel: Channel) -> None:
         error = ""
         for wait in (*BACK_OFF_S, None):
             try:
@@ -74,13 +85,23 @@ def deliver(
             except Exception as problem:  # the pipeline continues, whatever a foreign server does
                 error = _without(secrets, f"{type(problem).__name__}: {problem}")
             else:
-                return ""
+                error = ""
+                break
             if wait is not None:
                 sleep(wait)
-        return error
+            if time.monotonic() > end:
+                break
+        ended.put((name, error))
 
-    with ThreadPoolExecutor(max(1, len(to)), thread_name_prefix="alert") as pool:
-        errors = dict(zip(to, pool.map(attempt, to.values()), strict=True))
+    errors = dict.fromkeys(to, f"it took longer than {within_s:.0f} s")
+    for name, channel in to.items():
+        # Not from a pool: Python waits for the threads of a pool when it exits.
+        threading.Thread(target=attempt, args=(name, channel), name=f"alert {name}", daemon=True).start()
+    with contextlib.suppress(Empty):
+        for _ in to:
+            name, errors[name] = ended.get(timeout=max(0.0, end - time.monotonic()))
+            if not errors[name]:
+                on_delivered(name)
     return {name: one_line(error) for name, error in errors.items() if error}
 
 
@@ -110,8 +131,17 @@ def write_to_file(file: Path, line: str) -> None:
         os.close(descriptor)
 
 
+def for_chat(line: str) -> str:
+    """A line as a block of code, in which chat systems see no link, no mention and no other markup.
+
+    Slack also parses what stands between `<` and `>` in a block: it wants them escaped.
+    """
+    escaped = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("`", "'")
+    return f"```\n{escaped}\n```"
+
+
 def post(address: str, line: str) -> None:
-    """POST `{"text": line}`, the format of Slack, Mattermost and others; a redirect is an error."""
+    """POST `{"text": …}`, the format of Slack, Mattermost and others; a redirect is an error."""
     import urllib.request
     from urllib.error import HTTPError
 
@@ -120,7 +150,10 @@ def post(address: str, line: str) -> None:
             return None
 
     request = urllib.request.Request(
-        address, json.dumps({"text": line}).encode(), {"Content-Type": "application/json"}, method="POST"
+        address,
+        json.dumps({"text": for_chat(line)}).encode(),
+        {"Content-Type": "application/json"},
+        method="POST",
     )
     try:
         with urllib.request.build_opener(NoRedirect).open(request, timeout=TIMEOUT_S):

@@ -24,7 +24,8 @@ MANNER = frozenset(
     }
 )  # fmt: skip
 """Settings that say where and how a build runs. Every asset may read them, and no recipe has them: media
-count by their content, an encoder's weights by their fingerprint, shards by the names of the partitions."""
+count by their content, an encoder's weights by their fingerprint, shards by the names of the partitions.
+(An asset may still declare one: what is in a shard of the images depends on how many there are.)"""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Recipe:
             reasons.append("code changed")
         settings = sorted(
             f"{name} ({stored.settings.get(name)} → {self.settings.get(name)})"
-            for name in self.settings.keys() | stored.settings.keys()
+            for name in self.settings  # what was stored besides has no effect any more
             if self.settings.get(name) != stored.settings.get(name)
         )
         inputs = sorted(

@@ -4,7 +4,7 @@ Belongs here: the items of a folder and its tables, their labels and positions o
 reason for each item that cannot be used. `contents` opens files, `sources` groups clips by their source.
 
 An item is a file, or a window of a file that the table names. The first reason found is kept; the order
-is: path, disk, label, cells, contents, id, duplicate content.
+is: path, disk, label, cells, contents, source, id, duplicate content.
 """
 
 import math
@@ -30,7 +30,7 @@ from emid_assets.media.import_rejections import rejected_at_import
 from emid_assets.media.limits import MediaLimits
 from emid_assets.media.sources import find_sources
 from emid_assets.media.tables import TABLE_COLUMNS, read_table
-from emid_assets.media.with_predictions import with_predictions
+from emid_assets.media.with_predictions import PREDICTED, with_predictions
 from emid_assets.store.schemas import (
     FEELINGS_TYPE,
     IMAGES,
@@ -45,6 +45,9 @@ NOTHING_PREDICTED = PREDICTED_EMOTION.empty()
 
 LABEL_COLUMN = {"music": "genre", "image": "tag"}
 _EXAMPLE_FOLDER = {"music": "music/sad/", "image": "images/awe/"}
+
+VA_SOURCES = ("ratings", "measured", PREDICTED, "category_mean", "tag")
+"""What `va_source` of a table may say. Only `predicted` tells more than the other columns do."""
 
 _TRUE_WORDS, _FALSE_WORDS = ("true", "1", "yes"), ("false", "0", "no")
 _RATING_COLUMNS = [f"rating_{name}" for name in RATINGS]
@@ -89,6 +92,7 @@ def take_inventory(
     )
     items = with_facts(items, root, previous, limits, workers, on_progress)
     items = items.with_columns(duration_s=pl.coalesce("clip_s", "duration_s"))
+    items = _with_sources(items)
     items = _reject_repeated_ids(items)
     items = _reject_duplicates(items)
     items = pl.concat([items, rejected_at_import(root)], how="diagonal")
@@ -123,10 +127,7 @@ def image_manifest(
     images = _usable(with_predictions(inventory, predicted), "image", emotion.key).rename(
         {"item_id": "image_id"}
     )
-    of_table = pl.when(pl.col("caption").is_not_null()).then(pl.lit("table"))
-    return IMAGES.check(
-        images.with_columns(tag=pl.lit(emotion.key), caption_source=of_table).select(list(IMAGES.columns))
-    )
+    return IMAGES.check(images.with_columns(tag=pl.lit(emotion.key)).select(list(IMAGES.columns)))
 
 
 def rejected_manifest(inventory: pl.DataFrame, predicted: pl.DataFrame = NOTHING_PREDICTED) -> pl.DataFrame:
@@ -158,8 +159,11 @@ def _music_items(root: Path, keep_unlabelled: bool) -> pl.DataFrame:
             )
         ),
     )
-    # A point needs both ratings: if one of them is missing, both values come from the category.
+    items = _with_own_va(items, "music", 1.0, 9.0)
+    # A point needs both ratings: if one of them is missing, both values are the table's or the category's.
     rated = pl.col("rating_valence").is_not_null() & pl.col("rating_arousal").is_not_null()
+    own = ~rated & pl.col("valence").is_not_null()
+    predicted = own & (pl.col("va_source") == PREDICTED)
     mean = {
         axis: pl.col("partition").replace_strict(
             {emotion.key: getattr(emotion, axis) for emotion in MUSIC_EMOTIONS},
@@ -169,22 +173,25 @@ def _music_items(root: Path, keep_unlabelled: bool) -> pl.DataFrame:
         for axis in ("valence", "arousal")
     }
     items = items.with_columns(
-        valence=pl.when(rated).then("rating_valence").otherwise(mean["valence"]),
-        arousal=pl.when(rated).then("rating_arousal").otherwise(mean["arousal"]),
-        va_source=pl.when(rated).then(pl.lit("ratings")).otherwise(pl.lit("category_mean")),
+        valence=pl.when(rated).then("rating_valence").when(own).then("valence").otherwise(mean["valence"]),
+        arousal=pl.when(rated).then("rating_arousal").when(own).then("arousal").otherwise(mean["arousal"]),
+        va_source=pl.when(predicted)
+        .then(pl.lit(PREDICTED))
+        .when(rated | own)
+        .then(pl.lit("ratings"))
+        .otherwise(pl.lit("category_mean")),
+        valence_sd=pl.when(predicted).then("valence_sd"),
+        arousal_sd=pl.when(predicted).then("arousal_sd"),
         item_id=pl.coalesce("clip_id", pl.concat_str("below", "window")),
     )
-    return items.with_columns(
-        va_source=pl.when(pl.col("valence").is_not_null()).then("va_source"), source_id=find_sources(items)
-    )
+    return items.with_columns(va_source=pl.when(pl.col("valence").is_not_null()).then("va_source"))
 
 
 def _image_items(root: Path, keep_unlabelled: bool) -> pl.DataFrame:
     items = _labelled_items(root, "image", keep_unlabelled)
-    items = _with_number(items, "image", "valence", 0.0, 1.0)
-    items = _with_number(items, "image", "arousal", 0.0, 1.0)
-    measured = pl.col("valence").is_not_null() & pl.col("arousal").is_not_null()
-    half = pl.col("valence").is_not_null() ^ pl.col("arousal").is_not_null()
+    items = _with_own_va(items, "image", 0.0, 1.0)
+    own = pl.col("valence").is_not_null()
+    predicted = own & (pl.col("va_source") == PREDICTED)
     of_tag = {
         axis: pl.col("partition").replace_strict(
             {emotion.key: getattr(emotion, axis) for emotion in IMAGE_EMOTIONS},
@@ -194,17 +201,19 @@ def _image_items(root: Path, keep_unlabelled: bool) -> pl.DataFrame:
         for axis in ("valence", "arousal")
     }
     return items.with_columns(
-        reason=_else(
-            pl.when(half).then(
-                _cell("image", pl.lit("has only one of valence and arousal: give both, or neither"))
-            )
-        ),
-        valence=pl.when(measured).then("valence").otherwise(of_tag["valence"]),
-        arousal=pl.when(measured).then("arousal").otherwise(of_tag["arousal"]),
-        va_source=pl.when(measured)
+        valence=pl.when(own).then("valence").otherwise(of_tag["valence"]),
+        arousal=pl.when(own).then("arousal").otherwise(of_tag["arousal"]),
+        va_source=pl.when(predicted)
+        .then(pl.lit(PREDICTED))
+        .when(own)
         .then(pl.lit("measured"))
         .when(pl.col("partition").is_not_null())
         .then(pl.lit("tag")),
+        valence_sd=pl.when(predicted).then("valence_sd"),
+        arousal_sd=pl.when(predicted).then("arousal_sd"),
+        caption_source=pl.when(pl.col("text").is_not_null()).then(
+            pl.coalesce("caption_source", pl.lit("table"))
+        ),
         item_id=pl.coalesce("image_id", "below"),
         source_id=pl.coalesce("source_id", _series()),
         window=pl.lit(""),
@@ -375,6 +384,30 @@ def _with_number(items: pl.DataFrame, kind: str, column: str, low: float, high: 
     )
 
 
+def _with_own_va(items: pl.DataFrame, kind: str, low: float, high: float) -> pl.DataFrame:
+    """Parse an item's own valence and arousal, null unless both are good, and what the table says of them.
+
+    Columns: `valence`, `arousal`, `valence_sd`, `arousal_sd`, and `va_source` in lower case.
+    """
+    for axis in ("valence", "arousal"):
+        items = _with_number(items, kind, axis, low, high)
+        items = _with_number(items, kind, f"{axis}_sd", 0.0, high - low)
+    both = pl.col("valence").is_not_null() & pl.col("arousal").is_not_null()
+    half = pl.col("valence").is_not_null() ^ pl.col("arousal").is_not_null()
+    said = pl.col("va_source").str.to_lowercase()
+    unknown = pl.format(f"va_source is '{{}}': write one of {', '.join(VA_SOURCES)}, or nothing", "va_source")
+    return items.with_columns(
+        *(pl.when(both).then(axis).alias(axis) for axis in ("valence", "arousal")),
+        va_source=said,
+        reason=_else(
+            pl.when(half)
+            .then(_cell(kind, pl.lit("has only one of valence and arousal: give both, or neither")))
+            .when(~said.is_in(VA_SOURCES))
+            .then(_cell(kind, unknown))
+        ),
+    )
+
+
 def _with_parsed(
     items: pl.DataFrame,
     column: str,
@@ -415,7 +448,22 @@ def _cell(kind: str, problem: pl.Expr) -> pl.Expr:
     return pl.format("{}.csv row {}: {}", pl.lit(SUBFOLDERS[kind]), "row", problem)
 
 
-# ------------------------------------------------------------------------------- ids and duplicates
+# ---------------------------------------------------------------------- sources, ids and duplicates
+
+
+def _with_sources(items: pl.DataFrame) -> pl.DataFrame:
+    """The sources of the clips, which are known once their contents are; images have theirs already."""
+    is_music = pl.col("kind") == "music"
+    music = items.filter(is_music)
+    music = music.with_columns(find_sources(music))
+    lost = pl.lit(
+        "is an expanded clip (is_original_clip is false) whose source cannot be found: it has no ratings to "
+        "compare, and no original is cut from its file; give its source_id"
+    )
+    music = music.with_columns(
+        reason=_else(pl.when(pl.col("source_id").is_null()).then(_cell("music", lost)))
+    )
+    return pl.concat([music, items.filter(~is_music)], how="diagonal")
 
 
 def _reject_repeated_ids(items: pl.DataFrame) -> pl.DataFrame:

@@ -24,6 +24,12 @@ class TableColumn:
     meaning: str
 
 
+_PREDICTED = (
+    TableColumn("va_source", (), "predicted: a program has predicted valence and arousal"),
+    TableColumn("valence_sd", (), "standard deviation of the predicted valence"),
+    TableColumn("arousal_sd", (), "standard deviation of the predicted arousal"),
+)
+
 TABLE_COLUMNS = {
     "music": (
         TableColumn("file", ("audio_filename", "filename"), "path below music/ (required)"),
@@ -36,6 +42,13 @@ TABLE_COLUMNS = {
         TableColumn(
             "emotion", (), "the 11 ratings, 1 to 9, comma-separated, in EMID's order; nan where missing"
         ),
+        TableColumn(
+            "valence",
+            (),
+            "this clip's valence, 1 to 9, if it has no ratings; default: its genre's mean",
+        ),
+        TableColumn("arousal", (), "this clip's arousal, likewise"),
+        *_PREDICTED,
         TableColumn("is_original_clip", (), "false for a clip cut from a source's recording; default: true"),
         TableColumn("clip_id", (), "unique id; default: the path below music/"),
         TableColumn("start_s", (), "where the clip starts in the file, seconds; default: 0"),
@@ -55,6 +68,8 @@ TABLE_COLUMNS = {
         TableColumn("text", ("caption",), "caption"),
         TableColumn("valence", (), "measured valence of this image, 0 to 1; default: the tag's"),
         TableColumn("arousal", (), "measured arousal of this image, 0 to 1; default: the tag's"),
+        *_PREDICTED,
+        TableColumn("caption_source", (), "what wrote the caption; default: table"),
         TableColumn("image_id", (), "unique id; default: the path below images/"),
         TableColumn(
             "source_id",

@@ -19,11 +19,17 @@ IMAGE_SCALE = (0.0, 1.0)
 
 
 def music_alignment(music_clips: pl.DataFrame, method: AlignmentMethod) -> "VaAlignment":
-    """The alignment of music, fitted to all clips (MUSIC_CLIPS); all Cowen categories have equal weight."""
+    """The alignment of music, fitted to the clips (MUSIC_CLIPS); all Cowen categories have equal weight.
+
+    Expanded clips repeat the positions of their sources and are left out, whether they were expanded here or
+    come from a table; where the originals of a source are missing, its expanded clips stand for them.
+    """
     from emid_assets.affect.valence_arousal import fit_alignment
 
-    va = music_clips.select("valence", "arousal").to_numpy()
-    return fit_alignment(va, music_clips["emotion"].to_list(), *MUSIC_SCALE, method=method)
+    is_original = pl.col("is_original_clip")
+    clips = music_clips.filter(is_original | ~is_original.any().over("source_id"))
+    va = clips.select("valence", "arousal").to_numpy()
+    return fit_alignment(va, clips["emotion"].to_list(), *MUSIC_SCALE, method=method)
 
 
 def image_alignment(images: pl.DataFrame, method: AlignmentMethod) -> "VaAlignment":
@@ -57,7 +63,7 @@ class Plane:
 
     @classmethod
     def fit(cls, music_clips: pl.DataFrame, images: pl.DataFrame, method: AlignmentMethod) -> "Plane":
-        """Fit to all original clips (MUSIC_CLIPS) and all images (IMAGES)."""
+        """Fit to the original clips in MUSIC_CLIPS and to all images (IMAGES)."""
         return cls(music_alignment(music_clips, method), image_alignment(images, method))
 
     @property

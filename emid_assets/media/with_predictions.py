@@ -24,12 +24,11 @@ def with_predictions(inventory: pl.DataFrame, predicted: pl.DataFrame) -> pl.Dat
         predicted: frame PREDICTED_EMOTION.
 
     Returns:
-        The inventory's rows and columns, plus `valence_sd` and `arousal_sd`, null where nothing was
-        predicted. Labelled and rejected rows are unchanged.
+        The inventory's rows and columns. Labelled and rejected rows are unchanged.
     """
     uncertainty = ["valence_sd", "arousal_sd"]
     found = PREDICTED_EMOTION.check(predicted).drop("content_hash")
-    filled = ["partition", "valence", "arousal", "va_source", "reason"]
+    filled = ["partition", "valence", "arousal", "va_source", *uncertainty, "reason"]
     joined = inventory.join(
         found.rename({name: f"_{name}" for name in filled}),
         on=["kind", "item_id"],
@@ -40,8 +39,11 @@ def with_predictions(inventory: pl.DataFrame, predicted: pl.DataFrame) -> pl.Dat
     missing = pl.lit("has no label, and none was predicted: materialize predicted_emotion")
     reason = pl.coalesce(pl.col("_reason"), pl.when(pl.col("_partition").is_null()).then(missing))
     return joined.with_columns(
-        *(pl.when(mine).then(f"_{name}").otherwise(name).alias(name) for name in filled[:-1]),
-        *(pl.when(mine).then(name).alias(name) for name in uncertainty),
+        *(pl.when(mine).then(f"_{name}").otherwise(name).alias(name) for name in filled[:4]),
+        *(
+            pl.when(mine).then(pl.coalesce(f"_{name}", name)).otherwise(name).alias(name)
+            for name in uncertainty
+        ),
         pl.when(mine).then(reason).otherwise("reason").alias("reason"),
         pl.when(mine).then(pl.lit(PREDICTED)).otherwise("label_source").alias("label_source"),
-    ).select(*inventory.columns, *uncertainty)
+    ).select(inventory.columns)

@@ -4,6 +4,7 @@ Belongs here: conditions only. `emid_assets.definitions` applies them to the ass
 sensor that evaluates them, the media folder sensor and the schedule.
 """
 
+from functools import cache
 from typing import Any
 
 import dagster as dg
@@ -105,6 +106,7 @@ def failed_once(changed: Condition) -> Condition:
     return (failed & ~retried).with_label("failed_once")
 
 
+@cache
 def on_changed_data(stage: str) -> Condition:
     """For every asset of a stage that has inputs: build it once they have changed and are idle.
 

@@ -14,7 +14,7 @@ from emid_assets.health.recipes import MANNER, Recipe, digest_of
 from emid_assets.health.verdict import data_version
 from emid_assets.orchestration.io_manager import stored_partition, versions_read
 from emid_assets.orchestration.resources import SettingsResource
-from emid_assets.settings import Settings, setting_text
+from emid_assets.settings import APPLIES, Settings, setting_text
 from emid_assets.store.lake import WHOLE_TABLE, Lake
 
 
@@ -52,8 +52,9 @@ class Declared:
     writes: tuple[str, ...] = ()
 
     def values(self, settings: Settings) -> dict[str, Any]:
-        """The declared settings' values."""
-        return {name: setting_text(getattr(settings, name)) for name in sorted(self.settings)}
+        """The values of the declared settings that have an effect with the others."""
+        used = [name for name in sorted(self.settings) if name not in APPLIES or APPLIES[name](settings)]
+        return {name: setting_text(getattr(settings, name)) for name in used}
 
     def recipe(self, settings: Settings, partition: str, inputs: Mapping[str, Mapping[str, str]]) -> Recipe:
         """The recipe of a partition.

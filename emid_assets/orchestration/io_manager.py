@@ -6,7 +6,7 @@ schema, and what the web UI shows about a version. `store.lake` stores the versi
 
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -54,6 +54,9 @@ class LakeIOManager(dg.ConfigurableIOManager):
         before = previous_version(lake, schema.name, partition)
         history = extended_history(before.metadata if before else {}, schema.name, frame, kept, time.time())
         version = lake.write(schema.name, partition, frame, {**kept, HISTORY: history})
+        if context.has_asset_partitions:
+            keys = context.asset_partitions_def.get_partition_keys()
+            remove_other_partitions(context, lake, schema.name, [stored_partition(key) for key in keys])
         lake.rebuild_catalogue()
         context.add_output_metadata(_shown_metadata(schema, version, frame, lake))
 
@@ -96,6 +99,21 @@ def versions_read(run_id: str, step_key: str) -> dict[str, dict[str, str]]:
 def stored_partition(partition_key: str) -> str:
     """A partition's name in the lake: Dagster's name, with `--` between a multi-partition's dimensions."""
     return partition_key.replace("|", "--")
+
+
+def remove_other_partitions(
+    context: dg.OutputContext | dg.AssetExecutionContext,
+    lake: Lake,
+    table: str,
+    partitions: Collection[str],
+    beginning: str = "",
+) -> None:
+    """Remove a table's partitions of another graph: with other shards, their rows would stand twice."""
+    if removed := lake.remove_others(table, partitions, beginning):
+        context.log.info(
+            f"{table}: removed {', '.join(removed)}: the graph has other partitions now (see "
+            "shards_per_emotion and image_shards); a later inventory deletes the files"
+        )
 
 
 def previous_version(lake: Lake, table: str, partition: str) -> Version | None:

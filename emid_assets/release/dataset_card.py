@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTIONS, RATINGS
+from emid_assets.media.licences import spdx_of
 from emid_assets.release.emid_format import AUDIO_COLUMN, ORIGINAL_COLUMN, image_columns
 from emid_assets.release.parquet_files import yaml_features
 
@@ -49,13 +50,13 @@ def meanings(images_per_clip: int) -> dict[str, str]:
 
 
 def licence_counts(music_clips: pl.DataFrame, images: pl.DataFrame) -> pl.DataFrame:
-    """`licence`, `clips`, `images`: how many of each are under which licence, by name."""
+    """`licence`, `clips`, `images`: how many of each are under which licence, by SPDX name."""
     counts = pl.concat(
         [
             frame.select(licence=pl.col("licence").fill_null(UNKNOWN_LICENCE), kind=pl.lit(kind))
             for kind, frame in (("clips", music_clips), ("images", images))
         ]
-    )
+    ).with_columns(pl.col("licence").map_elements(spdx_of, return_dtype=pl.String))
     return counts.group_by("licence").agg(
         *((pl.col("kind") == kind).sum().cast(pl.Int64).alias(kind) for kind in ("clips", "images"))
     ).sort("licence")  # fmt: skip
@@ -168,7 +169,7 @@ def dataset_card(
 
 def _hub_licence(licences: Sequence[str]) -> tuple[str, list[str]]:
     """The front matter's licence: one that the hub knows, where all rows have it."""
-    names = [licence.lower() for licence in licences]
+    names = [licence.lower().removesuffix("-only") for licence in licences]
     if len(names) == 1 and names[0] in _HUB_LICENCES:
         return names[0], []
     return "other", ["license_name: one-for-each-row", "license_link: images.csv"]

@@ -6,6 +6,7 @@ Belongs here: names and texts, from frames to frames. Reading the published file
 
 from collections.abc import Mapping
 
+import numpy as np
 import polars as pl
 
 from emid_assets.affect.emotions import RATINGS
@@ -35,28 +36,43 @@ def emid_columns(images_per_clip: int) -> list[str]:
 def feeling_texts(clips: pl.DataFrame) -> pl.Series:
     """The `feeling` cells of clips (MUSIC_CLIPS), such as `33% Sad, depressing`; null for an unrated clip."""
     texts = [
-        ", ".join(f"{feeling['percent']:g}% {feeling['feeling']}" for feeling in cell) if cell else None
+        ", ".join(f"{_shortest(feeling['percent'])}% {feeling['feeling']}" for feeling in cell)
+        if cell
+        else None
         for cell in clips["feelings"].to_list()
     ]
     return pl.Series("feeling", texts, dtype=pl.String)
 
 
+def _shortest(percent: float) -> str:
+    """The fewest digits that give the same float32 again: `33`, not `33.0`."""
+    return np.format_float_positional(np.float32(percent), trim="-")
+
+
 def emotion_texts(clips: pl.DataFrame) -> pl.Series:
     """The `emotion` cells of clips (MUSIC_CLIPS): the 11 ratings, comma-separated.
 
-    `nan` where a rating is missing; null for a clip that has none at all.
+    `nan` where a rating is missing; null for a clip that has none at all. Valence and arousal have all the
+    digits that the clip's position has.
     """
+    placed = has_both_ratings() & (pl.col("va_source") == "ratings")
     ratings = [pl.col(f"rating_{name}") for name in RATINGS]
+    texts = [
+        pl.when(placed).then(pl.col(name).cast(pl.String)).otherwise(rating.fill_nan(None).cast(pl.String))
+        if name in ("valence", "arousal")
+        else rating.fill_nan(None).cast(pl.String)
+        for name, rating in zip(RATINGS, ratings, strict=True)
+    ]
     return clips.select(
         pl.when(pl.any_horizontal(rating.is_not_null() for rating in ratings))
-        .then(
-            pl.concat_str(
-                [rating.fill_nan(None).cast(pl.String).fill_null(MISSING) for rating in ratings],
-                separator=",",
-            )
-        )
+        .then(pl.concat_str([text.fill_null(MISSING) for text in texts], separator=","))
         .alias("emotion")
     ).to_series()
+
+
+def has_both_ratings() -> pl.Expr:
+    """Whether a clip (MUSIC_CLIPS) has ratings of both valence and arousal, which are its position then."""
+    return pl.col("rating_valence").is_not_null() & pl.col("rating_arousal").is_not_null()
 
 
 def emid_table(

@@ -12,9 +12,9 @@ published is `emid_source`'s, naming and placing files is `media_store`'s, the f
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from emid_assets.affect.emotions import (
     RATINGS,
@@ -27,11 +27,12 @@ from emid_assets.affect.ratings import (
     HIGHEST_RATING,
     LOWEST_RATING,
     RatingsError,
+    labels_of,
     parse_feelings,
     parse_ratings,
 )
 from emid_assets.media.import_rejections import FINDINGS_COLUMNS, FINDINGS_FILE, REJECTED
-from emid_assets.media.kinds import AUDIO_SUFFIXES
+from emid_assets.media.sources import ClipFacts, sources_of
 from emid_assets.release.emid_format import EXPANDED_MARK, MISSING
 from emid_assets.release.emid_source import Piece, PublishedRow
 from emid_assets.release.import_folder import ImportedImage, ImportedRow, ImportFolder
@@ -54,10 +55,9 @@ class Terms:
     author: str = "Zou et al. 2023 (EMID)"
     label_source: str = "EMID (arXiv 2308.07622)"
 
-    def of(self, listed: Listed | None) -> list[str]:
-        """Licence, author and source of an item's labels: as its own table has them, if it is listed."""
-        own = asdict(self)
-        return [own[name] if listed is None else listed.cells[name] for name in own]
+    def of(self, kind: str, listed: Listed | None) -> dict[str, str]:
+        """The columns `CARRIED` of an item: as its own table has them, if it is listed."""
+        return dict(listed.cells) if listed is not None else dict.fromkeys(CARRIED[kind], "") | asdict(self)
 
 
 EMID_TERMS = Terms()
@@ -180,30 +180,34 @@ def _write_tables(
     images = _usable_images(rows, findings)
     clips = _usable_clips(rows, findings)
     sources = _sources(clips, listed["music"], findings)
+    ids = {
+        kind: {name: item.cells[CARRIED[kind][0]] or name for name, item in of_kind.items()}
+        for kind, of_kind in listed.items()
+    }
     music: list[list[str]] = []
     pairs: list[tuple[str, str, int]] = []
     for row in clips:
         name = row.audio.name
+        carried = terms.of("music", listed["music"].get(name)) | {"source_id": sources[name]}
         music.append(
             [
                 name, _genre(row, findings), _feeling(row, findings), _emotion(row, findings),
-                str(bool(row.is_original)).lower(), sources[name], *terms.of(listed["music"].get(name)),
-                row.where,
+                str(bool(row.is_original)).lower(), *(carried[one] for one in CARRIED["music"]), row.where,
             ]
         )  # fmt: skip
         summary.sample_rates[row.audio.sample_rate] += 1
-        pairs += _pairs(row, images, findings)
+        pairs += [
+            (ids["music"].get(clip, clip), ids["image"].get(image, image), rank)
+            for clip, image, rank in _pairs(row, images, findings)
+        ]
     music.sort()
     pictures: list[list[str]] = []
     for name, image in sorted(images.items()):
-        own = listed["image"].get(name)
-        measured = [
-            "" if own is None else own.cells[column] for column in ("valence", "arousal", "source_id")
-        ]
-        pictures.append([name, image.tag, image.text, *measured, *terms.of(own)])
+        carried = terms.of("image", listed["image"].get(name))
+        pictures.append([name, image.tag, image.text, *(carried[column] for column in CARRIED["image"])])
     summary.clips, summary.images, summary.pairs = len(music), len(pictures), len(pairs)
     summary.originals = sum(bool(row.is_original) for row in clips)
-    summary.sources = len(set(sources.values()))
+    summary.sources = len(set(sources.values()) - {""})
     summary.listed_items = sum(name in listed["music"] for name in sources)
     summary.listed_items += sum(name in listed["image"] for name in images)
     of_music = ["file", "genre", "feeling", "emotion", "is_original_clip", *CARRIED["music"], "published_as"]
@@ -328,73 +332,57 @@ def _sources(
 ) -> dict[str, str]:
     """The source of each clip, by its file name: the name of an original, or what a table says.
 
-    An expanded clip belongs to an original of equal (feeling, emotion): it has copied the labels, and its
-    own name is mangled. Only clips without ratings are grouped by their names.
+    Empty for an expanded clip whose source cannot be found. Names of clips say nothing: they are mangled.
     """
-    groups: dict[tuple[str, ...], list[ImportedRow]] = {}
-    for row in clips:
-        key = (row.feeling, row.emotion) if row.emotion else (_bare_name(row.published),)
-        groups.setdefault(key, []).append(row)
     told = {name: found.cells["source_id"] for name, found in listed.items() if found.cells["source_id"]}
-    sources: dict[str, str] = {}
-    for rows in groups.values():
-        sources |= _sources_of_group(rows, told, findings)
+    facts = [
+        ClipFacts(
+            row.audio.name, told.get(row.audio.name), bool(row.is_original), row.audio.content_hash,
+            labels_of(row.feeling, row.emotion),
+        )
+        for row in clips
+    ]  # fmt: skip
+    sources = {fact.clip_id: source or "" for fact, source in zip(facts, sources_of(facts), strict=True)}
+    groups: dict[str, list[ImportedRow]] = {}
+    for row in clips:
+        groups.setdefault(sources[row.audio.name], []).append(row)
+    for source, rows in groups.items():
+        untold = [row for row in rows if row.audio.name not in told]
+        findings += _findings_of_source(source, [row for row in rows if row.is_original], untold, len(rows))
     return sources
 
 
-def _sources_of_group(
-    rows: Sequence[ImportedRow], told: Mapping[str, str], findings: list[Finding]
-) -> dict[str, str]:
-    """The sources of clips of equal labels: each original, except those that one clip may be cut from."""
+def _findings_of_source(
+    source: str, originals: Sequence[ImportedRow], untold: Sequence[ImportedRow], clips: int
+) -> Iterator[Finding]:
+    """What had to be concluded about the clips of a source that no table tells the source of."""
 
-    def repaired(kind: str, row: ImportedRow, reason: str) -> None:
-        findings.append(Finding("repaired", kind, row.where, row.published, reason))
+    def finding(outcome: str, kind: str, row: ImportedRow, reason: str) -> Finding:
+        return Finding(outcome, kind, row.where, row.published, reason)
 
-    names = sorted(row.audio.name for row in rows)
-    originals = [row for row in rows if row.is_original]
-    expanded = [row for row in rows if not row.is_original]
-    if not originals:
-        source = next((told[name] for name in names if name in told), names[0])
-        for row in rows:
-            if row.audio.name not in told:
-                reason = f"kept together with the {len(rows)} clips of equal feeling and emotion"
-                repaired("source is not among the rows", row, f"{reason}, as source {source}")
-        return {name: told.get(name, source) for name in names}
-    sources = {row.audio.name: told.get(row.audio.name, row.audio.name) for row in originals}
-    origins = {row.audio.name: _possible_originals(row, originals) for row in expanded}
-    for name, origin in origins.items():
-        joined = {sources[one.audio.name] for one in origin}
-        # If a table names an expanded clip's source but not its original's, it is the original's too.
-        is_new = name in told and not any(one.audio.name in told for one in origin)
-        source = told[name] if is_new else min(joined & set(told.values()) or joined)
-        if name not in told or is_new:
-            moved = [other for other, own in sources.items() if own in joined and other not in told]
-            sources |= dict.fromkeys(moved, source)
-    for row in originals:
-        alike = [one for one in originals if sources[one.audio.name] == sources[row.audio.name]]
-        if row is not alike[0] and row.audio.name not in told:
-            repaired(
-                "originals of equal ratings", row,
-                "an expanded clip of equal feeling and emotion could be cut from it or from "
-                f"{alike[0].audio.name}: kept together as one source",
+    for row in untold:
+        if not source:
+            yield finding(
+                "kept", "source cannot be found", row,
+                "is an expanded clip without ratings, and its name proves nothing: a build leaves it out "
+                "until music.csv has its source_id",
             )  # fmt: skip
-    for row in expanded:
-        origin = origins[row.audio.name]
-        sources[row.audio.name] = told.get(row.audio.name, sources[origin[0].audio.name])
-        if row.audio.name not in told and not any(_is_named_by(row, one) for one in origin):
-            repaired(
-                "mangled name", row,
-                f"names {_stem(row.published)}, which is no original: its source is {origin[0].published}, "
-                "by equal feeling and emotion",
+        elif row.is_original and row is not originals[0]:
+            yield finding(
+                "repaired", "originals of equal ratings", row,
+                f"has the feeling and emotion of {originals[0].published}: kept together as one source",
             )  # fmt: skip
-    return sources
-
-
-def _possible_originals(expanded: ImportedRow, originals: Sequence[ImportedRow]) -> list[ImportedRow]:
-    """What a clip of equal labels may be cut from: what its name says, else those of its genre."""
-    named = [row for row in originals if _is_named_by(expanded, row)]
-    of_genre = [row for row in originals if row.genre == expanded.genre]
-    return named if len(named) == 1 else of_genre or list(originals)
+        elif not originals:
+            yield finding(
+                "repaired", "source is not among the rows", row,
+                f"kept together with the {clips} clips of equal feeling and emotion, as source {source}",
+            )  # fmt: skip
+        elif not row.is_original and not any(_is_named_by(row, one) for one in originals):
+            yield finding(
+                "repaired", "mangled name", row,
+                f"names {_stem(row.published)}, which is no original of equal feeling and emotion: its "
+                f"source is {source}",
+            )  # fmt: skip
 
 
 def _is_named_by(expanded: ImportedRow, original: ImportedRow) -> bool:
@@ -405,14 +393,6 @@ def _stem(published: str) -> str:
     """What an expanded clip's name says that its source is called: `143.m4a` of `143.m4a___58.mp3`."""
     match = _EXPANDED_NAME.fullmatch(published)
     return match["stem"] if match else _SUFFIX.sub("", published)
-
-
-def _bare_name(published: str) -> str:
-    """`143` of `143.m4a.mp3` and of `143.m4a___58.mp3`."""
-    name = _stem(published)
-    while PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES:
-        name = PurePosixPath(name).stem
-    return name
 
 
 def _genre(row: ImportedRow, findings: list[Finding]) -> str:

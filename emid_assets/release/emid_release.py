@@ -13,6 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
+from emid_assets.media.with_predictions import PREDICTED
 from emid_assets.release.croissant import croissant
 from emid_assets.release.dataset_card import CITATION, PRETTY_NAME, dataset_card, licence_counts, meanings
 from emid_assets.release.emid_format import (
@@ -22,6 +23,7 @@ from emid_assets.release.emid_format import (
     emid_table,
     emotion_texts,
     feeling_texts,
+    has_both_ratings,
     image_columns,
 )
 from emid_assets.release.emid_import import PAIRS_FILE
@@ -40,7 +42,7 @@ from emid_assets.store.schemas import EMID_RELEASE
 TABLE_FILE = "EMID_data"
 DATA_FOLDER = "data"
 SUMS_FILE = "SHA256SUMS"
-FORMAT = "4"
+FORMAT = "5"
 """Part of what identifies an unchanged release: after a change of the layout it is rewritten."""
 
 _DESCRIPTION = (
@@ -157,29 +159,36 @@ def _write_media_tables(
 ) -> None:
     """music.csv, images.csv and pairs.csv, as a media folder has them: ids, sources and terms of each.
 
-    What is predicted, or written by a model, is marked as such.
+    What is predicted, or written by a model, is marked as such. Valence and arousal are written where the
+    other columns do not give them, so that the tables of a build from this folder have the same values.
     """
 
     def below(top: str, id_column: str, files: Mapping[str, str]) -> pl.Expr:
         names = pl.col(id_column).replace_strict(files, return_dtype=pl.String)
         return names.str.strip_prefix(f"{top}/").alias("file")
 
-    measured = pl.col("va_source") == "measured"
+    given = pl.col("va_source").is_in(["ratings", "measured", PREDICTED])
+
+    def own(is_own: pl.Expr) -> list[pl.Expr]:
+        values = [pl.when(is_own).then(pl.col(axis)).alias(axis) for axis in ("valence", "arousal")]
+        return [*values, pl.col("va_source"), pl.col("valence_sd"), pl.col("arousal_sd")]
+
     music = clips.select(
         "clip_id",
         below("music", "clip_id", clip_files),
         "genre",
         feeling_texts(clips),
         emotion_texts(clips),
-        "is_original_clip", "source_id", "licence", "author", "label_source", "va_source",
+        *own(given & ~has_both_ratings()),
+        "is_original_clip", "source_id", "licence", "author", "label_source",
     )  # fmt: skip
     pictures = images.select(
         "image_id",
         below("images", "image_id", image_files),
         "tag",
         pl.col("caption").alias("text"),
-        *(pl.when(measured).then(pl.col(axis)).alias(axis) for axis in ("valence", "arousal")),
-        "source_id", "licence", "author", "label_source", "va_source", "caption_source",
+        *own(given),
+        "caption_source", "source_id", "licence", "author", "label_source",
     )  # fmt: skip
     music.write_csv(folder / "music.csv")
     pictures.write_csv(folder / "images.csv")

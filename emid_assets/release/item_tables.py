@@ -1,22 +1,26 @@
 """music.csv and images.csv beside published rows, and what they say of each item.
 
-EMID's columns have no place for licences, authors, sources and measured values. A release of ours has
-them in tables beside its rows, and so may any other data set in EMID's form.
+EMID's columns have no place for ids, licences, authors, sources and for values that were measured or
+predicted. A release of ours has them in tables beside its rows, and so may any other data set in EMID's form.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from emid_assets.media.folder import SUBFOLDERS
 from emid_assets.media.limits import TableError
 from emid_assets.media.tables import read_table
 
+TERMS = ("licence", "author", "label_source")
+"""What every item has, also one that no table lists."""
+
+_VA = ("valence", "arousal", "va_source", "valence_sd", "arousal_sd")
 CARRIED = {
-    "music": ("source_id", "licence", "author", "label_source"),
-    "image": ("valence", "arousal", "source_id", "licence", "author", "label_source"),
+    "music": ("clip_id", *_VA, "source_id", *TERMS),
+    "image": ("image_id", *_VA, "caption_source", "source_id", *TERMS),
 }
-"""What is taken from them, by kind."""
+"""What is taken from them, by kind. An item's id comes first."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,9 @@ def _read(path: Path, kind: str) -> dict[str, list[Listed]]:
     ):
         listed = Listed(f"{path.name} row {number}", file, dict(zip(columns, cells, strict=True)))
         first = items.setdefault(file, listed)
+        if first.cells[columns[0]] != listed.cells[columns[0]]:  # windows of one file: no row is the file's
+            items[file] = first = replace(first, cells={**first.cells, columns[0]: ""})
+            listed = replace(listed, cells={**listed.cells, columns[0]: ""})
         if first.cells != listed.cells:
             raise TableError(
                 f"{path} row {number} and {first.where} contradict each other about {file}: remove one"

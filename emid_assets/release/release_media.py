@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 import soundfile
 
 from emid_assets.media.audio import Samples, read_audio
+from emid_assets.media.decoder_messages import unheard
 from emid_assets.media.folder import path_within
 from emid_assets.media.limits import MediaError
 
@@ -77,7 +80,7 @@ def place_clips(clips: pl.DataFrame, media: Path, target: Path) -> dict[str, Pla
             taken.add(name)
             path = target / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            soundfile.write(path, samples.T, rate, format="FLAC", subtype=subtype)
+            soundfile.write(path, _as_integers(samples, subtype).T, rate, format="FLAC", subtype=subtype)
             placed[row["clip_id"]] = Placed(name, sha256_of(path), path.stat().st_size)
     return placed
 
@@ -121,6 +124,14 @@ def _check_unchanged(file: str, content_hash: str, media: Path) -> str:
     return digest
 
 
+def _as_integers(samples: Samples, subtype: str) -> npt.NDArray[np.int32]:
+    """Samples rounded to those of the subtype; libsndfile would scale floats by 32767, but reads by 32768."""
+    bits = int(subtype.removeprefix("PCM_"))
+    full = 2.0 ** (bits - 1)
+    rounded = np.rint(samples.astype(np.float64) * full).clip(-full, full - 1)
+    return rounded.astype(np.int32) << (32 - bits)
+
+
 def _window_name(file: str, row: Mapping[str, Any], taken: set[str]) -> str:
     stem = PurePosixPath(file).with_suffix("")
     name = f"{stem}@{row['start_s']}+{row['duration_s']:.3f}"
@@ -132,7 +143,7 @@ def _window_name(file: str, row: Mapping[str, Any], taken: set[str]) -> str:
 def _cut(path: Path, windows: pl.DataFrame) -> Iterator[tuple[dict[str, Any], Samples, int, str]]:
     """Each window with its samples, rate and subtype; what lies close together is decoded once."""
     subtype = "PCM_16"
-    with contextlib.suppress(soundfile.LibsndfileError):  # m4a, which PyAV reads
+    with unheard(), contextlib.suppress(soundfile.LibsndfileError):  # m4a, which PyAV reads
         subtype = "PCM_24" if soundfile.info(path).subtype in _DEEP else subtype
     waiting: list[dict[str, Any]] = []
     for row in [*windows.iter_rows(named=True), None]:

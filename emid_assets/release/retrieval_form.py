@@ -67,8 +67,10 @@ def write_tasks(
                 )
                 written[kind] = write_parquet(table, FEATURES[kind], release, folder / part, SPLIT, files)
             patterns[part] = pattern_of(written[kind])
+            # A clip may have the id of an image, whose caption would tell which image is its answer.
+            texts = captions if kind == "image" else {}
             lines = [
-                {"_id": one, "title": "", "text": captions.get(one, ""), "file": f"../../{paths[kind][one]}"}
+                {"_id": one, "title": "", "text": texts.get(one, ""), "file": f"../../{paths[kind][one]}"}
                 for one in ids[kind]
             ]
             (folder / f"{part}.jsonl").write_text(

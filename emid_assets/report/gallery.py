@@ -23,6 +23,7 @@ from emid_assets.media.folder import path_within
 from emid_assets.media.hearing import sounding
 from emid_assets.media.identity import sha256_of, unchanged
 from emid_assets.media.image import read_rgb
+from emid_assets.media.licences import spdx_of
 from emid_assets.media.limits import MediaError
 from emid_assets.store.files import make_folder, write_in_place
 
@@ -190,6 +191,7 @@ def attributions(frame: pl.DataFrame, id_column: str, shown: Collection[str]) ->
     """Credits of the rows of MUSIC_CLIPS or IMAGES that are shown: author, licence and their files."""
     return (
         frame.filter(pl.col(id_column).is_in(sorted(shown)))
+        .with_columns(pl.col("licence").map_elements(spdx_of, return_dtype=pl.String))
         .group_by("author", "licence")
         .agg(pl.col("file").sort())
         .sort("author", "licence", nulls_last=True)

@@ -74,6 +74,12 @@ class EncoderFacts:
     dimension: int | None = None
     fingerprint: str | None = None
 
+    @classmethod
+    def of(cls, metadata: Mapping[str, Any]) -> "EncoderFacts":
+        """Of the metadata of embeddings that it made."""
+        named = ("encoder", "encoder_licence", "dimension", "fingerprint")
+        return cls(*(metadata[name] for name in named))
+
 
 @dataclass(frozen=True)
 class _ImageCard:

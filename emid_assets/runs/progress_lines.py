@@ -3,6 +3,7 @@
 Belongs here: when a line is due and what it says. The worker reports its own progress.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -91,5 +92,6 @@ class ProgressLines:
         self._stop.set()
 
     def _watch(self) -> None:
-        while not self._stop.wait(_LOOK_S):
-            self.look()
+        with contextlib.suppress(OSError):  # of a full disk the work's own next line tells
+            while not self._stop.wait(_LOOK_S):
+                self.look()

@@ -25,9 +25,7 @@ from emid_assets.runs.dagster_internals import (
     SqliteRunStorage,
     SqlPollingEventWatcher,
 )
-
-FOLDER = "history"
-"""In the instance's folder. `runs.db` in it is the file that Dagster's default storage has."""
+from emid_assets.runs.instance import RECORDS_FOLDER
 
 BUSY_S = 30
 """How long a process waits while another one writes."""
@@ -87,7 +85,7 @@ class EventRecords(_InTheInstance, ConsolidatedSqliteEventLogStorage):
 
     def register_instance(self, instance: DagsterInstance) -> None:
         """Open the records in the folder of `instance`; the first process to do so makes the tables."""
-        folder = Path(instance.root_directory) / FOLDER
+        folder = Path(instance.root_directory) / RECORDS_FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         self._kept = _engine(folder, "event_log.db")
         with filelock.FileLock(folder / "event_log.lock"):
@@ -124,11 +122,11 @@ class EventRecords(_InTheInstance, ConsolidatedSqliteEventLogStorage):
 
 
 class RunRecords(_InTheInstance, SqliteRunStorage):
-    """All runs in `history/runs.db`."""
+    """All runs in `history/runs.db`, the file that Dagster's default storage has."""
 
     def register_instance(self, instance: DagsterInstance) -> None:
         """Open the records in the folder of `instance`; the first process to do so makes the tables."""
-        folder = Path(instance.root_directory) / FOLDER
+        folder = Path(instance.root_directory) / RECORDS_FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         self._kept = _engine(folder, "runs.db")
         with filelock.FileLock(folder / "runs.lock"):

@@ -19,7 +19,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -193,6 +193,26 @@ class Lake:
                     _point(folder, _REMOVED + current.name)
         except OSError as error:
             raise LakeError(f"cannot remove {table}/{partition} in {folder}: {error}") from error
+
+    def remove_others(self, table: str, partitions: Collection[str], beginning: str = "") -> list[str]:
+        """Remove the partitions of a table that are not among `partitions`, and return their names.
+
+        Args:
+            table: its name.
+            partitions: those that stay.
+            beginning: only partitions whose name begins with this are removed.
+        """
+        folders = [path.name for path in _folders(self._table_folder(table)) if path.name not in partitions]
+        others = [
+            name
+            for name in folders
+            if name.startswith(beginning)
+            and _PARTITION_NAME.fullmatch(name)
+            and _current_path(self._folder(table, name)) is not None
+        ]
+        for partition in others:
+            self.remove(table, partition)
+        return others
 
     # Finding
 
@@ -422,8 +442,13 @@ class Lake:
         attach it get an error until it is rebuilt here. None if there was nothing to do, or no catalogue.
 
         Raises:
-            LakeError: the catalogue cannot be written.
+            LakeError: the catalogue cannot be written, or the tables are gone.
         """
+        if self.catalogue_path.exists() and not (self.root / TABLES_FOLDER).is_dir():
+            raise LakeError(
+                f"its folder {TABLES_FOLDER}/ is gone, which {CATALOGUE} shows: copy it from where the lake "
+                f"comes from, or delete {self.catalogue_path} to build everything again"
+            )
         written_for = self._written_for()
         if written_for == self.root or not self.catalogue_path.exists():
             return None

@@ -74,6 +74,11 @@ _S, _F32, _F64, _I32, _I64, _B = (
 
 FEELINGS_TYPE = pl.List(pl.Struct({"feeling": pl.String, "percent": pl.Float32}))
 
+_UNCERTAINTY: dict[str, tuple[type[pl.Array] | pl.DataType | type[pl.DataType], str]] = {
+    f"{axis}_sd": (_F64, f"standard deviation of a predicted {axis}; null where it is not predicted")
+    for axis in ("valence", "arousal")
+}
+
 MEDIA_INVENTORY = TableSchema(
     "media_inventory",
     "a media file found in the folder, or a table row without one",
@@ -92,6 +97,7 @@ MEDIA_INVENTORY = TableSchema(
         "channels": (_I32, "music: channels of the file"),
         "width": (_I32, "image: pixels across"),
         "height": (_I32, "image: pixels down"),
+        "note": (_S, "music: how the encoders hear the clip, such as without a silent channel; else null"),
         "label_source": (
             _S,
             "where the label comes from: table, folder, predicted, or the user's words",
@@ -106,17 +112,13 @@ MEDIA_INVENTORY = TableSchema(
         "valence": (_F64, "valence on the modality's own scale: music 1 to 9, image 0 to 1"),
         "arousal": (_F64, "arousal on the modality's own scale: music 1 to 9, image 0 to 1"),
         "va_source": (_S, "ratings or category_mean (music), measured or tag (image), or predicted"),
+        **_UNCERTAINTY,
         "caption": (_S, "image: the table's text, or null"),
+        "caption_source": (_S, "image: table, or what its caption_source says; null where there is none"),
         "licence": (_S, "the table's licence for this item, or null"),
         "author": (_S, "the table's author for this item, or null"),
     },
 )
-
-
-_UNCERTAINTY: dict[str, tuple[type[pl.Array] | pl.DataType | type[pl.DataType], str]] = {
-    f"{axis}_sd": (_F64, f"standard deviation of a predicted {axis}; null where it is not predicted")
-    for axis in ("valence", "arousal")
-}
 
 
 def _from_inventory(*names: str) -> dict[str, tuple[type[pl.Array] | pl.DataType | type[pl.DataType], str]]:

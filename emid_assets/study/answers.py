@@ -6,7 +6,10 @@ send answers, and how many, is `server`.
 
 import contextlib
 import json
+import os
 import re
+import reprlib
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -139,7 +142,7 @@ def answers_frame(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
 def read_answer_files(
     folder: Path, designs: Mapping[str, Design]
 ) -> tuple[pl.DataFrame, list[tuple[str, str]]]:
-    """The answers in the files that participants downloaded and sent.
+    """The answers in the files that participants downloaded and sent; each is judged alone.
 
     Args:
         folder: every `*.json` below it is read; it need not exist.
@@ -151,7 +154,7 @@ def read_answer_files(
     rows: list[dict[str, Any]] = []
     refused: list[tuple[str, str]] = []
     for file in sorted(folder.rglob("*.json")):
-        name = file.relative_to(folder).as_posix()
+        name = os.fsencode(file.relative_to(folder)).decode("utf-8", "backslashreplace")
         try:
             for number, sent in enumerate(_answers_of(file), start=1):
                 try:
@@ -285,11 +288,18 @@ _TABLE = "CREATE TABLE IF NOT EXISTS answers ({}, PRIMARY KEY (participant_id, t
 
 
 def _answers_of(file: Path) -> list[object]:
-    if file.stat().st_size > MOST_FILE_BYTES:
+    try:
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise AnswerError("it is not a file")
+        with file.open("rb") as opened:
+            read = opened.read(MOST_FILE_BYTES + 1)
+    except OSError as error:
+        raise AnswerError(f"the file cannot be read ({error.strerror})") from None
+    if len(read) > MOST_FILE_BYTES:
         raise AnswerError(f"the file is larger than {MOST_FILE_BYTES} bytes")
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        content = json.loads(read.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise AnswerError(f"the file is not JSON ({error})") from None
     if not isinstance(content, dict) or content.get("format") != FILE_FORMAT:
         raise AnswerError("the file is not a download of a listening study")
@@ -310,4 +320,4 @@ def _time(text: str) -> datetime:
 
 def _shown(value: object) -> str:
     """What was sent, short enough and safe to be shown."""
-    return repr(value)[:40]
+    return reprlib.repr(value)[:40]

@@ -1,6 +1,7 @@
 """The server of the listening study: serves the page, and stores answers.
 
-Belongs here: who may send, how much and how often. What an answer must be is `answers`.
+Belongs here: who may send, how much and how often. What an answer must be is `answers`, how long and how
+many connections may be open is `connections`.
 
     GET  /          the page; GET /media/NAME its media
     POST /answers   one answer as JSON, with `Authorization: Bearer TOKEN`
@@ -27,7 +28,7 @@ import filelock
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -140,10 +141,13 @@ def study_app(
         if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
             return _said(401, "the token is missing or wrong", {"WWW-Authenticate": "Bearer"})
         body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MOST_BYTES:
-                return _said(413, f"an answer has at most {MOST_BYTES} bytes", {"Connection": "close"})
+        try:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MOST_BYTES:
+                    return _said(413, f"an answer has at most {MOST_BYTES} bytes", {"Connection": "close"})
+        except ClientDisconnect:
+            return _said(400, "the answer did not arrive whole")
         try:
             row = decode_answer(json.loads(body), designs)
         except AnswerError as error:

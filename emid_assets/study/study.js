@@ -2,13 +2,14 @@
 //
 // The page knows opaque ids only. Progress is saved in localStorage after every answer, so that a
 // reopened tab resumes where it was. Answers are posted if the page was opened with a token in its
-// address (`#token=…`), else they are downloaded at the end.
+// address (`#token=…`), else they are downloaded at the end; so are those to earlier designs that this
+// browser still keeps.
 "use strict";
 {
   const study = JSON.parse(document.getElementById("study").textContent);
   const at = (id) => document.getElementById(id);
   const LISTEN_S = 3;
-  const KEY = "emid-study-" + study.design;
+  const KEPT = "emid-study-", KEY = KEPT + study.design;
   const token = new URLSearchParams(location.hash.slice(1)).get("token");
   const posts = Boolean(token) && location.protocol.startsWith("http");
 
@@ -27,17 +28,32 @@
     return wanted.find((code) => code in study.texts) || Object.keys(study.texts)[0];
   };
   let keeps = true;
-  const stored = () => {
+  const stored = (key) => {
     try {
-      const found = JSON.parse(localStorage.getItem(KEY));
-      return found && /^[0-9a-f]{32}$/.test(found.participant) ? found : null;
+      const found = JSON.parse(localStorage.getItem(key));
+      const isWhole = /^[0-9a-f]{32}$/.test(found.participant) && Array.isArray(found.answers)
+        && Array.isArray(found.delivered);
+      return isWhole ? found : null;
     } catch { return null; }
   };
-  const save = () => {
-    try { localStorage.setItem(KEY, JSON.stringify(state)); } catch { keeps = false; }
+  const store = (key, record) => {
+    try { localStorage.setItem(key, JSON.stringify(record)); } catch { keeps = false; }
   };
-  const before = stored();
+  const before = stored(KEY);
   let state = before || newParticipant();
+  const save = () => store(KEY, state);
+
+  // One record for each design, and one for each person who left with answers unsent: this page's is first.
+  const keys = () => {
+    if (!keeps) return [KEY];
+    try { return [KEY, ...Object.keys(localStorage).filter((key) => key.startsWith(KEPT) && key !== KEY)]; }
+    catch { return [KEY]; }
+  };
+  const recordOf = (key) => key === KEY ? state : stored(key);
+  for (const key of keys()) {  // what was refused is sent once more
+    const record = recordOf(key), refused = record ? record.delivered.indexOf("refused") : -1;
+    if (refused >= 0) { record.delivered.length = refused; store(key, record); }
+  }
   save();
 
   // The participant's order: their id chooses the form and orders its trials.
@@ -251,33 +267,39 @@
 
   let delivering = false, pause = 1000;
   const unsent = () => state.answers.length - state.delivered.filter((how) => how === "sent").length;
-  const waiting = () => state.answers.length - state.delivered.length;
+  const waiting = (record = state) => record ? record.answers.length - record.delivered.length : 0;
   const deliver = async () => {
     if (!posts || delivering) return;
     delivering = true;
-    while (waiting()) {
-      const owner = state, number = state.delivered.length;
+    for (let key; (key = keys().find((one) => waiting(recordOf(one)) > 0));) {
+      const { participant, answers, delivered: { length: number } } = recordOf(key);
       let status = 0;
       try {
         const reply = await fetch("answers", {
           method: "POST",
           headers: { "Content-Type": "application/json", Authorization: "Bearer " + token },
-          body: JSON.stringify(state.answers[number]),
+          body: JSON.stringify(answers[number]),
         });
         status = reply.status;
       } catch { /* no connection: retried below */ }
-      if (owner !== state) continue;
-      if (status === 200 || status === 201) { state.delivered[number] = "sent"; pause = 1000; }
-      else if (status >= 400 && status < 500 && status !== 429) state.delivered[number] = "refused";
+      if (status === 200 || status === 201) { note(key, participant, number, "sent"); pause = 1000; }
+      else if (status >= 400 && status < 500 && status !== 429) note(key, participant, number, "refused");
       else {
         sayDelivery();
         await new Promise((resolve) => setTimeout(resolve, pause));
         pause = Math.min(2 * pause, 30000);
       }
-      save();
     }
     delivering = false;
     sayDelivery();
+  };
+  const note = (key, participant, number, how) => {
+    const record = recordOf(key);  // another tab may have changed it meanwhile
+    if (!record || record.participant !== participant || record.delivered.length !== number) return;
+    record.delivered.push(how);
+    const isDone = record.delivered.length === record.answers.length && !record.delivered.includes("refused");
+    if (key !== KEY && isDone) localStorage.removeItem(key);
+    else store(key, record);
   };
   const sayDelivery = () => {
     if (state.screen !== "thanks") return;
@@ -288,7 +310,9 @@
     if (at("delivery").textContent !== words) at("delivery").textContent = words;
   };
   at("download").addEventListener("click", () => {
-    const content = JSON.stringify({ format: "emid-study-answers", answers: state.answers });
+    const all = keys().map(recordOf).filter(Boolean).flatMap((record) =>
+      record.answers.filter((_, number) => record === state || record.delivered[number] !== "sent"));
+    const content = JSON.stringify({ format: "emid-study-answers", answers: all });
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([content], { type: "application/json" }));
     link.download = "answers-" + state.participant.slice(0, 8) + ".json";
@@ -297,6 +321,7 @@
   });
   at("again").addEventListener("click", () => {
     if (!confirm(text("again_confirm"))) return;
+    if (posts && waiting()) store(KEY + "-" + state.participant, state);  // until they are sent
     state = newParticipant();
     plan = planOf(state.participant);
     for (const form of document.forms) form.reset();

@@ -2,9 +2,10 @@
 
 from collections import Counter
 
+import polars as pl
 import pytest
 
-from emid_assets.adapters.splits import split_by_source
+from emid_assets.adapters.splits import divided_recordings, split_by_source
 
 
 def test_all_clips_of_a_source_are_in_the_same_part() -> None:
@@ -49,3 +50,26 @@ def test_something_is_always_left_to_train_on() -> None:
 def test_impossible_shares_are_refused(validation: float, test: float) -> None:
     with pytest.raises(ValueError, match="must sum below 1"):
         split_by_source(["a"], 0, validation, test)
+
+
+def test_a_recording_that_a_split_divides_is_named_with_the_clips_that_overlap() -> None:
+    clips = pl.DataFrame(
+        [
+            ("a", "one.wav", "11#t=0.0+5.0", 0.0, 5.0),
+            ("b", "copy of one.wav", "11#t=10.0+5.0", 10.0, 5.0),
+            ("c", "one.wav", "11#t=12.5+5.0", 12.5, 5.0),
+            ("d", "two.wav", "22", 0.0, 9.0),
+            ("e", "three.wav", "33", 0.0, 9.0),
+            ("f", "four.wav", "44#t=0.0+5.0", 0.0, 5.0),
+            ("g", "four.wav", "44#t=5.0+5.0", 5.0, 5.0),
+            ("not embedded", "two.wav", "22#t=1.0+2.0", 1.0, 2.0),
+        ],
+        schema=["clip_id", "file", "content_hash", "start_s", "duration_s"],
+        orient="row",
+    )
+    parts = {"a": "train", "b": "train", "c": "test", "d": "train", "e": "test", "f": "train", "g": "test"}
+    assert divided_recordings(clips, parts) == [
+        "copy of one.wav: b is in train, c of the same recording in test and overlaps it",
+        "four.wav: f is in train, g of the same recording in test",
+    ]
+    assert divided_recordings(clips, dict.fromkeys(parts, "train")) == []

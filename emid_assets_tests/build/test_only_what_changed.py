@@ -9,17 +9,21 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import duckdb
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+from emid_assets.build.stage_by_stage import planned_build
+from emid_assets.encoders import load
 from emid_assets.health.recipes import CHANGED_MEDIA
 from emid_assets.health.verdict import DATA_VERSION
 from emid_assets.store.lake import Lake
 from emid_assets_tests.defs.tiny_media import write_clip, write_image
+from emid_assets_tests.failures import tiny
 from emid_assets_tests.failures.tiny import PLACES, Pipeline, make_media
 
 pytestmark = pytest.mark.slow
@@ -39,6 +43,13 @@ class WithSettings(Pipeline):
     @property
     def options(self) -> dict[str, Any]:
         return {**super().options, **self.given}
+
+
+def use_another_encoder() -> None:
+    """From now on, this process embeds with an encoder whose vectors are shorter."""
+    tiny.DIMENSION = tiny.HashEncoder.dimension = 12
+    tiny.HashEncoder.fingerprint = "hash-2"
+    load.encoder_identity = lambda _: "hash-2"
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +75,10 @@ def files(lake: Lake) -> dict[tuple[str, str], Path]:
     return {(table, one): path for table in tables for one, path in lake.current_files(table).items()}
 
 
-def rebuilt(pipeline: Pipeline) -> dict[str, set[str]]:
+def rebuilt(pipeline: Pipeline, prepare: Callable[[], None] | None = None) -> dict[str, set[str]]:
     """Table → the partitions that a build writes; without `pipeline_health`, which every build writes."""
     before = files(pipeline.lake)
-    assert pipeline.build() == ""
+    assert pipeline.build(prepare) == ""
     found: dict[str, set[str]] = {}
     for (table, partition), path in files(pipeline.lake).items():
         if before.get((table, partition)) != path and table != "pipeline_health":
@@ -87,8 +98,39 @@ def test_nothing_changed_builds_nothing_and_starts_no_run(pipeline: Pipeline) ->
         assert instance.get_runs_count() == runs
 
 
-def test_another_alpha_picks_the_pairs_again_and_computes_neither_s_nor_e(pipeline: Pipeline) -> None:
-    found = rebuilt(WithSettings(pipeline.media, pipeline.root, {"alpha": 0.2}))
+def test_a_dry_run_says_what_a_build_would_do_and_writes_nothing(pipeline: Pipeline) -> None:
+    version = pipeline.lake.current("fused_pairs", "sad")
+    assert version is not None
+    version.path.chmod(0o644)
+    version.path.write_bytes(b"damaged")
+
+    def found() -> dict[Path, tuple[int, int]]:
+        return {
+            path: (path.stat().st_mtime_ns, path.stat().st_size)
+            for path in (pipeline.root, *pipeline.root.rglob("*"))
+        }
+
+    before = found()
+    options = {**pipeline.options, "epochs": 2}
+    planned = {(asset, why) for asset, _, why in planned_build(options).iter_rows()}
+    assert found() == before
+    assert ("trained_adapter", "setting changed: epochs (1 → 2); input changed: fused_pairs") in planned
+    assert any(asset == "fused_pairs" and why.startswith("damaged: ") for asset, why in planned)
+
+
+def load_no_encoder() -> None:
+    """From now on, this process cannot load an encoder."""
+
+    def refuse(*_: Any, **__: Any) -> NoReturn:
+        raise AssertionError("the encoder was loaded")
+
+    load.load_encoder = refuse
+
+
+def test_another_alpha_picks_the_pairs_again_and_computes_neither_s_nor_e_nor_loads_an_encoder(
+    pipeline: Pipeline,
+) -> None:
+    found = rebuilt(WithSettings(pipeline.media, pipeline.root, {"alpha": 0.2}), load_no_encoder)
     assert found["fused_pairs"] == MUSIC
     assert found.keys() >= EVALUATED | ADAPTERS
     assert not found.keys() & {
@@ -157,6 +199,28 @@ def test_a_file_that_could_not_be_read_is_tried_again(pipeline: Pipeline) -> Non
     pipeline.lake.write("media_inventory", "all", pipeline.lake.read("media_inventory"), unread)
     assert rebuilt(pipeline).keys() == {"media_inventory"}
     assert rebuilt(pipeline) == {}
+
+
+def test_other_shards_leave_no_row_twice_and_none_of_another_number(pipeline: Pipeline) -> None:
+    tables = ("images", "image_embeddings", "similarity_matrix", "fused_pairs", "rejected_media")
+    before = {table: pipeline.lake.read(table) for table in tables}
+    for shards in ({"image_shards": 2}, {"image_shards": 3}, {"shards_per_emotion": 2}):
+        rebuilt(WithSettings(pipeline.media, pipeline.root, shards))
+        for table, rows in before.items():
+            columns = sorted({"image_id", "clip_id", "rank", "item_id"} & {*rows.columns})
+            found = pipeline.lake.read(table).select(columns).sort(columns)
+            assert_frame_equal(found, rows.select(columns).sort(columns))
+            with duckdb.connect(pipeline.lake.catalogue_path, read_only=True) as catalogue:
+                assert len(catalogue.table(table)) == rows.height
+        of_shards = pipeline.lake.partitions("similarity_shards")
+        assert len(of_shards) == shards.get("image_shards", 0) * len(pipeline.lake.partitions("fused_pairs"))
+
+
+def test_another_encoder_replaces_every_embedding(pipeline: Pipeline) -> None:
+    assert pipeline.build(before=use_another_encoder) == ""
+    tables = ("music_embeddings", "image_embeddings", "expansion_windows", "expanded_clips")
+    made_by = {v.metadata["fingerprint"] for table in tables for v in pipeline.lake.versions(table)}
+    assert made_by == {"hash-2"}
 
 
 # What a user may do to a folder, each drawn with numbers that select files and contents.

@@ -105,3 +105,37 @@ def test_the_package_runs_as_a_module(tmp_path: Path) -> None:
         cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.startswith("python -m emid_assets, version ")
+
+
+PRINTING = {
+    "version": ["--version"],
+    "help": ["--help"],
+    "help of a command": ["study", "serve", "--help"],
+    "status": ["status"],
+}
+
+
+@pytest.mark.parametrize("arguments", PRINTING.values(), ids=PRINTING)
+def test_output_that_cannot_be_written_is_one_line_and_no_success(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "lake" / "dagster").mkdir(parents=True)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "EMID_LAKE": str(tmp_path / "lake")}
+    environment["PYTHONUNBUFFERED"] = "" if "--help" in arguments else "1"  # with a buffer or without
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "emid_assets", *arguments],
+            cwd=tmp_path, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "Error: the output cannot be written: No space left on device\n"
+
+
+def test_a_command_whose_output_is_closed_or_whose_errors_cannot_be_written_ends_as_it_should() -> None:
+    command = f"{sys.executable} -m emid_assets"
+    for redirected, code in (("--version >&-", 0), ("--version 2>&-", 0), ("no-such-command 2>/dev/full", 1)):
+        done = subprocess.run(
+            ["sh", "-c", f"{command} {redirected}"], env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (code, ""), redirected

@@ -9,6 +9,7 @@ import pytest
 from emid_assets.definitions import build_definitions
 from emid_assets.defs.alerts import alert_line, alert_on_failure
 from emid_assets_tests.defs.tiny_media import write_media
+from emid_assets_tests.health.test_alert_channels import Webhook
 
 TOKEN = "T0KEN-abc"
 
@@ -96,3 +97,47 @@ def test_what_the_code_server_saw_of_a_process_that_died_is_the_reason(
     instance.report_run_failed(run)
     line = alert_line(instance, run)
     assert line == f"inventory failed: {died} (job inventory, run {run.run_id[:8]})"
+
+
+def alert(definitions: dg.Definitions, instance: dg.DagsterInstance, run_id: str) -> None:
+    """What a tick of the sensor does for a failed run."""
+    (record,) = instance.get_run_records(dg.RunsFilter(run_ids=[run_id]))
+    (entry,) = instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
+    assert entry.dagster_event is not None
+    repository = definitions.get_repository_def()
+    with dg.build_run_status_sensor_context(
+        sensor_name="alert_on_failure",
+        dagster_event=entry.dagster_event,
+        dagster_instance=instance,
+        dagster_run=record.dagster_run,
+        resources=repository.get_top_level_resources(),
+        repository_def=repository,
+    ).for_run_failure() as context:
+        alert_on_failure(context)
+
+
+def test_a_tick_that_is_repeated_sends_only_what_was_not_delivered(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("emid_assets.health.alert_channels.BACK_OFF_S", (0.0, 0.0))
+    webhook = Webhook()
+    monkeypatch.setenv("EMID_ALERT_WEBHOOK", webhook.url)
+    run_id = failed(definitions, instance, "embed_images", "awe").run_id
+    webhook.statuses = [500] * 3
+    for _ in range(3):
+        alert(definitions, instance, run_id)
+    assert len(webhook.posted) == 3 + 1  # refused three times at the first tick, sent at the second
+    assert len((tmp_path / "lake" / "alerts.log").read_text().splitlines()) == 1
+
+    run = instance.get_run_by_id(run_id)
+    assert run is not None
+    retry = instance.create_run_for_job(definitions.resolve_job_def("inventory"), tags=run.tags)
+    instance.report_run_failed(retry)
+    alert(definitions, instance, retry.run_id)
+    assert len(webhook.posted) == 3 + 2
+    assert len((tmp_path / "lake" / "alerts.log").read_text().splitlines()) == 2
+    webhook.server.shutdown()
+    webhook.server.server_close()

@@ -62,6 +62,24 @@ def test_answers_of_the_server_and_of_files_are_one_table_and_what_is_refused_is
     assert "3.json, answer 1" in str(checks["nothing_refused"].description)
 
 
+def test_what_is_no_file_of_answers_stops_neither_the_sensor_nor_the_stage(mine: Study) -> None:
+    put_file(mine, 1)
+    folder = mine.folder / ANSWERS_FOLDER
+    (folder / "a folder.json").mkdir()
+    (folder / "gone.json").symlink_to(folder / "nowhere")
+    (folder / os.fsdecode(b"\xff.json")).write_text('{"answers": ' + "9" * 5000 + "}")
+    definitions = build_definitions(lake=str(mine.lake))
+    with dg.build_sensor_context(definitions=definitions, resources=definitions.resources) as context:
+        found = answers_arrived(context)
+    assert isinstance(found, dg.SensorResult)
+    result = collect(mine)
+    assert result.success
+    assert Lake(mine.lake).read("study_answers")["participant_id"].unique().to_list() == [participant(1)]
+    refused = {check.check_name: check for check in result.get_asset_check_evaluations()}["nothing_refused"]
+    told = str(refused.description)
+    assert all(name in told for name in ("a folder.json: ", "gone.json: ", "\\xff.json: "))
+
+
 def test_without_answers_there_is_an_empty_table(mine: Study) -> None:
     result = collect(mine)
     assert all(check.passed for check in result.get_asset_check_evaluations() if check.check_name == "schema")

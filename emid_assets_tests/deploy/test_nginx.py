@@ -1,6 +1,7 @@
 """The shipped nginx configuration in a real nginx, before an HTTP server that stands for the web UI."""
 
 import base64
+import contextlib
 import http.client
 import os
 import shutil
@@ -22,6 +23,7 @@ from emid_assets_tests.web import DEADLINE_S, free_port
 SHIPPED = Path(__file__).parents[2] / "deploy" / "nginx" / "emid-assets.conf"
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 PASSWORD = "open sesame"
+JSON = {"Content_Type": "application/json"}
 
 
 class Behind(BaseHTTPRequestHandler):
@@ -85,15 +87,13 @@ class Front:
             connection.close()
 
 
-@pytest.fixture(scope="module")
-def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+@contextlib.contextmanager
+def fronting(upstream: int, folder: Path) -> Iterator[Front]:
+    """The shipped configuration before what listens on the port `upstream`; its files are in `folder`."""
     if NGINX is None:
         assert not os.environ.get("CI"), "no nginx: `make services` installs it"
         pytest.skip("needs nginx: apt-get install nginx-light")
-    folder = tmp_path_factory.mktemp("nginx")
     folder.chmod(0o755)
-    behind = ThreadingHTTPServer(("127.0.0.1", 0), Behind)
-    threading.Thread(target=behind.serve_forever, daemon=True).start()
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
          "-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
@@ -112,7 +112,7 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
         "/etc/ssl/certs/emid.example.org.pem;": f"{folder}/cert.pem;",
         "/etc/ssl/private/emid.example.org.key;": f"{folder}/key.pem;",
         "auth_basic_user_file /etc/nginx/emid-assets.users;": f"auth_basic_user_file {users};",
-        "http://127.0.0.1:3000;": f"http://127.0.0.1:{behind.server_port};",
+        "http://127.0.0.1:3000;": f"http://127.0.0.1:{upstream};",
     }.items():
         assert shipped.count(line) == 1, line
         shipped = shipped.replace(line, here)
@@ -142,6 +142,16 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     finally:
         process.terminate()
         process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    behind = ThreadingHTTPServer(("127.0.0.1", 0), Behind)
+    threading.Thread(target=behind.serve_forever, daemon=True).start()
+    try:
+        with fronting(behind.server_port, tmp_path_factory.mktemp("nginx")) as running:
+            yield running
+    finally:
         behind.shutdown()
         behind.server_close()
 
@@ -152,7 +162,7 @@ def test_without_or_with_a_wrong_password_nothing_is_shown(front: Front) -> None
         assert status == 401
         assert headers["www-authenticate"].startswith("Basic")
         assert "Host:" not in body
-    assert front.ask("POST", "/graphql", password=None)[0] == 401
+    assert front.ask("POST", "/graphql", password=None, **JSON)[0] == 401
 
 
 def test_with_the_password_the_web_ui_is_reached_and_does_not_learn_the_password(front: Front) -> None:
@@ -166,15 +176,51 @@ def test_with_the_password_the_web_ui_is_reached_and_does_not_learn_the_password
 
 
 def test_the_web_ui_itself_may_ask_and_a_page_of_another_site_may_not(front: Front) -> None:
-    own = {"Origin": front.origin, "Content_Type": "application/json", "Sec_Fetch_Site": "same-origin"}
+    own = {"Origin": front.origin, "Sec_Fetch_Site": "same-origin", **JSON}
     assert front.ask("POST", "/graphql", **own)[0] == 200
-    assert (
-        front.ask("POST", "/graphql", Content_Type="application/json")[0] == 200
-    )  # a script with a password
-    assert front.ask("POST", "/graphql", Origin="https://evil.example")[0] == 403
-    assert front.ask("POST", "/graphql", Origin="null")[0] == 403
-    assert front.ask("POST", "/graphql", Sec_Fetch_Site="cross-site")[0] == 403
-    assert front.ask("GET", "/", Sec_Fetch_Site="cross-site")[0] == 200  # a link in a chat
+    assert front.ask("POST", "/graphql", Content_Type="application/json; charset=utf-8")[0] == 200  # a script
+    for origin in ("https://evil.example", "null", "https://127.0.0.1", f"http://127.0.0.1:{front.port}"):
+        assert front.ask("POST", "/graphql", Origin=origin, **JSON)[0] == 403
+        assert front.ask("GET", "/", Origin=origin)[0] == 403
+    for site in ("cross-site", "same-site", "of a browser to come"):
+        assert front.ask("POST", "/graphql", Sec_Fetch_Site=site, **JSON)[0] == 403
+        assert front.ask("GET", "/", Sec_Fetch_Site=site)[0] == 403
+
+
+def test_another_site_may_open_the_web_ui_in_a_tab_and_use_nothing_of_it(front: Front) -> None:
+    link = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
+    assert front.ask("GET", "/runs", **link)[0] == 200  # a link in a chat
+    assert front.ask("GET", "/runs", Sec_Fetch_Site="none")[0] == 200  # a bookmark
+    assert front.ask("POST", "/runs", **link, **JSON)[0] == 403
+    for changed in (
+        {"Sec_Fetch_Dest": "iframe"},
+        {"Sec_Fetch_Mode": "no-cors", "Sec_Fetch_Dest": "image"},
+        {"Sec_Fetch_Mode": "no-cors"},
+        {"Sec_Fetch_Mode": "cors", "Sec_Fetch_Dest": "empty"},
+    ):
+        assert front.ask("GET", "/runs", **(link | changed))[0] == 403, changed
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/graphql", "/graphql?query=mutation", "/%67raphql", "//graphql", "/./graphql", "/x/..%2Fgraphql"],
+)
+def test_graphql_is_not_asked_in_an_address_whoever_asks(front: Front, path: str) -> None:
+    for method in ("GET", "HEAD", "PUT", "DELETE", "OPTIONS"):
+        for headers in ({}, {"Sec_Fetch_Site": "same-origin"}, {"Sec_Fetch_Site": "none"}, JSON):
+            assert front.ask(method, path, **headers)[0] == 403, (method, headers)
+    assert front.ask("GET", "/graphqls")[0] == 200
+
+
+def test_a_browser_that_tells_neither_origin_nor_site_cannot_be_made_to_change_anything(front: Front) -> None:
+    assert front.ask("GET", "/runs")[0] == 200
+    forms = ("application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/plain", "",
+             "text/plain; application/json", "application/jsonp")  # fmt: skip
+    for path in ("/graphql?query=mutation", "/report_asset_materialization/fused_pairs"):
+        assert front.ask("POST", path)[0] == 403
+        for kind in forms:
+            assert front.ask("POST", path, Content_Type=kind)[0] == 403, kind
+        assert front.ask("POST", path, **JSON)[0] == 200
 
 
 def test_live_updates_pass_as_a_websocket_and_not_from_another_site(front: Front) -> None:

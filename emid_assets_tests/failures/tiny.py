@@ -221,12 +221,12 @@ def _build(pipeline: Pipeline, before: Callable[[], None] | None, to: Any) -> No
 def plan_places_only() -> None:
     """From now on, this process builds only the partitions that have media."""
     planned = stage_by_stage.asset_facts
+    named = {key or WHOLE_TABLE for _, key in PLACES}
 
     def of_places(*arguments: Any) -> list[AssetFacts]:
         return [
-            replace(
-                asset, partitions=tuple(key or WHOLE_TABLE for stage, key in PLACES if stage == asset.stage)
-            )
+            # An emotion's shard is called sad-00, and with a shard of the images 0--sad-00.
+            replace(asset, partitions=tuple(one for one in asset.partitions if named & {*one.split("-")}))
             for asset in planned(*arguments)
         ]
 

@@ -1,7 +1,9 @@
 """Alerts by file, webhook and mail, each against a real local receiver; no secret leaves with them."""
 
+import html
 import json
 import os
+import socket
 import ssl
 import stat
 import subprocess
@@ -16,7 +18,7 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 
-from emid_assets.health.alert_channels import BACK_OFF_S, channels, deliver, secrets_of
+from emid_assets.health.alert_channels import BACK_OFF_S, DEADLINE_S, channels, deliver, secrets_of
 from emid_assets.runs.failures import one_line
 from emid_assets.settings import Operations, SettingsError, load_operations
 from emid_assets_tests.web import free_port
@@ -113,7 +115,71 @@ def test_without_any_setting_a_line_with_the_time_goes_to_the_lakes_file(tmp_pat
 
 def test_a_webhook_gets_the_line_as_json(webhook: Webhook, tmp_path: Path) -> None:
     assert send(operations(alert_webhook=webhook.url), tmp_path) == ({}, [])
-    assert webhook.posted == [(f"/hooks/{TOKEN}", "application/json", {"text": LINE})]
+    text = f"```\n{LINE}\n```"
+    assert webhook.posted == [(f"/hooks/{TOKEN}", "application/json", {"text": text})]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "<!channel> <https://evil.example|free> <@U123> &lt;",
+        "[free](https://evil.example) ![x](https://evil.example/x.png) **b** @all #general",
+        "```\n@all ``` ` `` &amp;",
+    ],
+)
+def test_a_chat_system_sees_no_markup_in_a_files_name(webhook: Webhook, tmp_path: Path, name: str) -> None:
+    line = one_line(f"media_inventory failed: images/{name}.png cannot be read")
+    deliver(line, channels(operations(alert_webhook=webhook.url), tmp_path))
+    ((_, _, posted),) = webhook.posted
+    fence, inside, end = posted["text"].split("\n")
+    assert fence == end == "```"
+    assert not set("`<>") & set(inside)
+    assert html.unescape(inside) == line.replace("`", "'")
+
+
+def test_a_channel_that_hangs_delays_no_other_and_no_tick(tmp_path: Path) -> None:
+    hangs, delivered = threading.Event(), []
+    to = {"hangs": lambda line: hangs.wait(), **channels(operations(), tmp_path)}
+    failed = deliver(LINE, to, on_delivered=delivered.append, within_s=0.3)
+    hangs.set()
+    assert failed == {"hangs": "it took longer than 0 s"}
+    assert delivered == ["file"]
+    assert LINE in (tmp_path / "alerts.log").read_text()
+
+
+def test_a_mail_server_with_eight_silent_addresses_takes_no_longer_than_the_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+    resolve = socket.getaddrinfo
+
+    def eight(host: Any, port: Any, *rest: Any, **options: Any) -> Any:
+        if host != "mail.example.org":
+            return resolve(host, port, *rest, **options)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{n}", port)) for n in range(1, 9)]
+
+    class Silent(socket.socket):
+        def connect(self, address: Any) -> None:
+            tried.append(address[0])
+            if not end.wait(self.gettimeout()):
+                raise TimeoutError
+
+    end = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", eight)
+    monkeypatch.setattr(socket, "socket", Silent)
+    settings = operations(alert_smtp="smtp://mail.example.org", alert_mail_to="ops@example.org")
+    failed = deliver(LINE, channels(settings, tmp_path), within_s=0.5)
+    reached = len(tried)
+    end.set()
+    assert failed == {"mail": "it took longer than 0 s"}
+    assert reached < 8
+
+
+def test_the_alerts_of_a_tick_fit_into_the_time_that_dagster_gives_it() -> None:
+    from dagster._core.definitions.run_status_sensor_definition import _get_run_status_sensor_process_limit
+    from dagster._grpc.client import DEFAULT_SENSOR_GRPC_TIMEOUT
+
+    assert _get_run_status_sensor_process_limit() * DEADLINE_S < 0.8 * DEFAULT_SENSOR_GRPC_TIMEOUT
 
 
 def test_a_webhook_that_fails_twice_is_tried_three_times(webhook: Webhook, tmp_path: Path) -> None:

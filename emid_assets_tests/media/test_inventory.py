@@ -242,6 +242,35 @@ def test_a_missing_rating_is_null_and_va_then_comes_from_the_category(folder: Fo
     assert (clip["valence"], clip["arousal"], clip["va_source"]) == (5.17, 4.49, "category_mean")
 
 
+def test_a_clip_without_ratings_has_the_tables_valence_and_arousal(folder: Folder) -> None:
+    for name in ("rated.wav", "own.wav", "predicted.wav", "half.wav", "odd.wav", "far.wav"):
+        folder.clip(name)
+    folder.table(
+        "music",
+        ["file", "genre", "emotion", "valence", "arousal", "va_source", "valence_sd", "arousal_sd"],
+        ["rated.wav", "K", RATINGS, 1, 1, "predicted", 1, 1],
+        ["own.wav", "K", "nan" + RATINGS[3:], 2.5, 7, "", 1, 1],
+        ["predicted.wav", "K", "", 2.5, 7, "Predicted", 0.84, 0.5],
+        ["half.wav", "K", "", 2.5, "", "", "", ""],
+        ["odd.wav", "K", "", 2.5, 7, "a guess", "", ""],
+        ["far.wav", "K", "", 2.5, 9.5, "", "", ""],
+    )
+    items = folder.items()
+    facts = ("valence", "arousal", "va_source", "valence_sd", "arousal_sd")
+    assert {name: tuple(items[name][fact] for fact in facts) for name in usable(items)} == {
+        "rated.wav": (4.4, 4.9, "ratings", None, None),
+        "own.wav": (2.5, 7.0, "ratings", None, None),
+        "predicted.wav": (2.5, 7.0, "predicted", 0.84, 0.5),
+    }
+    assert folder.reason("half.wav") == (
+        "music.csv row 5: has only one of valence and arousal: give both, or neither"
+    )
+    assert folder.reason("odd.wav").startswith(
+        "music.csv row 6: va_source is 'a guess': write one of ratings,"
+    )
+    assert folder.reason("far.wav") == "music.csv row 7: arousal is '9.5', expected a number from 1 to 9"
+
+
 def test_the_published_rows_have_one_source_for_each_original(folder: Folder, shared_data: Path) -> None:
     with (shared_data / "emid_shard0_dev.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -257,16 +286,104 @@ def test_the_published_rows_have_one_source_for_each_original(folder: Folder, sh
 
 
 def test_the_tables_source_id_stands_for_its_row_and_for_all_of_the_same_source(folder: Folder) -> None:
-    for name in ("a.wav", "b.wav", "c.wav"):
+    others = "1" + RATINGS[3:]
+    for name in ("a.wav", "b.wav", "c.wav", "d.wav", "e.wav", "f.wav"):
         folder.clip(name)
     folder.table(
         "music",
         ["file", "genre", "emotion", "source_id"],
         ["a.wav", "K", RATINGS, "tape 7"],
         ["b.wav", "K", RATINGS, ""],
-        ["c.wav", "K", RATINGS, "tape 8"],
+        # With equal labels, but the table tells the source of each.
+        ["c.wav", "K", others, "tape 8"],
+        ["d.wav", "K", others, "tape 9"],
+        # The id of an original is what its source is called.
+        ["e.wav", "K", "", ""],
+        ["f.wav", "K", "", "e.wav"],
     )
-    assert [item["source_id"] for item in folder.items().values()] == ["tape 7", "tape 7", "tape 8"]
+    assert [item["source_id"] for item in folder.items().values()] == [
+        "tape 7", "tape 7", "tape 8", "tape 9", "e.wav", "e.wav",
+    ]  # fmt: skip
+
+
+def test_files_of_the_same_bytes_are_one_recording_and_one_source(folder: Folder) -> None:
+    path = folder.clip("one/long.wav", seconds=20)
+    copy = folder.root / "music" / "two" / "copy.wav"
+    copy.parent.mkdir()
+    shutil.copy(path, copy)
+    folder.table(
+        "music",
+        ["file", "genre", "start_s", "duration_s", "emotion"],
+        ["one/long.wav", "K", "0", "5", RATINGS],
+        ["two/copy.wav", "L", "5", "5", "1" + RATINGS[3:]],
+    )
+    items = folder.items()
+    assert len(usable(items)) == 2
+    assert {item["source_id"] for item in items.values()} == {"one/long.wav#t=0.0+5.0"}
+
+
+def test_equal_ratings_are_equal_however_they_are_written(folder: Folder) -> None:
+    for name in ("a.wav", "b___1.wav", "c.wav"):
+        folder.clip(name)
+    five = ",".join(["5"] * 11)
+    folder.table(
+        "music",
+        ["file", "genre", "feeling", "emotion", "is_original_clip"],
+        ["a.wav", "K", "33% Sad, depressing, 22% Dreamy", five, ""],
+        ["b___1.wav", "K", "22.0% dreamy, 33% Sad, depressing", five.replace("5", "5.0", 1), "false"],
+        ["c.wav", "K", "33% Sad, depressing, 21% Dreamy", five, ""],
+    )
+    assert {name: item["source_id"] for name, item in folder.items().items()} == {
+        "a.wav": "a.wav", "b___1.wav": "a.wav", "c.wav": "c.wav",
+    }  # fmt: skip
+
+
+def test_an_expanded_clip_whose_source_cannot_be_found_has_a_reason(folder: Folder) -> None:
+    for name in ("e1.wav", "e1___2.wav", "e1___3.wav", "e1___4.wav"):
+        folder.clip(name, seconds=8)
+    folder.table(
+        "music",
+        ["file", "genre", "emotion", "is_original_clip", "source_id", "start_s", "duration_s"],
+        ["e1.wav", "K", "", "", "", "", ""],
+        ["e1___2.wav", "K", "", "false", "", "", ""],
+        ["e1___3.wav", "K", "", "false", "e1.wav", "", ""],
+        ["e1___4.wav", "K", "1" + RATINGS[3:], "false", "", "", ""],
+        ["e1.wav", "K", "", "false", "", "2", "3"],
+    )
+    items = folder.items()
+    sources = {name: items[name]["source_id"] for name in usable(items)}
+    assert sources == {
+        "e1.wav": "e1.wav", "e1___3.wav": "e1.wav", "e1.wav#t=2.0+3.0": "e1.wav", "e1___4.wav": "e1___4.wav",
+    }  # fmt: skip
+    assert items["e1___2.wav"]["source_id"] is None
+    assert folder.reason("e1___2.wav").startswith("music.csv row 3: is an expanded clip")
+    assert "give its source_id" in folder.reason("e1___2.wav")
+
+
+def test_clips_of_one_recording_are_one_source_whatever_the_table_says(
+    folder: Folder, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder.clip("tape.wav", seconds=20)
+    folder.table(
+        "music",
+        ["file", "clip_id", "genre", "start_s", "duration_s", "source_id"],
+        ["tape.wav", "x", "K", "0", "5", "song 2"],
+        ["tape.wav", "y", "L", "12.5", "5", "song 1"],
+    )
+    assert {item["source_id"] for item in folder.items().values()} == {"song 1"}
+    assert "sources song 1, song 2 are one, song 1" in caplog.text
+
+
+def test_rows_without_a_file_share_no_recording(folder: Folder) -> None:
+    for name in ("a.wav", "b.wav"):
+        folder.clip(name)
+    others = "1" + RATINGS[3:]
+    folder.table(
+        "music", ["file", "genre", "emotion"],
+        ["a.wav", "K", RATINGS], ["b.wav", "K", others], ["", "K", RATINGS], ["", "K", others],
+    )  # fmt: skip
+    rows = take_inventory(folder.root).filter(pl.col("reason").is_null())
+    assert rows["source_id"].to_list() == ["a.wav", "b.wav"]
 
 
 def test_windows_of_one_file_are_clips_of_one_source(folder: Folder) -> None:
@@ -322,6 +439,7 @@ def test_an_image_with_measured_va_uses_it(folder: Folder) -> None:
         ("feeling", "33% Gloomy", "feeling: 'Gloomy' is none of the 28 feelings"),
         ("start_s", "soon", "start_s is 'soon', expected a number of at least 0"),
         ("start_s", "-1", "start_s is '-1', expected a number of at least 0"),
+        ("start_s", "1,5", "start_s is '1,5', expected a number of at least 0"),
         ("duration_s", "inf", "duration_s is 'inf', expected a number of at least 0"),
         ("is_original_clip", "perhaps", "is_original_clip is 'perhaps': write true or false"),
     ],
@@ -354,6 +472,7 @@ def test_a_window_outside_its_file_is_rejected(folder: Folder) -> None:
         (b"file,FILE\na.wav,b.wav\n", "has two columns for file: file and FILE"),
         (b"file,genre\na.wav,K\nb.wav,K,\n", "music.csv row 3 has 3 cells and the header has 2"),
         (b"file,genre\na.wav,K\n\xff.wav,K\n", "music.csv line 3 is not UTF-8"),
+        ("file,genre\na.wav,K\n".encode("utf-16"), "line 1 is not UTF-8: save the table as CSV in UTF-8"),
         (b'file,genre\na.wav,"K\n', "is not valid CSV"),
         (b"file,Emotions\na.wav,K\n", "has an unknown column 'Emotions': rename it to 'emotion'"),
         (b"file;genre\na.wav;K\n", "has no column named file; its columns are: file;genre"),
@@ -391,6 +510,8 @@ NAMES = [
     "back\\slash.wav",
     "trailing .WAV",
     "-rf.wav",
+    "line\nbreak.wav",
+    f"{'é' * 125}x.wav",  # 255 bytes
 ]
 
 
@@ -777,6 +898,21 @@ def test_unchanged_media_are_neither_hashed_nor_decoded_again(folder: Folder, re
     assert second.equals(first)
     assert read_files == []
     assert progress == []
+
+
+def test_a_clip_with_a_silent_channel_beside_one_that_sounds_has_a_note_that_stays(folder: Folder) -> None:
+    folder.clip("sad/mono.wav")
+    sound, _ = soundfile.read(folder.clip("sad/half.wav"))
+    for name, silent in (("sad/half.wav", [0 * sound, sound]), ("sad/four.wav", [sound, *[0 * sound] * 3])):
+        soundfile.write(folder.root / "music" / name, np.stack(silent, axis=1), 8000)
+    first = take_inventory(folder.root)
+    for inventory in (first, take_inventory(folder.root, first)):
+        assert inventory["reason"].null_count() == 3
+        assert dict(inventory.select("item_id", "note").rows()) == {
+            "sad/mono.wav": None,
+            "sad/half.wav": "1 of its 2 channels is silent and left out",
+            "sad/four.wav": "3 of its 4 channels are silent and left out",
+        }
 
 
 def test_only_new_and_changed_files_are_read(folder: Folder, read_files: list[str]) -> None:

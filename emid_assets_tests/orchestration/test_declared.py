@@ -7,6 +7,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from emid_assets.definitions import build_definitions
 from emid_assets.health.recipes import RECIPE, Recipe, code_version
 from emid_assets.orchestration.declared import DECLARED, Declared
 from emid_assets.orchestration.io_manager import LakeIOManager
@@ -14,7 +15,7 @@ from emid_assets.orchestration.resources import SettingsResource, settings_resou
 from emid_assets.orchestration.table_asset import CODE_VERSION_TAG, table_asset
 from emid_assets.settings import Settings
 from emid_assets.store.lake import Lake
-from emid_assets.store.schemas import STUDY_RESULTS
+from emid_assets.store.schemas import STUDY_RESULTS, TUNING_TRIALS
 
 
 def run(lake: Path, reads: str, config: dict[str, Any]) -> dg.ExecuteInProcessResult:
@@ -44,6 +45,50 @@ def test_a_setting_that_is_not_declared_cannot_be_read(tmp_path: Path) -> None:
     assert not result.success
     (failure,) = result.get_step_failure_events()
     assert "reads the setting images_per_clip and does not declare it" in str(failure.step_failure_data.error)
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "with_effect"),
+    [
+        ("gaussian_sigma", 0.7, {"emotion_kernel": "gaussian"}),
+        ("precision", "bf16", {"encoder": "imagebind"}),
+        ("expansion_threshold", 0.6, {"expansion_target": 0}),
+    ],
+)
+def test_a_setting_without_an_effect_changes_no_recipe(
+    name: str, other: Any, with_effect: dict[str, Any]
+) -> None:
+    depends_on = next(iter(with_effect))
+    declared = Declared(1, (name, depends_on))
+    without = {"emotion_kernel": "cosine", "encoder": "bundled", "expansion_target": 9}
+
+    def reason(given: dict[str, Any]) -> str:
+        before, after = Settings(**given), Settings(**given, **{name: other})
+        return declared.recipe(after, "all", {}).difference(declared.recipe(before, "all", {}), "")
+
+    assert reason({depends_on: without[depends_on]}) == ""
+    assert f"setting changed: {name}" in reason(with_effect)
+
+
+def test_what_assets_read_from_outside_the_tables_is_the_same_in_a_moved_lake(tmp_path: Path) -> None:
+    build_definitions()
+    lake = Lake(tmp_path / "lake")
+    lake.write(TUNING_TRIALS.name, "bmf", TUNING_TRIALS.empty())
+    (lake.root / "study" / "answers").mkdir(parents=True)
+    (lake.root / "study" / "answers" / "one.json").write_text("{}")
+
+    def outside() -> dict[str, str]:
+        settings = Settings(lake=str(lake.root))
+        return {
+            name: declared.outside.digest(settings, "bmf")
+            for name, declared in DECLARED.items()
+            if declared.outside is not None
+        }
+
+    before = outside()
+    assert all(before[name] for name in ("trained_adapter", "evaluation_report", "study_answers"))
+    lake = Lake(lake.root.rename(tmp_path / "moved"))
+    assert outside() == before
 
 
 @pytest.mark.parametrize("manner", ["workers", "device", "media_folder", "lake_folder"])

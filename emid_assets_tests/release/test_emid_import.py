@@ -17,7 +17,9 @@ import pytest
 from click.testing import CliRunner
 
 from emid_assets.cli.main import main
+from emid_assets.media.audio import AudioFacts, read_header
 from emid_assets.media.inventory import image_manifest, music_manifest, take_inventory
+from emid_assets.media.limits import MediaError
 from emid_assets.release.emid_import import ImportSummary, import_emid
 from emid_assets.release.emid_source import SourceError, csv_pieces, parquet_pieces, places_beside
 from emid_assets.release.import_folder import ImportRefusedError
@@ -106,6 +108,7 @@ def test_every_trap_of_the_published_rows_is_named_and_repaired_or_rejected(tmp_
             ("repaired", "unreadable rating", "row 9", "ten.wav"),
             ("repaired", "unreadable feeling", "row 10", "feeling.wav"),
             ("kept", "clip without a known genre", "row 11", "genre.wav"),
+            ("repaired", "originals of equal ratings", "row 11", "genre.wav"),
             ("rejected", "clip that is already there", "row 12", "again.wav"),
             ("repaired", "name of two contents", "row 13", "3143.m4a.wav"),
             ("repaired", "name of two contents", "row 13", "image 1 a.png"),
@@ -198,6 +201,47 @@ def test_again_nothing_is_read_unless_a_file_is_gone_or_the_source_is_another(tm
     assert everything(tmp_path / "to") == before
     write_rows(source, good_rows(3))
     assert import_emid(parquet_pieces([str(source)]), tmp_path / "to").clips == 3
+
+
+def test_no_file_of_a_rejected_row_is_in_the_folder(tmp_path: Path) -> None:
+    media = tmp_path / "published"
+    media.mkdir()
+    good, chained = tone(200), tone(201)
+    unusable = {
+        "copy.wav": good, "short row.wav": tone(202), "empty.wav": b"",
+        "cut.wav": tone(203, seconds=3)[:-9000],
+        "text.wav": b"no sound", "damaged.ogg": b"OggS" + bytes(300), "damaged.flac": b"fLaC" + bytes(300),
+        "damaged.m4a": b"\0\0\0\x20ftypM4A " + bytes(300), "damaged.mp3": b"ID3" + bytes(300),
+    }  # fmt: skip
+    for name, content in {"good.wav": good, "chained.wav": chained, **unusable}.items():
+        (media / name).write_bytes(content)
+    lines = ["Audio_Filename,genre,feeling,emotion,is_original_clip"]
+    for name in ("good.wav", "chained.wav", "gone.wav", *unusable):
+        rest = "" if name == "short row.wav" else f',"{FEELINGS}","{RATINGS}",True'
+        lines.append(f"{name},K{rest}")
+    (tmp_path / "EMID_data.csv").write_text("\n".join(lines))
+    pieces, folder = csv_pieces(tmp_path / "EMID_data.csv", media), tmp_path / "to"
+
+    def imported(rejects: bytes, reader: str) -> tuple[list[str], set[str]]:
+        """Files of the folder, and rejected names, where a reader of this version rejects a content."""
+
+        def read(path: Path) -> AudioFacts:
+            if path.read_bytes() == rejects:
+                raise MediaError("audio holds several streams one after the other")
+            return read_header(path)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("emid_assets.release.media_store.read_header", read)
+            patch.setattr("emid_assets.release.import_folder.READER_VERSION", reader)
+            summary = import_emid(pieces, folder)
+        rejected = {finding.item for finding in summary.findings if finding.outcome == "rejected"}
+        return sorted(path.name for path in (folder / "music").iterdir()), rejected
+
+    # What an older reader accepted and put in place goes, and what it rejected comes.
+    of_old = {*unusable, "gone.wav", "good.wav"}
+    assert imported(good, "1") == (["chained.wav"], of_old)
+    assert imported(chained, "2") == (["good.wav"], {*unusable, "gone.wav", "chained.wav"})
+    assert [path.name for path in (folder / "music").rglob("*")] == ["good.wav"]
 
 
 def test_a_row_group_of_any_size_is_read_in_little_memory(tmp_path: Path) -> None:
@@ -345,35 +389,38 @@ def test_a_second_import_into_a_folder_waits_for_nobody(tmp_path: Path) -> None:
     assert import_emid(pieces, tmp_path / "to").clips == 2
 
 
-def test_originals_of_equal_ratings_are_sources_of_their_own_unless_a_clip_may_be_of_either(
-    tmp_path: Path,
-) -> None:
+def test_originals_of_equal_labels_are_one_source_and_names_decide_nothing(tmp_path: Path) -> None:
     other = "7" + RATINGS[1:]
     rows = [
-        row("a.wav", tone(200), genre="K"),
-        row("b.wav", tone(201), genre="A"),
-        row("c.wav", tone(202), genre="K"),
-        row("c.wav___1.wav", tone(203), genre="K", original=False),
-        row("mangled___2.wav", tone(204), genre="A", original=False),
-        row("d.wav", tone(205), emotion=other),
-        row("e.wav", tone(206), emotion=other),
-        row("f.wav", tone(207), emotion=other, genre="A"),
-        row("mangled___3.wav", tone(208), emotion=other, original=False),
-        row("song.m4a.wav", tone(209), emotion=None),
-        row("song___4.wav", tone(210), emotion=None, original=False),
+        row("3143.m4a.wav", tone(200), genre="K"),
+        row("143.m4a.wav", tone(201), genre="A"),
+        # Named after the second, as a mangled name of the first's expanded clip would be.
+        row("143.m4a___58.wav", tone(202), genre="A", original=False),
+        row("mangled___2.wav", tone(203), genre="K", original=False, emotion=RATINGS.replace("5.0", "5.00")),
+        row("d.wav", tone(204), emotion=other),
+        row("e.wav", tone(205), emotion=other, genre="A"),
+        row("song.m4a.wav", tone(206), emotion=None),
+        row("song___4.wav", tone(207), emotion=None, original=False),
     ]
     source = write_rows(tmp_path / "train.parquet", rows)
     summary = import_emid(parquet_pieces([str(source)]), tmp_path / "to")
     sources = {line["file"]: line["source_id"] for line in table(tmp_path / "to" / "music.csv")}
     assert sources == {
-        "a.wav": "a.wav", "b.wav": "b.wav", "c.wav": "c.wav", "c.wav___1.wav": "c.wav",
-        "mangled___2.wav": "b.wav", "d.wav": "d.wav", "e.wav": "d.wav", "f.wav": "f.wav",
-        "mangled___3.wav": "d.wav", "song.m4a.wav": "song.m4a.wav", "song___4.wav": "song.m4a.wav",
+        "3143.m4a.wav": "143.m4a.wav", "143.m4a.wav": "143.m4a.wav", "143.m4a___58.wav": "143.m4a.wav",
+        "mangled___2.wav": "143.m4a.wav",
+        "d.wav": "d.wav", "e.wav": "d.wav", "song.m4a.wav": "song.m4a.wav", "song___4.wav": "",
     }  # fmt: skip
-    named = [
-        (kind, item) for _, kind, _, item in found(summary) if kind not in ("no ratings", "mangled name")
+    assert summary.sources == 3
+    named = [(outcome, kind, item) for outcome, kind, _, item in found(summary) if kind != "no ratings"]
+    assert named == [
+        ("repaired", "originals of equal ratings", "143.m4a.wav"),
+        ("repaired", "mangled name", "mangled___2.wav"),
+        ("repaired", "originals of equal ratings", "e.wav"),
+        ("kept", "source cannot be found", "song___4.wav"),
     ]
-    assert named == [("originals of equal ratings", "e.wav")]
+    reasons = dict(take_inventory(tmp_path / "to").select("item_id", "reason").iter_rows())
+    assert "whose source cannot be found" in reasons.pop("song___4.wav")
+    assert set(reasons.values()) == {None}
 
 
 def test_terms_are_those_of_the_tables_beside_the_rows_else_those_that_are_given(tmp_path: Path) -> None:
@@ -448,13 +495,15 @@ def test_a_source_that_a_table_tells_of_one_clip_is_that_of_its_group(tmp_path: 
 
 def test_files_of_one_name_in_two_folders_are_two_sources(tmp_path: Path) -> None:
     for folder, pitch in (("u", 200), ("v", 201)):
-        path = write_rows(tmp_path / folder / "train.parquet", [row(f"{folder}.wav", tone(pitch), [AWE])])
+        ratings = RATINGS.replace("4.1", f"{pitch - 198}")
+        rows = [row(f"{folder}.wav", tone(pitch), [AWE], emotion=ratings)]
+        path = write_rows(tmp_path / folder / "train.parquet", rows)
         os.utime(path, (0, 0))
     for _ in range(2):
         summary = import_emid(parquet_pieces([str(tmp_path)]), tmp_path / "to")
         assert (summary.clips, summary.findings) == (2, [])
-    rows = {line["published_as"] for line in table(tmp_path / "to" / "music.csv")}
-    assert rows == {"u/train.parquet row 1", "v/train.parquet row 1"}
+    published = {line["published_as"] for line in table(tmp_path / "to" / "music.csv")}
+    assert published == {"u/train.parquet row 1", "v/train.parquet row 1"}
 
 
 def test_names_as_file_systems_and_spreadsheets_write_them_are_understood(tmp_path: Path) -> None:
@@ -562,5 +611,5 @@ def test_the_command_prints_what_it_made_and_what_comes_next(tmp_path: Path) -> 
         [*of_parquet, "--to", str(tmp_path / "data" / "train-0.parquet")],
     ):  # fmt: skip
         result = CliRunner().invoke(main, ["import", "emid", *wrong])
-        assert result.exit_code != 0
+        assert result.exit_code == 2
         assert "Traceback" not in result.output

@@ -90,8 +90,13 @@ def test_the_same_inputs_give_the_same_bytes(small_set: SmallSet, release: Path,
 def test_published_texts_come_out_as_they_went_in(shared_data: Path) -> None:
     with (shared_data / "cowen_dev.csv").open(encoding="utf-8", newline="") as file:
         published = list(csv.DictReader(file))
-    ratings = np.array([parse_ratings(row["emotion"]) for row in published], dtype=np.float32)
-    frame = pl.DataFrame({f"rating_{name}": ratings[:, place] for place, name in enumerate(RATING_NAMES)})
+    ratings = np.array([parse_ratings(row["emotion"]) for row in published])
+    stored = ratings.astype(np.float32)
+    frame = pl.DataFrame({f"rating_{name}": stored[:, place] for place, name in enumerate(RATING_NAMES)})
+    frame = frame.with_columns(
+        va_source=pl.lit("ratings"),
+        **{axis: pl.Series(ratings[:, RATING_NAMES.index(axis)]) for axis in ("valence", "arousal")},
+    )
     written = [[float(cell) for cell in text.split(",")] for text in emotion_texts(frame)]
     assert written == [[float(cell) for cell in row["emotion"].split(",")] for row in published]
     feelings = [
@@ -100,6 +105,23 @@ def test_published_texts_come_out_as_they_went_in(shared_data: Path) -> None:
     ]
     cells = pl.DataFrame({"feelings": pl.Series(feelings, dtype=FEELINGS_TYPE)})
     assert feeling_texts(cells).to_list() == [row["feeling"].strip() for row in published]
+
+
+def test_licences_that_differ_in_case_are_one(small_set: SmallSet, tmp_path: Path) -> None:
+    mixed = SmallSet(
+        small_set.media,
+        small_set.music_clips.with_columns(licence=pl.lit("CC-BY-4.0")),
+        small_set.images.with_columns(licence=pl.lit("cc-by-4.0")),
+        small_set.pairs,
+    )
+    mixed.release(tmp_path / "release")
+    card = (tmp_path / "release" / "README.md").read_text()
+    front = yaml.safe_load(card.split("---\n")[1])
+    assert front["license"] == "cc-by-4.0"
+    assert "license_name" not in front
+    assert f"| CC-BY-4.0 | {small_set.music_clips.height} | " in card
+    metadata = json.loads((tmp_path / "release" / "croissant.json").read_text())
+    assert metadata["license"] == ["CC-BY-4.0"]
 
 
 def test_the_library_loads_the_folder_with_audio_and_images(release: Path, tmp_path: Path) -> None:
@@ -315,6 +337,33 @@ def test_the_retrieval_tasks_load_as_the_benchmarks_tools_load_them(
         plain = (folder / "qrels" / "test.tsv").read_text().splitlines()
         assert plain[0] == "query-id\tcorpus-id\tscore"
         assert len(plain) == 1 + len(pairs)
+
+
+def test_a_clip_with_the_id_of_an_image_does_not_get_its_caption(small_set: SmallSet, tmp_path: Path) -> None:
+    image, clip = small_set.pairs["image_id"][0], small_set.pairs["clip_id"][0]
+    renamed = pl.col("clip_id").replace(clip, image)
+    alike = SmallSet(
+        small_set.media, small_set.music_clips.with_columns(renamed), small_set.images,
+        small_set.pairs.with_columns(renamed),
+    )  # fmt: skip
+    alike.release(tmp_path / "release")
+    for task, clips, images in (
+        ("EMIDA2IRetrieval", "queries", "corpus"),
+        ("EMIDI2ARetrieval", "corpus", "queries"),
+    ):
+        folder = tmp_path / "release" / "retrieval" / task
+        texts = {
+            part: {
+                line["_id"]: line["text"]
+                for line in map(json.loads, (folder / f"{part}.jsonl").read_text().splitlines())
+            }
+            for part in ("queries", "corpus")
+        }
+        assert image in texts[clips]
+        assert set(texts[clips].values()) == {""}
+        captions = dict(small_set.images.select("image_id", "caption").iter_rows())
+        assert texts[images] == {one: captions[one] for one in texts[images]}
+        assert texts[images][image]
 
 
 def test_the_reports_figures_are_those_of_the_released_tasks(small_set: SmallSet, release: Path) -> None:

@@ -457,6 +457,16 @@ def ask(path: Path, to: Any) -> None:
 # Garbage
 
 
+def test_partitions_that_are_not_among_others_are_removed_and_named(lake: Lake) -> None:
+    for name in ("sad", "sad-00", "sad-01", "images-awe", "images-awe-00"):
+        lake.write("rejected", name, numbers(1))
+    assert lake.remove_others("rejected", ["images-awe-00"], "images-") == ["images-awe"]
+    assert lake.remove_others("rejected", ["sad-00", "sad-01"]) == ["images-awe-00", "sad"]
+    assert lake.remove_others("rejected", ["sad-00", "sad-01"]) == []
+    assert lake.partitions("rejected") == ["sad-00", "sad-01"]
+    assert lake.remove_others("never_built", ["sad"]) == []
+
+
 def test_old_versions_go_after_the_grace_period_since_they_were_superseded(lake: Lake) -> None:
     first = lake.write("music_clips", "sad", numbers(1)).path
     week_ago = time.time() - 7 * 86_400

@@ -2,14 +2,18 @@
 
 import json
 import multiprocessing
+import os
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from emid_assets.store.schemas import STUDY_ANSWERS
 from emid_assets.study.answers import (
@@ -125,6 +129,14 @@ def test_files_are_read_and_what_is_wrong_in_them_is_named(study: Study, tmp_pat
     (tmp_path / "e.json").write_text(json.dumps({"answers": good}))
     (tmp_path / "f.json").write_bytes(b"\xff\xfe")
     (tmp_path / "g.json").write_text(" " * 2_000_001)
+    (tmp_path / "h.json").write_text('{"answers": [' + "9" * 5000 + "]}")
+    (tmp_path / "i.json").mkdir()
+    (tmp_path / "j.json").symlink_to(tmp_path / "gone.json")
+    (tmp_path / "k.json").symlink_to(tmp_path / "k.json")
+    os.mkfifo(tmp_path / "l.json")
+    (tmp_path / os.fsdecode(b"m\xff.json")).write_text("{")
+    nested = [{**good[0], "chosen": json.loads("[" * 900 + "]" * 900)}]
+    (tmp_path / "n.json").write_text(json.dumps({"format": FILE_FORMAT, "answers": nested}))
     found, refused = read_answer_files(tmp_path, {study.design.hash: study.design})
     assert found.height == len(good) + 1
     assert [where for where, _ in refused] == [
@@ -134,8 +146,68 @@ def test_files_are_read_and_what_is_wrong_in_them_is_named(study: Study, tmp_pat
         "e.json",
         "f.json",
         "g.json",
+        "h.json",
+        "i.json",
+        "j.json",
+        "k.json",
+        "l.json",
+        "m\\xff.json",
+        "n.json, answer 1",
     ]
+    reasons = dict(refused)
+    assert reasons["i.json"] == reasons["l.json"] == "it is not a file"
+    assert "No such file" in reasons["j.json"]
     assert read_answer_files(tmp_path / "nowhere", {})[0].is_empty()
+
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@st.composite
+def contents_of_files(draw: st.DrawFn, good: dict[str, Any]) -> bytes:
+    """Any bytes, any JSON, downloads with any answers, and answers of which some fields are anything."""
+    changed = st.dictionaries(st.sampled_from(sorted(good)), ANY_JSON, max_size=3)
+    answers = st.lists(ANY_JSON | changed.map(lambda fields: {**good, **fields}), max_size=3)
+    downloads = answers.map(lambda all_of: {"format": FILE_FORMAT, "answers": all_of})
+    as_text = (downloads | ANY_JSON).map(json.dumps)
+    digits = st.integers(4000, 6000).map(lambda count: as_text_with_digits(good, count))
+    return draw(st.binary(max_size=200) | (as_text | digits).map(str.encode))
+
+
+def as_text_with_digits(good: dict[str, Any], count: int) -> str:
+    text = json.dumps({"format": FILE_FORMAT, "answers": [{**good, "response_ms": 10**9}]})
+    return text.replace(str(10**9), "9" * count)
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_no_file_of_a_participant_keeps_another_from_being_read(study: Study, data: st.DataObject) -> None:
+    good = sent(study.design, ME, trials_of(study.design, ME)[0])
+    contents = data.draw(st.lists(contents_of_files(good), min_size=1, max_size=3))
+    whole = {"format": FILE_FORMAT, "answers": [sent(study.design, ME, trials_of(study.design, ME)[1])]}
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        for number, content in enumerate(contents):
+            (folder / f"{number}.json").write_bytes(content)
+        alone = [answers_alone(folder / f"{number}.json", study) for number in range(len(contents))]
+        (folder / "whole.json").write_text(json.dumps(whole))
+        found, refused = read_answer_files(folder, {study.design.hash: study.design})
+    assert found.height == sum(rows for rows, _ in alone) + 1
+    assert [why for _, why in refused] == [why for _, whys in alone for why in whys]
+    for where, why in refused:
+        assert (where + why).encode()  # can be stored and shown
+
+
+def answers_alone(file: Path, study: Study) -> tuple[int, list[str]]:
+    """How many answers a file gives where it is the only one, and why others are refused."""
+    with TemporaryDirectory() as name:
+        (Path(name) / file.name).write_bytes(file.read_bytes())
+        found, refused = read_answer_files(Path(name), {study.design.hash: study.design})
+    return found.height, [why for _, why in refused]
 
 
 def test_an_answer_that_came_twice_counts_once_and_a_contradiction_is_named(study: Study) -> None:

@@ -5,6 +5,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from emid_assets.study.texts import LANGUAGES, load_texts
 from emid_assets_tests.study.conftest import COLOURS, EMOTIONS, TRIALS, Study, copy_of, music, pictures
 from emid_assets_tests.study.served import Server
 from emid_assets_tests.study.test_server import PREFERENCE, wilson
+from emid_assets_tests.web import wait_for
 
 PHONE = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
 STEPS = 2 + TRIALS + 3
@@ -177,6 +179,62 @@ def test_a_closed_tab_goes_on_where_it_was_and_a_killed_server_loses_nothing(
     assert stored.height == TRIALS + 3
     assert stored["participant_id"].n_unique() == 1
     assert set(stored["chosen_condition"].drop_nulls()) == {"fused"}
+
+
+def answers_kept(page: Any) -> int:
+    """How many answers this browser keeps that are not sent."""
+    count = """() => Object.values(localStorage).filter((text) => text.includes("answers"))
+        .map((text) => JSON.parse(text))
+        .flatMap(({ answers, delivered }) => answers.filter((_, n) => delivered[n] !== "sent")).length"""
+    return int(page.evaluate(count))
+
+
+def test_answers_to_an_earlier_design_and_of_an_earlier_person_are_sent_to_their_own_design(
+    study: Study, tmp_path: Path, open_page: Callable[..., Any], serve: Callable[..., Server]
+) -> None:
+    server = serve(copy_of(study, tmp_path))
+    page = open_page(server.link)
+    agree_and_set_the_volume(page)
+    server.kill()
+    for _ in range(2 + 3):
+        page.locator("#skip").click()
+    assert answers_kept(page) == 3
+    page.evaluate(
+        """() => {  // what a page of this design leaves where another person begins before all is sent
+        const key = Object.keys(localStorage)[0], left = JSON.parse(localStorage[key]);
+        localStorage["emid-study-broken"] = "{";
+        localStorage["emid-study-none"] = "null";
+        localStorage["emid-study-refused"] = JSON.stringify({ participant: left.participant, screen: "trial",
+          answers: [{ ...left.answers[0], design: "0123456789abcdef" }], delivered: [] }); }"""
+    )
+
+    facts = {**study.design.facts, "seed": 99}
+    new = replace(study.design, facts=facts)
+    (server.study.folder / "designs" / f"{new.hash}.json").write_text(new.to_json(), encoding="utf-8")
+    images = pictures(sorted({option.image_id for trial in new.trials for option in trial.options}))
+    write_page(new, music(20), images, study.media, server.study.page.parent, seconds=10.0, embed_bytes=10**7)
+    server.start()
+    page.goto("about:blank")  # the same address but for what follows #, which alone loads nothing
+    page.goto(server.link)
+    assert page.is_visible("#consent")
+    stored = AnswerStore(server.study.folder / ANSWERS_STORE)
+    wait_for(lambda: stored.read().height == 3, "the answers to the earlier design", 60)
+    wait_for(lambda: answers_kept(page) == 1, "the one that is refused", 60)
+    assert set(stored.read()["design_hash"]) == {study.design.hash}
+
+    agree_and_set_the_volume(page)
+    server.kill()
+    for _ in range(STEPS):
+        page.locator("#skip").click()
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Another person").click()
+    server.start()
+    page.reload()
+    wait_for(lambda: stored.read().height == 3 + TRIALS + 3, "the answers of the person before", 60)
+    assert server.stop() == 0
+    answers = stored.read()
+    assert answers["participant_id"].n_unique() == 2
+    assert answers.filter(design_hash=new.hash).height == TRIALS + 3
 
 
 @pytest.mark.parametrize("people", [3, pytest.param(20, marks=pytest.mark.heavy)])
