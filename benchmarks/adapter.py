@@ -243,7 +243,7 @@ def reordered(pairs: PairData, p: Floats, q: Floats, pair_scores: Callable[[Ids,
     """The 100 images that the inner product retrieves, re-ranked by `pair_scores`."""
     relevance = pairs.relevance(TEST)
     rows = relevance.queries()
-    ranked = rerank(inner_product_scores(p, q), pair_scores, rows, 100, K, pairs.relevance(TRAIN))
+    ranked = rerank(inner_product_scores(p, q), pair_scores, rows, 100, K, len(q), pairs.relevance(TRAIN))
     return evaluate_ranked(rows, ranked, relevance)
 
 

@@ -284,7 +284,7 @@ def main() -> None:
             answer[f"{name}_ranked"] = left(rows)
         else:
             scores = inner_product_scores(left.astype(np.float32), right.astype(np.float32))
-            answer[f"{name}_ranked"] = rank(scores, rows, 10, excluded)
+            answer[f"{name}_ranked"] = rank(scores, rows, 10, task.n_images, excluded)
         answer[f"{name}_epochs"], answer[f"{name}_seconds"] = epochs, seconds
     np.savez(arguments.answer, **answer)
 

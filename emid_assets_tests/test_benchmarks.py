@@ -19,6 +19,7 @@ SMALL = {
         ["--sizes", "20", "--cases", "first"],
         {"size", "cpu_seconds", "overhead_seconds", "wall_seconds", "runs", "encoded"},
     ),
+    "growth": (["--shrink", "40", "--rounds", "1"], {"size", "seconds", "mb"}),
     "scaling": (["--parts", "catalogue,model", "--sizes", "300,600"], {"size"}),
     "adapter": (
         [

@@ -15,6 +15,7 @@ from emid_assets.adapters import AdapterError
 from emid_assets.adapters.pair_data import (
     aligned_to,
     matrix,
+    pair_data,
     rows_of,
     va_matrix,
 )
@@ -22,7 +23,9 @@ from emid_assets.adapters.splits import TEST, TRAIN, VALIDATION
 from emid_assets.adapters.trained_adapter import TrainedAdapter
 from emid_assets.adapters.va_ridge import fit_va_reader
 from emid_assets.evaluation.baselines import formula_scores, random_scores
+from emid_assets.evaluation.intervals import intervals
 from emid_assets.evaluation.mteb_tasks import public_tasks, retrieval_task
+from emid_assets.evaluation.protocols import FEWEST_QUERIES, HeldOut
 from emid_assets.matching.fusion import Formula
 from emid_assets.media.lake_tables import LakeTables
 from emid_assets.ranking.emotion_metrics import emotion_metrics_at_k
@@ -33,6 +36,7 @@ from emid_assets.ranking.metrics import (
     Relevance,
     ScoreRows,
     ceilings_at_k,
+    coverage,
     evaluate_ranked,
     evaluate_ranking,
     inner_product_scores,
@@ -45,12 +49,21 @@ K = 10
 RETRIEVED = 100
 """Images that a network re-ranks if it is more than an inner product."""
 
-EVALUATION_COLUMNS = {"system": pl.String, "split": pl.String, "metric": pl.String, "value": pl.Float64}
+EVALUATION_COLUMNS = {
+    "system": pl.String, "split": pl.String, "metric": pl.String, "value": pl.Float64,
+    "low": pl.Float64, "high": pl.Float64,
+}  # fmt: skip
 
 
 RELEASED_TASKS = "released_tasks"
 PUBLIC_TASKS = "public_tasks"
 TEST_SECTION = "retrieval_test"
+
+WARM, COLD_IMAGES = "warm", "cold_images"
+"""Protocols beside the splits; see `protocols`."""
+
+NOT_MEASURED = "not measured"
+"""The system of a protocol that has too few clips: `queries`, how many, and `queries_needed`."""
 
 
 def retrieval_metrics(
@@ -62,10 +75,11 @@ def retrieval_metrics(
 ) -> pl.DataFrame:
     """The frame RETRIEVAL_METRICS of a lake; arguments as `evaluate` takes them.
 
-    Sections `retrieval_` with the name of a split, `released_tasks` and `public_tasks`.
+    Sections `retrieval_` with the name of a split or protocol, `released_tasks` and `public_tasks`.
     """
-    columns = ["system", "metric", "value"]
-    by_split = evaluate(tables, formula, seed, predicted, weights)
+    columns = ["system", "metric", "value", "low", "high"]
+    cold = evaluate(tables, formula, seed, predicted, weights)
+    by_split = pl.concat([cold, evaluate_protocols(tables, formula, seed, weights)])
     released, public = evaluate_released_tasks(tables), evaluate_public_tasks(tables, seed)
     return pl.concat(
         [
@@ -99,7 +113,8 @@ def evaluate(
             time, as `…_reranked`: its embeddings retrieve 100 images, the whole network re-ranks them.
 
     Returns:
-        system, split, metric, value. `ceiling` is one more system: the best that the metrics of
+        system, split, metric, value, and low and high, the interval of a mean by drawing other sources (null
+        where there is none). `ceiling` is one more system: the best that the metrics of
         pairs can be, since a clip has few images. Splits are `validation` and `test`; if there is neither
         (a single source clip), `train`. Metrics are those of
         `ranking.metrics` and of `ranking.emotion_metrics`, at 10, `auc`, and `queries`, the number of clips.
@@ -109,17 +124,92 @@ def evaluate(
     """
     space = _Space.of(tables)
     systems = _networks(space, tables.adapted_embeddings, weights) | _baselines(space, formula, seed)
-    lines: list[tuple[str, str, str, float]] = []
+    everything = np.ones(len(space.image_ids), dtype=np.bool_)
+    lines: list[Line] = []
     for split, rows in _populations(space, predicted).items():
-        for name, system in systems.items():
-            values = _values(space, system.evaluated(rows, space.relevance))
-            lines += [(name, split, metric, value) for metric, value in values.items()]
-        counts = space.relevance.counts(rows)
-        lines += [
-            ("ceiling", split, f"{name}_at_{K}", float(value.mean()))
-            for name, value in ceilings_at_k(counts[counts > 0], K).items()
-        ]
+        lines += _lines(space, systems, _Protocol(split, rows, space.relevance, everything), seed)
     return pl.DataFrame(lines, schema=EVALUATION_COLUMNS, orient="row")
+
+
+def evaluate_protocols(
+    tables: LakeTables,
+    formula: Formula,
+    seed: int,
+    weights: Mapping[str, Path] = {},
+    fewest: int = FEWEST_QUERIES,
+) -> pl.DataFrame:
+    """Every network, trained once more, beside the baselines: known clips, and images it has never seen.
+
+    Splits: `warm` (a held-out pair of each training clip, among the images of training) and `cold_images`
+    (clips of unseen sources among unseen images); see `protocols`.
+
+    Args:
+        tables: as for `evaluate`.
+        formula: that made the pairs.
+        seed: of the split, of what is held out and of the draws.
+        weights: network → weights file, which tells how to train it.
+        fewest: clips that a protocol needs. If it has fewer, its only rows say how many of system
+            `not measured`; if neither has enough, nothing is trained.
+
+    Returns:
+        As `evaluate`.
+    """
+    space = _Space.of(tables)
+    held = HeldOut.of(pair_data(tables, seed, formula), seed)
+    found = [
+        _Protocol(WARM, held.pairs.queries(), held.pairs, ~held.unseen, held.known),
+        _Protocol(COLD_IMAGES, held.unseen_pairs.queries(), held.unseen_pairs, held.unseen),
+    ]
+    lines: list[Line] = [
+        (NOT_MEASURED, protocol.name, name, float(value), None, None)
+        for protocol in found
+        if len(protocol.rows) < fewest
+        for name, value in (("queries", len(protocol.rows)), ("queries_needed", fewest))
+    ]
+    enough = [protocol for protocol in found if len(protocol.rows) >= fewest]
+    if enough:
+        systems: dict[str, _System] = {}
+        for network, adapter in held.train_again(weights).items():
+            p, q = adapter.embed(space.clip_ids, space.music, space.image_ids, space.images, space.image_va)
+            systems |= _network(space, network, inner_product_scores(p, q), adapter)
+        systems |= _baselines(space, formula, seed)
+        for protocol in enough:
+            lines += _lines(space, systems, protocol, seed)
+    return pl.DataFrame(lines, schema=EVALUATION_COLUMNS, orient="row")
+
+
+Line = tuple[str, str, str, float, float | None, float | None]
+
+
+@dataclass(frozen=True)
+class _Protocol:
+    """Which clips are asked for, which images are ranked for them, and which are right.
+
+    Attributes:
+        name: of the split.
+        rows: the query clips.
+        relevance: the pairs to be found.
+        corpus: (M,) bool, the images that are ranked.
+        known: pairs that are not ranked, because networks have learnt them.
+    """
+
+    name: str
+    rows: Ids
+    relevance: Relevance
+    corpus: NDArray[np.bool_]
+    known: Relevance | None = None
+
+
+def _lines(space: "_Space", systems: "Mapping[str, _System]", protocol: _Protocol, seed: int) -> list[Line]:
+    lines: list[Line] = []
+    for name, system in systems.items():
+        figures = _figures(space, system.evaluated(protocol), protocol, seed)
+        lines += [(name, protocol.name, metric, *figure) for metric, figure in figures.items()]
+    counts = protocol.relevance.counts(protocol.rows)
+    return lines + [
+        ("ceiling", protocol.name, f"{name}_at_{K}", float(value.mean()), None, None)
+        for name, value in ceilings_at_k(counts[counts > 0], K).items()
+    ]
 
 
 @dataclass(frozen=True)
@@ -177,12 +267,19 @@ class _System:
     score_rows: ScoreRows
     reorder: Callable[[Ids, Ids], Floats] | None = None
 
-    def evaluated(self, rows: Ids, relevance: Relevance) -> Evaluation:
+    def evaluated(self, protocol: _Protocol) -> Evaluation:
+        relevance, known = protocol.relevance, protocol.known
+        scores = self.score_rows if protocol.corpus.all() else _among(protocol.corpus, self.score_rows)
         if self.reorder is None:
-            return evaluate_ranking(self.score_rows, rows, relevance, K)
-        asked = rows[relevance.counts(rows) > 0]
-        ranked = rerank(self.score_rows, self.reorder, asked, RETRIEVED, K)
+            return evaluate_ranking(scores, protocol.rows, relevance, K, known)
+        asked = protocol.rows[relevance.counts(protocol.rows) > 0]
+        ranked = rerank(scores, self.reorder, asked, RETRIEVED, K, relevance.n_items, known)
         return evaluate_ranked(asked, ranked, relevance)
+
+
+def _among(corpus: NDArray[np.bool_], score_rows: ScoreRows) -> ScoreRows:
+    """The scores of these images alone."""
+    return lambda rows: np.where(corpus, score_rows(rows), -np.inf)
 
 
 def _networks(space: _Space, adapted: pl.DataFrame, weights: Mapping[str, Path]) -> dict[str, _System]:
@@ -191,14 +288,22 @@ def _networks(space: _Space, adapted: pl.DataFrame, weights: Mapping[str, Path])
         scores = inner_product_scores(
             _adapted_matrix(rows, "music", space.clip_ids), _adapted_matrix(rows, "image", space.image_ids)
         )
-        systems[str(network)] = _System(scores)
         adapter = TrainedAdapter.load(weights[str(network)]) if network in weights else None
-        if adapter is not None and adapter.scores_pairs:
-            reorder = adapter.pair_scores(
-                adapter.music_items(space.clip_ids, space.music),
-                adapter.image_items(space.image_ids, space.images, space.image_va),
-            )
-            systems[f"{network}_reranked"] = _System(scores, reorder)
+        systems |= _network(space, str(network), scores, adapter)
+    return systems
+
+
+def _network(
+    space: _Space, network: str, scores: ScoreRows, adapter: TrainedAdapter | None
+) -> dict[str, _System]:
+    """A network, and the same with its re-ranking if it is more than an inner product."""
+    systems = {network: _System(scores)}
+    if adapter is not None and adapter.scores_pairs:
+        reorder = adapter.pair_scores(
+            adapter.music_items(space.clip_ids, space.music),
+            adapter.image_items(space.image_ids, space.images, space.image_va),
+        )
+        systems[f"{network}_reranked"] = _System(scores, reorder)
     return systems
 
 
@@ -206,10 +311,12 @@ def _baselines(space: _Space, formula: Formula, seed: int) -> dict[str, _System]
     X = space.music * space.music_scale[:, None]
     Y = space.images * space.image_scale[:, None]
     learn = space.parts == TRAIN
-    reader, _ = fit_va_reader(
+    reader, cross_fitted = fit_va_reader(
         space.music[learn], space.music_va[learn], space.sources.filter(learn).to_list()
     )
     read = reader.read(space.music).astype(np.float64)
+    # A known clip's own ratings would reveal its pairs: predictions of folds without its source.
+    read[learn] = cross_fitted
     scores = {
         "structured": formula_scores(X, Y, read, space.image_va, formula),
         "semantic": inner_product_scores(X, Y),
@@ -231,8 +338,10 @@ def _populations(space: _Space, predicted: frozenset[str]) -> dict[str, NDArray[
     return populations
 
 
-def _values(space: _Space, evaluation: Evaluation) -> dict[str, float]:
-    """The means of all metrics over the query clips."""
+def _figures(
+    space: _Space, evaluation: Evaluation, protocol: _Protocol, seed: int
+) -> dict[str, tuple[float, float | None, float | None]]:
+    """The mean of each metric over the query clips, with its interval over sources if it has one."""
     by_feeling = emotion_metrics_at_k(
         evaluation.ranked,
         space.emotions.gather(evaluation.rows).to_list(),
@@ -240,15 +349,25 @@ def _values(space: _Space, evaluation: Evaluation) -> dict[str, float]:
         space.tags,
         space.image_va,
     )
-    values = dict(evaluation.metrics)
-    for name, value in by_feeling.items():
-        defined = value[np.isfinite(value)]
-        values[f"{name}_at_{K}"] = float(defined.mean()) if len(defined) else float("nan")
-    hits = space.relevance.hits(evaluation.rows, evaluation.ranked)
-    for name, value in metrics_like_librecommender(hits).items():
-        values[f"{name}_at_{K}"] = float(value.mean())
-    values["queries"] = float(len(evaluation.rows))
-    return values
+    hits = protocol.relevance.hits(evaluation.rows, evaluation.ranked)
+    values = dict(evaluation.values)
+    for name, value in {**by_feeling, **metrics_like_librecommender(hits)}.items():
+        values[f"{name}_at_{K}"] = value
+    columns = np.stack([value.astype(np.float64) for value in values.values()], axis=1)
+    defined = np.isfinite(columns)
+    with np.errstate(invalid="ignore"):
+        means = np.where(defined, columns, 0.0).sum(axis=0) / defined.sum(axis=0)
+    sources = space.sources.gather(evaluation.rows).rank("dense").to_numpy().astype(np.int64)
+    ends = [
+        [float(end) if np.isfinite(end) else None for end in side]
+        for side in intervals(columns, sources, seed)
+    ]
+    figures: dict[str, tuple[float, float | None, float | None]] = {
+        name: (float(mean), low, high) for name, mean, low, high in zip(values, means, *ends, strict=True)
+    }
+    figures[f"coverage_at_{K}"] = (coverage(evaluation.ranked, int(protocol.corpus.sum())), None, None)
+    figures["queries"] = (float(len(evaluation.rows)), None, None)
+    return figures
 
 
 def evaluate_public_tasks(tables: LakeTables, seed: int) -> pl.DataFrame:
@@ -282,7 +401,7 @@ def evaluate_public_tasks(tables: LakeTables, seed: int) -> pl.DataFrame:
             _adapted_matrix(rows, "image", image_ids),
         )
     lines = [
-        (system, split, f"{task}/{metric}", value)
+        (system, split, f"{task}/{metric}", value, None, None)
         for system, (x, y) in spaces.items()
         for task, values in public_tasks(x, y, clips[of_split], pair_images[of_split], tags, seed).items()
         for metric, value in values.items()
@@ -309,14 +428,14 @@ def evaluate_released_tasks(tables: LakeTables) -> pl.DataFrame:
     images = rows_of(fused_pairs["image_id"], pictures["image_id"].to_list(), "image", "image_embeddings")
     x, y = matrix(music["embedding"]), matrix(pictures["embedding"])
     lines = [
-        ("semantic", f"{task}/{metric}", value)
+        ("semantic", f"{task}/{metric}", value, None, None)
         for task, values in {
             "EMIDA2IRetrieval": retrieval_task(x, y, clips, images),
             "EMIDI2ARetrieval": retrieval_task(y, x, images, clips),
         }.items()
         for metric, value in values.items()
     ]
-    columns = {name: EVALUATION_COLUMNS[name] for name in ("system", "metric", "value")}
+    columns = {name: dtype for name, dtype in EVALUATION_COLUMNS.items() if name != "split"}
     return pl.DataFrame(lines, schema=columns, orient="row")
 
 

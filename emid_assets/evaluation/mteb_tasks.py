@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from emid_assets.matching.order import top_k
 from emid_assets.ranking.metrics import Floats, Ids, Relevance, evaluate_ranked, rank
 
 RECALL_PLACES = (1, 5, 10, 100)
@@ -32,7 +31,7 @@ def retrieval_task(queries: Floats, corpus: Floats, pair_queries: Ids, pair_item
     relevance = Relevance.of_pairs(pair_queries, pair_items, len(corpus))
     rows = relevance.queries()
     unit_queries, unit_corpus = _unit(queries), _unit(corpus)
-    ranked = rank(lambda tile: unit_queries[tile] @ unit_corpus.T, rows, max(RECALL_PLACES))
+    ranked = rank(lambda tile: unit_queries[tile] @ unit_corpus.T, rows, max(RECALL_PLACES), len(corpus))
     result = {"ndcg_at_10": evaluate_ranked(rows, ranked[:, :10], relevance).metrics["ndcg_at_10"]}
     for k in RECALL_PLACES:
         result[f"recall_at_{k}"] = evaluate_ranked(rows, ranked[:, :k], relevance).metrics[f"recall_at_{k}"]
@@ -50,10 +49,16 @@ def other_emotion_pairs(
     tags, tag_of = np.unique(np.asarray(image_tags, dtype=np.str_), return_inverse=True)
     own = np.zeros((int(pair_clips.max()) + 1, len(tags)), dtype=np.bool_)
     own[pair_clips, tag_of[pair_images]] = True
-    drawn = np.random.default_rng(seed).random((len(pair_clips), len(tag_of)), dtype=np.float32)
-    drawn = np.where(own[pair_clips][:, tag_of], -np.inf, drawn)
-    chosen = top_k(drawn, 1)[:, 0]
-    return pair_clips[chosen >= 0], chosen[chosen >= 0]
+    # Images in the order of their tags: those that a clip may have are whole runs of them.
+    by_tag = np.argsort(tag_of, kind="stable")
+    of_tag = np.bincount(tag_of, minlength=len(tags))
+    allowed = np.cumsum(np.where(own[pair_clips], 0, of_tag), axis=1)
+    place = np.floor(np.random.default_rng(seed).random(len(pair_clips)) * allowed[:, -1]).astype(np.int64)
+    tag = (allowed <= place[:, None]).sum(axis=1).clip(max=len(tags) - 1)
+    before = np.take_along_axis(np.pad(allowed, [(0, 0), (1, 0)]), tag[:, None], axis=1)[:, 0]
+    left = allowed[:, -1] > 0
+    first_of_tag = np.cumsum(of_tag) - of_tag
+    return pair_clips[left], by_tag[(first_of_tag[tag] + place - before)[left]]
 
 
 def average_precision(scores: Floats, labels: NDArray[np.bool_]) -> float:

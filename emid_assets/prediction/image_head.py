@@ -33,6 +33,8 @@ FOLDS = 20
 MIN_GROUPS = 5
 MOST_IMAGES = 1500
 """Largest number of rated images to train on: the cost grows with its cube."""
+PREDICTED_AT_ONCE = 1024
+"""Images that are compared with the training images at once: bounds the memory to about 150 MB."""
 NOMINAL = (0.5, 0.68, 0.8, 0.9, 0.95)
 """Nominal probabilities of the intervals whose calibration is reported."""
 
@@ -71,6 +73,13 @@ class ImageEmotionHead:
         Args:
             features: (n, d) float32.
         """
+        found = [self._predict(features[:0])]
+        for start in range(0, len(features), PREDICTED_AT_ONCE):
+            found.append(self._predict(features[start : start + PREDICTED_AT_ONCE]))
+        va, sd = (np.concatenate(part) for part in zip(*found, strict=True))
+        return va, sd
+
+    def _predict(self, features: NDArray[np.float32]) -> tuple[Floats, Floats]:
         scaled = (features.astype(np.float64) - self.centre) / self.unit
         va, sd = np.empty((len(scaled), 2)), np.empty((len(scaled), 2))
         distances = _square_distances(scaled, self.support, self.blocks)

@@ -20,6 +20,10 @@ ScoreRows = Callable[[Ids], Floats]
 """Query rows (n,) → scores (n, M) float, larger is better; -inf excludes an item."""
 
 TILE_ROWS = 256
+"""Queries whose scores are in memory together, at most."""
+
+TILE_SCORES = 1 << 24
+"""Scores that are in memory together, at most: 64 MB in float32, and a few times that while being ranked."""
 
 
 def inner_product_scores(queries: Floats, items: Floats) -> ScoreRows:
@@ -57,16 +61,17 @@ def metrics_like_librecommender(hits: NDArray[np.bool_]) -> dict[str, NDArray[np
     }
 
 
-def tiles(rows: Ids) -> Iterator[Ids]:
-    """Split `rows` into parts whose score rows fit in memory together."""
-    for start in range(0, len(rows), TILE_ROWS):
-        yield rows[start : start + TILE_ROWS]
+def tiles(rows: Ids, n_items: int) -> Iterator[Ids]:
+    """Split `rows` into parts whose scores of all items fit in memory together."""
+    at_once = max(1, min(TILE_ROWS, TILE_SCORES // max(1, n_items)))
+    for start in range(0, len(rows), at_once):
+        yield rows[start : start + at_once]
 
 
-def rank(score_rows: ScoreRows, rows: Ids, k: int, excluded: "Relevance | None" = None) -> Ids:
-    """Top k items of each query in `rows`: (n, k) int64, without the pairs in `excluded`."""
+def rank(score_rows: ScoreRows, rows: Ids, k: int, n_items: int, excluded: "Relevance | None" = None) -> Ids:
+    """Top k of the items of each query in `rows`: (n, k) int64, without the pairs in `excluded`."""
     ranked = [np.empty((0, k), dtype=np.int64)]
-    for tile in tiles(rows):
+    for tile in tiles(rows, n_items):
         scores = score_rows(tile)
         if excluded is not None:
             scores = excluded.masked(tile, scores)
@@ -172,12 +177,19 @@ def auc(scores: Floats, relevant: list[Ids]) -> NDArray[np.float64]:
     for position, items in enumerate(relevant):
         row = scores[position]
         positives = row[items]
-        others = np.delete(row, items)
-        others = np.sort(others[others > -np.inf])
-        if len(positives) and len(others):
-            below = np.searchsorted(others, positives, side="left")
-            not_above = np.searchsorted(others, positives, side="right")
-            areas[position] = float((below + not_above).mean()) / (2.0 * len(others))
+        excluded = int(np.count_nonzero(row == -np.inf))
+        others = len(row) - excluded - int(np.count_nonzero(positives > -np.inf))
+        if not len(positives) or not others:
+            continue
+        # Counted: a query has few relevant items, and sorting all others for them takes many times longer.
+        twice_below = 0
+        for score in positives[positives > -np.inf]:
+            below, equal = np.count_nonzero(row < score) - excluded, np.count_nonzero(row == score)
+            of_positives = positives[positives > -np.inf]
+            below -= np.count_nonzero(of_positives < score)
+            equal -= np.count_nonzero(of_positives == score)
+            twice_below += 2 * below + equal
+        areas[position] = float(twice_below / len(positives)) / (2.0 * others)
     return areas
 
 
@@ -188,11 +200,13 @@ class Evaluation:
     Attributes:
         rows: (n,) the queries.
         ranked: (n, k) their items, -1 in empty places.
-        metrics: mean over the queries, by names such as `ndcg_at_10`; `auc` and `coverage` too.
+        values: (n,) of each query, by names such as `ndcg_at_10`; `auc` too if it was computed.
+        metrics: their means, and `coverage_at_10`.
     """
 
     rows: Ids
     ranked: Ids
+    values: dict[str, NDArray[np.float64]]
     metrics: dict[str, float]
 
 
@@ -202,6 +216,7 @@ def rerank(
     rows: Ids,
     retrieved: int,
     k: int,
+    n_items: int,
     excluded: Relevance | None = None,
 ) -> Ids:
     """Top k items of each query by `pair_scores`, among those that `score_rows` retrieves.
@@ -212,14 +227,15 @@ def rerank(
         rows: (n,) query rows.
         retrieved: number of items that the first system passes on.
         k: places in the result.
+        n_items: number of all items.
         excluded: pairs that must not be ranked.
 
     Returns:
         (n, k) int64, -1 if a query has fewer items. Equal scores keep the first system's order.
     """
     ranked = [np.empty((0, k), dtype=np.int64)]
-    for tile in tiles(rows):
-        first = rank(score_rows, tile, retrieved, excluded)
+    for tile in tiles(rows, n_items):
+        first = rank(score_rows, tile, retrieved, n_items, excluded)
         scores = np.where(first >= 0, pair_scores(tile, np.maximum(first, 0)), -np.inf)
         places = top_k(scores, k)
         chosen = np.take_along_axis(first, np.maximum(places, 0), axis=1)
@@ -230,10 +246,11 @@ def rerank(
 def evaluate_ranked(rows: Ids, ranked: Ids, relevance: Relevance) -> Evaluation:
     """Evaluate rankings (n, k) of queries (n,) that all have a relevant item."""
     k = ranked.shape[1]
-    values = metrics_at_k(relevance.hits(rows, ranked), relevance.counts(rows))
-    metrics = {f"{name}_at_{k}": float(value.mean()) for name, value in values.items()}
+    of_k = metrics_at_k(relevance.hits(rows, ranked), relevance.counts(rows))
+    values = {f"{name}_at_{k}": value for name, value in of_k.items()}
+    metrics = {name: float(value.mean()) for name, value in values.items()}
     metrics[f"coverage_at_{k}"] = coverage(ranked, relevance.n_items)
-    return Evaluation(rows, ranked, metrics)
+    return Evaluation(rows, ranked, values, metrics)
 
 
 def evaluate_ranking(
@@ -261,7 +278,7 @@ def evaluate_ranking(
     if not len(rows):
         raise ValueError("none of the queries has a relevant item: there is nothing to evaluate")
     ranked, areas = [], []
-    for tile in tiles(rows):
+    for tile in tiles(rows, relevance.n_items):
         scores = score_rows(tile)
         if excluded is not None:
             scores = excluded.masked(tile, scores)
@@ -270,7 +287,7 @@ def evaluate_ranking(
             areas.append(auc(scores, [relevance.of_query(int(row)) for row in tile]))
     evaluation = evaluate_ranked(rows, np.concatenate(ranked), relevance)
     if with_auc:
-        measured = np.concatenate(areas)
+        measured = evaluation.values["auc"] = np.concatenate(areas)
         area = float(np.nanmean(measured)) if not np.isnan(measured).all() else float("nan")
         evaluation.metrics["auc"] = area
     return evaluation

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from emid_assets.adapters.tuning import best_trial
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTIONS
 from emid_assets.affect.valence_arousal import VaAlignment
+from emid_assets.evaluation.evaluate import NOT_MEASURED
 from emid_assets.evaluation.pair_statistics import SECTION_OF_OVERLAP, counts_by_emotion, pairs_per_clip
 from emid_assets.evaluation.sweep import selected_point
 from emid_assets.media.expansion import expansion_counts
@@ -48,6 +49,8 @@ _RESULTS = {
     "retrieval_test_given": "Test clips whose emotion was given, not predicted",
     "retrieval_validation": "Validation clips, which chose the best epoch",
     "retrieval_validation_given": "Validation clips whose emotion was given, not predicted",
+    "retrieval_warm": "Known clips: a pair of each was held out, and is to be found again",
+    "retrieval_cold_images": "Test clips, among images that training never saw",
     "retrieval_train": "Training clips: there are no others",
     "released_tasks": "The retrieval tasks as the release holds them: every pair, as mteb would measure",
     "public_tasks": "The tasks of the public benchmark (mteb), by their own definitions",
@@ -444,6 +447,13 @@ def _result(section: str, metrics: pl.DataFrame) -> dict[str, object]:
     """One section of metrics as the template shows it: title, systems, rows, figure."""
     of_section = metrics.filter(pl.col("section") == section)
     queries = of_section.filter(pl.col("metric") == "queries")["value"].to_list()
+    needed = of_section.filter(system=NOT_MEASURED, metric="queries_needed")["value"].to_list()
+    of_section = of_section.filter(pl.col("system") != NOT_MEASURED)
+    ends = {
+        (system, metric): (low, high)
+        for system, metric, low, high in of_section.select("system", "metric", "low", "high").iter_rows()
+        if _is_number(low) and _is_number(high)
+    }
     table = metric_table(of_section.filter(pl.col("metric") != "queries"), section)
     systems = table.columns[2:]
     rows = []
@@ -455,7 +465,11 @@ def _result(section: str, metrics: pl.DataFrame) -> dict[str, object]:
                 "title": figures.metric_title(row["metric"]),
                 "better": row["better"],
                 "cells": [
-                    (value if _is_number(value) else None, name not in _REFERENCES and value == best)
+                    (
+                        value if _is_number(value) else None,
+                        name not in _REFERENCES and value == best,
+                        ends.get((name, row["metric"])),
+                    )
                     for name, value in ((name, row[name]) for name in systems)
                 ],
             }
@@ -465,6 +479,8 @@ def _result(section: str, metrics: pl.DataFrame) -> dict[str, object]:
         "name": section,
         "title": _RESULTS.get(section, section.replace("_", " ").capitalize()),
         "queries": max(queries, default=None),
+        "needed": max(needed, default=None),
+        "intervals": bool(ends),
         "few": max(queries, default=_FEW_CLIPS) < _FEW_CLIPS,
         "systems": systems,
         "rows": rows,

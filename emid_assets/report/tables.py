@@ -15,6 +15,7 @@ from emid_assets.evaluation.pair_statistics import figure_rows
 from emid_assets.media.lake_tables import LakeTables
 from emid_assets.media.va_plane import Plane
 from emid_assets.release.published_pairs import Agreement
+from emid_assets.store.schemas import EVALUATION_REPORT
 
 SECTION_OF_SWEEP = "sweep"
 
@@ -33,7 +34,8 @@ _SYSTEM_ORDER = ("semantic", "structured", "random", "oracle", "ceiling")
 def report_rows(tables: LakeTables) -> pl.DataFrame:
     """Every figure of the report, as the frame EVALUATION_REPORT: what the tables of the evaluation hold."""
     agreement = Agreement.of_frame(tables.published_agreement)
-    parts = [tables.pair_statistics, tables.retrieval_metrics, sweep_rows(tables.alpha_sweep)]
+    retrieval = tables.retrieval_metrics.select(list(EVALUATION_REPORT.columns))
+    parts = [tables.pair_statistics, retrieval, sweep_rows(tables.alpha_sweep)]
     if agreement is not None:
         parts.append(agreement.rows())
     return pl.concat(parts)

@@ -423,7 +423,13 @@ _FIGURE = {
 }
 PAIR_STATISTICS = TableSchema("pair_statistics", "one figure about the pairs", dict(_FIGURE))
 RETRIEVAL_METRICS = TableSchema(
-    "retrieval_metrics", "one figure of how well a system ranks the images of unseen clips", dict(_FIGURE)
+    "retrieval_metrics",
+    "one figure of how well a system ranks the images of clips",
+    {
+        **_FIGURE,
+        "low": (_F64, "lower end of the mean's 95 % interval, had other sources been drawn"),
+        "high": (_F64, "its upper end"),
+    },
 )
 EVALUATION_REPORT = TableSchema("evaluation_report", "one figure of the report", dict(_FIGURE))
 

@@ -13,7 +13,7 @@ and a `rank` above 1 marks an image that was moved; the design also counts ties 
 import hashlib
 import itertools
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -390,29 +390,38 @@ def _identified(drawn: _Drawn, emotion: str, split: str | None, salt: str) -> Tr
 def _forms(
     trials: Sequence[Trial], length: int, rng: np.random.Generator
 ) -> list[tuple[tuple[str, Screen], ...]]:
-    shown: Counter[str] = Counter()
+    """Of each form, its trials: the least shown so far, then of the emotion it has least, then by lot."""
+    shown = np.zeros(len(trials), dtype=np.int64)
+    places = [{option.condition: place for place, option in enumerate(trial.options)} for trial in trials]
     forms = []
     for _ in range(FORMS):
         emotions: Counter[str] = Counter()
         lot = rng.permutation(len(trials))
-        left = {trial.trial_id: (trial, int(lot[place])) for place, trial in enumerate(trials)}
+        # Those shown equally often, from the least on; in each, a queue by lot for each emotion.
+        left: list[dict[str, deque[int]]] = []
+        reached = -1
+        for number in np.lexsort((lot, shown)):
+            if shown[number] > reached:
+                reached = int(shown[number])
+                left.append({})
+            left[-1].setdefault(trials[number].emotion, deque()).append(int(number))
         form: list[tuple[str, Screen]] = []
         while len(form) < length:
             if len(form) % len(CONDITIONS) == 0:
                 base = [CONDITIONS[place] for place in rng.permutation(len(CONDITIONS))]
                 turns = rng.permutation(len(CONDITIONS))
-            trial, _ = min(
-                left.values(),
-                key=lambda item: (shown[item[0].trial_id], emotions[item[0].emotion], item[1]),
-            )
-            del left[trial.trial_id]
-            shown[trial.trial_id] += 1
-            emotions[trial.emotion] += 1
+            queues = left[0]
+            emotion = min(queues, key=lambda name: (emotions[name], lot[queues[name][0]]))
+            number = queues[emotion].popleft()
+            if not queues[emotion]:
+                del queues[emotion]
+            if not queues:
+                left.pop(0)
+            shown[number] += 1
+            emotions[emotion] += 1
             turn = int(turns[len(form) % len(CONDITIONS)])
-            place_of = {option.condition: place for place, option in enumerate(trial.options)}
-            form.append(
-                (trial.trial_id, tuple(place_of[condition] for condition in base[turn:] + base[:turn]))
-            )
+            order = base[turn:] + base[:turn]
+            form.append((trials[number].trial_id, tuple(places[number][condition] for condition in order)))
         forms.append(tuple(form))
     return forms
 

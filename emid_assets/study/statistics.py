@@ -22,7 +22,6 @@ import numpy.typing as npt
 import polars as pl
 import statsmodels.api as sm
 from scipy import sparse, stats
-from statsmodels.discrete.conditional_models import ConditionalLogit
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.inter_rater import fleiss_kappa
 from statsmodels.stats.multitest import multipletests
@@ -35,6 +34,7 @@ CONDITION_ORDER = ("random", "semantic", "fused", "adapter")
 CHANCE = "chance"
 CONFIDENCE = 0.95
 REPLICATES = 4000
+NEWTON_STEPS = 50
 _CHUNK = 500
 """Replicates of the bootstrap at once: bounds its memory to this many numbers for each clip."""
 
@@ -377,6 +377,8 @@ def exact_mcnemar(first_only: int, second_only: int, neither: int) -> float:
 def conditional_logit(choices: Choices) -> tuple[list[int], Floats, Floats]:
     """McFadden's choice model with a constant for each condition, by conditional likelihood.
 
+    By Newton's method; the likelihood is concave.
+
     Args:
         choices: n trials; a condition that was never or always chosen has no finite constant.
 
@@ -391,12 +393,27 @@ def conditional_logit(choices: Choices) -> tuple[list[int], Floats, Floats]:
     useful = picked.any(axis=1) & (shown.sum(axis=1) > 1)
     if len(columns) < 2 or not useful.any():
         return [], np.empty(0), np.empty((0, 0))
-    row, column = np.nonzero(shown & useful[:, None])
-    design = np.eye(len(columns))[column][:, 1:]
-    fitted = ConditionalLogit(picked[row, column].astype(np.float64), design, groups=row).fit(disp=False)
-    covariance = np.zeros((len(columns), len(columns)))
-    covariance[1:, 1:] = fitted.cov_params()
-    return columns, np.concatenate([[0.0], fitted.params]), covariance
+    # Trials that show the same conditions have the same likelihood: one row for each kind.
+    kinds, kind = np.unique(shown[useful], axis=0, return_inverse=True)
+    counts = np.zeros(kinds.shape)
+    np.add.at(counts, kind.ravel(), picked[useful])
+    constants = np.zeros(len(columns))
+    for _ in range(NEWTON_STEPS):
+        weights = np.where(kinds, np.exp(constants - constants.max()), 0.0)
+        p = weights / weights.sum(axis=1, keepdims=True)
+        expected = counts.sum(axis=1, keepdims=True) * p
+        information = (np.diag(expected.sum(axis=0)) - expected.T @ p)[1:, 1:]
+        try:
+            step = np.linalg.solve(information, (counts - expected).sum(axis=0)[1:])
+        except np.linalg.LinAlgError:
+            break
+        constants[1:] += step
+        if np.abs(step).max() < 1e-10:
+            covariance = np.zeros((len(columns), len(columns)))
+            covariance[1:, 1:] = np.linalg.inv(information)
+            return columns, constants, covariance
+    # No finite constants: some condition was chosen always or never where another was shown.
+    return [], np.empty(0), np.empty((0, 0))
 
 
 # --- agreement -----------------------------------------------------------------------------------

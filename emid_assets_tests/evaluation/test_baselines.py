@@ -83,7 +83,7 @@ def test_the_oracle_ranks_the_stored_pairs_first_in_their_own_order(
     formula = Formula(alpha, k, m, rescaling, kernel, 0.5)
     media = drawn_media(seed, 12, images)
     clip_ids, image_ids, scores = oracle(media, formula)
-    ranked = rank(scores, np.arange(len(clip_ids)), m)
+    ranked = rank(scores, np.arange(len(clip_ids)), m, len(image_ids))
     stored = stored_pairs(media, formula)
     for row, clip_id in enumerate(clip_ids):
         expected = stored.filter(clip_id=clip_id).sort("rank")["image_id"].to_list()

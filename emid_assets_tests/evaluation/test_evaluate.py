@@ -9,10 +9,11 @@ import pytest
 
 from emid_assets.adapters import AdapterError
 from emid_assets.adapters.adapted_embeddings import adapted_frame
-from emid_assets.adapters.pair_data import pair_data
+from emid_assets.adapters.pair_data import PairData, pair_data
 from emid_assets.adapters.trained_adapter import EXTRA_CHANNELS, TrainedAdapter
 from emid_assets.adapters.training import train
-from emid_assets.evaluation.evaluate import evaluate, evaluate_public_tasks
+from emid_assets.evaluation.evaluate import evaluate, evaluate_protocols, evaluate_public_tasks
+from emid_assets.evaluation.protocols import HeldOut
 from emid_assets.media.lake_tables import LakeTables
 from emid_assets.store.schemas import ADAPTED_EMBEDDINGS, TRAINED_ADAPTER
 from emid_assets_tests.small_lake import CLIPS, FORMULA, IMAGES, SETTINGS, make_lake
@@ -93,6 +94,9 @@ def test_all_systems_stand_beside_each_other_with_the_same_metrics(evaluation: p
     assert set(per_system["system"]) == {"bmf", "semantic", "structured", "random", "oracle"}
     assert per_system["split"].n_unique() == 1
     assert evaluation["value"].is_finite().all()
+    means = systems.filter(~pl.col("metric").is_in(["queries", "coverage_at_10"]))
+    assert means.filter(pl.col("low").is_null() | pl.col("high").is_null()).is_empty()
+    assert means.filter((pl.col("low") > pl.col("value")) | (pl.col("value") > pl.col("high"))).is_empty()
 
 
 def test_known_lines_come_in_the_order_they_must(evaluation: pl.DataFrame) -> None:
@@ -121,6 +125,96 @@ def test_the_semantic_line_is_the_order_of_the_inner_product(
         if parts[clip] == "test"
     ]
     assert value(evaluation, "semantic", "hit_rate_at_10") == pytest.approx(np.mean(hits))
+
+
+@pytest.fixture(scope="module")
+def protocols(lake: LakeTables, adapted: pl.DataFrame, weights: Path) -> pl.DataFrame:
+    trained = replace(lake, adapted_embeddings=adapted)
+    return evaluate_protocols(trained, FORMULA, 0, {"bmf": weights}, fewest=2)
+
+
+def test_the_second_training_knows_neither_what_it_is_asked_for_nor_the_unseen_images(
+    lake: LakeTables,
+) -> None:
+    data = pair_data(lake, seed=0, formula=FORMULA)
+    held = HeldOut.of(data, seed=0)
+    learnt = held.learnt()
+    unseen = {name for name, hidden in zip(data.image_ids, held.unseen, strict=True) if hidden}
+    assert 0.05 * IMAGES < len(unseen) < 0.3 * IMAGES
+    assert set(learnt.image_ids) == set(data.image_ids) - unseen
+    assert set(learnt.pair_parts) == {"train", "validation"}
+
+    def named(data: PairData, part: str) -> set[tuple[str, str]]:
+        of_part = data.pair_parts == part
+        pairs = zip(data.pair_clips[of_part], data.pair_images[of_part], strict=True)
+        return {(data.clip_ids[clip], data.image_ids[image]) for clip, image in pairs}
+
+    asked = {
+        (data.clip_ids[row], data.image_ids[item])
+        for row in held.pairs.queries()
+        for item in held.pairs.of_query(int(row))
+    }
+    seen = {pair for pair in named(data, "train") if pair[1] not in unseen}
+    assert named(learnt, "train") | asked == seen
+    assert not named(learnt, "train") & asked
+    of_clip = {clip: sum(other == clip for other, _ in seen) for clip, _ in seen}
+    assert sorted(clip for clip, _ in asked) == sorted(clip for clip, n in of_clip.items() if n > 1)
+    wanted = {
+        (data.clip_ids[row], data.image_ids[item])
+        for row in held.unseen_pairs.queries()
+        for item in held.unseen_pairs.of_query(int(row))
+    }
+    assert wanted == {pair for pair in named(data, "test") if pair[1] in unseen}
+    shuffled = replace(lake, fused_pairs=lake.fused_pairs.sample(fraction=1.0, shuffle=True, seed=1))
+    again = HeldOut.of(pair_data(shuffled, seed=0, formula=FORMULA), seed=0)
+    assert again.learnt().digest() == learnt.digest()
+
+
+def test_known_clips_and_unseen_images_are_measured_for_every_network_and_baseline(
+    protocols: pl.DataFrame,
+) -> None:
+    systems = protocols.filter(pl.col("system") != "ceiling")
+    assert set(systems["split"]) == {"warm", "cold_images"}
+    per_system = systems.group_by("system").agg(pl.struct("split", "metric").sort())
+    assert set(per_system["system"]) == {"bmf", "semantic", "structured", "random", "oracle"}
+    assert per_system["split"].n_unique() == 1
+    # The oracle made the pairs: without the known ones and the other images, the wanted ones come first.
+    for split in ("warm", "cold_images"):
+        assert value(protocols, "oracle", "ndcg_at_10", split) == pytest.approx(1.0)
+        assert value(protocols, "random", "ndcg_at_10", split) < 1.0
+
+
+def test_unseen_images_are_ranked_among_themselves(lake: LakeTables, protocols: pl.DataFrame) -> None:
+    data = pair_data(lake, seed=0)
+    held = HeldOut.of(data, seed=0)
+    music, images = lake.music_embeddings.sort("clip_id"), lake.image_embeddings.sort("image_id")
+    scores = music["embedding"].to_numpy() @ images["embedding"].to_numpy().T
+    hits = []
+    for row in held.unseen_pairs.queries():
+        first = np.argsort(-np.where(held.unseen, scores[row], -np.inf))[:10]
+        hits.append(np.isin(first, held.unseen_pairs.of_query(int(row))).any())
+    assert value(protocols, "semantic", "hit_rate_at_10", "cold_images") == pytest.approx(np.mean(hits))
+    known = {int(row): held.known.of_query(int(row)) for row in held.pairs.queries()}
+    hits = []
+    for row, learnt in known.items():
+        allowed = np.where(held.unseen, -np.inf, scores[row])
+        allowed[learnt] = -np.inf
+        hits.append(np.isin(np.argsort(-allowed)[:10], held.pairs.of_query(row)).any())
+    assert value(protocols, "semantic", "hit_rate_at_10", "warm") == pytest.approx(np.mean(hits))
+
+
+def test_a_protocol_with_too_few_clips_says_so_and_trains_nothing(
+    lake: LakeTables, adapted: pl.DataFrame, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emid_assets.evaluation.protocols.train", None)
+    trained = replace(lake, adapted_embeddings=adapted)
+    found = evaluate_protocols(trained, FORMULA, 0, {"bmf": weights}, fewest=1000)
+    assert set(found["system"]) == {"not measured"}
+    held = HeldOut.of(pair_data(lake, seed=0), seed=0)
+    assert dict(found.filter(metric="queries").select("split", "value").iter_rows()) == {
+        "warm": len(held.pairs.queries()), "cold_images": len(held.unseen_pairs.queries())
+    }  # fmt: skip
+    assert set(found.filter(metric="queries_needed")["value"]) == {1000.0}
 
 
 def test_with_one_source_the_evaluation_is_on_train_and_says_so(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 """The public benchmark's tasks on data small enough for a brute force."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import pytrec_eval
 
+from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS
 from emid_assets.evaluation.mteb_tasks import (
     average_precision,
     other_emotion_pairs,
@@ -57,6 +60,28 @@ def test_false_pairs_have_a_tag_that_none_of_the_clips_images_has() -> None:
         assert TAGS[image] not in {TAGS[own] for own in PAIR_IMAGES[clip == PAIR_CLIPS]}
     again = other_emotion_pairs(PAIR_CLIPS, PAIR_IMAGES, TAGS, seed=0)
     np.testing.assert_array_equal(again[1], images)
+
+
+def test_false_pairs_are_drawn_evenly_in_little_memory() -> None:
+    # EMID's test split: 1,610 clips of three pairs, and 10,000 images.
+    rng = np.random.default_rng(1)
+    clips = np.repeat(np.arange(1610), 3)
+    images = rng.integers(0, 10_000, len(clips))
+    tags = [IMAGE_EMOTION_KEYS[tag] for tag in rng.integers(0, 8, 10_000)]
+    tracemalloc.start()
+    found_clips, _ = other_emotion_pairs(clips, images, tags, seed=0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6  # an array of pairs × images takes 193 MB
+    assert len(found_clips) == len(clips)
+    # One clip that may have half of the images: each is drawn about equally often.
+    few = ["awe", "fear", "fear", "awe", "sadness", "awe"]
+    _, drawn = other_emotion_pairs(np.zeros(60_000, np.int64), np.zeros(60_000, np.int64), few, seed=0)
+    counts = np.bincount(drawn, minlength=6)
+    assert (counts[[0, 3, 5]] == 0).all()
+    assert np.abs(counts[[1, 2, 4]] - 20_000).max() < 5 * 20_000**0.5
+    none, _ = other_emotion_pairs(np.array([0, 0, 1]), np.array([0, 1, 0]), ["awe", "fear"], seed=0)
+    assert none.tolist() == [1]
 
 
 def test_the_main_score_of_pair_classification_is_the_best_similarity() -> None:

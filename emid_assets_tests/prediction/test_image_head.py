@@ -1,5 +1,6 @@
 """The head: against Gaussian process regression written out, and honest about what it has not seen."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,22 @@ def test_predictions_are_gaussian_process_regression_written_out() -> None:
         variance = 1 + head.noise[axis] - np.diag(across @ np.linalg.solve(noisy, across.T))
         np.testing.assert_allclose(va[:, axis], np.clip(expected, 0, 1), atol=1e-8)
         np.testing.assert_allclose(sd[:, axis], np.sqrt(head.scale[axis] * variance), rtol=1e-6)
+
+
+def test_predictions_of_many_images_take_the_memory_of_few_and_are_the_same() -> None:
+    features, ratings, groups = rated(200)
+    head = fit_head(features.astype(np.float32), ratings, groups, [2, 4])
+    many = np.random.default_rng(3).normal(size=(100_000, 6)).astype(np.float32)
+    tracemalloc.start()
+    va, sd = head.predict(many)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 60e6  # one array of images × training images takes 160 MB
+    for start in (0, 1000, 99_000):
+        some = slice(start, start + 40)
+        alone = [head.predict(image[None]) for image in many[some]]
+        np.testing.assert_allclose(va[some], np.concatenate([each for each, _ in alone]), atol=1e-12)
+        np.testing.assert_allclose(sd[some], np.concatenate([each for _, each in alone]), atol=1e-9)
 
 
 def test_errors_of_left_out_groups_are_those_of_fits_without_them() -> None:

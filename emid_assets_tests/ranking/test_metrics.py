@@ -1,5 +1,7 @@
 """Rankings and metrics against a brute force and against trec_eval."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import pytrec_eval
@@ -134,7 +136,7 @@ def test_excluded_pairs_are_never_ranked_and_the_scores_stay_as_they_were() -> N
         rng.normal(size=(700, 8)).astype(np.float32),
     )
     excluded, forbidden = random_relevance(rng, 300, 700, 40)
-    ranked = rank(inner_product_scores(queries, items), np.arange(300), K, excluded)
+    ranked = rank(inner_product_scores(queries, items), np.arange(300), K, len(items), excluded)
     scores = queries @ items.T
     for row, banned in enumerate(forbidden):
         scores[row, sorted(banned)] = -np.inf
@@ -168,6 +170,24 @@ def test_librecommenders_metrics_do_not_blame_for_what_was_not_retrieved() -> No
     assert strict["ndcg"][0] < metrics["libreco_ndcg"][0]
 
 
+def test_scores_of_a_million_items_take_a_bounded_memory() -> None:
+    items = 1_000_000
+    relevance = Relevance.of_pairs(np.arange(40), np.arange(40), items)
+    seen: list[int] = []
+
+    def score_rows(rows: np.ndarray) -> np.ndarray:
+        seen.append(len(rows))
+        return np.tile(np.linspace(1, 0, items, dtype=np.float32), (len(rows), 1))
+
+    tracemalloc.start()
+    evaluation = evaluate_ranking(score_rows, np.arange(40), relevance)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sum(seen) == 40
+    assert peak < 500e6  # 256 queries at once would take 1 GB for their scores alone
+    assert evaluation.metrics["hit_rate_at_10"] == 0.25
+
+
 def test_reranking_orders_what_was_retrieved_and_nothing_else() -> None:
     rng = np.random.default_rng(4)
     first, second = rng.normal(size=(20, 300)), rng.normal(size=(20, 300))
@@ -177,6 +197,7 @@ def test_reranking_orders_what_was_retrieved_and_nothing_else() -> None:
         np.arange(20),
         30,
         10,
+        300,
     )
     for row, items in enumerate(ranked):
         retrieved = np.argsort(-first[row])[:30]

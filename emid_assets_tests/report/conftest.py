@@ -162,7 +162,7 @@ def measured(**systems: float) -> pl.DataFrame:
         {"section": "retrieval_test", "system": system, "metric": "queries", "value": 3.0}
         for system in systems
     ]
-    return frame("evaluation_report", rows)
+    return frame("retrieval_metrics", rows)
 
 
 BUILD = BuildFacts(

@@ -238,6 +238,26 @@ def test_the_setting_that_the_page_needs_is_asked_for_by_name(
         render_page(make_tables(), replace(build_facts, settings={"images_per_clip": 3}))
 
 
+def test_means_stand_with_their_intervals_and_a_protocol_without_enough_clips_says_so(
+    make_tables: MakeTables, build_facts: BuildFacts
+) -> None:
+    cold = measured(bmf=0.4).with_columns(
+        low=pl.when(pl.col("metric") == "ndcg_at_10").then(pl.lit(0.11)),
+        high=pl.when(pl.col("metric") == "ndcg_at_10").then(pl.lit(0.73)),
+    )
+    few = [
+        {"section": "retrieval_warm", "system": "not measured", "metric": name, "value": value}
+        for name, value in (("queries", 14.0), ("queries_needed", 30.0))
+    ]
+    metrics = pl.concat([cold, frame("retrieval_metrics", few)])
+    html = render_page(make_tables(retrieval_metrics=metrics), build_facts)
+    body = " ".join(read(html).all("body")[0].text.split())
+    assert "0.11 to 0.73" in body
+    assert "95 % interval had other recordings been drawn" in body
+    assert "Known clips: a pair of each was held out" in body
+    assert "Not measured: there are 14 clips for it, and at least 30 are needed." in body
+
+
 def test_the_sweep_names_the_point_that_labels_choose_and_the_study_its_best_trial(
     page: Page, html: str, make_tables: MakeTables, build_facts: BuildFacts
 ) -> None:

@@ -10,10 +10,13 @@ import pytest
 from emid_assets.study.design import (
     CHECKS,
     CONDITIONS,
+    FORMS,
     PRACTICE,
     SYSTEMS,
     Design,
     StudyError,
+    Trial,
+    _forms,
     draw_design,
     read_design,
 )
@@ -76,6 +79,35 @@ def test_forms_show_every_clip_equally_often_and_spread_over_the_emotions() -> N
         emotions = Counter(design.by_id[trial].emotion for trial, _ in form)
         assert len({trial for trial, _ in form}) == 24
         assert min(emotions.values()) >= 3
+
+
+def forms_by_looking_at_every_trial(trials: list[Trial], length: int, rng: np.random.Generator) -> list[Any]:
+    """The rule of the forms, written out: each time the best of all trials that are left."""
+    shown: Counter[str] = Counter()
+    forms = []
+    for _ in range(FORMS):
+        emotions: Counter[str] = Counter()
+        lot = dict(zip((trial.trial_id for trial in trials), rng.permutation(len(trials)), strict=True))
+        left, form = list(trials), []
+        while len(form) < length:
+            if len(form) % 4 == 0:
+                base, turns = [CONDITIONS[place] for place in rng.permutation(4)], rng.permutation(4)
+            best = min(left, key=lambda t: (shown[t.trial_id], emotions[t.emotion], lot[t.trial_id]))
+            left.remove(best)
+            shown[best.trial_id] += 1
+            emotions[best.emotion] += 1
+            turn = int(turns[len(form) % 4])
+            places = [[option.condition for option in best.options].index(name) for name in base]
+            form.append((best.trial_id, tuple(places[turn:] + places[:turn])))
+        forms.append(tuple(form))
+    return forms
+
+
+@pytest.mark.parametrize(("clips", "length"), [(40, 24), (17, 17), (60, 7), (5, 1)])
+def test_forms_are_those_of_looking_at_every_trial_that_is_left(clips: int, length: int) -> None:
+    trials = drawn(clips=clips).of_kind("trial")
+    ours = _forms(trials, length, np.random.default_rng(9))
+    assert ours == forms_by_looking_at_every_trial(trials, length, np.random.default_rng(9))
 
 
 def test_a_condition_that_shows_the_best_of_its_own_is_of_rank_one_and_random_is_no_other_systems_image() -> (

@@ -172,6 +172,26 @@ def test_the_conditional_logit_maximises_the_likelihood() -> None:
     assert not covariance[0].any()
 
 
+def test_the_conditional_logit_of_trials_that_show_every_condition_is_the_ratio_of_their_counts() -> None:
+    rng = np.random.default_rng(3)
+    chosen = rng.multinomial(1, [0.1, 0.2, 0.3, 0.4], 5000).astype(bool)
+    who = np.arange(5000) % 50
+    choices = Choices(("random", "semantic", "fused", "adapter"), who, who, who, np.ones_like(chosen), chosen)
+    _, constants, covariance = statistics.conditional_logit(choices)
+    counts = chosen.sum(axis=0)
+    assert constants == pytest.approx(np.log(counts / counts[0]))
+    assert np.diag(covariance)[1:] == pytest.approx(1 / counts[1:] + 1 / counts[0])
+
+
+def test_a_condition_that_always_wins_against_another_has_no_finite_constant() -> None:
+    # The second is chosen only where the first is not shown.
+    shown = np.array([[True, True, False], [True, True, False], [False, True, True], [False, True, True]])
+    chosen = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=bool)
+    who = np.arange(4)
+    columns, _, _ = statistics.conditional_logit(Choices(("a", "b", "c"), who, who, who, shown, chosen))
+    assert columns == []
+
+
 def test_gee_gives_the_logits_of_the_shares_with_the_sandwich_written_out() -> None:
     choices = some_choices(seed=3)
     marginal = statistics.fit_marginal(choices)
