@@ -38,7 +38,7 @@ from emid_assets.matching.product import (
     measure_products,
     one_thread_each,
 )
-from emid_assets.matching.top_k_softmax import top_k_softmax
+from emid_assets.matching.top_k_softmax import settle_shards, shard_state, top_k_softmax
 
 DIMENSION = 1024
 K = 50
@@ -418,6 +418,24 @@ def measure_alignment(size: str, rounds: int) -> dict[str, Any]:
     return {"name": "alignment over similarity", "size": size, "ratio_to_similarity": round(ratio, 4)}
 
 
+def measure_settling(size: str, rounds: int) -> dict[str, Any]:
+    """The share of the matching that makes the last bits certain: exact scores, order and log-sum-exps."""
+    n, m = map(int, size.split("x"))
+    rng = np.random.default_rng(0)
+    X, Y = unit_rows(rng, n, 20.0), unit_rows(rng, m, 1.0)
+    ours()(X[:600], Y[:4096])
+    shares = []
+    for _ in range(rounds):
+        start = time.process_time()
+        shard = shard_state(X, Y, K, threads=1, backend="numba")
+        middle = time.process_time()
+        settle_shards(shard, X, Y, K, backend="numba")
+        shares.append((time.process_time() - middle) / (time.process_time() - start))
+    share = float(np.median(shares))
+    print(f"{size:>13}  settling: {share:.1%} of the CPU time", flush=True)
+    return {"name": "settling", "size": size, "share": round(share, 4)}
+
+
 def measure_slope(rounds: int, file: Path | None) -> dict[str, Any]:
     """CPU time of ours over a range of N·M: the cost model predicts a slope of 1 on log axes."""
     sizes = [(500, 4000), (1000, 8000), (2000, 16000), (4000, 32000), (8000, 32000)]
@@ -504,6 +522,7 @@ def main() -> None:
     if not arguments.skip_extras:
         rows.append(measure_alignment("2000x50000", arguments.rounds))
         rows.append(measure_threads("4000x30000", arguments.rounds))
+        rows += [measure_settling(size, arguments.rounds) for size in arguments.sizes.split(",")]
         rows.append(measure_slope(arguments.rounds, arguments.plot))
     if arguments.json:
         arguments.json.write_text(json.dumps({"rows": rows}, indent=1))

@@ -60,7 +60,8 @@ def test_pairs_are_the_best_of_the_raw_formula(data: GeneratedData) -> None:
         best = candidates[np.argsort(-T)[:3]]
         pairs = data.pair_clips == clip
         assert data.pair_images[pairs].tolist() == best.tolist()
-        np.testing.assert_allclose(data.fused_scores[pairs], np.sort(T)[::-1][:3], rtol=1e-5)
+        # S has the precision of the rounded log-sum-exp.
+        np.testing.assert_allclose(data.fused_scores[pairs], np.sort(T)[::-1][:3], rtol=5e-4)
 
 
 def test_the_same_seed_gives_the_same_data_and_another_seed_other_data(data: GeneratedData) -> None:

@@ -98,11 +98,11 @@ def _stoppable(instance: DagsterInstance, say: Callable[[str], None]) -> Iterato
         while not (status := claim_slot(pool, run_id, step, priority)).is_claimed:
             if was_told_to_stop():
                 raise KeyboardInterrupt
+            end_dead_runs(instance)
             if (holders := _holders(instance, pool)) and holders != said:
                 say(f"{step} waits for the pool {pool}, which is held by {holders}")
                 said = holders
             time.sleep(POLL_S)
-            end_dead_runs(instance)
         return status
 
     instance.get_run_by_id = run_being_canceled  # type: ignore[method-assign]
@@ -114,11 +114,14 @@ def _stoppable(instance: DagsterInstance, say: Callable[[str], None]) -> Iterato
 
 
 def _holders(instance: DagsterInstance, pool: str) -> str:
-    """The runs that hold a pool's slots, in words."""
+    """The runs that hold a pool's slots, in words; what a run that has ended still holds is freed."""
     words = []
     for slot in instance.event_log_storage.get_concurrency_info(pool).claimed_slots:
         run = instance.get_run_by_id(slot.run_id)
-        partition = run.tags.get("dagster/partition") if run else None
+        if run is None or run.is_finished:
+            instance.event_log_storage.free_concurrency_slots_for_run(slot.run_id)
+            continue
+        partition = run.tags.get("dagster/partition")
         words.append(f"{slot.step_key}{f' [{partition}]' if partition else ''} of run {slot.run_id[:8]}")
     return ", ".join(words)
 

@@ -82,8 +82,14 @@ def verify(assets: Path, checkpoint: Path | None, device: str, precision: str, a
 
     ASSETS is the folder with the official example files.
     """
+    from emid_assets.cli.options import BadValueError
     from emid_assets.encoders.imagebind import encoder
+    from emid_assets.settings import SettingsError, load_settings
 
+    try:
+        load_settings({"device": device}, environment={})
+    except SettingsError as error:
+        raise BadValueError(str(error)) from None
     try:
         loaded = encoder.load_imagebind(device, precision=precision, checkpoint=checkpoint)  # type: ignore[arg-type]
         matrix = encoder.verify(loaded, assets)

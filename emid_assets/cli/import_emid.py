@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from emid_assets.cli.options import BadValueError
+
 if TYPE_CHECKING:
     from emid_assets.release.emid_import import ImportSummary, Terms
 
@@ -39,7 +41,8 @@ def import_group() -> None:
     help="Parquet files with rows and media, such as 'data/train-*.parquet', or their folder.",
 )  # fmt: skip
 @click.option(
-    "--to", "folder", type=click.Path(path_type=Path), default=Path("emid-media"), show_default=True,
+    "--to", "folder", type=click.Path(file_okay=False, path_type=Path), default=Path("emid-media"),
+    show_default=True,
     help="Media folder to write.",
 )  # fmt: skip
 @click.option(
@@ -96,6 +99,9 @@ def import_emid_command(  # noqa: PLR0913 - one for each option
             pieces = csv_pieces(table, media)
         else:
             pieces = parquet_pieces([*patterns, *more], media)
+    except SourceError as error:
+        raise BadValueError(str(error)) from None
+    try:
         with progress("import", "rows", sum(piece.rows for piece in pieces)) as on_progress:
             summary = import_emid(
                 pieces,

@@ -75,18 +75,23 @@ def settings_options(command: Command) -> Command:
 
 
 class BadValueError(click.ClickException):
-    """A setting has a value that it cannot have; the exit code is that of a wrong option."""
+    """A setting or an argument has a value that it cannot have; the exit code is that of a wrong option."""
 
     exit_code = 2
 
 
 def settings_from(options: dict[str, Any]) -> Settings:
     """The settings that a command's options give, with an error of one line where one is wrong."""
+    from emid_assets.store.lake import Lake, LakeError
+
     try:
         settings = load_settings(options)
         load_operations()
+        Lake(settings.lake_folder)
     except SettingsError as error:
         raise BadValueError(str(error)) from None
+    except LakeError as error:
+        raise BadValueError(f"lake = {str(settings.lake_folder)!r}: {error}") from None
     if not settings.media_folder.is_dir():
         raise BadValueError(f"media = {settings.media!r}: there is no such folder")
     _refuse_lake_among_media(settings)

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from emid_assets.cli.options import SettingsCommand, output_path, settings_from, settings_options
+from emid_assets.cli.options import (
+    BadValueError,
+    SettingsCommand,
+    output_path,
+    settings_from,
+    settings_options,
+)
 from emid_assets.runs.signals import raise_on_signals
 from emid_assets.store.layout import ANSWERS_STORE, STUDY_FOLDER, STUDY_PAGE, STUDY_PAGE_FOLDER
 
@@ -61,14 +67,14 @@ def serve_command(
     from emid_assets.study.design import StudyError
     from emid_assets.study.server import study_app, token_of
 
+    if token is not None and len(token) < 8:
+        raise BadValueError("--token: give at least 8 characters; a shorter one can be guessed")
     settings = settings_from(options)
     folder = settings.lake_folder / STUDY_FOLDER
     try:
         designs = DesignFiles(folder)
         if not designs or not (folder / STUDY_PAGE_FOLDER / STUDY_PAGE).is_file():
             raise StudyError(f"{folder} has no study: run `emid build`, or materialize listening_study")
-        if token is not None and len(token) < 8:
-            raise StudyError("--token: give at least 8 characters; a shorter one can be guessed")
         token = token or token_of(folder)
         app = study_app(
             folder / STUDY_PAGE_FOLDER,
@@ -190,9 +196,9 @@ def power_command(  # noqa: PLR0913 - one for each option
     from emid_assets.study.power import Question, independent_trials, power_table
 
     if versus is not None and share + versus > 1:
-        raise click.ClickException(f"--share {share} and --versus {versus} add up to more than 1")
+        raise BadValueError(f"--share {share} and --versus {versus} add up to more than 1")
     if max(trials) > clips:
-        raise click.ClickException(
+        raise BadValueError(
             f"--trials {max(trials)} needs at least {max(trials)} clips, and --clips is {clips}"
         )
     question = Question(
@@ -209,7 +215,7 @@ def power_command(  # noqa: PLR0913 - one for each option
     try:
         fewest, always = independent_trials(question)
     except ValueError as error:
-        raise click.ClickException(str(error)) from None
+        raise BadValueError(str(error)) from None
     among = (
         "" if versus is None else f", in the {question.decided:.0%} of the trials that choose one of the two"
     )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from emid_assets.adapters.pair_data import PairData
     from emid_assets.adapters.trained_adapter import TrainedAdapter
 
 
@@ -67,7 +68,6 @@ def trained_adapter(
     """
     from emid_assets.adapters.pair_data import pair_data
     from emid_assets.adapters.run_files import save_run
-    from emid_assets.adapters.splits import divided_recordings
     from emid_assets.adapters.trained_adapter import TrainingSettings
     from emid_assets.adapters.training import train
     from emid_assets.adapters.tuning import study_name, tuned_hyperparameters
@@ -94,10 +94,6 @@ def trained_adapter(
     configuration = {name: setting_text(getattr(all_of(settings), name)) for name in names}
     weights, sha256 = save_run(adapter, lake.root / WEIGHTS_FOLDER, configuration, stored)
     manifest = adapter.manifest_frame(weights.relative_to(lake.root).as_posix(), sha256)
-    losses = {epoch["epoch"]: float(epoch["loss"] or 0.0) for epoch in adapter.history}
-    not_finite = [f"epoch {epoch}" for epoch, loss in losses.items() if not loss < float("inf")]
-    part_of = dict(zip(data.clip_ids, data.clip_parts, strict=True))
-    divided = divided_recordings(tables.music_clips, part_of)
     return dg.MaterializeResult(
         value=manifest,
         data_version=dg.DataVersion(sha256),
@@ -108,11 +104,23 @@ def trained_adapter(
             "hyperparameters": origin,
             **_training_metadata(adapter),
         },
-        check_results=[
-            check_result("loss_is_finite", not_finite, len(losses)),
-            check_result("no_recording_divided", divided, len(part_of)),
-        ],
+        check_results=_training_checks(adapter, data, tables.music_clips),
     )
+
+
+def _training_checks(
+    adapter: "TrainedAdapter", data: "PairData", music_clips: pl.DataFrame
+) -> list[dg.AssetCheckResult]:
+    """Whether the losses are finite, and whether the split has each recording on one side."""
+    from emid_assets.adapters.splits import divided_recordings
+
+    losses = {epoch["epoch"]: float(epoch["loss"] or 0.0) for epoch in adapter.history}
+    not_finite = [f"epoch {epoch}" for epoch, loss in losses.items() if not loss < float("inf")]
+    part_of = dict(zip(data.clip_ids, data.clip_parts, strict=True))
+    return [
+        check_result("loss_is_finite", not_finite, len(losses)),
+        check_result("no_recording_divided", divided_recordings(music_clips, part_of), len(part_of)),
+    ]
 
 
 def _weights_of(stored: "set[Path]") -> "Mapping[str, Tensor] | None":

@@ -49,6 +49,7 @@ def _folder_digest(settings: Settings, _: str) -> str:
     stage="inventory",
     group_name="media",
     kinds={"polars", "duckdb"},
+    warnings={"every_channel_sounds": "No clip has a silent channel beside one that sounds."},
     declared=Declared(code=2, settings=("predict_emotion",), outside=Outside("media folder", _folder_digest)),
 )
 def media_inventory(
@@ -89,6 +90,19 @@ def media_inventory(
             "rejected": inventory.height - usable.height,
             CHANGED_MEDIA: sum(map(is_passing, inventory["reason"].drop_nulls())),
         },
+        check_results=[_listed("every_channel_sounds", usable.filter(pl.col("note").is_not_null()), "note")],
+    )
+
+
+def _listed(check: str, found: pl.DataFrame, column: str) -> dg.AssetCheckResult:
+    """A warning that counts rows, and names the first of them with what `column` says."""
+    lines = [f"{file}: {text}" for file, text in found.head(5).select("file", column).rows()]
+    return dg.AssetCheckResult(
+        check_name=check,
+        passed=found.is_empty(),
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"items": found.height},
+        description="; ".join(lines),
     )
 
 
@@ -217,15 +231,5 @@ def rejected_media(
         value=rejected,
         data_version=dg.DataVersion(frame_digest(rejected)),
         metadata={"rejected": rejected.height},
-        check_results=[
-            dg.AssetCheckResult(
-                check_name="nothing_rejected",
-                passed=rejected.is_empty(),
-                severity=dg.AssetCheckSeverity.WARN,
-                metadata={"rejected": rejected.height},
-                description="; ".join(
-                    f"{file}: {reason}" for file, reason in rejected.head(5).select("file", "reason").rows()
-                ),
-            ),
-        ],
+        check_results=[_listed("nothing_rejected", rejected, "reason")],
     )

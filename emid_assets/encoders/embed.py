@@ -52,11 +52,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class Earlier:
-    """Results of earlier runs over the same items.
+    """Results of earlier runs.
 
     Attributes:
-        frame: the stored version, or None.
-        fingerprint: of the encoder that made it.
+        frame: rows by `content_hash`, with `embedding` and `scale`: the stored version, or those of several;
+            or None.
+        fingerprint: of the encoder that made them.
         journal: folder that keeps encoded rows until the caller has stored the result; a run that
             finds rows there resumes from them. The next run that finds its rows in `frame` empties it.
             None disables the journal.
@@ -79,7 +80,7 @@ class Embedded:
             `MUSIC_EMBEDDINGS` or `IMAGE_EMBEDDINGS`.
         rejected: a row for each item that has none, with its reason; columns of `REJECTED_MEDIA`.
         encoded: contents encoded in this run (equal contents once).
-        reused: items whose row already existed, in the previous version or in the journal.
+        reused: items whose row already existed, in an earlier version or in the journal.
     """
 
     frame: pl.DataFrame

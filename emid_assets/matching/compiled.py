@@ -19,6 +19,7 @@ from numba.core import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from emid_assets.matching.plain import SUM_LANES
 from emid_assets.matching.row_state import RowState
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -37,14 +38,18 @@ SEED_STEPS = 12
 _FAST_MATH = {"reassoc", "contract", "nsz", "arcp", "nnan"}
 
 
-def _compiled(function: _F) -> _F:
+def _compiled(function: _F, fast_math: set[str] = _FAST_MATH) -> _F:
     made: Any
     try:
-        made = numba.njit(function, fastmath=_FAST_MATH, nogil=True, cache=True)
+        made = numba.njit(function, fastmath=fast_math, nogil=True, cache=True)
     except RuntimeError:
         # No cache folder is writable: compile in each process.
-        made = numba.njit(function, fastmath=_FAST_MATH, nogil=True)
+        made = numba.njit(function, fastmath=fast_math, nogil=True)
     return cast(_F, made)
+
+
+def _compiled_in_order(function: _F) -> _F:
+    return _compiled(function, {"contract"})
 
 
 def absorb(scores: NDArray[np.float32], first_column: int, state: RowState) -> None:
@@ -218,7 +223,8 @@ def _absorb(
         sum_exp[i] = total
 
 
-@_compiled
+# The order of the sum is fixed: only multiplication and addition may be contracted, which is exact here.
+@_compiled_in_order
 def _exact_scores(
     X: NDArray[np.float32],
     rows: NDArray[np.intp],
@@ -226,13 +232,23 @@ def _exact_scores(
     columns: NDArray[np.intp],
     result: NDArray[np.float64],
 ) -> None:
+    lanes = np.empty(SUM_LANES)
+    whole = X.shape[1] // SUM_LANES * SUM_LANES
     for i in range(rows.shape[0]):
         x = X[rows[i]]
         y = Y[columns[i]]
-        total = 0.0
-        for j in range(x.shape[0]):
-            total += np.float64(x[j]) * np.float64(y[j])
-        result[i] = total
+        lanes[:] = 0.0
+        for start in range(0, whole, SUM_LANES):
+            for lane in range(SUM_LANES):
+                lanes[lane] += np.float64(x[start + lane]) * np.float64(y[start + lane])
+        for lane in range(X.shape[1] - whole):
+            lanes[lane] += np.float64(x[whole + lane]) * np.float64(y[whole + lane])
+        half = SUM_LANES // 2
+        while half > 0:
+            for lane in range(half):
+                lanes[lane] += lanes[lane + half]
+            half //= 2
+        result[i] = lanes[0]
 
 
 @_compiled

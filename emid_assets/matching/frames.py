@@ -13,7 +13,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from emid_assets.affect.valence_arousal import emotional_similarity, va_cosine, va_euclidean
-from emid_assets.matching.exact_order import SPARE_SLOTS
 from emid_assets.matching.fusion import fuse, rescale, semantic_similarity
 from emid_assets.matching.product import FastModeAccuracy
 from emid_assets.matching.row_state import NO_COLUMN, RowState, empty_row_state, log_sum_exp
@@ -129,11 +128,12 @@ def similarity_shard_frame(
 
     Returns:
         clip_id, image_id, score: the clip's best images of the shard, K and some spare; also
-        maximum, sum_exp (of the clip), columns, column_norm, rounding (of the shard).
+        maximum, sum_exp (of the clip), columns, column_norm, rounding (of the shard). The last bits of
+        scores and sums depend on what computed them; those of the merged rows do not.
     """
     X, Y = embedding_matrix(music_embeddings), embedding_matrix(image_shard)
     shard = _shard_state(X, Y, k, threads, product, device)
-    width = min(k + SPARE_SLOTS, shard.columns)  # a device keeps more, because it rounds more
+    width = min(shard.state.width, shard.columns)
     return pl.DataFrame(
         {
             "clip_id": _repeated(music_embeddings["clip_id"], width),
@@ -148,7 +148,7 @@ def similarity_shard_frame(
 def merge_similarity_shards(
     shards: Sequence[pl.DataFrame], music_embeddings: pl.DataFrame, image_embeddings: ImageFrames, k: int
 ) -> pl.DataFrame:
-    """The rows of `similarity_frame`, merged from column shards; the ids are the same.
+    """The rows of `similarity_frame`, merged from column shards; the same bits.
 
     Args:
         shards: frames of `similarity_shard_frame` of these clips, which together hold every image once.
@@ -162,7 +162,8 @@ def merge_similarity_shards(
     images = _Images(image_embeddings)
     if music_embeddings.is_empty():
         return SIMILARITY_MATRIX.empty()
-    states = [_shard_of(frame, music_embeddings["clip_id"], images, k) for frame in shards]
+    width = max([k, *(len(frame) // music_embeddings.height for frame in shards)])
+    states = [_shard_of(frame, music_embeddings["clip_id"], images, width) for frame in shards]
     state = settle_shards(
         merge_shards(states), embedding_matrix(music_embeddings), images, k, column_ids=images.ranks
     )
@@ -301,7 +302,7 @@ def _similarity_rows(clips: pl.Series, images: _Images, state: RowState) -> pl.D
     )
 
 
-def _shard_of(frame: pl.DataFrame, clips: pl.Series, images: _Images, k: int) -> ShardState:
+def _shard_of(frame: pl.DataFrame, clips: pl.Series, images: _Images, slots: int) -> ShardState:
     width = len(frame) // max(1, len(clips))
     if not frame["clip_id"].equals(_repeated(clips, width)):
         raise MatchingError("a similarity shard has other clips, or another order: compute it again")
@@ -313,7 +314,7 @@ def _shard_of(frame: pl.DataFrame, clips: pl.Series, images: _Images, k: int) ->
             f"image {missing['image_id'][0]!r} of a similarity shard has no embedding: recompute the shard"
         )
     first = frame[::width]
-    state = empty_row_state(len(clips), k + SPARE_SLOTS)
+    state = empty_row_state(len(clips), slots)
     state.ids[:, :width] = found["position"].to_numpy().reshape(-1, width)
     state.scores[:, :width] = frame["score"].to_numpy().reshape(-1, width)
     state.maximum[:] = first["maximum"].to_numpy()

@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 from emid_assets.matching.order import best_first
 from emid_assets.matching.row_state import RowState
 
-_PAIR_BLOCK = 1 << 18
-"""Size of the float64 temporary when pairs are scored again (2 MB)."""
+SUM_LANES = 64
+"""Sums that an exact score is added up in; a power of two."""
+
+_PAIR_BLOCK = 1 << 16
+"""Size of the float64 temporary when pairs are scored again (512 kB)."""
 
 _CROWD = 128
 """Hits per row above which a block is searched in smaller chunks, so that the threshold can rise."""
@@ -104,14 +107,26 @@ def _add_exponentials(scores: NDArray[np.float32], state: RowState) -> None:
 def exact_scores(
     X: NDArray[np.float32], rows: NDArray[np.intp], Y: NDArray[np.float32], columns: NDArray[np.intp]
 ) -> NDArray[np.float64]:
-    """(p,) float64 inner products X[rows[i]] · Y[columns[i]], the same bits for the same two vectors."""
+    """(p,) float64 inner products X[rows[i]] · Y[columns[i]], summed in one order wherever they are computed.
+
+    Term j is added to lane j mod `SUM_LANES`, in ascending order; then the upper half of the lanes is added
+    to the lower one, until one is left. A product of two float32 numbers is exact in float64, so these bits
+    do not depend on the processor.
+    """
     result = np.empty(len(rows))
-    step = max(1, _PAIR_BLOCK // X.shape[1])
+    d = X.shape[1]
+    padded = -(-d // SUM_LANES) * SUM_LANES
+    step = max(1, _PAIR_BLOCK // padded)
     for start in range(0, len(rows), step):
         pairs = slice(start, start + step)
-        terms = X[rows[pairs]].astype(np.float64)
-        terms *= Y[columns[pairs]]
-        result[pairs] = terms.sum(axis=1)
+        terms = np.zeros((len(rows[pairs]), padded))
+        np.multiply(X[rows[pairs]], Y[columns[pairs]], out=terms[:, :d], dtype=np.float64)
+        # Not the last axis, along which numpy would sum in pairs.
+        lanes = np.add.reduce(terms.reshape(len(terms), -1, SUM_LANES), axis=1)
+        while lanes.shape[1] > 1:
+            half = lanes.shape[1] // 2
+            lanes = lanes[:, :half] + lanes[:, half:]
+        result[pairs] = lanes[:, 0]
     return result
 
 

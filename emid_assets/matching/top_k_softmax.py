@@ -20,13 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emid_assets.matching import plain
-from emid_assets.matching.exact_order import SPARE_SLOTS, settle
+from emid_assets.matching.exact_order import SPARE_SLOTS, Errors, settle
 from emid_assets.matching.product import (
+    FLOAT32_UNIT,
     TILE_COLUMNS,
     TILE_ROWS,
     Product,
     ProductName,
     find_product,
+    float32_rounding,
     one_thread_each,
     work_alone,
 )
@@ -95,9 +97,10 @@ def top_k_softmax(
 ) -> RowState:
     """The K largest entries of every row of X Yᵀ, and the row's softmax denominator over all columns.
 
-    Exact (except for product `int8`): ids are those of a float64 brute force ordered by (score
-    descending, id ascending); the relative error of probabilities is at most
-    1e-6 + 5e-7 × (largest score).
+    Exact (except for product `int8`): ids and scores are those of a float64 brute force ordered by (score
+    descending, id ascending); the log-sum-exp is rounded to `row_state.LOG_SUM_EXP_STEP`, so that
+    probabilities are right to .05 %. All of them have the same bits whatever the threads, product, tiles,
+    shards and inner loops.
 
     Args:
         X: (N, d) float32 rows (music).
@@ -105,8 +108,7 @@ def top_k_softmax(
             generator (near-ties need a second pass).
         k: columns to keep for each row; all M if K > M.
         column_ids: (M,) int64 distinct id ≥ 0 of each column, which breaks ties; None: its position.
-        threads: threads that the rows are split over, with the same bits as one; None: every processor
-            that this process may use.
+        threads: threads that the rows are split over; None: every processor that this process may use.
         product: `auto` probes for the fastest; `int8` is the fast mode, see `Int8Product`.
         backend: the inner loops: `numba`, `numpy`, or `auto` (numba if it is installed and the problem
             is not small).
@@ -198,8 +200,12 @@ def settle_shards(
     if column_ids is not None and len(column_ids) != shard.columns:
         raise MatchingError(f"{len(column_ids)} column ids were given for {shard.columns} columns")
     small = 2.0 * len(X) * X.shape[1] * shard.columns < SMALL_PROBLEM
-    bound = checked_norms(X, "X").astype(np.float64) * (shard.rounding * shard.column_norm)
-    return settle(shard.state, X, parts, k, shard.columns, bound, column_ids, _inner_loops(backend, small))
+    norms = checked_norms(X, "X").astype(np.float64) * shard.column_norm
+    # An eighth of the bound of a long sum is its λ = 1, several times the deviation that is measured.
+    typical = max(shard.rounding / 8, 8 * FLOAT32_UNIT)
+    in_float32 = shard.rounding <= 2 * float32_rounding(X.shape[1])
+    errors = Errors(norms * shard.rounding, norms * typical if in_float32 else None)
+    return settle(shard.state, X, parts, k, shard.columns, errors, column_ids, _inner_loops(backend, small))
 
 
 def fit_memory(memory_mb: float, dimension: int, k: int, threads: int) -> tuple[int, int]:
@@ -236,8 +242,7 @@ class _Rows:
         tile_rows: int,
         tile_columns: int,
     ) -> None:
-        # Blocks of equal size that depend only on N, so that the thread count changes no bit. Their
-        # number is a multiple of four, so that a few threads finish together.
+        # Blocks of equal size. Their number is a multiple of four, so that a few threads finish together.
         count = -(-len(X) // tile_rows)
         count = max(1, count if count < 3 else -(-count // 4) * 4)
         edges = np.linspace(0, len(X), count + 1).astype(int)

@@ -9,7 +9,7 @@ soundfile (libsndfile) reads wav, flac, ogg, opus, mp3 and aiff. m4a and aac nee
 
 import importlib.util
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from emid_assets.media.decoder_messages import unheard
 from emid_assets.media.hearing import Judge
 from emid_assets.media.limits import MediaError, MediaLimits, MissingExtraError
 from emid_assets.media.sound_files import MISSING_S, Spliced, examine
@@ -28,19 +29,22 @@ DEFAULT_LIMITS = MediaLimits()
 
 # Frames per block: enough to make the overhead of a block negligible, few enough to fit any memory.
 _BLOCK = 1 << 20
-# Some Ogg encoders set the end mark on several of the last pages: decoding stops at the first of them, but
-# the length in the header is that of the last. (`sound_files` checks that the mark is there.)
-_MISSING_OGG_S = 0.5
+# What a whole file may lack whose header does not count what can be decoded.
+_UNCOUNTED_S = 0.5
 _ENDLESS = 1 << 62
 
 
 @dataclass(frozen=True)
 class AudioFacts:
-    """A clip's length in seconds, and its file's sample rate in Hz and number of channels."""
+    """A clip's length in seconds, its file's sample rate in Hz and number of channels, and what was judged.
+
+    `silent_channels` is how many channels are silent while others sound; unknown, and 0, of a header alone.
+    """
 
     duration_s: float
     sample_rate: int
     channels: int
+    silent_channels: int = 0
 
 
 def probe_audio(
@@ -78,12 +82,11 @@ def probe_audio(
         for block in audio.blocks(first, last):
             frames += block.shape[1]
             judge.add(block)
-        if frames < last - first - audio.missing_s * audio.rate:
+        if frames < last - first - MISSING_S * audio.rate:
             raise MediaError(
                 f"audio is truncated: {frames / audio.rate:.2f} of {clip_s:.2f} s could be decoded"
             )
-        judge.verdict()
-        return AudioFacts(frames / audio.rate, audio.rate, audio.channels)
+        return AudioFacts(frames / audio.rate, audio.rate, audio.channels, judge.verdict())
 
 
 def read_header(path: Path) -> AudioFacts:
@@ -191,6 +194,7 @@ class _Audio:
         self._path = path
         self._closing: Any = None
         self._source: Spliced | None = None
+        self._around = ExitStack()
         try:
             self._sound = examine(path)
             self._by_pyav = self._sound.reader != "sndfile"
@@ -209,10 +213,17 @@ class _Audio:
         if self._by_pyav:
             self._open_pyav()
             return
+        self._around.enter_context(unheard())
         if self._sound.head is not None:
-            self._source = Spliced(self._path, self._sound)
+            self._source = self._around.enter_context(Spliced(self._path, self._sound))
         self._closing = file = soundfile.SoundFile(self._path if self._source is None else self._source)
         self.rate, self.channels, self.frames = file.samplerate, file.channels, file.frames
+        if not self._sound.is_counted:
+            stated, self.frames = self.frames, sum(block.shape[1] for block in self.blocks(0, self.frames))
+            if stated - self.frames > _UNCOUNTED_S * self.rate:
+                raise MediaError(
+                    f"audio is truncated: {self.length_s:.2f} of {stated / self.rate:.2f} s could be decoded"
+                )
 
     def _open_pyav(self) -> None:
         if not is_pyav_installed():
@@ -249,20 +260,14 @@ class _Audio:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for resource in (self._closing, self._source):
-            if resource is not None:
-                resource.close()
+        if self._closing is not None:
+            self._closing.close()
+        self._around.close()
 
     @property
     def length_s(self) -> float:
         seconds: float = self.frames / self.rate
         return seconds
-
-    @property
-    def missing_s(self) -> float:
-        """Seconds by which a whole file may be shorter than its header says."""
-        is_ogg = not self._by_pyav and self._closing.format == "OGG"
-        return _MISSING_OGG_S if is_ogg else MISSING_S
 
     def window(self, start_s: float, duration_s: float | None) -> tuple[int, int]:
         """First and last-but-one frame of a window of the file."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
-from emid_assets.media.audio import probe_audio
+from emid_assets.media.audio import AudioFacts, probe_audio
 from emid_assets.media.identity import CANNOT_BE_READ, sha256_of, stamp_of
 from emid_assets.media.image import probe_image
 from emid_assets.media.limits import MediaError, MediaLimits, MissingExtraError
@@ -26,8 +26,13 @@ _FACTS = {
     "channels": pl.Int32,
     "width": pl.Int32,
     "height": pl.Int32,
+    "note": pl.String,
     "content_problem": pl.String,
 }
+
+
+_NO_FACTS = (None,) * (len(_FACTS) - 1)
+"""Everything but the problem."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +111,7 @@ def _examine_all(
         if stamp_of(path) in (None, (file.size_bytes, file.modified_ns)):
             return rows
         # Without a hash, the next inventory examines the file again, even if it then is as it was found.
-        return [(*row[:3], *[None] * 6, CHANGING) for row in rows]
+        return [(*row[:3], *_NO_FACTS, CHANGING) for row in rows]
 
     def counted(results: Iterable[list[tuple[object, ...]]]) -> Iterator[list[tuple[object, ...]]]:
         for done, rows in enumerate(results, start=1):
@@ -129,18 +134,27 @@ def _examine(file: _File, path: Path, limits: MediaLimits) -> Iterator[tuple[obj
     except OSError as error:
         problem = f"{CANNOT_BE_READ}: {error.strerror or error}"
         for window, _, _ in file.windows:
-            yield file.kind, file.file, window, None, None, None, None, None, None, problem
+            yield file.kind, file.file, window, *_NO_FACTS, problem
         return
     for window, start_s, duration_s in file.windows:
         identity = (file.kind, file.file, window, digest + window)
         try:
             if file.kind == "music":
                 audio = probe_audio(path, start_s, duration_s, limits)
-                yield *identity, audio.duration_s, audio.sample_rate, audio.channels, None, None, None
+                facts = audio.duration_s, audio.sample_rate, audio.channels, None, None, _note(audio)
+                yield *identity, *facts, None
             else:
                 image = probe_image(path, limits)
-                yield *identity, None, None, None, image.width, image.height, None
+                yield *identity, None, None, None, image.width, image.height, None, None
         except MissingExtraError as error:  # without a hash, the file is examined again next time
-            yield file.kind, file.file, window, None, None, None, None, None, None, error.reason
+            yield file.kind, file.file, window, *_NO_FACTS, error.reason
         except MediaError as error:
-            yield *identity, None, None, None, None, None, error.reason
+            yield *identity, *_NO_FACTS[1:], error.reason
+
+
+def _note(audio: AudioFacts) -> str | None:
+    """What is special about a clip that can be used; None if nothing is."""
+    silent = audio.silent_channels
+    if not silent:
+        return None
+    return f"{silent} of its {audio.channels} channels {'is' if silent == 1 else 'are'} silent and left out"

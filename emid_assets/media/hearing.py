@@ -65,8 +65,8 @@ class Judge:
             self._sum += block.sum(axis=1, dtype=np.float64)
             self._products += block @ block.T
 
-    def verdict(self) -> None:
-        """Raise if what an encoder hears of the samples is not sound.
+    def verdict(self) -> int:
+        """How many channels are silent while others sound; an error if what an encoder hears is not sound.
 
         Raises:
             MediaError: they are silent, constant or far above full scale, or the channels cancel each other.
@@ -88,3 +88,4 @@ class Judge:
             powers = self._products[np.ix_(sound, sound)] / self._frames - np.outer(means, means)
             if powers.mean() < _CANCELLED * powers.diagonal().max():
                 raise MediaError("audio cannot be heard: its channels cancel each other in their mean")
+        return int((~sound).sum())

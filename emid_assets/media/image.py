@@ -6,6 +6,8 @@ memory. Resizing and normalising belong to the encoder.
 
 import importlib
 import importlib.util
+import logging
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,16 @@ from emid_assets.media.limits import MediaError, MediaLimits, MissingExtraError
 
 DEFAULT_LIMITS = MediaLimits()
 
+# What Pillow says of a file names no file; what is wrong with it is the reason of its MediaError.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
 # Only these decoders see a file, whatever its name: fewer parsers are a smaller attack surface.
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _JXL_MARKS = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
+_TIFF_MARKS = (b"II*\0", b"MM\0*")
+_NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS"}
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF tags
 
 
@@ -148,6 +156,10 @@ def _opened(path: Path, max_pixels: int) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise MediaError(f"image is too large: more than the {max_pixels:,} pixels allowed") from None
     except UnidentifiedImageError:
+        if head.startswith(_TIFF_MARKS):
+            raise MediaError(
+                "image is unreadable: it is TIFF whose pixels are of an unknown kind: save it as PNG"
+            ) from None
         raise MediaError(
             "image is unreadable: its contents are not JPEG, PNG, GIF, WebP, BMP, TIFF, AVIF, HEIC or JPEG XL"
         ) from None
@@ -155,6 +167,8 @@ def _opened(path: Path, max_pixels: int) -> Image.Image:
         raise MediaError(f"image is unreadable: {_one_line(error)}") from error
     except Exception as error:  # a parser of hostile bytes may raise anything
         raise MediaError(f"image is unreadable: {_one_line(error)}") from error
+    if isinstance(image, TiffImageFile):
+        _correct_tiff(image)
     if image.width * image.height > max_pixels:
         image.close()
         raise _too_large(image.width, image.height, max_pixels)
@@ -169,6 +183,20 @@ def _opened(path: Path, max_pixels: int) -> Image.Image:
             "image has floating-point pixels, which have no fixed white: save it with 8 or 16 bits"
         )
     return image
+
+
+def _correct_tiff(image: TiffImageFile) -> None:
+    """Correct two faults of Pillow 13 in an open TIFF, before it is decoded."""
+    # Without a file name nothing is mapped into memory: a picture that is mapped and turned by 90° has the
+    # width of the turned one.
+    image.filename = ""
+    # libtiff returns numbers in the machine's byte order; Pillow takes signed ones to be in the file's.
+    image.tile = [
+        tile._replace(args=(_NATIVE.get(tile.args[0], tile.args[0]), *tile.args[1:]))
+        if tile.codec_name == "libtiff" and isinstance(tile.args, tuple)
+        else tile
+        for tile in image.tile
+    ]
 
 
 def _has_wide_samples(image: Image.Image) -> bool:

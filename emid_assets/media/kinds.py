@@ -4,7 +4,7 @@ from typing import Literal
 
 MediaKind = Literal["music", "image"]
 
-READER_VERSION = "2"
+READER_VERSION = "3"
 """Changes when a file may be read differently than before: facts and embeddings are then made again."""
 
 OPTIONAL_READERS = ("av", "pillow_heif", "pillow_jxl")

@@ -38,12 +38,14 @@ class SoundFile:
         head: bytes that replace the first `skip` bytes of the file; None if the file is read as it is.
         skip: see `head`.
         end: where the bytes to read end; None for the end of the file.
+        is_counted: whether the header that is read counts the samples that can be decoded.
     """
 
     reader: Literal["sndfile", "mp4", "aac"]
     head: bytes | None = None
     skip: int = 0
     end: int | None = None
+    is_counted: bool = True
 
 
 def examine(path: Path) -> SoundFile:
@@ -239,7 +241,7 @@ def _examine_aiff(content: _Content) -> SoundFile:
 
 def _examine_ogg(content: _Content) -> SoundFile:
     """Ogg pages up to the end mark: libsndfile decodes what is left of a truncated file without a word."""
-    offset, begun, last_flags = 0, False, 0
+    offset, begun, last_flags, end_marks = 0, False, 0, 0
     while len(header := content.at(offset, 27)) == 27 and header[:4] == b"OggS":
         lacing = content.at(offset + 27, header[26])
         end = offset + 27 + header[26] + sum(lacing)
@@ -252,11 +254,14 @@ def _examine_ogg(content: _Content) -> SoundFile:
         if is_first and content.at(offset + 27 + header[26], 5) == b"\x7fFLAC":
             raise MediaError("audio is FLAC in Ogg, which cannot be read: save it as .flac")
         offset, last_flags = end, header[5]
+        end_marks += last_flags >> 2 & 1
     if offset < content.size and offset > 0 and b"OggS" in content.at(offset, 1 << 17):
         raise MediaError("audio is damaged: bytes are missing or wrong between two of its Ogg pages")
     if not last_flags & 4:
         raise MediaError(_TRUNCATED)
-    return SoundFile("sndfile")
+    # Some encoders set the end mark on several of the last pages: decoding stops at the first of them, but
+    # the length in the header is that of the last.
+    return SoundFile("sndfile", is_counted=end_marks == 1)
 
 
 # -------------------------------------------------------------------------------------------- FLAC

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from emid_assets.media.folder import SUBFOLDERS
+from emid_assets.media.kinds import READER_VERSION
 from emid_assets.release.emid_source import JOURNAL, Piece
 from emid_assets.release.media_store import MediaStore, Stored
 from emid_assets.store.files import held_alone, make_folder, write_in_place
@@ -164,7 +165,9 @@ class ImportFolder:
             self.removed += 1
 
     def _journal_path(self, piece: Piece) -> Path:
-        digest = hashlib.sha256(f"{JOURNAL_FORMAT}:{piece.identity}".encode()).hexdigest()
+        # Another reader may accept what was rejected, or reject what was put in place.
+        name = f"{JOURNAL_FORMAT}:{READER_VERSION}:{piece.identity}"
+        digest = hashlib.sha256(name.encode()).hexdigest()
         return self.root / JOURNAL / f"{digest[:32]}.json"
 
     def _written_sums(self) -> list[str]:

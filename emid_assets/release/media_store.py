@@ -136,7 +136,7 @@ class MediaStore:
     def _place(self, name: str, medium: Medium, content: bytes) -> int:
         """Write or link the file beside its place, look at it, and rename it; its sample rate."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        unfinished = self.folder / f".unfinished{PurePosixPath(name).suffix}"
+        unfinished = self.folder / ".unfinished"  # one name: the next one replaces that of a killed import
         unfinished.unlink(missing_ok=True)
         linked = False
         if medium.path is not None and not medium.path.is_symlink():

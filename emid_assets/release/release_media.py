@@ -18,6 +18,7 @@ import polars as pl
 import soundfile
 
 from emid_assets.media.audio import Samples, read_audio
+from emid_assets.media.decoder_messages import unheard
 from emid_assets.media.folder import path_within
 from emid_assets.media.limits import MediaError
 
@@ -142,7 +143,7 @@ def _window_name(file: str, row: Mapping[str, Any], taken: set[str]) -> str:
 def _cut(path: Path, windows: pl.DataFrame) -> Iterator[tuple[dict[str, Any], Samples, int, str]]:
     """Each window with its samples, rate and subtype; what lies close together is decoded once."""
     subtype = "PCM_16"
-    with contextlib.suppress(soundfile.LibsndfileError):  # m4a, which PyAV reads
+    with unheard(), contextlib.suppress(soundfile.LibsndfileError):  # m4a, which PyAV reads
         subtype = "PCM_24" if soundfile.info(path).subtype in _DEEP else subtype
     waiting: list[dict[str, Any]] = []
     for row in [*windows.iter_rows(named=True), None]:

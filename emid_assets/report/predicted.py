@@ -49,26 +49,19 @@ def predicted_section(
     sources = []
     for kind, frame in (("music", music_clips), ("images", images)):
         grouped = (
-            frame.with_columns(label=pl.when(pl.col("label_source") == PREDICTED).then(pl.lit(PREDICTED))
-                               .otherwise(pl.lit("given")))
+            frame.with_columns(label=_told_apart(pl.lit("derived from the ratings")))
             .group_by("label", "va_source")
             .agg(pl.len().alias("n"), pl.col("valence_sd").mean(), pl.col("arousal_sd").mean())
             .sort("label", "va_source")
-        )  # fmt: skip
+        )
         sources += [
             {"kind": kind, **row, "meaning": _MEANING.get(row["va_source"], row["va_source"])}
             for row in grouped.iter_rows(named=True)
         ]
-    predicted = any(PREDICTED in (row["label"], row["va_source"]) for row in sources)
+    predicted = any(row["label"] != "given" for row in sources)
     if not predicted and head.is_empty():
         return None
-    side = (
-        pl.when(pl.col("va_source") == PREDICTED)
-        .then(pl.lit(PREDICTED))
-        .when(pl.col("label_source") == PREDICTED)
-        .then(pl.lit("rated, label derived"))
-        .otherwise(pl.lit("given"))
-    )
+    side = _told_apart(pl.lit("rated, label derived"))
     pairs = (
         fused_pairs.join(music_clips.select("clip_id", side.alias("clip")), on="clip_id")
         .join(images.select("image_id", side.alias("image")), on="image_id")
@@ -81,6 +74,17 @@ def predicted_section(
         "pairs": pairs.rows(named=True) if predicted else [],
         "head": _head(head.row(0, named=True)) if head.height else None,
     }
+
+
+def _told_apart(derived: pl.Expr) -> pl.Expr:
+    """`predicted`, `derived` where only the label comes from a program, by the ratings, or `given`."""
+    return (
+        pl.when(pl.col("va_source") == PREDICTED)
+        .then(pl.lit(PREDICTED))
+        .when(pl.col("label_source") == PREDICTED)
+        .then(derived)
+        .otherwise(pl.lit("given"))
+    )
 
 
 def predicted_warning(music_clips: pl.DataFrame, images: pl.DataFrame) -> tuple[str, str] | None:

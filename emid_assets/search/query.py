@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from emid_assets.adapters import DEFAULT_NETWORK
 from emid_assets.encoders.interface import MediaItem
 from emid_assets.encoders.load import encoder_from
+from emid_assets.media.audio import probe_audio
+from emid_assets.media.image import probe_image
 from emid_assets.media.kinds import MediaKind
 from emid_assets.search.index_files import Searchable, searchable
 from emid_assets.settings import Settings
@@ -59,7 +61,7 @@ def query(
         top: how many results.
 
     Raises:
-        QueryError: the file cannot be read, or the lake was built with another encoder.
+        QueryError: an inventory would reject the file, or the lake was built with another encoder.
         LakeError: the lake has not been built yet.
     """
     from emid_assets.encoders.embed import unit_rows
@@ -74,12 +76,13 @@ def query(
             "pass --encoder with that encoder, or build again"
         )
     item = MediaItem(item_id=file.name, path=file, content_hash="", file=file.name)
-    prepare, encode = (
-        (encoder.prepare_music, encoder.encode_music)
+    probe, prepare, encode = (
+        (probe_audio, encoder.prepare_music, encoder.encode_music)
         if kind == "music"
-        else (encoder.prepare_image, encoder.encode_images)
+        else (probe_image, encoder.prepare_image, encoder.encode_images)
     )
     try:
+        probe(file)
         raw = encode([prepare(item)])
     except (ValueError, OSError) as error:
         raise QueryError(f"{file}: {error}") from error

@@ -97,6 +97,7 @@ MEDIA_INVENTORY = TableSchema(
         "channels": (_I32, "music: channels of the file"),
         "width": (_I32, "image: pixels across"),
         "height": (_I32, "image: pixels down"),
+        "note": (_S, "music: how the encoders hear the clip, such as without a silent channel; else null"),
         "label_source": (
             _S,
             "where the label comes from: table, folder, predicted, or the user's words",
@@ -291,7 +292,7 @@ SIMILARITY_MATRIX = TableSchema(
         "rank": (_I32, "1 for the largest entry of the row"),
         "score": (_F32, "inner product X·Y"),
         "semantic_similarity": (_F64, "S = exp(score - log_sum_exp): softmax over all images"),
-        "log_sum_exp": (_F64, "log of the row's softmax denominator: gives any other entry of S"),
+        "log_sum_exp": (_F64, "log of the row's softmax denominator, in 1024ths: gives any other entry of S"),
     },
 )
 

@@ -7,26 +7,66 @@ from click.testing import CliRunner
 
 from emid_assets.cli.main import main
 
+COMMANDS = {
+    "build": [], "ui": [], "status": [], "query": ["music", "clip.wav"], "sweep": [], "tune": ["bmf"],
+    "study": ["serve"],
+}  # fmt: skip
+
+
+def run(command: str, *options: str) -> tuple[int, str]:
+    arguments = [command, *COMMANDS.get(command, []), "--media", ".", "--lake", "lake", *options]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.output
+
+
+@pytest.fixture(autouse=True)
+def media(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "music").mkdir()
+    (tmp_path / "clip.wav").touch()
+    monkeypatch.chdir(tmp_path)
+
 
 @pytest.mark.parametrize(
     ("options", "line"),
     [
         (["--alpha", "7"], "alpha = '7': must be 0.0 to 1.0"),
         (["--images-per-clip", "abc"], "images_per_clip = 'abc': must be a whole number, 1 to 1000"),
+        (["--device", "gpu"], "device = 'gpu': must be auto, cpu, mps, cuda or cuda:N"),
         (["--encoder", "other"], "'other' is not one of 'bundled', 'imagebind'"),
         (["--media", "nowhere"], "media = 'nowhere': there is no such folder"),
         (["--lake", "back\\slash"], "has a backslash, which DuckDB takes for a /; rename it"),
         (["--lake", "what?"], "has a question mark, at which DuckDB cuts a path"),
         (["--lake", "."], "this is in the media folder"),
         (["--lake", "music/lake"], "choose a folder outside its music/ and images/"),
-        (["--lake", "/proc/lake"], "cannot be created or written to (No such file or directory): choose a"),
     ],
 )
-def test_a_bad_value_is_named_and_ends_with_the_same_code(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], line: str
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_bad_value_is_named_and_ends_every_command_with_the_same_code(
+    command: str, options: list[str], line: str
 ) -> None:
-    (tmp_path / "music").mkdir()
-    monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(main, ["build", "--media", ".", "--lake", "lake", *options])
-    assert done.exit_code == 2
-    assert line in done.output
+    code, output = run(command, *options)
+    assert code == 2
+    assert line in output
+
+
+@pytest.mark.parametrize("command", ["build", "ui"])
+@pytest.mark.parametrize(("lake", "why"), [("/proc/lake", "No such file"), ("clip.wav", "Not a directory")])
+def test_a_lake_that_cannot_be_created_is_named_with_what_to_do(command: str, lake: str, why: str) -> None:
+    code, output = run(command, "--lake", lake)
+    assert code == 2
+    assert output.startswith("Error: lake = '")
+    assert f"/{Path(lake).name}': cannot be created or written to ({why}" in output
+    assert output.endswith("choose a folder that you may write to\n")
+
+
+def test_a_bad_value_of_another_option_ends_with_this_code_too() -> None:
+    for arguments in (
+        ["imagebind", "verify", ".", "--device", "gpu"],
+        ["import", "emid", "--parquet", "nothing-*"],
+        ["study", "power", "--trials", "80"],
+        ["study", "serve", "--media", ".", "--token", "short"],
+    ):
+        done = CliRunner().invoke(main, arguments)
+        assert done.exit_code == 2, done.output
+        assert done.output.count("\n") == 1

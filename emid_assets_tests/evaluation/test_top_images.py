@@ -92,7 +92,8 @@ def test_every_system_shows_what_plain_loops_find_with_their_s_e_and_t() -> None
             shown = found.filter(clip_id=CLIP_IDS[row], system=system)
             assert shown["rank"].to_list() == [1, 2, 3]
             assert shown["image_id"].to_list() == [IMAGE_IDS[image] for image in images]
-            np.testing.assert_allclose(shown["semantic_similarity"], S[row, images], rtol=1e-5)
+            # S has the precision of the rounded log-sum-exp.
+            np.testing.assert_allclose(shown["semantic_similarity"], S[row, images], rtol=5e-4)
             np.testing.assert_allclose(shown["emotional_similarity"], E[images], atol=1e-9)
             np.testing.assert_allclose(shown["fused_score"], T[images], atol=1e-6)
 

@@ -53,6 +53,7 @@ def build_interrupted(folder: Path, after_s: float, number: signal.Signals) -> s
     with pipeline.instance() as instance:
         runs = [(run.job_name, run.status) for run in instance.get_runs()]
     left = [f"{job} is {status.value}" for job, status in runs if status not in ENDED]
+    left += [] if (health := pipeline.health()).is_healthy else [health.verdict]
     status, word = (0, "Done in") if "Done in" in said else (130, "stopped")
     if child.exitcode != status or word not in said or left:
         return f"exit status {child.exitcode}, {left}: {said[-2000:]}"
@@ -152,6 +153,24 @@ def test_an_interrupt_ends_a_run_in_each_of_its_phases_and_none_has_failed(
     send.close()
     assert receive.recv() == expected
     child.join()
+
+
+def test_a_slot_that_a_run_holds_beyond_its_end_is_freed(tmp_path: Path) -> None:
+    shutil.copy(SHIPPED_INSTANCE, tmp_path / "dagster.yaml")
+
+    @dg.asset(pool="gpu")
+    def pairs() -> None: ...
+
+    job = dg.Definitions(assets=[pairs], jobs=[dg.define_asset_job("align")]).resolve_job_def("align")
+    said: list[str] = []
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        instance.event_log_storage.initialize_concurrency_limit_to_default("gpu")
+        ended = instance.create_run_for_job(job)
+        assert instance.event_log_storage.claim_concurrency_slot("gpu", ended.run_id, "pairs").is_claimed
+        instance.report_run_canceled(ended)
+        assert list(runs_here(instance, job, [None], {}, said.append, said.append)) == [(None, None)]
+        assert instance.event_log_storage.get_concurrency_info("gpu").claimed_slots == []
+    assert said == [""]
 
 
 @pytest.mark.slow

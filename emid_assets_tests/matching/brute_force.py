@@ -17,6 +17,11 @@ def brute_force_top_k(scores: NDArray[np.float64], k: int) -> tuple[NDArray[np.i
     return order, top + np.log(np.exp(scores - top[:, None]).sum(axis=1))
 
 
+def rounded(log_sum_exp: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What is stored of a log-sum-exp: whole 1024ths."""
+    return np.round(log_sum_exp * 1024) / 1024
+
+
 def unit_rows(rng: np.random.Generator, rows: int, d: int, scale: float = 1.0) -> NDArray[np.float32]:
     """(rows, d) float32 of the given length, in random directions."""
     vectors = rng.standard_normal((rows, d))

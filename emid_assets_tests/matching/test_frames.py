@@ -64,8 +64,8 @@ def test_similarity_frame_holds_each_clips_largest_entries_of_s_with_ties_by_ima
         order = np.argsort(-scores[i], kind="stable")[:12]
         assert rows["image_id"].to_list() == by_name["image_id"].gather(order).to_list()
         assert rows["rank"].to_list() == list(range(1, 13))
-        np.testing.assert_allclose(rows["semantic_similarity"], S[i, order], rtol=1.1e-5)
-        np.testing.assert_allclose(rows["log_sum_exp"], np.log(np.exp(scores[i]).sum()), atol=1e-5)
+        np.testing.assert_allclose(rows["semantic_similarity"], S[i, order], rtol=5e-4)
+        assert set(rows["log_sum_exp"]) == {round(float(np.log(np.exp(scores[i]).sum())) * 1024) / 1024}
 
 
 def test_images_from_a_stream_of_partitions_give_the_same_frame_as_one_frame() -> None:
@@ -78,10 +78,7 @@ def test_images_from_a_stream_of_partitions_give_the_same_frame_as_one_frame() -
 
     streamed = similarity_frame(world["music"], partitions, 12)
     whole = similarity_frame(world["music"], world["images"], 12)
-    assert streamed.drop("score", "semantic_similarity", "log_sum_exp").equals(
-        whole.drop("score", "semantic_similarity", "log_sum_exp")
-    )
-    np.testing.assert_allclose(streamed["log_sum_exp"], whole["log_sum_exp"], rtol=1e-6)
+    assert streamed.equals(whole)
 
 
 def test_va_distances_are_those_of_the_two_points_of_each_pair() -> None:
@@ -202,10 +199,7 @@ def test_four_by_three_shards_from_separate_processes_merge_to_the_frame_of_one(
         for i, row in enumerate(clips)
     ]
     merged, whole = pl.concat(rows), similarity_frame(world["music"], world["images"], 12)
-    keys = ["clip_id", "image_id", "rank"]
-    assert merged.select(keys).equals(whole.select(keys))
-    np.testing.assert_allclose(merged["log_sum_exp"], whole["log_sum_exp"], rtol=1e-6)
-    np.testing.assert_allclose(merged["score"], whole["score"], rtol=1e-5)
+    assert merged.equals(whole)
 
 
 def test_shards_computed_on_a_device_merge_to_the_same_ids() -> None:
@@ -216,9 +210,7 @@ def test_shards_computed_on_a_device_merge_to_the_same_ids() -> None:
     ]
     merged = merge_similarity_shards(shards, world["music"], world["images"], 12)
     whole = similarity_frame(world["music"], world["images"], 12)
-    keys = ["clip_id", "image_id", "rank"]
-    assert merged.select(keys).equals(whole.select(keys))
-    np.testing.assert_allclose(merged["log_sum_exp"], whole["log_sum_exp"], rtol=1e-6)
+    assert merged.equals(whole)
 
 
 def test_shards_of_other_clips_or_of_too_few_images_are_refused() -> None:

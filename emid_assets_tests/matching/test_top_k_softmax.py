@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from emid_assets.matching import compiled, plain
+from emid_assets.matching.device import shard_state_on_device
 from emid_assets.matching.product import ProductName
-from emid_assets.matching.row_state import empty_row_state, log_sum_exp
+from emid_assets.matching.row_state import RowState, empty_row_state, log_sum_exp, stack
 from emid_assets.matching.top_k_softmax import (
     Backend,
     MatchingError,
@@ -20,7 +21,12 @@ from emid_assets.matching.top_k_softmax import (
     shard_state,
     top_k_softmax,
 )
-from emid_assets_tests.matching.brute_force import brute_force_scores, brute_force_top_k, unit_rows
+from emid_assets_tests.matching.brute_force import (
+    brute_force_scores,
+    brute_force_top_k,
+    rounded,
+    unit_rows,
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,7 @@ def problems(draw: st.DrawFn) -> Problem:
     tile_rows=st.sampled_from([1, 2, 512]),
     tile_columns=st.sampled_from([5, 64, 700, 2048]),
 )
-def test_ids_are_those_of_a_float64_brute_force_and_probabilities_within_the_stated_error(
+def test_ids_scores_and_log_sum_exps_are_those_of_a_float64_brute_force(
     problem: Problem, backend: Backend, product: ProductName, threads: int, tile_rows: int, tile_columns: int
 ) -> None:
     X, Y, k = problem.X, problem.Y, problem.k
@@ -87,23 +93,74 @@ def test_ids_are_those_of_a_float64_brute_force_and_probabilities_within_the_sta
     scores = brute_force_scores(X, Y)
     ids, denominators = brute_force_top_k(scores, k)
     np.testing.assert_array_equal(state.ids, ids)
-    expected = np.exp(np.take_along_axis(scores, ids, axis=1) - denominators[:, None])
-    ours = np.exp(state.scores.astype(np.float64) - log_sum_exp(state)[:, None])
-    np.testing.assert_allclose(ours, expected, rtol=1e-6 + 5e-7 * problem.scale, atol=0)
+    best = np.take_along_axis(scores, ids, axis=1)
+    # Two float64 sums of different orders may lie on two sides of the middle between two float32 numbers.
+    np.testing.assert_allclose(state.scores, best.astype(np.float32), rtol=1.2e-7, atol=1e-13)
+    np.testing.assert_array_equal(log_sum_exp(state), rounded(denominators))
+
+
+def between_two_steps(X: NDArray[np.float32], Y: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The rows, each scaled so that its log-sum-exp is as near as can be to the middle between two steps."""
+    rows = []
+    for x in X:
+        scores = brute_force_scores(x[None], Y)
+
+        def value(scale: float, scores: NDArray[np.float64] = scores) -> float:
+            return float(brute_force_top_k(scale * scores, 1)[1][0])
+
+        middle = (np.floor(value(1.0) * 1024) + 0.5) / 1024
+        low, high = 0.5, 2.0
+        for _ in range(60):
+            scale = (low + high) / 2
+            low, high = (scale, high) if value(scale) < middle else (low, scale)
+        rows.append((x.astype(np.float64) * low).astype(np.float32))
+    return np.stack(rows)
 
 
 @pytest.mark.processor
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
-@pytest.mark.parametrize("product", ["numpy", "torch", "onednn"])
-def test_the_thread_count_changes_no_bit(backend: Backend, product: ProductName) -> None:
+def test_threads_products_tiles_shards_and_loops_change_no_bit() -> None:
     rng = np.random.default_rng(2)
-    X, Y = unit_rows(rng, 70, 48, 20.0), unit_rows(rng, 900, 48)
-    states = [
-        top_k_softmax(X, Y, 20, threads=threads, backend=backend, product=product, tile=(16, 300))
-        for threads in (1, 2, 5)
-    ]
-    for name in ("maximum", "sum_exp", "ids", "scores"):
-        assert len({getattr(state, name).tobytes() for state in states}) == 1
+    Y = unit_rows(rng, 900, 48)
+    Y[100:120] = Y[7]
+    X = np.concatenate([unit_rows(rng, 70, 48, 20.0), between_two_steps(unit_rows(rng, 40, 48, 20.0), Y)])
+    one = top_k_softmax(X, Y, 20, threads=1, backend="numpy", product="numpy")
+    ways: list[RowState] = []
+    for backend in ("numpy", "numba"):
+        for product in ("numpy", "torch", "onednn"):
+            for threads, tile in ((1, (512, 1024)), (2, (16, 300)), (5, (7, 64))):
+                ways.append(
+                    top_k_softmax(X, Y, 20, threads=threads, backend=backend, product=product, tile=tile)  # type: ignore[arg-type]
+                )
+    shards = [shard_state(X, Y[a:b], 20, first_column=a, product="onednn") for a, b in ((500, 900), (0, 500))]
+    ways.append(settle_shards(merge_shards(shards), X, Y, 20))
+    ways.append(stack([top_k_softmax(X[a:b], Y, 20, product="torch") for a, b in ((0, 31), (31, 110))]))
+    device = shard_state_on_device(X, Y, 20, device="cpu", precision="float32", tile_columns=256)
+    ways.append(settle_shards(device, X, Y, 20))
+    for way in ways:
+        for name in ("maximum", "sum_exp", "ids", "scores"):
+            assert getattr(way, name).tobytes() == getattr(one, name).tobytes()
+    _, denominators = brute_force_top_k(brute_force_scores(X, Y), 20)
+    np.testing.assert_array_equal(log_sum_exp(one), rounded(denominators))
+    middle = np.abs(denominators[70:] * 1024 % 1 - 0.5) / 1024
+    assert middle.max() < 1e-5, "the test's rows must be those that float32 sums cannot decide"
+
+
+@pytest.mark.processor
+@pytest.mark.parametrize("d", [1, 7, 63, 64, 65, 200, 1024])
+def test_exact_scores_have_the_same_bits_in_both_loops_and_those_of_the_stated_order(d: int) -> None:
+    rng = np.random.default_rng(d)
+    X, Y = unit_rows(rng, 9, d, 20.0), unit_rows(rng, 30, d)
+    rows, columns = rng.integers(0, 9, 300), rng.integers(0, 30, 300)
+    ours = plain.exact_scores(X, rows, Y, columns)
+    assert ours.tobytes() == compiled.exact_scores(X, rows, Y, columns).tobytes()
+    for pair in range(0, 300, 37):
+        lanes = [0.0] * 64
+        for j in range(d):
+            lanes[j % 64] += float(X[rows[pair], j]) * float(Y[columns[pair], j])
+        while len(lanes) > 1:
+            half = len(lanes) // 2
+            lanes = [a + b for a, b in zip(lanes[:half], lanes[half:], strict=True)]
+        assert ours[pair] == lanes[0]
 
 
 @pytest.mark.processor
@@ -129,7 +186,7 @@ def test_column_shards_merged_in_any_order_settle_to_the_ids_of_the_whole(backen
     for order in ([0, 1, 2], [2, 0, 1], [1, 2, 0]):
         state = settle_shards(merge_shards([shards[i] for i in order]), X, Y, 30, backend=backend)
         np.testing.assert_array_equal(state.ids, ids)
-        np.testing.assert_allclose(log_sum_exp(state), denominators, rtol=1e-6)
+        np.testing.assert_array_equal(log_sum_exp(state), rounded(denominators))
     with pytest.raises(MatchingError, match="the shards hold 300 columns and Y 700"):
         settle_shards(merge_shards(shards[:2]), X, Y, 30)
 
@@ -177,7 +234,7 @@ def test_scores_that_rise_by_hundreds_from_tile_to_tile_do_not_break_the_denomin
     Y[:, 0] = np.linspace(-1, 1, 64)
     state = top_k_softmax(direction, Y, 3, tile=(512, 8))
     _, denominators = brute_force_top_k(brute_force_scores(direction, Y), 3)
-    np.testing.assert_allclose(log_sum_exp(state), denominators, atol=1e-4)
+    np.testing.assert_array_equal(log_sum_exp(state), rounded(denominators))
     assert state.ids[0].tolist() == [63, 62, 61]
 
 

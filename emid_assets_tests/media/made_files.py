@@ -1,7 +1,7 @@
 """Media files made from a seed, of every container, codec, rate, depth and damage, and their reference.
 
-Belongs here: making and damaging files, and comparing what we read with FFmpeg, imagecodecs and tifffile. The
-same seed always makes the same file. `python -m emid_assets_tests.media.made_files KIND FIRST COUNT ...`
+Belongs here: making sounds, damaging files, and comparing what we read with FFmpeg, imagecodecs and tifffile.
+The same seed always makes the same file. `python -m emid_assets_tests.media.made_files KIND FIRST COUNT ...`
 checks seeds in a process of its own, so that a crash or a hang has a name.
 """
 
@@ -28,6 +28,7 @@ from emid_assets.media.audio import Recording, probe_audio, read_audio
 from emid_assets.media.image import probe_image, read_rgb
 from emid_assets.media.limits import MediaError, MediaLimits
 from emid_assets_tests.media.ffmpeg import Samples, decode_audio, difference
+from emid_assets_tests.media.made_images import image_difference, make_image
 
 LENGTH_S = 0.05
 """By how much a length may differ from the reference's."""
@@ -365,8 +366,15 @@ def _check_audio(seed: int, path: Path) -> str | None:
     return f"{file.story}, named .{file.suffix}: {found}" if found else None
 
 
+def _check_image(seed: int, path: Path) -> str | None:
+    image = make_image(seed)
+    found = image_difference(image, path.with_suffix(f".{image.suffix}"))
+    return f"{image.story}: {found}" if found else None
+
+
 CHECKS: dict[str, Callable[[int, Path], str | None]] = {
     "audio": _check_audio,
+    "images": _check_image,
     "damaged-audio": damaged_audio_difference,
     "damaged-images": damaged_image_difference,
 }

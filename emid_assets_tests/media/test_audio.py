@@ -9,7 +9,14 @@ import pytest
 import soundfile
 
 from emid_assets.media import audio
-from emid_assets.media.audio import AudioFacts, probe_audio, read_audio, resample
+from emid_assets.media.audio import (
+    AudioFacts,
+    audio_length,
+    probe_audio,
+    read_audio,
+    read_header,
+    resample,
+)
 from emid_assets.media.limits import MediaError, MediaLimits
 
 RATE = 16_000
@@ -121,6 +128,9 @@ def test_an_ogg_whose_end_mark_comes_a_little_before_its_last_page_is_whole(tmp_
     marked.write_bytes(content)
     facts = probe_audio(marked)
     assert facts.duration_s == read_audio(marked)[0].shape[1] / facts.sample_rate < 6 - 0.1
+    assert audio_length(marked) == read_header(marked).duration_s == facts.duration_s
+    with pytest.raises(MediaError, match="does not lie in the file"):
+        read_audio(marked, 1.0, 5.0)
     assert facts.duration_s == pytest.approx(6, abs=0.5)
 
 

@@ -5,6 +5,9 @@ that were written.
 """
 
 import io
+import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,26 +25,7 @@ from emid_assets.media.image import ImageFacts, probe_image, read_rgb
 from emid_assets.media.jxl_header import jxl_size
 from emid_assets.media.limits import MediaError, MediaLimits, MissingExtraError
 from emid_assets_tests.media.ffmpeg import decode_image
-
-Pixels = npt.NDArray[np.uint8]
-
-
-def picture(height: int = 48, width: int = 64, channels: int = 3, seed: int = 0) -> npt.NDArray[np.float64]:
-    """Smooth colours with an edge, (height, width, channels), 0 to 1: no two corners are alike."""
-    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
-    planes = [0.2 + 0.6 * x, 0.9 - 0.8 * y, 0.5 + 0.4 * x * y, 0.3 + 0.7 * (x > y)]
-    planes[1][: height // 3, : width // 2] *= 0.5
-    return np.stack([np.roll(planes[c], seed, axis=1) for c in range(channels)], axis=-1)
-
-
-def on_white(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Values from 0 to 1 of 1 to 4 channels as RGB from 0 to 255; alpha laid on white."""
-    channels = values.shape[-1]
-    if channels in (2, 4):
-        alpha = values[..., -1:]
-        values = values[..., :-1] * alpha + 1 - alpha
-    rgb = values if values.shape[-1] == 3 else np.repeat(values, 3, axis=-1)
-    return 255 * rgb
+from emid_assets_tests.media.made_images import Pixels, as_type, on_white, picture, upright
 
 
 def read_or_reason(path: Path) -> Pixels | str:
@@ -57,14 +41,6 @@ def read_or_reason(path: Path) -> Pixels | str:
 
 
 # -------------------------------------------------------------------------------------------- TIFF
-
-
-def as_type(values: npt.NDArray[np.float64], dtype: str) -> npt.NDArray[np.generic]:
-    """Values from 0 to 1 over the whole range of an integer type; as they are for floats."""
-    if dtype.startswith("f"):
-        return values.astype(dtype)
-    info = np.iinfo(dtype)
-    return np.rint(values * (info.max - info.min) + info.min).clip(info.min, info.max).astype(dtype)
 
 
 Tiff = tuple[npt.NDArray[np.float64], npt.NDArray[np.generic], dict[str, object]]
@@ -145,6 +121,23 @@ def test_grey_of_every_integer_type_has_its_whole_range(tmp_path: Path, dtype: s
     assert np.abs(read - expected).max() <= 1.01
 
 
+@pytest.mark.parametrize("compression", [None, "lzw", "packbits"])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "i4"])
+def test_grey_of_either_byte_order_is_right_and_upright(
+    tmp_path: Path, dtype: str, byteorder: str, compression: str | None
+) -> None:
+    values = picture(33, 47, channels=1)
+    for orientation in range(1, 9):
+        tifffile.imwrite(
+            tmp_path / "turned.tif", as_type(values, dtype)[..., 0], byteorder=byteorder,
+            compression=compression, extratags=[(274, "H", 1, orientation, True)], metadata=None,
+        )  # fmt: skip
+        read = read_or_reason(tmp_path / "turned.tif")
+        assert not isinstance(read, str), read
+        assert np.abs(read - upright(on_white(values), orientation)).max() <= 1.01
+
+
 def test_12_bit_grey_has_its_whole_range(tmp_path: Path) -> None:
     values = picture(channels=1)[..., 0]
     numbers = np.rint(values * 4095).astype(np.uint16)
@@ -222,14 +215,6 @@ TURNED = {
     "jpg": {"quality": 95}, "png": {}, "webp": {"lossless": True}, "tif": {}, "avif": {"quality": 95},
     "heic": {"quality": 95},
 }  # fmt: skip
-
-
-def upright(stored: Pixels, orientation: int) -> Pixels:
-    """How pixels with an EXIF orientation are shown (EXIF 2.32, tag 274)."""
-    if orientation >= 5:
-        stored = stored.transpose(1, 0, 2)
-    turn_x, turn_y = orientation in (2, 3, 6, 7), orientation in (3, 4, 7, 8)
-    return stored[:: -1 if turn_y else 1, :: -1 if turn_x else 1]
 
 
 @pytest.mark.parametrize("name", TURNED)
@@ -338,6 +323,27 @@ def test_a_drawing_is_rejected(tmp_path: Path) -> None:
     read = read_or_reason(path)
     assert isinstance(read, str)
     assert read.startswith("image is unreadable: its contents are not JPEG")
+
+
+def test_nothing_is_said_on_the_terminal_of_a_file_that_it_does_not_name(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "whole.tif", as_type(picture(), "u1"), photometric="rgb", metadata=None)
+    content = (tmp_path / "whole.tif").read_bytes()
+    resolution, samples = (struct.pack("<HHI", *entry) for entry in ((282, 5, 1), (277, 3, 1)))
+    for name, entry, value in (("warned.tif", resolution, 1 << 30), ("logged.tif", samples, 16_387)):
+        at = content.index(entry) + len(entry)
+        (tmp_path / name).write_bytes(content[:at] + struct.pack("<I", value) + content[at + 4 :])
+    read = "import sys, contextlib, pathlib; from {0} import {1} as read\n" + (
+        "for name in ('warned.tif', 'logged.tif'):\n"
+        "    with contextlib.suppress(ValueError, OSError):\n"
+        "        read(pathlib.Path(sys.argv[1], name))\n"
+    )
+    said = []
+    for module, function in (("PIL.Image", "open"), ("emid_assets.media.image", "read_rgb")):
+        command = [sys.executable, "-W", "default", "-c", read.format(module, function), str(tmp_path)]
+        said.append(subprocess.run(command, capture_output=True, text=True).stderr)
+    assert "UserWarning" in said[0]
+    assert "More samples per pixel" in said[0]
+    assert said[1] == ""
 
 
 def test_heic_and_avif_have_the_pixels_that_ffmpeg_gives(tmp_path: Path) -> None:

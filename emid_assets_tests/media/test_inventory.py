@@ -439,6 +439,7 @@ def test_an_image_with_measured_va_uses_it(folder: Folder) -> None:
         ("feeling", "33% Gloomy", "feeling: 'Gloomy' is none of the 28 feelings"),
         ("start_s", "soon", "start_s is 'soon', expected a number of at least 0"),
         ("start_s", "-1", "start_s is '-1', expected a number of at least 0"),
+        ("start_s", "1,5", "start_s is '1,5', expected a number of at least 0"),
         ("duration_s", "inf", "duration_s is 'inf', expected a number of at least 0"),
         ("is_original_clip", "perhaps", "is_original_clip is 'perhaps': write true or false"),
     ],
@@ -471,6 +472,7 @@ def test_a_window_outside_its_file_is_rejected(folder: Folder) -> None:
         (b"file,FILE\na.wav,b.wav\n", "has two columns for file: file and FILE"),
         (b"file,genre\na.wav,K\nb.wav,K,\n", "music.csv row 3 has 3 cells and the header has 2"),
         (b"file,genre\na.wav,K\n\xff.wav,K\n", "music.csv line 3 is not UTF-8"),
+        ("file,genre\na.wav,K\n".encode("utf-16"), "line 1 is not UTF-8: save the table as CSV in UTF-8"),
         (b'file,genre\na.wav,"K\n', "is not valid CSV"),
         (b"file,Emotions\na.wav,K\n", "has an unknown column 'Emotions': rename it to 'emotion'"),
         (b"file;genre\na.wav;K\n", "has no column named file; its columns are: file;genre"),
@@ -508,6 +510,8 @@ NAMES = [
     "back\\slash.wav",
     "trailing .WAV",
     "-rf.wav",
+    "line\nbreak.wav",
+    f"{'é' * 125}x.wav",  # 255 bytes
 ]
 
 
@@ -894,6 +898,21 @@ def test_unchanged_media_are_neither_hashed_nor_decoded_again(folder: Folder, re
     assert second.equals(first)
     assert read_files == []
     assert progress == []
+
+
+def test_a_clip_with_a_silent_channel_beside_one_that_sounds_has_a_note_that_stays(folder: Folder) -> None:
+    folder.clip("sad/mono.wav")
+    sound, _ = soundfile.read(folder.clip("sad/half.wav"))
+    for name, silent in (("sad/half.wav", [0 * sound, sound]), ("sad/four.wav", [sound, *[0 * sound] * 3])):
+        soundfile.write(folder.root / "music" / name, np.stack(silent, axis=1), 8000)
+    first = take_inventory(folder.root)
+    for inventory in (first, take_inventory(folder.root, first)):
+        assert inventory["reason"].null_count() == 3
+        assert dict(inventory.select("item_id", "note").rows()) == {
+            "sad/mono.wav": None,
+            "sad/half.wav": "1 of its 2 channels is silent and left out",
+            "sad/four.wav": "3 of its 4 channels are silent and left out",
+        }
 
 
 def test_only_new_and_changed_files_are_read(folder: Folder, read_files: list[str]) -> None:

@@ -1,6 +1,7 @@
 """What a sound file really holds: lengths that no header tells, or that it tells wrongly, against FFmpeg."""
 
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -11,7 +12,14 @@ import soundfile
 from emid_assets.encoders.bundled.preprocessing import music_input
 from emid_assets.encoders.imagebind.preprocessing import audio_input, prepare_music
 from emid_assets.encoders.interface import MediaItem
-from emid_assets.media.audio import Recording, audio_length, opened_for_seeking, probe_audio, read_audio
+from emid_assets.media.audio import (
+    Recording,
+    audio_length,
+    opened_for_seeking,
+    probe_audio,
+    read_audio,
+    read_header,
+)
 from emid_assets.media.limits import MediaError
 from emid_assets_tests.media.ffmpeg import Samples, decode_audio, difference
 
@@ -314,6 +322,60 @@ def test_m4a_of_every_form_is_as_long_as_its_samples(tmp_path: Path, codec: str,
         named.rename(path)
 
 
+@pytest.mark.parametrize(
+    ("form", "subtype"),
+    [
+        ("WAV", "PCM_U8"), ("RF64", "PCM_16"), ("WAVEX", "PCM_24"), ("WAV", "PCM_32"), ("WAV", "FLOAT"),
+        ("WAV", "DOUBLE"), ("WAV", "ULAW"), ("WAV", "ALAW"), ("WAV", "IMA_ADPCM"), ("WAV", "MS_ADPCM"),
+        ("AIFF", "PCM_S8"), ("AIFF", "PCM_24"), ("AIFF", "FLOAT"), ("AIFF", "ULAW"), ("FLAC", "PCM_24"),
+    ],
+)  # fmt: skip
+def test_samples_of_every_sort_are_those_that_ffmpeg_gives(tmp_path: Path, form: str, subtype: str) -> None:
+    path = tmp_path / "clip"
+    soundfile.write(path, music(2), RATE, format=form, subtype=subtype)
+    ours, theirs, differs = ours_and_theirs(path)
+    assert ours == pytest.approx(theirs, abs=0.05)
+    assert ours == pytest.approx(2, abs=0.05)
+    # Each decoder of ADPCM rounds in its own way.
+    assert differs < (1e-2 if "ADPCM" in subtype else 1e-6)
+
+
+def with_ffmpeg(path: Path, form: str, codec: str, samples: Samples) -> None:
+    with av.open(str(path), "w", format=form) as container:
+        stream = container.add_stream(codec, rate=RATE, layout="stereo")
+        to_codec = av.AudioResampler(format=stream.format, layout="stereo", rate=RATE, frame_size=1024)
+        frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="flt", layout="stereo")
+        frame.sample_rate, frame.pts = RATE, 0
+        for part in [*to_codec.resample(frame), *to_codec.resample(None)]:
+            container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize("form", ["wav", "flac", "ogg", "mp3", "aiff", "adts"])
+def test_a_file_is_read_by_its_contents_whatever_it_is_called(tmp_path: Path, form: str) -> None:
+    path = tmp_path / f"clip.{form}"
+    if form == "adts":
+        with_ffmpeg(path, "adts", "aac", music(2))
+    else:
+        soundfile.write(path, music(2), RATE)
+    expected = probe_audio(path)
+    assert expected.duration_s == pytest.approx(2, abs=0.1)
+    samples, _ = read_audio(path)
+    for suffix in ("wav", "mp3", "m4a", "opus"):
+        named = path.rename(tmp_path / f"other.{suffix}")
+        assert probe_audio(named) == expected
+        assert np.array_equal(read_audio(named)[0], samples)
+        named.rename(path)
+
+
+def test_flac_that_cannot_be_read_is_rejected_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "clip.ogg"
+    with_ffmpeg(path, "ogg", "flac", music(2))
+    assert reason(path) == "audio is FLAC in Ogg, which cannot be read: save it as .flac"
+    path.write_bytes(ID3V2 + bytes(flac(path, music(2))))
+    assert reason(path) == "audio is FLAC behind an ID3 tag, which cannot be read: remove the tag"
+
+
 # --------------------------------------------------------------------------------- what is heard
 
 
@@ -347,11 +409,38 @@ def test_of_a_silent_and_a_sounding_channel_every_encoder_hears_what_sounds(
     path = wav(tmp_path / "half.wav", *channels)
     samples, rate = read_audio(path)
     assert probe_audio(path).channels == len(samples) == 2
+    assert probe_audio(path).silent_channels == 1
     alone, _ = read_audio(wav(tmp_path / "mono.wav", sound))
     assert np.array_equal(music_input(samples, rate), music_input(alone, rate))
     spectrograms = audio_input(samples, rate)
     assert spectrograms.std(axis=(2, 3)).min() > 0.1
     assert np.array_equal(prepare_music(MediaItem("clip", path, "hash")), spectrograms)
+
+
+def by_encoder(path: Path) -> None:
+    prepare_music(MediaItem("clip", path, "hash"))
+
+
+def test_a_decoder_writes_nothing_to_the_terminal_about_a_damaged_mp3(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "damaged.mp3"
+    content = mp3(music(3, 1), path)
+    said = ""
+    for seed in range(12):
+        random = np.random.default_rng(seed)
+        damaged = bytearray(content)
+        for place in random.integers(2000, len(damaged), 60):
+            damaged[place] ^= 1 << random.integers(8)
+        path.write_bytes(damaged)
+        with suppress(soundfile.LibsndfileError):
+            soundfile.read(path)
+        said += capfd.readouterr().err
+        for read in (probe_audio, read_audio, Recording, audio_length, read_header, by_encoder):
+            with suppress(MediaError):
+                read(path)
+        assert capfd.readouterr() == ("", "")
+    assert "mpg123" in said  # it does write without us, and again after us
 
 
 def test_samples_far_above_full_scale_are_rejected(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ import pytest
 from click.testing import CliRunner
 
 from emid_assets.cli.main import main
+from emid_assets.media.audio import AudioFacts, read_header
 from emid_assets.media.inventory import image_manifest, music_manifest, take_inventory
+from emid_assets.media.limits import MediaError
 from emid_assets.release.emid_import import ImportSummary, import_emid
 from emid_assets.release.emid_source import SourceError, csv_pieces, parquet_pieces, places_beside
 from emid_assets.release.import_folder import ImportRefusedError
@@ -199,6 +201,47 @@ def test_again_nothing_is_read_unless_a_file_is_gone_or_the_source_is_another(tm
     assert everything(tmp_path / "to") == before
     write_rows(source, good_rows(3))
     assert import_emid(parquet_pieces([str(source)]), tmp_path / "to").clips == 3
+
+
+def test_no_file_of_a_rejected_row_is_in_the_folder(tmp_path: Path) -> None:
+    media = tmp_path / "published"
+    media.mkdir()
+    good, chained = tone(200), tone(201)
+    unusable = {
+        "copy.wav": good, "short row.wav": tone(202), "empty.wav": b"",
+        "cut.wav": tone(203, seconds=3)[:-9000],
+        "text.wav": b"no sound", "damaged.ogg": b"OggS" + bytes(300), "damaged.flac": b"fLaC" + bytes(300),
+        "damaged.m4a": b"\0\0\0\x20ftypM4A " + bytes(300), "damaged.mp3": b"ID3" + bytes(300),
+    }  # fmt: skip
+    for name, content in {"good.wav": good, "chained.wav": chained, **unusable}.items():
+        (media / name).write_bytes(content)
+    lines = ["Audio_Filename,genre,feeling,emotion,is_original_clip"]
+    for name in ("good.wav", "chained.wav", "gone.wav", *unusable):
+        rest = "" if name == "short row.wav" else f',"{FEELINGS}","{RATINGS}",True'
+        lines.append(f"{name},K{rest}")
+    (tmp_path / "EMID_data.csv").write_text("\n".join(lines))
+    pieces, folder = csv_pieces(tmp_path / "EMID_data.csv", media), tmp_path / "to"
+
+    def imported(rejects: bytes, reader: str) -> tuple[list[str], set[str]]:
+        """Files of the folder, and rejected names, where a reader of this version rejects a content."""
+
+        def read(path: Path) -> AudioFacts:
+            if path.read_bytes() == rejects:
+                raise MediaError("audio holds several streams one after the other")
+            return read_header(path)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("emid_assets.release.media_store.read_header", read)
+            patch.setattr("emid_assets.release.import_folder.READER_VERSION", reader)
+            summary = import_emid(pieces, folder)
+        rejected = {finding.item for finding in summary.findings if finding.outcome == "rejected"}
+        return sorted(path.name for path in (folder / "music").iterdir()), rejected
+
+    # What an older reader accepted and put in place goes, and what it rejected comes.
+    of_old = {*unusable, "gone.wav", "good.wav"}
+    assert imported(good, "1") == (["chained.wav"], of_old)
+    assert imported(chained, "2") == (["good.wav"], {*unusable, "gone.wav", "chained.wav"})
+    assert [path.name for path in (folder / "music").rglob("*")] == ["good.wav"]
 
 
 def test_a_row_group_of_any_size_is_read_in_little_memory(tmp_path: Path) -> None:
@@ -568,5 +611,5 @@ def test_the_command_prints_what_it_made_and_what_comes_next(tmp_path: Path) -> 
         [*of_parquet, "--to", str(tmp_path / "data" / "train-0.parquet")],
     ):  # fmt: skip
         result = CliRunner().invoke(main, ["import", "emid", *wrong])
-        assert result.exit_code != 0
+        assert result.exit_code == 2
         assert "Traceback" not in result.output

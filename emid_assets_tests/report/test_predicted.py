@@ -88,6 +88,13 @@ def test_a_label_derived_from_ratings_is_not_called_a_prediction(
     assert found is not None
     sides = {row["image"] for row in found["pairs"]}  # type: ignore[attr-defined]
     assert sides == {"given", "rated, label derived"}
+    labels = {
+        (row["label"], row["va_source"]): row["n"] for row in found["sources"] if row["kind"] == "images"
+    }  # type: ignore[attr-defined]
+    assert labels == {
+        ("given", "measured"): images.height - half["images"],
+        ("derived from the ratings", "measured"): half["images"],
+    }
 
 
 def test_a_label_found_for_measured_values_counts_as_predicted(half_predicted: LakeTables) -> None:

@@ -227,7 +227,7 @@ def test_the_command_tells_the_exact_figure_and_the_simulated_ones() -> None:
 )
 def test_a_question_that_makes_no_sense_is_refused_in_one_line(arguments: list[str], complaint: str) -> None:
     done = CliRunner().invoke(power_command, arguments)
-    assert done.exit_code != 0
+    assert done.exit_code == 2
     assert complaint in done.output
     assert "Traceback" not in done.output
 

@@ -237,4 +237,5 @@ def test_without_a_study_the_command_says_what_to_do(tmp_path: Path, study: Stud
         [*command, "--lake", str(study.lake), "--token", "abc"], capture_output=True, text=True, check=False,
         env=clean_environment(),
     )  # fmt: skip
+    assert short.returncode == 2
     assert "at least 8 characters" in short.stderr
