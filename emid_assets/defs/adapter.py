@@ -156,7 +156,7 @@ def _training_metadata(adapter: "TrainedAdapter") -> dict[str, Any]:
     partitions_def=NETWORK_PARTITIONS,
     pool=GPU_POOL,
     ins=every_partition("music_embeddings", "expanded_clips", "image_embeddings", "images"),
-    declared=Declared(settings=("va_alignment",)),
+    declared=Declared(code=2, settings=("va_alignment",)),
     checks={"finite": "Every new embedding has only finite numbers."},
 )
 def adapted_embeddings(

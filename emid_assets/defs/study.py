@@ -242,7 +242,7 @@ def answers_arrived(
     stage="study",
     group_name="evaluation",
     kinds={"scipy", "duckdb"},
-    declared=Declared(settings=("seed",)),
+    declared=Declared(code=2, settings=("seed",)),
     warnings={"analysed": "If there are answers, the packages that the statistics need are installed."},
 )
 def study_results(

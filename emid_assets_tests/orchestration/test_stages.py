@@ -9,10 +9,14 @@ import numpy as np
 import polars as pl
 import pytest
 
+from emid_assets.adapters.pair_data import pair_data
+from emid_assets.adapters.trained_adapter import TrainedAdapter, TrainingSettings
+from emid_assets.adapters.tuning import study_name, tunable
 from emid_assets.definitions import build_definitions
 from emid_assets.defs.embeddings import embedding_failures
 from emid_assets.matching.product import Product, ProductName, find_product, refusal
 from emid_assets.matching.row_sums import row_sums
+from emid_assets.media.lake_tables import LakeTables
 from emid_assets.store.lake import Lake
 from emid_assets.store.schemas import (
     EXPANSION_WINDOWS,
@@ -20,6 +24,7 @@ from emid_assets.store.schemas import (
     IMAGES,
     MUSIC_CLIPS,
     MUSIC_EMBEDDINGS,
+    TUNING_TRIALS,
     TableSchema,
 )
 
@@ -64,8 +69,9 @@ def lake(tmp_path: Path) -> Lake:
         lake.write("music_embeddings", emotion, embeddings(MUSIC_EMBEDDINGS, ids, seed, 20.0), facts)
         valence, arousal = map(list, zip(*va, strict=True))
         clips = manifest(
-            MUSIC_CLIPS, clip_id=ids, emotion=[emotion] * count, valence=valence, arousal=arousal
-        )
+            MUSIC_CLIPS, clip_id=ids, source_id=ids, content_hash=ids, emotion=[emotion] * count,
+            start_s=[0.0] * count, duration_s=[5.0] * count, valence=valence, arousal=arousal,
+        )  # fmt: skip
         lake.write("music_clips", emotion, clips)
         lake.write("expansion_windows", emotion, EXPANSION_WINDOWS.empty(DIMENSION), facts)
     for seed, (tag, count) in enumerate(TAGS.items(), start=10):
@@ -206,6 +212,32 @@ def test_shards_of_the_images_give_the_same_bits_as_one_piece_by_the_product_tha
     assert merged.equals(whole)
     assert set(products) == {"torch"}
     assert lake.partitions("similarity_shards") == ["0--sad", "1--sad", "2--sad"]
+
+
+def test_a_training_uses_the_values_of_its_own_study_only_and_says_which(lake: Lake) -> None:
+    for emotion in CLIPS:
+        assert align(lake, emotion, candidates=10).success
+    definitions = build_definitions(lake=str(lake.root), candidates=10, epochs=2)
+    tables = LakeTables.read(lake, "standardize", "music_embeddings", "image_embeddings", "fused_pairs")
+    name = study_name("bmf", pair_data(tables, 0), TrainingSettings(epochs=2))
+    said = {}
+    for study in (name.replace("-2x", "-50x"), name):
+        trial = {
+            "network": "bmf", "study": study, "trial": 4, "state": "complete", "ndcg_at_10": 0.5, "epochs": 2,
+            "hyperparameters": json.dumps(tunable("bmf") | {"hidden": 64}),
+        }  # fmt: skip
+        lake.write("tuning_trials", "bmf", pl.DataFrame([trial], schema=TUNING_TRIALS.empty().schema))
+        with dg.DagsterInstance.ephemeral() as instance:
+            job = definitions.resolve_job_def("train_adapter")
+            assert job.execute_in_process(partition_key="bmf", instance=instance).success
+        version = lake.current("trained_adapter", "bmf")
+        assert version is not None
+        weights = TrainedAdapter.load(lake.root / str(version.metadata["weights_file"]))
+        said[study] = (str(version.metadata["hyperparameters"]), weights.config["hidden"])
+    others, ours = said.values()
+    assert others[0].startswith("the network's own: `emid tune bmf` was run on other pairs, or with another")
+    assert others[1] == tunable("bmf")["hidden"] != 64
+    assert ours == (f"of trial 4 of the study {name}", 64)
 
 
 def test_stages_that_compute_on_the_device_ask_a_cluster_for_it_and_those_that_feed_actors_do_not(
