@@ -182,13 +182,12 @@ def auc(scores: Floats, relevant: list[Ids]) -> NDArray[np.float64]:
         if not len(positives) or not others:
             continue
         # Counted: a query has few relevant items, and sorting all others for them takes many times longer.
+        of_positives = positives[positives > -np.inf]
         twice_below = 0
-        for score in positives[positives > -np.inf]:
-            below, equal = np.count_nonzero(row < score) - excluded, np.count_nonzero(row == score)
-            of_positives = positives[positives > -np.inf]
-            below -= np.count_nonzero(of_positives < score)
-            equal -= np.count_nonzero(of_positives == score)
-            twice_below += 2 * below + equal
+        for score in of_positives:
+            below = np.count_nonzero(row < score) - excluded - np.count_nonzero(of_positives < score)
+            equal = np.count_nonzero(row == score) - np.count_nonzero(of_positives == score)
+            twice_below += 2 * int(below) + int(equal)
         areas[position] = float(twice_below / len(positives)) / (2.0 * others)
     return areas
 
