@@ -163,7 +163,7 @@ def with_rows_elsewhere(
     """`earlier` and the rows that any partition of the table has for contents that it lacks.
 
     So a window is not encoded twice where the clips of its recording have several emotions or are in several
-    shards, and media that move to another partition are not encoded again.
+    shards.
 
     Args:
         earlier: what this partition has.

@@ -74,6 +74,7 @@ def top_images(settings: SettingsResource, tables: LakeTables) -> dg.Materialize
         "adapted_embeddings", "top_images",
     ),
     declared=Declared(
+        code=2,
         settings=(
             "alpha", "seed", "study_clips", "study_trials", "study_seconds", "study_contact", "page_media_mb",
         ),

@@ -182,13 +182,13 @@ def auc(scores: Floats, relevant: list[Ids]) -> NDArray[np.float64]:
         if not len(positives) or not others:
             continue
         # Counted: a query has few relevant items, and sorting all others for them takes many times longer.
-        ranked = positives[positives > -np.inf]
+        of_positives = positives[positives > -np.inf]
         twice_below = 0
-        for score in ranked:
-            below = int(np.count_nonzero(row < score) - np.count_nonzero(ranked < score)) - excluded
-            equal = int(np.count_nonzero(row == score) - np.count_nonzero(ranked == score))
-            twice_below += 2 * below + equal
-        areas[position] = twice_below / len(positives) / (2.0 * others)
+        for score in of_positives:
+            below = np.count_nonzero(row < score) - excluded - np.count_nonzero(of_positives < score)
+            equal = np.count_nonzero(row == score) - np.count_nonzero(of_positives == score)
+            twice_below += 2 * int(below) + int(equal)
+        areas[position] = float(twice_below / len(positives)) / (2.0 * others)
     return areas
 
 

@@ -130,22 +130,25 @@ def test_no_window_overlaps_one_of_another_source_and_no_split_divides_a_recordi
         assert divided_recordings(clips, dict(zip(clips["clip_id"], parts, strict=True))) == []
 
 
-def test_a_recording_whose_clips_have_several_emotions_or_shards_is_encoded_once(
-    built: Lake, media: Path, tmp_path: Path
-) -> None:
+def test_a_recording_whose_clips_have_several_emotions_is_encoded_once(built: Lake) -> None:
     windows = built.read("expansion_windows")
     claimed_twice = windows.filter(pl.col("content_hash").is_duplicated())
     assert set(claimed_twice["file"]) == {"music/one.wav"}
     assert sum(metadata(built, "expansion_windows", "encoded")) == windows["content_hash"].n_unique()
     assert claimed_twice.select("content_hash", "embedding", "scale").n_unique() * 2 == claimed_twice.height
-    in_shards = Lake(tmp_path / "lake")
-    shutil.copytree(built.root, in_shards.root)
-    shards = [f"{emotion}-{shard:02}" for emotion in EMOTIONS for shard in range(2)]
-    run(in_shards, media, "embed_music", shards, shards_per_emotion=2)
-    for table in ("music_embeddings", "expansion_windows"):
-        versions = {version.partition: version for version in in_shards.versions(table)}
-        assert sum(versions[shard].rows for shard in shards) > 0
-        assert sum(versions[shard].metadata["encoded"] for shard in shards) == 0  # type: ignore[misc]
+
+
+def test_a_recording_whose_clips_are_in_several_shards_is_encoded_once(media: Path, tmp_path: Path) -> None:
+    folder, lake = Path(shutil.copytree(media, tmp_path / "media")), Lake(tmp_path / "lake")
+    starts = {"intro": 0, "verse": 5, "refrain": 10, "coda": 18}
+    rows = [f"one.wav,{name},K,{start},1.5" for name, start in starts.items()]
+    (folder / "music.csv").write_text("\n".join(["file,clip_id,genre,start_s,duration_s", *rows]))
+    run(lake, folder, "inventory", [None])
+    run(lake, folder, "embed_music", ["sad-00", "sad-01"], shards_per_emotion=2)
+    assert [version.rows for version in lake.versions("music_clips")] == [2, 2]
+    windows = lake.read("expansion_windows")
+    assert windows["content_hash"].is_duplicated().any()
+    assert sum(metadata(lake, "expansion_windows", "encoded")) == windows["content_hash"].n_unique()
 
 
 def test_a_second_build_encodes_nothing_and_gives_the_same_clips(built: Lake, media: Path) -> None:

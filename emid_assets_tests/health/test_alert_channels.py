@@ -140,9 +140,9 @@ def test_a_chat_system_sees_no_markup_in_a_files_name(webhook: Webhook, tmp_path
 def test_a_channel_that_hangs_delays_no_other_and_no_tick(tmp_path: Path) -> None:
     hangs, delivered = threading.Event(), []
     to = {"hangs": lambda line: hangs.wait(), **channels(operations(), tmp_path)}
-    failed = deliver(LINE, to, on_delivered=delivered.append, within_s=0.3)
+    failed = deliver(LINE, to, on_delivered=delivered.append, within_s=2.0)
     hangs.set()
-    assert failed == {"hangs": "it took longer than 0 s"}
+    assert failed == {"hangs": "it took longer than 2 s"}
     assert delivered == ["file"]
     assert LINE in (tmp_path / "alerts.log").read_text()
 
@@ -168,10 +168,10 @@ def test_a_mail_server_with_eight_silent_addresses_takes_no_longer_than_the_dead
     monkeypatch.setattr(socket, "getaddrinfo", eight)
     monkeypatch.setattr(socket, "socket", Silent)
     settings = operations(alert_smtp="smtp://mail.example.org", alert_mail_to="ops@example.org")
-    failed = deliver(LINE, channels(settings, tmp_path), within_s=0.5)
+    failed = deliver(LINE, channels(settings, tmp_path), within_s=1.0)
     reached = len(tried)
     end.set()
-    assert failed == {"mail": "it took longer than 0 s"}
+    assert failed == {"mail": "it took longer than 1 s"}
     assert reached < 8
 
 

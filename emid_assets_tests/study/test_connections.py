@@ -65,7 +65,7 @@ def test_500_silent_connections_keep_nobody_from_reading_the_page_and_answering(
 
 
 class Impatient(LimitedConnection):
-    seconds = 0.5
+    seconds = 1.0
 
 
 class Crowded(LimitedConnection):
@@ -154,8 +154,8 @@ def test_an_answer_that_nobody_reads_is_given_up_and_a_slow_reader_gets_all_of_i
             client.sendall(GET.replace(b"/ ", b"/large "))
         read = 0
         while read < len(LARGE):
-            read += len(slow.recv(200_000))
-            time.sleep(0.01)  # in all longer than the server waits for one that reads nothing
+            read += len(slow.recv(100_000))
+            time.sleep(0.012)  # in all longer than the server waits for one that reads nothing
         wait_for(lambda: not running.connections, "the end of the deaf one", 30)
 
 
