@@ -471,10 +471,11 @@ def measure_slope(rounds: int, file: Path | None) -> dict[str, Any]:
 
 
 def model_seconds(n: int, m: int, flop_per_second: float) -> float:
-    """The cost model of docs/matching.md on one core: the product, and the epilogue's two terms."""
+    """The cost model of docs/matching.md on one core: the product, the epilogue's two terms, and settling."""
     slots = K + SPARE_SLOTS
     epilogue = n * (0.25e-9 * m + 60e-9 * slots * (1 + np.log(m / slots)))
-    return float(2.0 * n * m * DIMENSION / flop_per_second + epilogue)
+    settling = 0.25e-6 * n * K + 0.3e-6 * m
+    return float(2.0 * n * m * DIMENSION / flop_per_second + epilogue + settling)
 
 
 def draw(work: np.ndarray, seconds: np.ndarray, slope: float, offset: float, file: Path) -> None:

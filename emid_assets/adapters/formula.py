@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from emid_assets.matching.fusion import Formula, rescale
 from emid_assets.matching.order import top_k
-from emid_assets.matching.row_state import log_sum_exp
+from emid_assets.matching.row_state import in_steps, log_sum_exp
 from emid_assets.matching.top_k_softmax import top_k_softmax
 from emid_assets.ranking.metrics import Floats, Ids
 
@@ -45,7 +45,7 @@ class TaughtFormula:
         candidates = top_k(scores[None], min(self.formula.candidates, len(scores)))
         wide = scores.astype(np.float64)
         log_sum = wide.max() + np.log(np.exp(wide - wide.max()).sum())
-        return candidates[0], self._weighted(scores[candidates], np.array([log_sum]))[0]
+        return candidates[0], self._weighted(scores[candidates], in_steps(np.array([log_sum])))[0]
 
     def _weighted(self, scores: Floats, log_sums: NDArray[np.float64]) -> Floats:
         return (self.formula.alpha * rescale(scores, log_sums, self.formula.rescaling)).astype(np.float32)

@@ -115,7 +115,12 @@ def log_sum_exp(state: RowState) -> NDArray[np.float64]:
 
     Rounded to `LOG_SUM_EXP_STEP`, so that S is right to .05 % and has the same bits whatever summed it.
     """
-    return np.rint(unrounded_log_sum_exp(state) / LOG_SUM_EXP_STEP) * LOG_SUM_EXP_STEP
+    return in_steps(unrounded_log_sum_exp(state))
+
+
+def in_steps(log_sum_exp: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Log-sum-exps as they are stored: whole multiples of `LOG_SUM_EXP_STEP`."""
+    return np.rint(log_sum_exp / LOG_SUM_EXP_STEP) * LOG_SUM_EXP_STEP
 
 
 def unrounded_log_sum_exp(state: RowState) -> NDArray[np.float64]:
