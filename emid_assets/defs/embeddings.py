@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 GPU_POOL = "gpu"
 UNIT_NORM_TOLERANCE = 1e-3
+ROWS_AT_ONCE = 10_000
 ENCODER_SETTINGS = ("encoder", "precision")
 CHECKS = {
     "finite": "No embedding is missing, and all numbers are finite.",
@@ -163,7 +164,7 @@ def with_rows_elsewhere(
     """`earlier` and the rows that any partition of the table has for contents that it lacks.
 
     So a window is not encoded twice where the clips of its recording have several emotions or are in several
-    shards.
+    shards, and nothing is encoded again where the number of shards has changed.
 
     Args:
         earlier: what this partition has.
@@ -178,13 +179,16 @@ def with_rows_elsewhere(
     own = earlier.frame if earlier.fingerprint == fingerprint else None
     frames = [] if own is None or own.is_empty() else [own.select(columns)]
     missing = set(contents).difference(*(frame["content_hash"] for frame in frames))
-    for version in lake.survey([table]).values() if missing else ():
+    elsewhere = [*lake.survey([table]).values(), *lake.removed(table)] if missing else []
+    for version in elsewhere:
         if isinstance(version, LakeError) or version.metadata.get("fingerprint") != fingerprint:
             continue
+        if not version.rows:
+            continue
         with contextlib.suppress(LakeError):  # a damaged partition is its own build's concern
-            hashes = lake.read(table, [version.partition], ["content_hash"])["content_hash"]
-            if held := missing.intersection(hashes):
-                rows = lake.read(table, [version.partition], columns)
+            hashes = pl.concat(lake.read_batches(table, ["content_hash"], ROWS_AT_ONCE, [version]))
+            if held := missing.intersection(hashes["content_hash"]):
+                rows = pl.concat(lake.read_batches(table, columns, ROWS_AT_ONCE, [version]))
                 frames.append(rows.filter(pl.col("content_hash").is_in(held)))
                 missing -= held
     return Earlier(pl.concat(frames) if frames else None, fingerprint, earlier.journal)

@@ -255,6 +255,24 @@ class Lake:
                     found[table, partition] = error
         return found
 
+    def removed(self, table: str) -> list[Version]:
+        """The last versions of removed partitions that `collect_garbage` has left, for `read_batches`."""
+        found = []
+        folders = [
+            path for path in _folders(self._table_folder(table)) if _PARTITION_NAME.fullmatch(path.name)
+        ]
+        with kept_connection() as connection:
+            for folder in folders:
+                path, is_current = _pointed(folder) or (folder, True)
+                if is_current or not path.exists():
+                    continue
+                with (
+                    contextlib.suppress(LakeError),  # a damaged one is of no use
+                    self._attached(connection, table, folder.name, path) as version,
+                ):
+                    found.append(version)
+        return found
+
     # Reading
 
     def read(

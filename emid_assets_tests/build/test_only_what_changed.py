@@ -214,6 +214,9 @@ def test_other_shards_leave_no_row_twice_and_none_of_another_number(pipeline: Pi
                 assert len(catalogue.table(table)) == rows.height
         of_shards = pipeline.lake.partitions("similarity_shards")
         assert len(of_shards) == shards.get("image_shards", 0) * len(pipeline.lake.partitions("fused_pairs"))
+    assert pipeline.lake.partitions("image_embeddings") == ["awe-00", "awe-01", "fear-00", "fear-01"]
+    for table in ("music_embeddings", "image_embeddings", "expansion_windows"):
+        assert set(encoded(pipeline, table).values()) == {0}
 
 
 def test_another_encoder_replaces_every_embedding(pipeline: Pipeline) -> None:

@@ -465,6 +465,11 @@ def test_partitions_that_are_not_among_others_are_removed_and_named(lake: Lake) 
     assert lake.remove_others("rejected", ["sad-00", "sad-01"]) == []
     assert lake.partitions("rejected") == ["sad-00", "sad-01"]
     assert lake.remove_others("never_built", ["sad"]) == []
+    left = lake.removed("rejected")
+    assert [version.partition for version in left] == ["images-awe", "images-awe-00", "sad"]
+    assert pl.concat(lake.read_batches("rejected", None, 10, left))["value"].to_list() == [1, 1, 1]
+    lake.collect_garbage(0)
+    assert lake.removed("rejected") == []
 
 
 def test_old_versions_go_after_the_grace_period_since_they_were_superseded(lake: Lake) -> None:
