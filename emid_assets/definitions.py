@@ -28,7 +28,15 @@ from emid_assets.defs import (
     study,
 )
 from emid_assets.defs.alerts import alert_on_failure
-from emid_assets.defs.automation import changed_data, media_folder, nightly_rebuild, rebuild_job, update_job
+from emid_assets.defs.automation import (
+    changed_data,
+    clean_up_job,
+    clean_up_schedule,
+    media_folder,
+    nightly_rebuild,
+    rebuild_job,
+    update_job,
+)
 from emid_assets.health.recipes import code_version
 from emid_assets.orchestration.conditions import on_changed_data, retry_once
 from emid_assets.orchestration.declared import DECLARED
@@ -104,8 +112,13 @@ def build_definitions(**overrides: Any) -> dg.Definitions:
     resource = settings_resource(settings)
     definitions = dg.Definitions(
         assets=assets,
-        jobs=[*jobs(settings, operations), update_job, rebuild_job(lambda: definitions, operations)],
-        schedules=[nightly_rebuild(operations), health.health_schedule],
+        jobs=[
+            *jobs(settings, operations),
+            update_job,
+            clean_up_job,
+            rebuild_job(lambda: definitions, operations),
+        ],
+        schedules=[nightly_rebuild(operations), health.health_schedule, clean_up_schedule],
         sensors=[
             media_folder,
             changed_data(operations),

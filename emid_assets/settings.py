@@ -171,6 +171,11 @@ class Settings(BaseModel):
         description="How music and image ratings are brought to one scale: by mean and spread, or by the "
         "ends of their scales.",
     )
+    mixed_settings: bool = Field(
+        default=False,
+        description="Pairs whose partitions were built with different settings: off refuses to release them, "
+        "on releases them and names the settings of each on the card.",
+    )
     adapter_dimension: int = Field(
         default=256,
         ge=1,
@@ -273,6 +278,13 @@ class Operations(BaseModel):
     rebuild_time_zone: str = Field(
         default="UTC", description="Time zone of rebuild_cron, such as Europe/Berlin."
     )
+    keep_runs: int = Field(
+        default=1000,
+        ge=10,
+        le=10**6,
+        description="Number of runs of a lake whose records and logs are kept, besides the newest of each "
+        "partition and those that built what is current.",
+    )
     alert_file: str = Field(
         default="", description="File that failed runs are logged to. Empty: alerts.log in the lake."
     )
@@ -319,6 +331,7 @@ WANTED_OF_OPERATIONS = {
     "profile": "local or ray",
     "run_gpus": "a number, such as 1 or 0.5",
     "rebuild_cron": "five fields, such as 0 3 * * *",
+    "keep_runs": "a whole number, 10 to 1000000",
     "rebuild_time_zone": "a name of the time zone database, such as Europe/Berlin",
     "alert_webhook": "http://… or https://…",
     "alert_smtp": "smtp://user:password@host:port or smtps://…",
@@ -339,13 +352,14 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "alpha", "images_per_clip", "candidates", "semantic_rescaling", "emotion_kernel", "gaussian_sigma",
         "va_alignment", "matching_product", "matching_threads", "matching_memory_mb",
     ),
+    "Release": ("mixed_settings",),
     "Adapters": ("adapter_dimension", "epochs", "learning_rate", "adapter_warm_start", "seed"),
     "Listening study": ("study_clips", "study_trials", "study_seconds", "study_contact"),
     "Pages and health": ("page_media_mb", "fresh_days"),
     "Where it runs": (
         "device", "workers", "embedding_actors", "shards_per_emotion", "image_shards", "profile", "run_gpus",
     ),
-    "Rebuilding by itself": ("rebuild_cron", "rebuild_time_zone"),
+    "Rebuilding by itself": ("rebuild_cron", "rebuild_time_zone", "keep_runs"),
     "Alerts": ("alert_file", "alert_webhook", "alert_smtp", "alert_mail_from", "alert_mail_to"),
 }  # fmt: skip
 """The names of all settings and operations, by group, in the order in which help and docs show them."""

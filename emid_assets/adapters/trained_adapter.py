@@ -28,7 +28,7 @@ from emid_assets.adapters.networks.content_tower import Projection
 from emid_assets.adapters.networks.interface import Items, Known, Network, PairScorer
 from emid_assets.adapters.va_ridge import VaReader
 from emid_assets.settings import Settings
-from emid_assets.store.files import write_in_place
+from emid_assets.store.files import make_folder, write_in_place
 from emid_assets.store.schemas import EPOCH_TYPE, TRAINED_ADAPTER
 
 Epoch = dict[str, int | float | None]
@@ -197,7 +197,7 @@ class TrainedAdapter:
             }
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
         tensors |= {f"network.{name}": tensor.contiguous() for name, tensor in self.state.items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_in_place(path, save(tensors, metadata={"adapter": json.dumps(description, sort_keys=True)}))
         return file_sha256(path)
 

@@ -14,9 +14,10 @@ import dagster as dg
 from dagster import DagsterInstance, DagsterRunStatus
 
 from emid_assets.build.ray_runs import Ended
-from emid_assets.runs.dead_runs import PROCESS_TAG, UNDER_WAY, end_dead_runs
+from emid_assets.runs.dead_runs import UNDER_WAY, end_dead_runs
 from emid_assets.runs.failures import first_error
 from emid_assets.runs.processes import name_of_this_process
+from emid_assets.runs.run_tags import PROCESS_TAG
 from emid_assets.runs.signals import ignore_signals, was_told_to_stop
 
 POLL_S = 0.5

@@ -119,7 +119,7 @@ def _plan(
     settings: Settings, definitions: dg.Definitions, instance: DagsterInstance, everything: bool
 ) -> Plan:
     # What another process is running counts by what is stored.
-    runs = [run for run in run_facts(instance, definitions) if run.state != "running"]
+    runs = [run for run in run_facts(instance, definitions, settings.lake_folder) if run.state != "running"]
     facts = asset_facts(definitions, settings)
     return Plan(Lake(settings.lake_folder), facts, runs, settings.fresh_days, everything)
 

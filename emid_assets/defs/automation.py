@@ -18,11 +18,13 @@ import dagster as dg
 
 from emid_assets.media.folder_changes import Watch, in_words, judge, look_at
 from emid_assets.media.limits import MediaFolderError
+from emid_assets.orchestration.old_runs import forget_old_runs
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.stages import device_tags
 from emid_assets.runs.instance import environment_of
-from emid_assets.settings import Operations
-from emid_assets.store.lake import WHOLE_TABLE, Lake
+from emid_assets.runs.run_tags import tell_of_run
+from emid_assets.settings import Operations, load_operations
+from emid_assets.store.lake import GRACE_S, WHOLE_TABLE, Lake
 
 SETTLE_S = 25.0
 """How long a folder must stay unchanged: less than two sensor ticks, more than a pause in a slow copy."""
@@ -136,6 +138,7 @@ def rebuild_job(definitions: Callable[[], dg.Definitions], operations: Operation
 @dg.op(name="build_what_is_not_current")
 def _build(context: dg.OpExecutionContext, settings: SettingsResource) -> None:
     """Runs `emid build` with the settings of this run, on this instance."""
+    tell_of_run(context.instance, context.run_id, settings.lake_folder)
     environment = os.environ | environment_of(settings, Path(context.instance.root_directory))
     command = [sys.executable, "-m", "emid_assets", "build"]
     said = deque[str](maxlen=LINES_OF_FAILURE)
@@ -161,6 +164,35 @@ def _build(context: dg.OpExecutionContext, settings: SettingsResource) -> None:
 def update_job() -> None:
     """Builds what is not current."""
     _build()
+
+
+@dg.op(name="forget_what_is_old")
+def _forget(context: dg.OpExecutionContext, settings: SettingsResource) -> None:
+    """Deletes old runs with their logs, and versions of tables that nobody reads any more."""
+    lake = Lake(settings.lake_folder)
+    tell_of_run(context.instance, context.run_id, lake.root)
+    runs = forget_old_runs(context.instance, lake, load_operations().keep_runs)
+    versions = lake.collect_garbage(GRACE_S)
+    context.log.info(f"deleted {runs} runs, and {len(versions)} files of the lake")
+
+
+@dg.job(
+    name="clean_up",
+    description="Deletes the records of old runs (EMID_KEEP_RUNS), and superseded versions after a day.",
+    executor_def=dg.in_process_executor,
+)
+def clean_up_job() -> None:
+    """Deletes what is old."""
+    _forget()
+
+
+clean_up_schedule = dg.ScheduleDefinition(
+    name="hourly_clean_up",
+    job=clean_up_job,
+    cron_schedule="41 * * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Keeps Dagster's records and the lake from growing: deletes old runs and old versions.",
+)
 
 
 def nightly_rebuild(operations: Operations) -> dg.ScheduleDefinition:

@@ -8,15 +8,16 @@ import dagster as dg
 import polars as pl
 
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS
+from emid_assets.health.mixtures import Used, digest_of_used, settings_of
 from emid_assets.health.recipes import MANNER
 from emid_assets.media.lake_tables import MEDIA, LakeTables
-from emid_assets.orchestration.declared import Declared, Outside
+from emid_assets.orchestration.declared import DECLARED, Declared, Outside
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.settings import FORMULA_SETTINGS, Settings
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.files import write_in_place
-from emid_assets.store.lake import Lake
+from emid_assets.store.lake import Lake, Version
 from emid_assets.store.layout import COPIES_FOLDER, PAIRS_PAGE, REPORT_PAGE
 
 if TYPE_CHECKING:
@@ -26,6 +27,19 @@ if TYPE_CHECKING:
 def _digest_of_trials(settings: Settings, _: str) -> str:
     files = Lake(settings.lake_folder).current_files("tuning_trials")
     return str(sorted(f"{network}/{file.name}" for network, file in files.items()))
+
+
+AFTER_THE_REPORT = {"evaluation_report", "pipeline_health", "emid_release"}
+
+
+def _used(settings: Settings) -> Used:
+    """What all tables that the report comes from were built with."""
+    found = Lake(settings.lake_folder).survey(sorted(DECLARED.keys() - AFTER_THE_REPORT))
+    return settings_of(version for version in found.values() if isinstance(version, Version))
+
+
+def _digest_of_trials_and_used(settings: Settings, _: str) -> str:
+    return f"{_digest_of_trials(settings, '')} {digest_of_used(_used(settings))}"
 
 
 EMBEDDED_MEDIA = (*MEDIA, "music_embeddings")
@@ -211,7 +225,7 @@ def published_agreement(settings: SettingsResource, tables: LakeTables) -> dg.Ma
     deps=["rejected_media", "media_inventory"],
     declared=Declared(
         settings=tuple(sorted(Settings.model_fields.keys() - MANNER)),
-        outside=Outside("tuning trials", _digest_of_trials),
+        outside=Outside("tuning trials or what a table was built with", _digest_of_trials_and_used),
         writes=(REPORT_PAGE, PAIRS_PAGE),
     ),
 )  # fmt: skip
@@ -234,16 +248,16 @@ def evaluation_report(settings: SettingsResource, tables: LakeTables) -> dg.Mate
     tables = replace(_usable(tables, settings), tuning_trials=trials)
     report, pairs = settings.lake_folder / REPORT_PAGE, settings.lake_folder / PAIRS_PAGE
     copies = Copies(settings.media_folder, settings.lake_folder / COPIES_FOLDER)
+    build = replace(BuildFacts.of(settings, facts).built_with(_used(settings)), copies=copies)
     side_by_side = render_pairs(
         replace(tables, top_images=tables.top_images.filter(pl.col("rank") <= settings.images_per_clip)),
         best_network(tables.trained_adapter),
-        settings.alpha,
+        build.alpha,
         media=copies,
         beside=settings.lake_folder,
         embed_bytes=settings.page_media_mb * 1_000_000,
     )
     write_in_place(pairs, side_by_side)
-    build = replace(BuildFacts.of(settings, facts), copies=copies)
     write_in_place(report, render_page(tables, build, pairs_page=PAIRS_PAGE))
     copies.collect_garbage()
     rows = report_rows(tables)

@@ -14,6 +14,7 @@ from emid_assets.media.limits import MediaFolderError
 from emid_assets.media.with_predictions import PREDICTED, unlabelled
 from emid_assets.orchestration.declared import Declared, Outside
 from emid_assets.orchestration.io_manager import previous_rows, previous_version
+from emid_assets.orchestration.old_runs import forget_old_runs
 from emid_assets.orchestration.partitions import (
     IMAGE_EMOTION_PARTITIONS,
     MUSIC_EMOTION_PARTITIONS,
@@ -23,15 +24,12 @@ from emid_assets.orchestration.partitions import (
 from emid_assets.orchestration.progress import report_progress
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import table_asset
-from emid_assets.settings import Settings
+from emid_assets.settings import Settings, load_operations
 from emid_assets.store.data_version import frame_digest
-from emid_assets.store.lake import WHOLE_TABLE, Lake
+from emid_assets.store.lake import GRACE_S, WHOLE_TABLE, Lake
 
 if TYPE_CHECKING:
     from emid_assets.captions.fill import Captioned
-
-GRACE_S = 24 * 3600.0
-"""How long a superseded version stays for its readers; the next inventory deletes it after that."""
 
 
 def _folder_digest(settings: Settings, _: str) -> str:
@@ -64,6 +62,7 @@ def media_inventory(
 
     lake = Lake(settings.lake_folder)
     deleted = lake.collect_garbage(GRACE_S)
+    forget_old_runs(context.instance, lake, load_operations().keep_runs)
     version = previous_version(lake, "media_inventory", WHOLE_TABLE)
     if version is not None and version.metadata.get("reader") != READER_VERSION:
         context.log.info("files are read in another way than in the last inventory: all are read again")

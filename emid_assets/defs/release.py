@@ -1,12 +1,23 @@
 """The release stage: the data set as a folder to share. Also the table of published pairs."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
+from emid_assets.health.mixtures import (
+    UNRECORDED,
+    Used,
+    digest_of_used,
+    in_words,
+    mixtures,
+    settings_of,
+)
+from emid_assets.health.recipes import RECIPE, Recipe
+from emid_assets.health.verdict import data_version
 from emid_assets.media.expansion import all_clips
 from emid_assets.orchestration.declared import Declared, Outside
 from emid_assets.orchestration.io_manager import previous_version
@@ -15,7 +26,7 @@ from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.settings import Settings
 from emid_assets.store.data_version import frame_digest
-from emid_assets.store.lake import WHOLE_TABLE, Lake
+from emid_assets.store.lake import WHOLE_TABLE, Lake, Version
 from emid_assets.store.layout import RELEASE_FOLDER
 
 MADE_WITH = (
@@ -24,6 +35,43 @@ MADE_WITH = (
     "expansion_per_source",
 )  # fmt: skip
 """Settings that the dataset card names: those that affect the clips and the pairs."""
+
+TABLES_OF_PAIRS = (
+    "fused_pairs", "va_distances", "similarity_matrix", "expanded_clips", "expansion_windows",
+    "music_embeddings", "image_embeddings",
+)  # fmt: skip
+"""Tables whose recipes hold these settings, and the encoder's name."""
+
+
+class MixedSettingsError(RuntimeError):
+    """The pairs to release were built with different settings."""
+
+
+def _used(settings: Settings) -> Used:
+    """What the stored pairs were built with: MADE_WITH, and the encoder."""
+    found = Lake(settings.lake_folder).survey(TABLES_OF_PAIRS)
+    versions = [version for version in found.values() if isinstance(version, Version)]
+    of_pairs = {
+        version.partition: recipe.inputs
+        for version in versions
+        if version.table == "fused_pairs" and (recipe := Recipe.of_text(version.metadata.get(RECIPE)))
+    }
+    # S or E was built again without the pairs: what the pairs were built with is not known any more.
+    versions = [
+        replace(version, metadata={})
+        if of_pairs.get(version.partition, {}).get(version.table) not in (None, data_version(version))
+        else version
+        for version in versions
+    ]
+    return {
+        name: values
+        for name, values in settings_of(versions).items()
+        if name in (*MADE_WITH, "encoder", UNRECORDED)
+    }
+
+
+def _digest_of_used(settings: Settings, _: str) -> str:
+    return digest_of_used(_used(settings))
 
 
 def _digest_of_pairs(settings: Settings, _: str) -> str:
@@ -73,7 +121,12 @@ def published_pairs(
     kinds={"parquet", "huggingface", "duckdb"},
     ins=every_partition("music_clips", "expanded_clips", "images", "fused_pairs"),
     # The captions are not in the data version of `images`.
-    declared=Declared(code=2, settings=(*MADE_WITH, "caption_model"), writes=(RELEASE_FOLDER,)),
+    declared=Declared(
+        code=2,
+        settings=(*MADE_WITH, "caption_model", "mixed_settings"),
+        outside=Outside("what the pairs were built with", _digest_of_used),
+        writes=(RELEASE_FOLDER,),
+    ),
     checks={"every_pair_released": "Every pair is in the released table."},
 )
 def emid_release(
@@ -96,7 +149,13 @@ def emid_release(
     folder = lake.root / RELEASE_FOLDER
     clips = all_clips(music_clips, expanded_clips)
     images = with_series(images, media_inventory)
-    made_with = {name: str(getattr(settings, name)) for name in MADE_WITH} | _encoder(lake)
+    used = _used(settings)
+    if (mixed := mixtures(used)) and not settings.mixed_settings:
+        raise MixedSettingsError(
+            f"the pairs were built with different settings ({'; '.join(mixed)}): build them with the same "
+            "ones (emid build), or set mixed_settings to release them as they are"
+        )
+    made_with = {name: in_words(values) for name, values in sorted(used.items())} | _licence(lake)
     inputs = frame_digest(
         fused_pairs, frame_digest(clips), frame_digest(images), str(sorted(made_with.items())), FORMAT
     )
@@ -108,7 +167,7 @@ def emid_release(
         fused_pairs,
         settings.media_folder,
         folder,
-        settings.images_per_clip,
+        max(used.get("images_per_clip") or fused_pairs["rank"].to_list() or [1]),
         made_with,
         unchanged=lake.read("emid_release") if is_same else None,
     )
@@ -136,9 +195,7 @@ def _contents(folder: Path, files: pl.DataFrame, fused_pairs: pl.DataFrame) -> d
     }
 
 
-def _encoder(lake: Lake) -> dict[str, str]:
-    """The encoder that the pairs were made with, as the embeddings tell it."""
-    for version in lake.versions("music_embeddings"):
-        names = {"encoder": "encoder", "encoder_licence": "licence of its weights"}
-        return {shown: str(version.metadata[key]) for key, shown in names.items() if key in version.metadata}
-    return {}
+def _licence(lake: Lake) -> dict[str, str]:
+    """The licence of the encoder's weights, as the embeddings tell it."""
+    told = {version.metadata.get("encoder_licence") for version in lake.versions("music_embeddings")}
+    return {"licence of its weights": "; ".join(sorted(map(str, told - {None})))} if told - {None} else {}

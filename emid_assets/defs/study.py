@@ -266,7 +266,7 @@ def study_results(
         made = [design.frame() for design in DesignFiles(folder).values()]
         designs = pl.concat([LISTENING_STUDY.empty(), *made])
         results = analyse(study_answers, designs, settings.seed)
-        lme4_rows(study_answers, designs).write_csv(folder / CHOICES_FILE)
+        write_in_place(folder / CHOICES_FILE, lme4_rows(study_answers, designs).write_csv())
         metadata = {"choices": dg.MetadataValue.path(folder / CHOICES_FILE), **_shown(results)}
     return dg.MaterializeResult(
         value=results,

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import polars as pl
 
+from emid_assets.health.mixtures import mixtures, settings_of
 from emid_assets.health.recipes import CHANGED_MEDIA, RECIPE, Recipe
 from emid_assets.store.lake import Lake, LakeError, Scalar, Version
 from emid_assets.store.layout import TABLES_FOLDER
@@ -23,6 +24,7 @@ from emid_assets.store.schemas import PIPELINE_HEALTH, REJECTED_MEDIA
 DATA_VERSION = "data_version"
 COMPUTE_SECONDS = "compute_seconds"
 HISTORY = "history"
+RUN_ID = "run_id"
 """Keys in the metadata of a stored version."""
 
 HISTORY_LENGTH = 20
@@ -77,6 +79,7 @@ class RunFacts:
         state: `running`, `succeeded` or `failed`; a run whose process is gone has failed.
         started: seconds since 1970.
         errors: asset → why it failed, in one line; the key `""` stands for the run as a whole.
+        came_before: whether it was recorded before the run of an id; None if that run is not recorded.
     """
 
     run_id: str
@@ -85,6 +88,7 @@ class RunFacts:
     state: Literal["running", "succeeded", "failed"]
     started: float
     errors: Mapping[str, str] = field(default_factory=dict)
+    came_before: Callable[[str], bool | None] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -221,11 +225,18 @@ def examine(
         runs: newest first; a partition is judged by the newest run that includes it.
         now: seconds since 1970.
         fresh_days: days after its last build at which a partition becomes overdue.
-        notes: copied to the result.
+        notes: copied to the result, with a line for each setting that stored partitions differ in.
     """
     tables = sorted({asset.name for asset in assets} | {REJECTED_MEDIA.name})
     surveyed = lake.survey(tables)
     versions = {place: found for place, found in surveyed.items() if isinstance(found, Version)}
+    of_graph = [
+        versions[asset.name, one]
+        for asset in assets
+        for one in asset.partitions
+        if (asset.name, one) in versions
+    ]
+    mixed = [f"Built with different settings: {line}" for line in mixtures(settings_of(of_graph))]
     free = shutil.disk_usage(next(path for path in (lake.root, *lake.root.parents) if path.exists())).free
     return Health(
         at=now,
@@ -235,7 +246,7 @@ def examine(
         disk=disk_use(lake.root),
         free_bytes=free,
         times=_times(versions),
-        notes=tuple(notes),
+        notes=(*notes, *mixed),
     )
 
 
@@ -280,7 +291,7 @@ def states_of(
             elif (
                 last_run is not None
                 and last_run.state == "failed"
-                and _left_undone(asset.name, built, last_run)
+                and _left_undone(asset.name, version, last_run)
             ):
                 state = "failed"
                 message = last_run.errors.get(asset.name) or f"not reached: {_reason(last_run)}"
@@ -338,9 +349,15 @@ def _last(version: Version) -> dict[str, Any]:
     return {"at": at, "since": at, "rows": version.rows, "seconds": None, "statistics": {}}
 
 
-def _left_undone(asset: str, built: Mapping[str, Any] | None, run: RunFacts) -> bool:
+def _left_undone(asset: str, version: Version | None, run: RunFacts) -> bool:
     """Whether a failed run failed in this asset, or never reached it."""
-    return asset in run.errors or built is None or float(built["at"]) < run.started
+    if asset in run.errors or version is None:
+        return True
+    builder = str(version.metadata.get(RUN_ID, ""))
+    is_newer = run.came_before(builder)
+    if is_newer is None:  # of another instance, or a lake from before this was stored: only the time is known
+        is_newer = float(_last(version)["at"]) >= run.started
+    return builder != run.run_id and not is_newer
 
 
 def _reason(run: RunFacts) -> str:

@@ -13,9 +13,10 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from emid_assets.health.verdict import DATA_VERSION, HISTORY, data_version, extended_history
+from emid_assets.health.verdict import DATA_VERSION, HISTORY, RUN_ID, data_version, extended_history
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.report.markdown import escaped
+from emid_assets.runs.run_tags import tell_of_run
 from emid_assets.store.lake import WHOLE_TABLE, Lake, LakeError, Scalar, Version
 from emid_assets.store.schemas import TABLES, TableSchema
 
@@ -39,6 +40,8 @@ class LakeIOManager(dg.ConfigurableIOManager):
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["LakeIOManager"]:
         """The IO manager of a run, at whose end the catalogue is rebuilt, however it ends."""
+        if context.run is not None and context.instance is not None:
+            tell_of_run(context.instance, context.run.run_id, self.settings.lake_folder)
         with self._lake().one_rebuild():
             yield self
 
@@ -53,7 +56,8 @@ class LakeIOManager(dg.ConfigurableIOManager):
         kept = _kept_metadata(context)
         before = previous_version(lake, schema.name, partition)
         history = extended_history(before.metadata if before else {}, schema.name, frame, kept, time.time())
-        version = lake.write(schema.name, partition, frame, {**kept, HISTORY: history})
+        kept |= {HISTORY: history, RUN_ID: context.run_id}
+        version = lake.write(schema.name, partition, frame, kept)
         if context.has_asset_partitions:
             keys = context.asset_partitions_def.get_partition_keys()
             remove_other_partitions(context, lake, schema.name, [stored_partition(key) for key in keys])

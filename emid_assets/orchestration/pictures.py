@@ -32,7 +32,9 @@ def with_kept_pictures(markdown: str, instance: DagsterInstance) -> str:
         kind, content = found.group(1), base64.b64decode(found.group(2))
         key = [FOLDER, hashlib.sha256(content).hexdigest()[:32]]
         path = Path(str(manager.get_captured_local_path(key, kind)))
-        if not path.exists():
+        if path.exists():
+            path.touch()  # it is in use again: see `old_runs`
+        else:
             make_folder(path.parent)
             write_in_place(path, content)
         return f"(/logs/{'/'.join(key)}/{kind})"

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import dagster as dg
@@ -10,15 +11,14 @@ from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus
 from emid_assets.health.verdict import AssetFacts, Health, RunFacts, examine
 from emid_assets.orchestration.declared import DECLARED
 from emid_assets.orchestration.io_manager import stored_partition
+from emid_assets.orchestration.old_runs import all_runs
 from emid_assets.orchestration.stages import STAGE
 from emid_assets.runs.dead_runs import EXECUTING, UNDER_WAY, process_is_gone
 from emid_assets.runs.failures import failure_line, first_error
+from emid_assets.runs.run_tags import LAKE_TAG, name_of_lake
 from emid_assets.settings import Settings
 from emid_assets.store.lake import WHOLE_TABLE, Lake
 from emid_assets.store.schemas import PIPELINE_HEALTH
-
-RUNS_READ = 1000
-FAILURES_READ = 50
 
 
 def current_health(
@@ -39,7 +39,7 @@ def current_health(
     """
     # The asset that the verdict is written to does not judge itself.
     assets = [asset for asset in asset_facts(definitions, settings) if asset.name != PIPELINE_HEALTH.name]
-    runs = run_facts(instance, definitions, running)
+    runs = run_facts(instance, definitions, settings.lake_folder, running)
     return examine(Lake(settings.lake_folder), assets, runs, now, settings.fresh_days)
 
 
@@ -90,38 +90,70 @@ def _partitions_read(graph: Any, key: dg.AssetKey, parent: dg.AssetKey) -> dict[
 
 
 def run_facts(
-    instance: DagsterInstance, definitions: dg.Definitions, running: str | None = None
+    instance: DagsterInstance, definitions: dg.Definitions, lake: Path, running: str | None = None
 ) -> list[RunFacts]:
-    """The most recent runs, newest first. A run that a user stopped says nothing and is left out."""
+    """The newest runs of each partition, newest first: every run under way, and the last one that ended.
+
+    A run that a user stopped says nothing and is left out, and so is a run that builds another lake.
+
+    Args:
+        instance: holds the runs.
+        definitions: the graph.
+        lake: the lake's folder.
+        running: id of the run that calls this; it is left out.
+    """
     graph = definitions.resolve_asset_graph()
     assets_of_job = {  # resolving the selections is much faster than resolving the jobs
         job.name: frozenset(key.path[-1] for key in job.selection.resolve(graph))
         for job in definitions.jobs or ()
         if hasattr(job, "selection")
     }
+    sought = {
+        (key.path[-1], partition)
+        for key in graph.toposorted_asset_keys
+        for partition in _stored_partitions(graph.get(key).partitions_def)
+    }
+    own = name_of_lake(lake)
     facts: list[RunFacts] = []
-    failures = 0
-    for record in instance.get_run_records(limit=RUNS_READ):
+    for record in all_runs(instance):
+        if not sought:
+            break
         run = record.dagster_run
-        if run.run_id == running or run.status == DagsterRunStatus.CANCELED:
+        is_other = run.run_id == running or run.tags.get(LAKE_TAG, own) != own
+        if is_other or run.status == DagsterRunStatus.CANCELED:
             continue
         selected = run.asset_selection or ()
         assets = frozenset(key.path[-1] for key in selected) or assets_of_job.get(run.job_name, frozenset())
-        started = record.start_time or record.create_timestamp.timestamp()
-        state: Literal["running", "succeeded", "failed"] = "succeeded"
-        errors: dict[str, str] = {}
-        if run.status in UNDER_WAY:
-            state = "running"
-            if run.status in EXECUTING and process_is_gone(instance, run):
-                state, errors = "failed", {"": "the run's process is gone"}
-        elif run.status == DagsterRunStatus.FAILURE:
-            state = "failed"
-            failures += 1
-            if failures <= FAILURES_READ:
-                errors = _errors(instance, run.run_id)
         for partition in _partitions_of(run.tags):
-            facts.append(RunFacts(run.run_id, assets, partition, state, started, errors))
+            newest = sought & {(asset, partition) for asset in assets}
+            if not newest:
+                continue
+            found = _facts_of_run(instance, record, assets, partition)
+            facts.append(found)
+            if found.state != "running":
+                sought -= newest
     return facts
+
+
+def _facts_of_run(
+    instance: DagsterInstance, record: dg.RunRecord, assets: frozenset[str], partition: str
+) -> RunFacts:
+    run = record.dagster_run
+    state: Literal["running", "succeeded", "failed"] = "succeeded"
+    errors: dict[str, str] = {}
+    if run.status in UNDER_WAY:
+        state = "running"
+        if run.status in EXECUTING and process_is_gone(instance, run):
+            state, errors = "failed", {"": "the run's process is gone"}
+    elif run.status == DagsterRunStatus.FAILURE:
+        state, errors = "failed", _errors(instance, run.run_id)
+
+    def came_before(run_id: str) -> bool | None:
+        other = instance.get_run_record_by_id(run_id) if run_id else None
+        return None if other is None else other.storage_id > record.storage_id
+
+    started = record.start_time or record.create_timestamp.timestamp()
+    return RunFacts(run.run_id, assets, partition, state, started, errors, came_before)
 
 
 def _partitions_of(tags: Mapping[str, str]) -> list[str]:

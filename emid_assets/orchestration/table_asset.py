@@ -18,9 +18,11 @@ from emid_assets.health.recipes import RECIPE, code_version
 from emid_assets.health.verdict import COMPUTE_SECONDS, DATA_VERSION
 from emid_assets.media.lake_tables import MEDIA, LakeTables
 from emid_assets.orchestration.declared import DECLARED, Declared, only_declared, recipe_of_run
+from emid_assets.orchestration.io_manager import stored_partition
 from emid_assets.orchestration.partitions import every_partition
 from emid_assets.orchestration.pictures import with_kept_pictures
 from emid_assets.orchestration.stages import STAGE
+from emid_assets.store.lake import WHOLE_TABLE, Lake
 from emid_assets.store.schemas import TABLES
 
 Compute = Callable[..., dg.MaterializeResult[pl.DataFrame]]
@@ -141,7 +143,11 @@ def _with_recipe(name: str, compute: Compute) -> Compute:
         recipe = recipe_of_run(context, settings)
         if "settings" in kwargs:
             kwargs["settings"] = only_declared(settings, name)
-        result = compute(*args, **kwargs)
+        partition = stored_partition(context.partition_key) if context.has_partition_key else WHOLE_TABLE
+        waits = f"another run is building {name}/{partition}: waiting until it ends"
+        # Two runs at once would break each other over the files that an asset writes beside its table.
+        with Lake(settings.lake_folder).built_alone(name, partition, lambda: context.log.warning(waits)):
+            result = compute(*args, **kwargs)
         changed: dg.MaterializeResult[pl.DataFrame] = result._replace(
             metadata={**(result.metadata or {}), RECIPE: recipe.to_text()},
             tags={**(result.tags or {}), CODE_VERSION_TAG: code_version(recipe.code, recipe.settings)},

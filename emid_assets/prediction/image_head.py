@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from emid_assets.store.data_version import frame_digest
-from emid_assets.store.files import put_in_place
+from emid_assets.store.files import make_folder, put_in_place
 from emid_assets.store.schemas import IMAGE_EMOTION_HEAD
 
 Floats = NDArray[np.float64]
@@ -92,7 +92,7 @@ class ImageEmotionHead:
 
     def save(self, path: Path) -> str:
         """Write the head as safetensors; the same head gives the same bytes. Returns their sha256."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         save_file({name: np.ascontiguousarray(value) for name, value in vars(self).items()}, path)
         return hashlib.sha256(path.read_bytes()).hexdigest()
 

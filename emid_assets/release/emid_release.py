@@ -37,6 +37,7 @@ from emid_assets.release.release_media import (
 )
 from emid_assets.release.retrieval_form import FOLDER as RETRIEVAL_FOLDER
 from emid_assets.release.retrieval_form import write_tasks
+from emid_assets.store.files import put_folder_in_place
 from emid_assets.store.schemas import EMID_RELEASE
 
 TABLE_FILE = "EMID_data"
@@ -236,7 +237,7 @@ def _put_in_place(unfinished: Path, folder: Path) -> None:
         shutil.rmtree(before, ignore_errors=True)
         if folder.exists():
             folder.rename(before)
-        unfinished.rename(folder)
+        put_folder_in_place(unfinished, folder)
         shutil.rmtree(before, ignore_errors=True)
     except OSError as error:
         raise ReleaseError(f"cannot put the release into {folder}: {error}") from error

@@ -8,7 +8,7 @@ network, and equal inputs give equal bytes.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from emid_assets.affect.valence_arousal import VaAlignment
 from emid_assets.evaluation.evaluate import NOT_MEASURED
 from emid_assets.evaluation.pair_statistics import SECTION_OF_OVERLAP, counts_by_emotion, pairs_per_clip
 from emid_assets.evaluation.sweep import selected_point
+from emid_assets.health.mixtures import Used, in_words, usual
 from emid_assets.media.expansion import expansion_counts
 from emid_assets.media.lake_tables import LakeTables
 from emid_assets.release.published_pairs import Agreement
@@ -120,6 +121,7 @@ class BuildFacts:
         encoder: the encoder of the joint space.
         media: the folder below which the files of clips and images are.
         copies: of these media, where they are kept from page to page.
+        mixed: name of a setting that partitions were built with different values of → these, in words.
     """
 
     settings: Mapping[str, object]
@@ -127,6 +129,26 @@ class BuildFacts:
     encoder: EncoderFacts
     media: Path
     copies: Copies | None = None
+    mixed: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def alpha(self) -> float:
+        """The weight of S̃; of several, that of the most partitions."""
+        return _number(self.settings, "alpha")
+
+    def built_with(self, used: Used) -> "BuildFacts":
+        """With the settings that the tables were built with instead of those of the run."""
+        return replace(
+            self,
+            settings={
+                name: usual(used[name]) if name in used else value for name, value in self.settings.items()
+            },
+            mixed={
+                name: in_words(values)
+                for name, values in sorted(used.items())
+                if len(values) > 1 and name not in LOCAL_PATHS
+            },
+        )
 
     @classmethod
     def of(cls, settings: Settings, encoder: EncoderFacts) -> "BuildFacts":
@@ -176,7 +198,7 @@ def render_page(
     Raises:
         ValueError: a setting that the page needs is missing, or a metric is given twice.
     """
-    alpha = _number(build.settings, "alpha")
+    alpha = build.alpha
     cards = _gallery(tables, alpha, build.copies or Copies(build.media), limits)
     environment = templates(Path(__file__).parent)
     environment.filters["svg"] = _svg
@@ -192,7 +214,8 @@ def render_page(
         settings=build.settings,
         meanings=build.meanings,
         encoder=build.encoder,
-        warnings=_warnings(build.encoder, tables),
+        mixed=build.mixed,
+        warnings=[*_mixed_settings(build.mixed), *_warnings(build.encoder, tables)],
         **_media(tables),
         **_pairs(tables, alpha),
         **_published(tables, alpha),
@@ -333,6 +356,19 @@ def _feelings(feelings: list[dict[str, Any]]) -> str:
 def _place(alignment: VaAlignment, row: Mapping[str, float]) -> tuple[float, float]:
     x, y = alignment.apply(np.array([row["valence"], row["arousal"]])).tolist()
     return x, y
+
+
+def _mixed_settings(mixed: Mapping[str, str]) -> list[tuple[str, str]]:
+    if not mixed:
+        return []
+    named = "; ".join(f"{name}: {words}" for name, words in mixed.items())
+    return [
+        (
+            "Mixed settings",
+            f"Partitions were built with different settings ({named}). What the page says of one α, m or K "
+            "holds for most partitions only. emid build builds all with the same.",
+        )
+    ]
 
 
 def _warnings(encoder: EncoderFacts, tables: LakeTables) -> list[tuple[str, str]]:

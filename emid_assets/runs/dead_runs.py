@@ -1,12 +1,10 @@
 """Finding and ending runs whose process is gone."""
 
 import dagster as dg
-from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunsFilter
+from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 
-from emid_assets.runs.processes import is_alive, is_gone
-
-PROCESS_TAG = "emid/process"
-"""Run tag with the name of the process that executes the run (see `emid_assets.runs.processes`)."""
+from emid_assets.runs.processes import is_gone
+from emid_assets.runs.run_tags import PROCESS_TAG
 
 UNDER_WAY = [
     DagsterRunStatus.QUEUED,
@@ -34,17 +32,14 @@ def end_dead_runs(instance: DagsterInstance) -> list[str]:
 
 
 def process_is_gone(instance: DagsterInstance, run: dg.DagsterRun) -> bool:
-    """Whether the process of a run that Dagster counts as executing is gone. False if that is unknown."""
-    if PROCESS_TAG in run.tags:
-        return is_gone(run.tags[PROCESS_TAG])
-    # Only a code server on this machine listens on a socket file.
-    if '"socket"' not in run.tags.get("dagster/grpc_info", ""):
+    """Whether the process of a run that Dagster counts as executing is gone. False if that is unknown.
+
+    Unknown are runs of other machines, and runs that a launcher has not started yet: Dagster's own monitoring
+    watches these.
+    """
+    name = run.tags.get(PROCESS_TAG)
+    if name is None or not is_gone(name):
         return False
-    pids = [
-        int(str(entry.value))
-        for record in instance.all_logs(run.run_id, of_type=DagsterEventType.ENGINE_EVENT)
-        if record.dagster_event is not None
-        for name, entry in record.dagster_event.engine_event_data.metadata.items()
-        if name == "pid"
-    ]
-    return bool(pids) and not is_alive(pids[-1])
+    # Dagster gives a re-executed run the tags of the first one, until it starts and has its own.
+    first = instance.get_run_by_id(run.parent_run_id) if run.parent_run_id else None
+    return first is None or first.tags.get(PROCESS_TAG) != name

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emid_assets.settings import ENVIRONMENT_PREFIX, Settings, load_operations, setting_text
+from emid_assets.store.files import make_folder, write_in_place
 from emid_assets.store.layout import DAGSTER_FOLDER, DAGSTER_RAY_FOLDER
 
 if TYPE_CHECKING:
@@ -38,10 +39,10 @@ def prepare_instance(settings: Settings) -> Path:
     A new folder gets the profile's `dagster.yaml`; an existing one is not overwritten.
     """
     home = home_of(settings)
-    home.mkdir(parents=True, exist_ok=True)
+    make_folder(home)
     if not (home / "dagster.yaml").exists():
         shipped = RAY_INSTANCE if load_operations().profile == "ray" else SHIPPED_INSTANCE
-        shutil.copyfile(shipped, home / "dagster.yaml")
+        write_in_place(home / "dagster.yaml", shipped.read_bytes())
     return home
 
 

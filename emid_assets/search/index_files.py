@@ -24,6 +24,7 @@ from emid_assets.media.expansion import all_clips, all_music_embeddings
 from emid_assets.media.kinds import MediaKind
 from emid_assets.media.va_plane import image_alignment, music_alignment, on_plane
 from emid_assets.settings import AlignmentMethod
+from emid_assets.store.files import make_folder, put_folder_in_place
 from emid_assets.store.lake import Lake
 from emid_assets.store.layout import SEARCH_FOLDER
 
@@ -109,13 +110,13 @@ def _make(folder: Path, others: str, write: Callable[[Path], None]) -> None:
     """Write a folder unless it exists: under another name, then renamed; the ones it replaces are removed."""
     if folder.exists():
         return
-    folder.parent.mkdir(exist_ok=True)
+    make_folder(folder.parent)
     unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder.parent))
     try:
         write(unfinished)
         for old in folder.parent.glob(others):
             shutil.rmtree(old, ignore_errors=True)
-        unfinished.rename(folder)
+        put_folder_in_place(unfinished, folder)
     except OSError:
         if not folder.exists():  # else another query was faster
             raise

@@ -47,6 +47,16 @@ def put_in_place(unfinished: Path, path: Path) -> None:
     sync(path.parent)
 
 
+def put_folder_in_place(unfinished: Path, folder: Path) -> None:
+    """Sync all that is in a finished folder and rename it to `folder`, which must not exist."""
+    for path in unfinished.rglob("*"):
+        if not path.is_symlink():
+            sync(path)
+    sync(unfinished)
+    unfinished.rename(folder)
+    sync(folder.parent)
+
+
 def write_in_place(path: Path, content: str | bytes) -> None:
     """Write a whole file atomically: even after a crash, a reader sees the old content or the new.
 

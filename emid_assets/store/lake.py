@@ -19,7 +19,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,6 +55,9 @@ _TABLE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _PARTITION_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 _VERSION_NAME = re.compile(r"(\d{6,})-[0-9a-f]{8}\.duckdb")
 _REMOVED = "removed after "
+GRACE_S = 86_400.0
+"""How long what was superseded stays for those who still read it."""
+
 _LOCK_TIMEOUT_S = 600.0
 _FOLDER_FILE = "folder"  # beside the remembered catalogues: the lake's folder when the last one was written
 _LOOSE_FILES = 256  # the most that a view opens beside the bundles; a bundle holds as many versions
@@ -166,10 +169,7 @@ class Lake:
                         _clear_unfinished(folder)
                     raise
         except (OSError, duckdb.Error) as error:
-            raise LakeError(
-                f"cannot write {table}/{partition} in {folder}: {error}. The previous version is untouched; "
-                "check that the folder is writable and the disk has space, then run again."
-            ) from error
+            raise LakeError(_cannot_write(table, partition, folder, error)) from error
         return Version(
             table,
             partition,
@@ -180,6 +180,31 @@ class Lake:
             frame.schema,
             dict(metadata),
         )
+
+    @contextlib.contextmanager
+    def built_alone(self, table: str, partition: str, on_wait: Callable[[], None]) -> Iterator[None]:
+        """Hold a partition while its rows, and the files beside the table, are made.
+
+        `on_wait` is called if another process holds it: then this one waits. A killed process holds nothing.
+
+        Raises:
+            LakeError: the folder cannot be written to.
+        """
+        folder = self._folder(table, partition)
+        lock = filelock.FileLock(folder / ".building.lock", mode=0o644)
+        try:
+            make_folder(folder)
+            try:
+                lock.acquire(timeout=0)
+            except filelock.Timeout:
+                on_wait()
+                lock.acquire()
+        except OSError as error:
+            raise LakeError(_cannot_write(table, partition, folder, error)) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def remove(self, table: str, partition: str) -> None:
         """Remove a partition from the table, if it is there; its files stay until `collect_garbage`."""
@@ -215,6 +240,12 @@ class Lake:
         return others
 
     # Finding
+
+    def tables(self) -> list[str]:
+        """All tables that have a folder, sorted."""
+        return sorted(
+            path.name for path in _folders(self.root / TABLES_FOLDER) if _TABLE_NAME.fullmatch(path.name)
+        )
 
     def partitions(self, table: str) -> list[str]:
         """The partitions that have a current version, sorted."""
@@ -441,11 +472,12 @@ class Lake:
             make_folder(self._catalogues)
             begun_before = self._rebuilds("begun")
             with self._catalogue_lock():
-                if self._rebuilds("ended") <= begun_before or not self.catalogue_path.exists():
-                    number = self._rebuilds("begun") + 1
-                    self._count_rebuild("begun", number)
+                begun, ended = self._rebuilds("begun"), self._rebuilds("ended")
+                if not _has_been_rebuilt(begun_before, begun, ended) or not self.catalogue_path.exists():
+                    number = max(begun or 0, ended or 0) + 1
+                    write_in_place(self._catalogues / "begun", str(number))
                     self._rebuild_catalogue()
-                    self._count_rebuild("ended", number)
+                    write_in_place(self._catalogues / "ended", str(number))
         except (OSError, duckdb.Error) as error:
             raise LakeError(
                 f"cannot write the catalogue {self.catalogue_path}: {error}. The tables are untouched; check "
@@ -497,22 +529,16 @@ class Lake:
             if _WAITING.pop(self.root):
                 self.rebuild_catalogue()
 
-    def _rebuilds(self, what: str) -> int:
+    def _rebuilds(self, what: str) -> int | None:
+        """How many rebuilds have begun or ended; None if that is unknown."""
         try:
             return int((self._catalogues / what).read_text("utf-8"))
-        except (FileNotFoundError, ValueError):  # never, or the machine stopped while it was written
-            return 0
-
-    def _count_rebuild(self, what: str, number: int) -> None:
-        # Not synced: every stored version changes it, and losing a count costs only one rebuild.
-        unfinished = self._catalogues / (what + UNFINISHED_SUFFIX)
-        unfinished.touch(mode=0o644)
-        unfinished.write_text(str(number), "utf-8")
-        unfinished.replace(self._catalogues / what)
+        except (FileNotFoundError, ValueError):
+            return None
 
     def _rebuild_catalogue(self) -> None:
 
-        files = {table: self._bundled(table) for table in self._tables()}
+        files = {table: self._bundled(table) for table in self.tables()}
         unfinished = self.catalogue_path.with_name(self.catalogue_path.name + UNFINISHED_SUFFIX)
         for leftover in self.root.glob(unfinished.name + "*"):
             leftover.unlink()
@@ -636,14 +662,14 @@ class Lake:
             return []
         removed: list[Path] = []
         with self._catalogue_lock():
-            self._forget_closed_catalogues()
+            self._forget_closed_catalogues(grace_s)
             shown = {
                 line
                 for listing in self._catalogues.glob("*.files")
                 for line in listing.read_text("utf-8").splitlines()
             }
             removed += self._collect_bundles(shown)
-            for table in self._tables():
+            for table in self.tables():
                 for folder in _folders(self._table_folder(table)):
                     with contextlib.suppress(filelock.Timeout), self._partition_lock(folder, timeout=0):
                         removed += self._collect_partition(folder, shown, time.time() - grace_s)
@@ -674,22 +700,26 @@ class Lake:
         """Hard-link the catalogue beside a list of its files; both survive when it is replaced."""
         make_folder(self._catalogues)
         self._forget_closed_catalogues()
-        listing = self._catalogues / f"{time.time_ns():020}.files"
-        listing.touch(mode=0o644)
-        listing.write_text("\n".join(path.relative_to(self.root).as_posix() for path in files), "utf-8")
-        # Where a file system has no hard links, only the grace period protects an older open catalogue.
+        before = [int(listing.stem) for listing in self._catalogues.glob("*.files")]
+        listing = self._catalogues / f"{max([time.time_ns(), *(number + 1 for number in before)]):020}.files"
+        write_in_place(listing, "\n".join(path.relative_to(self.root).as_posix() for path in files))
+        # Where a file system has no hard links, its list stays for as long as a reader may have it open.
         with contextlib.suppress(OSError):
             os.link(catalogue, listing.with_suffix(".duckdb"))
 
-    def _forget_closed_catalogues(self) -> None:
-        for listing in self._catalogues.glob("*.files"):
+    def _forget_closed_catalogues(self, grace_s: float = GRACE_S) -> None:
+        for leftover in self._catalogues.glob("*" + UNFINISHED_SUFFIX):
+            leftover.unlink()
+        listings = sorted(self._catalogues.glob("*.files"))
+        # Without hard links, one of the last two is the current catalogue's: a rebuild may have been killed.
+        for number, listing in enumerate(listings):
             catalogue = listing.with_suffix(".duckdb")
-            if not catalogue.exists():
-                listing.unlink()
-                continue
-            is_current = self.catalogue_path.exists() and catalogue.samefile(self.catalogue_path)
-            if not is_current and not is_open_somewhere(catalogue):
-                catalogue.unlink()
+            if catalogue.exists():
+                is_current = self.catalogue_path.exists() and catalogue.samefile(self.catalogue_path)
+                if not is_current and not is_open_somewhere(catalogue):
+                    catalogue.unlink()
+                    listing.unlink()
+            elif number < len(listings) - 2 and listings[number + 1].stat().st_mtime <= time.time() - grace_s:
                 listing.unlink()
 
     # Names and locks
@@ -710,17 +740,25 @@ class Lake:
             )
         return self.root / TABLES_FOLDER / table
 
-    def _tables(self) -> list[str]:
-        """All tables that have a folder."""
-        return sorted(
-            path.name for path in _folders(self.root / TABLES_FOLDER) if _TABLE_NAME.fullmatch(path.name)
-        )
-
     def _partition_lock(self, folder: Path, timeout: float = _LOCK_TIMEOUT_S) -> filelock.BaseFileLock:
         return filelock.FileLock(folder / ".lock", timeout=timeout, mode=0o644)
 
     def _catalogue_lock(self) -> filelock.BaseFileLock:
         return filelock.FileLock(self.root / f"{CATALOGUE}.lock", timeout=_LOCK_TIMEOUT_S, mode=0o644)
+
+
+def _has_been_rebuilt(begun_before: int | None, begun: int | None, ended: int | None) -> bool:
+    """Whether a whole rebuild was made since `begun_before`; not if a count was lost with the power."""
+    if begun_before is None or begun is None or ended is None:
+        return False
+    return begun_before < ended <= begun
+
+
+def _cannot_write(table: str, partition: str, folder: Path, error: Exception) -> str:
+    return (
+        f"cannot write {table}/{partition} in {folder}: {error}. The previous version is untouched; "
+        "check that the folder is writable and the disk has space, then run again."
+    )
 
 
 def _write_version(path: Path, frame: pl.DataFrame, facts: Mapping[str, object]) -> None:

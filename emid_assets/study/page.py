@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from emid_assets.report.gallery import Copy, attributions, picture, player
 from emid_assets.report.self_contained import data_for_script, digest, templates
-from emid_assets.store.files import write_in_place
+from emid_assets.store.files import make_folder, put_in_place, write_in_place
 from emid_assets.store.layout import STUDY_PAGE
 from emid_assets.study.design import Design, StudyError
 from emid_assets.study.texts import load_texts
@@ -72,7 +72,7 @@ def write_page(
     Raises:
         StudyError: a clip or an image can no longer be read; names it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     clip_of = {row["clip_id"]: row for row in music_clips.iter_rows(named=True)}
     file_of = dict(images.select("image_id", "file").iter_rows())
     lengths = {clip: min(seconds, row["duration_s"]) for clip, row in clip_of.items()}
@@ -92,9 +92,9 @@ def write_page(
         if inside:
             references = {file.name: _data_uri(file) for file in files}
         else:
-            (folder / MEDIA_FOLDER).mkdir(exist_ok=True)
+            make_folder(folder / MEDIA_FOLDER)
             for file in files:
-                file.replace(folder / MEDIA_FOLDER / file.name)
+                put_in_place(file, folder / MEDIA_FOLDER / file.name)
             references = {file.name: f"{MEDIA_FOLDER}/{file.name}" for file in files}
         authors = [
             *attributions(music_clips, "clip_id", {trial.clip_id for trial in design.trials}),

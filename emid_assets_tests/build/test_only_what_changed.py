@@ -139,6 +139,33 @@ def test_another_alpha_picks_the_pairs_again_and_computes_neither_s_nor_e_nor_lo
     }  # fmt: skip
 
 
+def test_a_partition_of_other_settings_is_named_and_its_release_is_refused_until_all_are_the_same(
+    pipeline: Pipeline,
+) -> None:
+    other = WithSettings(pipeline.media, pipeline.root, {"alpha": 1.0, "images_per_clip": 1})
+    assert other.run("align", "sad") == ""
+    mixed = "0.6 in fused_pairs [calm]; 1.0 in fused_pairs [sad]"
+    notes = [note for note in pipeline.health().notes if note.startswith("Built with different settings")]
+    assert any("alpha" in note and "1.0 in fused_pairs [sad]" in note for note in notes)
+    said = pipeline.run("release")
+    assert "set mixed_settings to release them as they are" in said
+    assert mixed in said
+    card = pipeline.root / "release" / "README.md"
+    assert "| alpha | 0.6 |" in card.read_text()
+    asked_for = WithSettings(pipeline.media, pipeline.root, {"mixed_settings": True})
+    assert asked_for.run("release") == ""
+    assert f"| alpha | {mixed} |" in card.read_text()
+    assert pipeline.run("evaluate") == ""
+    report = (pipeline.root / "report.html").read_text()
+    assert "Mixed settings." in report
+    assert "1.0 in fused_pairs [sad]" in report
+
+    assert pipeline.build() == ""
+    assert not [note for note in pipeline.health().notes if "different settings" in note]
+    assert "| alpha | 0.6 |" in card.read_text()
+    assert "Mixed settings." not in (pipeline.root / "report.html").read_text()
+
+
 def test_other_epochs_train_the_adapters_and_pick_no_pairs(pipeline: Pipeline) -> None:
     found = rebuilt(WithSettings(pipeline.media, pipeline.root, {"epochs": 2}))
     assert ADAPTERS | {"retrieval_metrics", "evaluation_report"} <= found.keys()

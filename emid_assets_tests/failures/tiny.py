@@ -25,10 +25,11 @@ from emid_assets.encoders import load
 from emid_assets.encoders.interface import EncoderOutOfMemoryError, MediaItem
 from emid_assets.health.verdict import AssetFacts, Health
 from emid_assets.orchestration.run_facts import current_health
-from emid_assets.runs.dead_runs import PROCESS_TAG, end_dead_runs
+from emid_assets.runs.dead_runs import end_dead_runs
 from emid_assets.runs.failures import failure_line, first_error
 from emid_assets.runs.instance import environment_of, prepare_instance
 from emid_assets.runs.processes import name_of_this_process
+from emid_assets.runs.run_tags import PROCESS_TAG
 from emid_assets.settings import SAMPLE_MEDIA, Settings
 from emid_assets.store import lake as lake_module
 from emid_assets.store.lake import WHOLE_TABLE, Lake

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from emid_assets.health.verdict import (
     DATA_VERSION,
     HISTORY,
     HISTORY_LENGTH,
+    RUN_ID,
     AssetFacts,
     Health,
     RunFacts,
@@ -104,6 +106,30 @@ def test_a_lake_that_is_built_and_fresh_is_healthy(lake: Lake) -> None:
     assert json.loads(json.dumps(health.as_json()))["healthy"] is True
 
 
+def test_partitions_that_were_built_with_different_settings_are_named(lake: Lake) -> None:
+    def built_with(partition: str, values: list[float], **settings: Any) -> None:
+        frame = pl.DataFrame({"valence": values, "arousal": values, "scale": values})
+        lake.write("music_clips", partition, frame, {RECIPE: Recipe(1, settings).to_text()})
+
+    built_with("calm", [1.0], alpha=0.6, seed=0)
+    built_with("sad", [2.0], alpha=0.6, seed=0)
+    assert not [note for note in look(lake).notes if "different settings" in note]
+    built_with("sad", [2.0], alpha=1.0, seed=0)
+    named = "Built with different settings: alpha: 0.6 in music_clips [calm]; 1.0 in music_clips [sad]"
+    assert look(lake).notes == (named,)
+    assert look(lake).as_json()["notes"] == [named]
+    built_with("calm", [1.0], alpha=1.0, seed=0)
+    assert not look(lake).notes
+
+
+def test_a_partition_that_is_empty_in_every_table_was_built_with_no_settings(tmp_path: Path) -> None:
+    lake = Lake(tmp_path / "lake")
+    for partition, alpha in (("calm", 0.6), ("sad", 1.0)):
+        frame = pl.DataFrame({"valence": [1.0] if partition == "sad" else []}, schema={"valence": pl.Float64})
+        lake.write("music_clips", partition, frame, {RECIPE: Recipe(1, {"alpha": alpha}).to_text()})
+    assert not look(lake).notes
+
+
 def test_a_failed_run_is_told_for_the_asset_that_failed_and_those_it_did_not_reach(lake: Lake) -> None:
     health = look(lake, [run("failed", music_clips="disk full")])
     assert not health.is_healthy
@@ -120,6 +146,30 @@ def test_what_a_failed_run_did_store_is_not_failed(lake: Lake) -> None:
     health = look(lake, [run("failed", music_embeddings="out of memory")])
     assert states(health)["music_clips", "sad"] == "ok"
     assert states(health)["music_embeddings", "sad"] == "failed"
+
+
+def test_a_version_of_an_earlier_run_is_no_result_of_a_killed_one_whatever_the_clock_said(lake: Lake) -> None:
+    """The clock was ten days ahead when `music_clips` was built; it is right again when a run is killed."""
+
+    def built_by(run_id: str) -> None:
+        version = lake.current("music_clips", "sad")
+        assert version is not None
+        history = json.dumps(
+            [{"at": NOW + 10 * DAY, "since": NOW, "rows": 2, "seconds": 1, "statistics": {}}]
+        )
+        kept = {**version.metadata, HISTORY: history, RUN_ID: run_id}
+        lake.write("music_clips", "sad", lake.read("music_clips", ["sad"]), kept)
+
+    order = {"earlier": False, "later": True}
+    killed = replace(run("failed"), assets=frozenset({"music_clips"}), came_before=order.get)
+    for builder, state in (
+        ("earlier", "failed"),
+        (killed.run_id, "ok"),
+        ("later", "ok"),
+        ("elsewhere", "ok"),
+    ):
+        built_by(builder)
+        assert states(look(lake, [killed]))["music_clips", "sad"] == state
 
 
 def test_a_newer_run_that_succeeded_or_is_under_way_takes_a_failure_away(lake: Lake) -> None:

@@ -82,6 +82,13 @@ def test_a_clock_that_is_set_back_only_starts_the_wait_anew(media: Path) -> None
     assert verdicts(media, (1000, None), (10, None), (40, None)) == ["settling", "settling", "changed"]
 
 
+@pytest.mark.parametrize("table", ["music.csv", "images.csv", "pairs.csv", "import.csv"])
+def test_a_change_of_a_table_is_a_change_of_the_folder(media: Path, table: str) -> None:
+    before = look_at(media).digest
+    (media / table).write_text("file\n")
+    assert look_at(media).digest != before
+
+
 def test_what_is_remembered_survives_as_text_and_nonsense_is_forgotten() -> None:
     watch = Watch("abc", 12.5, "xyz")
     assert Watch.from_text(watch.to_text()) == watch

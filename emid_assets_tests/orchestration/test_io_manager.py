@@ -215,6 +215,7 @@ def test_plain_metadata_and_the_data_version_are_there_for_a_later_run(
     assert version is not None
     kept = dict(version.metadata)
     (entry,) = json.loads(str(kept.pop("history")))
+    assert kept.pop("run_id")
     assert entry["rows"] == 2
     assert kept == {
         "fingerprint": "bundled-1",

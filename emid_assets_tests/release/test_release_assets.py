@@ -1,5 +1,8 @@
 """The release assets in a real run: what they store, what they keep, and what they warn of."""
 
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +11,20 @@ import polars as pl
 import pytest
 
 from emid_assets.definitions import build_definitions
+from emid_assets.defs.release import MixedSettingsError
+from emid_assets.health.recipes import RECIPE, Recipe
+from emid_assets.health.verdict import DATA_VERSION
 from emid_assets.media.inventory import take_inventory
+from emid_assets.release import emid_release
 from emid_assets.store.lake import WHOLE_TABLE, Lake
-from emid_assets.store.schemas import EXPANDED_CLIPS
+from emid_assets.store.schemas import EXPANDED_CLIPS, SIMILARITY_MATRIX
 from emid_assets_tests.release.conftest import SmallSet
+
+
+def pair(lake: Lake, partition: str, **settings: Any) -> None:
+    """Build a partition of the pairs again with other settings, as the launchpad does."""
+    recipe = Recipe(1, {"alpha": 0.6, "images_per_clip": 3, **settings})
+    lake.write("fused_pairs", partition, lake.read("fused_pairs", [partition]), {RECIPE: recipe.to_text()})
 
 
 @pytest.fixture
@@ -24,9 +37,10 @@ def lake(small_set: SmallSet, tmp_path: Path) -> Lake:
             source_clip_id=pl.lit("long.ogg#t=0.0+2.0"), cosine=pl.lit(0.9),
             embedding=pl.lit([1.0], pl.Array(pl.Float32, 1)), scale=pl.lit(1.0, pl.Float32),
         )  # fmt: skip
-        lake.write("expanded_clips", str(emotion), EXPANDED_CLIPS.check(expanded))
-        pairs = small_set.pairs.join(clips, on="clip_id", how="semi")
-        lake.write("fused_pairs", str(emotion), pairs)
+        kept = {RECIPE: Recipe(1, {"expansion_threshold": 0.5}).to_text()}
+        lake.write("expanded_clips", str(emotion), EXPANDED_CLIPS.check(expanded), kept)
+        lake.write("fused_pairs", str(emotion), small_set.pairs.join(clips, on="clip_id", how="semi"))
+        pair(lake, str(emotion))
     for (tag,), images in small_set.images.group_by("tag"):
         lake.write("images", str(tag), images)
     return lake
@@ -61,9 +75,76 @@ def test_a_release_is_written_once_and_again_where_pairs_settings_or_its_files_d
     mended = written()
     assert mended != first
     assert lake.read("emid_release").equals(files)
-    settings["images_per_clip"] = 4
+    for partition in lake.partitions("fused_pairs"):
+        pair(lake, partition, images_per_clip=4)
     assert written() != mended
     assert "Image4_filename" in (lake.root / "release" / "EMID_data.csv").read_text()
+    assert not list(lake.root.glob("release.*"))
+
+
+def test_the_card_has_the_settings_that_the_pairs_were_built_with_not_those_of_the_run(
+    lake: Lake, small_set: SmallSet
+) -> None:
+    for partition in lake.partitions("fused_pairs"):
+        pair(lake, partition, alpha=1.0)
+    assert materialize(lake, small_set.media, "emid_release", alpha=0.25).success
+    card = (lake.root / "release" / "README.md").read_text()
+    assert "| alpha | 1.0 |" in card
+    assert "0.25" not in card
+
+
+def test_a_release_of_pairs_of_different_settings_is_refused_unless_it_is_asked_for_and_names_them(
+    lake: Lake, small_set: SmallSet
+) -> None:
+    first, second = lake.partitions("fused_pairs")
+    pair(lake, first)
+    pair(lake, second, alpha=1.0, images_per_clip=1)
+    with pytest.raises(MixedSettingsError) as refused:
+        materialize(lake, small_set.media, "emid_release")
+    mixed = f"0.6 in fused_pairs [{first}]; 1.0 in fused_pairs [{second}]"
+    assert mixed in str(refused.value)
+    assert f"3 in fused_pairs [{first}]; 1 in fused_pairs [{second}]" in str(refused.value)
+    assert not (lake.root / "release").exists()
+    assert materialize(lake, small_set.media, "emid_release", mixed_settings=True).success
+    assert f"| alpha | {mixed} |" in (lake.root / "release" / "README.md").read_text()
+
+
+def test_pairs_that_were_built_before_their_similarity_do_not_have_its_settings(
+    lake: Lake, small_set: SmallSet
+) -> None:
+    first, second = lake.partitions("fused_pairs")
+    for number, partition in enumerate((first, second)):
+        kept = {RECIPE: Recipe(1, {"candidates": 100}).to_text(), DATA_VERSION: "new"}
+        lake.write("similarity_matrix", partition, SIMILARITY_MATRIX.empty(), kept)
+        of_pairs = Recipe(1, {"alpha": 0.6}, {"similarity_matrix": ("old", "new")[number]}).to_text()
+        lake.write("fused_pairs", partition, lake.read("fused_pairs", [partition]), {RECIPE: of_pairs})
+    with pytest.raises(MixedSettingsError, match=rf"unknown in similarity_matrix \[{first}\]"):
+        materialize(lake, small_set.media, "emid_release")
+
+
+def test_of_two_releases_at_once_the_second_waits_and_both_end_well(
+    lake: Lake, small_set: SmallSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place_clips, at_work, waits = emid_release.place_clips, [], threading.Event()
+    built_alone = Lake.built_alone
+
+    def telling(self: Lake, table: str, partition: str, on_wait: Callable[[], None]) -> Any:
+        return built_alone(self, table, partition, lambda: (waits.set(), on_wait()))
+
+    def slowly(clips: pl.DataFrame, media: Path, folder: Path) -> Any:
+        at_work.append(folder)
+        if len(at_work) == 1:
+            assert waits.wait(60)
+        assert len(at_work) == 1
+        placed = place_clips(clips, media, folder)
+        at_work.pop()
+        return placed
+
+    monkeypatch.setattr(Lake, "built_alone", telling)
+    monkeypatch.setattr(emid_release, "place_clips", slowly)
+    with ThreadPoolExecutor(2) as threads:
+        runs = [threads.submit(materialize, lake, small_set.media, "emid_release") for _ in range(2)]
+        assert all(run.result(120).success for run in runs)
     assert not list(lake.root.glob("release.*"))
 
 

@@ -1,5 +1,6 @@
 """A run whose process is really killed: it is seen to have failed, and people are told."""
 
+import json
 import os
 import shutil
 import signal
@@ -7,14 +8,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import filelock
 import pytest
+from dagster._core.events import EngineEventData
 
 from emid_assets.definitions import build_definitions
 from emid_assets.runs.dead_runs import end_dead_runs
 from emid_assets.runs.instance import SHIPPED_INSTANCE
+from emid_assets.runs.processes import name_of_this_process
+from emid_assets.runs.run_tags import LAKE_TAG, PROCESS_TAG
 from emid_assets_tests.conftest import REPOSITORY, clean_environment
 from emid_assets_tests.defs.tiny_media import write_media
 from emid_assets_tests.health.test_alert_channels import TOKEN, Webhook
@@ -23,8 +28,8 @@ from emid_assets_tests.web import wait_for
 BUILD = """
 from dagster import DagsterInstance
 from emid_assets.definitions import build_definitions
-from emid_assets.runs.dead_runs import PROCESS_TAG
 from emid_assets.runs.processes import name_of_this_process
+from emid_assets.runs.run_tags import PROCESS_TAG
 with DagsterInstance.get() as instance:
     job = build_definitions().resolve_job_def("inventory")
     job.execute_in_process(instance=instance, tags={PROCESS_TAG: name_of_this_process()})
@@ -32,7 +37,8 @@ with DagsterInstance.get() as instance:
 
 
 @pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
     (tmp_path / "home").mkdir()
     shutil.copy(SHIPPED_INSTANCE, tmp_path / "home" / "dagster.yaml")
     with dg.DagsterInstance.from_config(str(tmp_path / "home")) as instance:
@@ -90,3 +96,52 @@ def test_people_are_told_of_a_killed_run(
     assert not any(TOKEN in str(entry) for entry in instance.all_logs(run.run_id))
     webhook.server.shutdown()
     webhook.server.server_close()
+
+
+@dg.job
+def collect() -> None:
+    """A job whose runs are made up here."""
+
+
+def a_process_that_is_gone() -> str:
+    tell = "from emid_assets.runs.processes import name_of_this_process as name; print(name())"
+    return subprocess.run(
+        [sys.executable, "-c", tell], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def started(instance: dg.DagsterInstance, **arguments: Any) -> dg.DagsterRun:
+    return instance.create_run_for_job(collect, status=dg.DagsterRunStatus.STARTED, **arguments)
+
+
+def test_a_run_that_another_machine_launched_over_a_socket_is_left_alone(
+    instance: dg.DagsterInstance,
+) -> None:
+    """Its process id is one of that machine, and on this one it may well be nobody's."""
+    gone = int(a_process_that_is_gone().split()[3])
+    run = started(instance, tags={"dagster/grpc_info": json.dumps({"socket": "/tmp/somewhere"})})
+    instance.report_engine_event(
+        "Executing in a subprocess", run, EngineEventData({"pid": dg.MetadataValue.text(str(gone))})
+    )
+    assert end_dead_runs(instance) == []
+    instance.add_run_tags(run.run_id, {PROCESS_TAG: a_process_that_is_gone()})  # it has started here
+    assert end_dead_runs(instance) == [run.run_id]
+
+
+def test_a_run_that_repeats_a_dead_one_is_judged_by_its_own_process(instance: dg.DagsterInstance) -> None:
+    tags = {PROCESS_TAG: a_process_that_is_gone()}
+    first = started(instance, tags=tags)
+    again = started(instance, tags=tags, parent_run_id=first.run_id, root_run_id=first.run_id)
+    assert end_dead_runs(instance) == [first.run_id]
+    instance.add_run_tags(again.run_id, {PROCESS_TAG: a_process_that_is_gone()})
+    assert end_dead_runs(instance) == [again.run_id]
+
+
+def test_a_launched_run_names_its_process_and_its_lake(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    media, lake = write_media(tmp_path / "media"), tmp_path / "lake"
+    job = build_definitions(media=str(media), lake=str(lake), workers=0).resolve_job_def("inventory")
+    result = job.execute_in_process(instance=instance)
+    run = instance.get_run_by_id(result.run_id)
+    assert run is not None
+    assert run.tags[PROCESS_TAG] == name_of_this_process()
+    assert run.tags[LAKE_TAG] == str(lake)

@@ -168,3 +168,43 @@ def test_a_rebuild_that_was_killed_counts_for_nobody(lake: Lake, monkeypatch: py
             lake.rebuild_catalogue()
     lake.rebuild_catalogue()
     assert shown(lake) == [1, 2]
+
+
+@pytest.mark.parametrize("what", ["begun", "ended"])
+@pytest.mark.parametrize("lost", ["", "\0\0", None, "1", "99"])
+def test_after_a_loss_of_power_the_catalogue_shows_what_is_written_then(
+    lake: Lake, what: str, lost: str | None
+) -> None:
+    """A count that was lost is empty, full of zeros, gone, or another one."""
+    for value in range(3):
+        lake.write("many", "one", numbers(value))
+        lake.rebuild_catalogue()
+    count = lake.root / ".catalogues" / what
+    count.unlink() if lost is None else count.write_text(lost)
+    for value in (98, 99):
+        lake.write("many", "one", numbers(value))
+        lake.rebuild_catalogue()
+        assert shown(lake) == [value]
+
+
+def test_where_hard_links_cannot_be_made_garbage_collection_takes_no_bundle_in_use(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(*_: object) -> None:
+        raise PermissionError("this file system has no hard links")
+
+    monkeypatch.setattr("os.link", no_links)
+    for number in range(19):
+        lake.write("many", f"p{number:02}", numbers(number))
+    lake.rebuild_catalogue()
+    first = files_of_the_view(lake)
+    for again in range(3):
+        lake.write("many", "p00", numbers(100 + again))
+        lake.rebuild_catalogue()
+        lake.collect_garbage(3600)
+        assert shown(lake) == [*range(1, 19), 100 + again]
+    assert all((lake.root / file).exists() for file in first)  # a reader may have the first one open
+    lake.collect_garbage(0)
+    assert shown(lake) == [*range(1, 19), 102]
+    assert not all((lake.root / file).exists() for file in first)
+    assert len(list((lake.root / ".catalogues").glob("*.files"))) == 2

@@ -7,6 +7,7 @@ import shutil
 import signal
 import stat
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -50,6 +51,24 @@ def asked(lake: Lake, query: str) -> list[Any]:
 
 
 # Versions
+
+
+def test_a_partition_is_built_by_one_at_a_time_and_the_other_is_told_that_it_waits(lake: Lake) -> None:
+    seen: list[str] = []
+    waits = threading.Event()
+
+    def second() -> None:
+        with lake.built_alone("music_clips", "sad", waits.set):
+            seen.append("second")
+
+    with lake.built_alone("music_clips", "sad", lambda: seen.append("first waits")):
+        with lake.built_alone("music_clips", "calm", lambda: seen.append("another partition waits")):
+            other = threading.Thread(target=second)
+            other.start()
+            assert waits.wait(30)
+        seen.append("first")
+    other.join(30)
+    assert seen == ["first", "second"]
 
 
 def test_a_version_is_a_read_only_file_with_its_facts_and_metadata(lake: Lake) -> None:
