@@ -30,10 +30,10 @@ def intervals(values: Floats, sources: NDArray[np.int64], seed: int) -> tuple[Fl
     ends = np.full((2, values.shape[1]), np.nan)
     if len(names) < 2:
         return ends[0], ends[1]
-    belongs = np.zeros((len(names), len(values)))
-    belongs[number, np.arange(len(values))] = 1.0
     defined = np.isfinite(values)
-    sums, counts = belongs @ np.where(defined, values, 0.0), belongs @ defined
+    sums, counts = np.zeros((2, len(names), values.shape[1]))
+    np.add.at(sums, number, np.where(defined, values, 0.0))
+    np.add.at(counts, number, defined)
     draws = np.random.default_rng([seed, len(names)])
     drawn = draws.multinomial(len(names), np.full(len(names), 1 / len(names)), REPLICATES)
     with np.errstate(invalid="ignore"):
