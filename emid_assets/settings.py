@@ -42,6 +42,7 @@ class Settings(BaseModel):
 
     media: str = Field(
         default=str(SAMPLE_MEDIA),
+        min_length=1,
         description="Media folder with music/ and images/, and optionally music.csv and images.csv.",
     )
     lake: str = Field(

@@ -15,7 +15,7 @@ import polars as pl
 from dagster import DagsterInstance
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError
 
 from emid_assets.build.plan import Plan, as_table
 from emid_assets.build.ray_runs import ClusterError, Ended, end_left_runs, launched_runs, records_at_hand
@@ -107,8 +107,8 @@ def _records(settings: Settings) -> Iterator[None]:
             yield
     except ClusterError as error:
         raise BuildFailedError(str(error)) from error
-    except (OperationalError, OSError, LakeError) as error:
-        why = " ".join(str(error.orig if isinstance(error, OperationalError) else error).split())
+    except (DatabaseError, OSError, LakeError) as error:
+        why = " ".join(str(error.orig if isinstance(error, DatabaseError) else error).split())
         raise BuildFailedError(
             f"{why} (Dagster's records are in {home_of(settings)}): check that the disk has space and is "
             "writable, then run the same command again: finished work is kept"

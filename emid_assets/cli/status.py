@@ -11,7 +11,7 @@ import click
 
 from emid_assets.cli.options import SettingsCommand, prepared_instance, settings_from, settings_options
 from emid_assets.runs.build_progress import build_under_way
-from emid_assets.runs.instance import environment_of
+from emid_assets.runs.instance import environment_of, home_of
 from emid_assets.store.layout import DAGSTER_FOLDER, TABLES_FOLDER
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def status_command(as_json: bool, verify: bool, **options: Any) -> None:
     # Before the definitions are imported: they load what these variables say.
     os.environ.update(environment_of(settings, prepared_instance(settings)))
     from dagster import DagsterInstance
-    from sqlalchemy.exc import OperationalError
+    from sqlalchemy.exc import DatabaseError
 
     from emid_assets.build.ray_runs import ClusterError, records_at_hand
     from emid_assets.definitions import build_definitions
@@ -53,8 +53,10 @@ def status_command(as_json: bool, verify: bool, **options: Any) -> None:
     try:
         with records_at_hand(), DagsterInstance.get() as instance:
             health = current_health(definitions, instance, settings, time.time())
-    except OperationalError as error:
-        raise click.ClickException(f"Dagster's records cannot be opened: {error.orig}") from None
+    except DatabaseError as error:
+        raise click.ClickException(
+            f"Dagster's records in {home_of(settings)} cannot be opened: {error.orig}"
+        ) from None
     except (ClusterError, LakeError, OSError) as error:
         raise click.ClickException(str(error)) from None
     building = build_under_way(settings.lake_folder)

@@ -474,7 +474,7 @@ def disk_use(root: Path) -> pl.DataFrame:
             continue
         pointer = path.with_name("CURRENT")
         is_superseded = path.suffix == ".duckdb" and (
-            not pointer.exists() or pointer.read_text("utf-8").strip() != path.name
+            not pointer.exists() or pointer.read_text("utf-8", errors="replace").strip() != path.name
         )
         add("superseded versions" if is_superseded else parts[1], path)
     rows = [(part, files, size) for part, (files, size) in sizes.items()]

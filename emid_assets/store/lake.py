@@ -253,9 +253,12 @@ class Lake:
 
     def current_files(self, table: str) -> dict[str, Path]:
         """Partition → its current file, sorted by partition; opens no file."""
+        found = {folder.name: _current_path(folder) for folder in self._partition_folders(table)}
+        return {partition: path for partition, path in found.items() if path is not None}
+
+    def _partition_folders(self, table: str) -> list[Path]:
         folders = _folders(self._table_folder(table))
-        found = {path.name: _current_path(path) for path in folders if _PARTITION_NAME.fullmatch(path.name)}
-        return {partition: path for partition, path in sorted(found.items()) if path is not None}
+        return sorted(path for path in folders if _PARTITION_NAME.fullmatch(path.name))
 
     def current(self, table: str, partition: str) -> Version | None:
         """The current version with its metadata; None if the partition was never built or was removed."""
@@ -278,30 +281,26 @@ class Lake:
         """(Table, partition) → its current version, or the error of a damaged one, which hides no other."""
         found: dict[tuple[str, str], Version | LakeError] = {}
         with kept_connection() as connection:
-            places = [(table, partition) for table in tables for partition in self.partitions(table)]
-            for table, partition in places:
+            places = [(table, folder) for table in tables for folder in self._partition_folders(table)]
+            for table, folder in places:
                 try:
-                    found[table, partition] = self._version(connection, table, partition)
+                    if _current_path(folder) is not None:
+                        found[table, folder.name] = self._version(connection, table, folder.name)
                 except LakeError as error:
-                    found[table, partition] = error
+                    found[table, folder.name] = error
         return found
 
     def removed(self, table: str) -> list[Version]:
         """The last versions of removed partitions that `collect_garbage` has left, for `read_batches`."""
         found = []
-        folders = [
-            path for path in _folders(self._table_folder(table)) if _PARTITION_NAME.fullmatch(path.name)
-        ]
         with kept_connection() as connection:
-            for folder in folders:
-                path, is_current = _pointed(folder) or (folder, True)
-                if is_current or not path.exists():
-                    continue
-                with (
-                    contextlib.suppress(LakeError),  # a damaged one is of no use
-                    self._attached(connection, table, folder.name, path) as version,
-                ):
-                    found.append(version)
+            for folder in self._partition_folders(table):
+                with contextlib.suppress(LakeError):  # a damaged one is of no use
+                    path, is_current = _pointed(folder) or (folder, True)
+                    if is_current or not path.exists():
+                        continue
+                    with self._attached(connection, table, folder.name, path) as version:
+                        found.append(version)
         return found
 
     # Reading
@@ -830,13 +829,14 @@ def _number(path: Path) -> int:
 def _pointed(folder: Path) -> tuple[Path, bool] | None:
     """The version that CURRENT names and whether it is current (not removed); None without CURRENT."""
     try:
-        text = (folder / "CURRENT").read_text("utf-8").strip()
+        text = (folder / "CURRENT").read_text("utf-8", errors="replace").strip()
     except (FileNotFoundError, NotADirectoryError):
         return None
     name = text.removeprefix(_REMOVED)
     if not _VERSION_NAME.fullmatch(name):
         raise LakeError(
-            f"{folder / 'CURRENT'} is damaged: write the name of a version in that folder into it"
+            f"{folder / 'CURRENT'} is damaged: build that partition again, or write the name of a version in "
+            "that folder into it"
         )
     return folder / name, name == text
 
@@ -854,12 +854,14 @@ def _clear_unfinished(folder: Path) -> int:
     """Delete what a killed writer left, and return the number of the last current version.
 
     The caller holds the partition's lock. No reader has ever seen a version newer than the one that CURRENT
-    names. Without a CURRENT, all versions stay: it may have been lost, and can be written by hand.
+    names. Without a CURRENT that names one, all versions stay: it can be written by hand.
     """
     for path in folder.glob("*" + UNFINISHED_SUFFIX + "*"):
         path.unlink()
     versions = _versions(folder)
-    pointed = _pointed(folder)
+    pointed = None
+    with contextlib.suppress(LakeError):  # a damaged one is replaced by the next version
+        pointed = _pointed(folder)
     if pointed is None:
         return max(map(_number, versions), default=0)
     last = _number(pointed[0])

@@ -1,5 +1,8 @@
 """A setting with a value that it cannot have: one line that names it, and one exit code for all."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +10,7 @@ from click.testing import CliRunner
 
 from emid_assets.cli.main import main
 
+ROOT = Path(__file__).parents[2]
 COMMANDS = {
     "build": [], "ui": [], "status": [], "query": ["music", "clip.wav"], "sweep": [], "tune": ["bmf"],
     "study": ["serve"],
@@ -34,6 +38,7 @@ def media(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--images-per-clip", "abc"], "images_per_clip = 'abc': must be a whole number, 1 to 1000"),
         (["--device", "gpu"], "device = 'gpu': must be auto, cpu, mps, cuda or cuda:N"),
         (["--encoder", "other"], "'other' is not one of 'bundled', 'imagebind'"),
+        (["--media", ""], "media = '': must be a folder"),
         (["--media", "nowhere"], "media = 'nowhere': there is no such folder"),
         (["--lake", "back\\slash"], "has a backslash, which DuckDB takes for a /; rename it"),
         (["--lake", "what?"], "has a question mark, at which DuckDB cuts a path"),
@@ -70,3 +75,17 @@ def test_a_bad_value_of_another_option_ends_with_this_code_too() -> None:
         done = CliRunner().invoke(main, arguments)
         assert done.exit_code == 2, done.output
         assert done.output.count("\n") == 1
+
+
+def test_records_that_are_no_database_are_named(tmp_path: Path) -> None:
+    history = tmp_path / "lake" / "dagster" / "history"
+    history.mkdir(parents=True)
+    (history / "runs.db").write_bytes(b"no database" * 500)
+    done = subprocess.run(  # a process of its own: the command sets variables of the environment
+        [sys.executable, "-m", "emid_assets", "status", "--lake", "lake"],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.endswith(
+        f"Error: Dagster's records in {history.parent} cannot be opened: file is not a database\n"
+    )

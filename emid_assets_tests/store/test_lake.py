@@ -609,13 +609,25 @@ def test_one_flipped_byte_in_the_data_is_found_and_named(lake: Lake) -> None:
         list(lake.read_batches("music_clips", None, 2048))
 
 
-def test_a_pointer_to_nothing_or_with_nonsense_in_it_is_named(lake: Lake) -> None:
+@pytest.mark.parametrize("nonsense", [b"", b"../../etc/passwd", b"\xff\xfe\xfa"])
+def test_a_pointer_with_nonsense_in_it_is_named_hides_no_partition_and_is_written_again(
+    lake: Lake, nonsense: bytes
+) -> None:
     version = lake.write("music_clips", "sad", numbers(1))
-    pointer = version.path.parent / "CURRENT"
-    pointer.write_text("../../etc/passwd")
+    calm = lake.write("music_clips", "calm", numbers(2))
+    (version.path.parent / "CURRENT").write_bytes(nonsense)
     with pytest.raises(LakeError, match="CURRENT is damaged"):
         lake.read("music_clips")
-    pointer.write_text(version.path.name)
+    found = lake.survey(["music_clips"])
+    assert found["music_clips", "calm"] == calm
+    assert isinstance(found["music_clips", "sad"], LakeError)
+    lake.write("music_clips", "sad", numbers(3))
+    assert lake.read("music_clips", ["sad"])["value"].to_list() == [3]
+    assert version.path.exists()
+
+
+def test_a_pointer_to_nothing_is_named(lake: Lake) -> None:
+    version = lake.write("music_clips", "sad", numbers(1))
     version.path.unlink()
     with pytest.raises(LakeError, match=r"is missing, though CURRENT"):
         lake.read("music_clips")
