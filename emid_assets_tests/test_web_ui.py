@@ -125,7 +125,7 @@ def picture(page: Any, name: str) -> None:
 
 
 def test_an_asset_shows_its_query_its_table_and_a_few_pairs_as_pictures(ui: Served, page: Any) -> None:
-    page.set_viewport_size({"width": 1500, "height": 1700})
+    page.set_viewport_size({"width": 1500, "height": 1470})
     page.goto(f"{ui.url}/assets/fused_pairs")
     page.get_by_text("Latest materialization").wait_for()
     for key in ("catalogue", "query", "preview", "pictures", "compute_seconds"):
