@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import polars as pl
 import pytest
 
 from emid_assets.media.lake_tables import LakeTables
+from emid_assets.runs.instance import SHIPPED_INSTANCE
 from emid_assets.settings import SAMPLE_MEDIA
 from emid_assets_tests.small_lake import make_lake
 
@@ -45,6 +47,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(MARK_OF_FIXTURE[fixture])
         marks = [mark for mark in dict.fromkeys(MARK_OF_FIXTURE.values()) if item.get_closest_marker(mark)]
         item.add_marker(pytest.mark.xdist_group(marks[0] if marks else item.path.stem))
+
+
+@pytest.fixture
+def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+    """A Dagster instance as it is shipped, which is this process's `DAGSTER_HOME`."""
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    shutil.copy(SHIPPED_INSTANCE, tmp_path / "home" / "dagster.yaml")
+    with dg.DagsterInstance.from_config(str(tmp_path / "home")) as instance:
+        yield instance
 
 
 @pytest.fixture(scope="session")

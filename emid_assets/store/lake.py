@@ -227,13 +227,12 @@ class Lake:
             partitions: those that stay.
             beginning: only partitions whose name begins with this are removed.
         """
-        folders = [path.name for path in _folders(self._table_folder(table)) if path.name not in partitions]
         others = [
-            name
-            for name in folders
-            if name.startswith(beginning)
-            and _PARTITION_NAME.fullmatch(name)
-            and _current_path(self._folder(table, name)) is not None
+            folder.name
+            for folder in self._partition_folders(table)
+            if folder.name not in partitions
+            and folder.name.startswith(beginning)
+            and _current_path(folder) is not None
         ]
         for partition in others:
             self.remove(table, partition)

@@ -1,9 +1,7 @@
 """What an instance keeps of its runs: a year of a live study, compressed, in Dagster's own records."""
 
 import os
-import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -12,7 +10,6 @@ import pytest
 
 from emid_assets.health.verdict import RUN_ID
 from emid_assets.orchestration.old_runs import PICTURES, all_runs, forget_old_runs
-from emid_assets.runs.instance import SHIPPED_INSTANCE
 from emid_assets.runs.run_tags import LAKE_TAG, name_of_lake
 from emid_assets.store.lake import Lake
 
@@ -20,15 +17,6 @@ from emid_assets.store.lake import Lake
 @dg.job
 def collect_answers() -> None:
     """A job whose runs are made up here."""
-
-
-@pytest.fixture
-def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
-    (tmp_path / "home").mkdir()
-    shutil.copy(SHIPPED_INSTANCE, tmp_path / "home" / "dagster.yaml")
-    with dg.DagsterInstance.from_config(str(tmp_path / "home")) as instance:
-        yield instance
 
 
 @pytest.fixture

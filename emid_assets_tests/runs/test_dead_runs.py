@@ -2,11 +2,9 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ from dagster._core.events import EngineEventData
 
 from emid_assets.definitions import build_definitions
 from emid_assets.runs.dead_runs import end_dead_runs
-from emid_assets.runs.instance import SHIPPED_INSTANCE
 from emid_assets.runs.processes import name_of_this_process
 from emid_assets.runs.run_tags import LAKE_TAG, PROCESS_TAG
 from emid_assets_tests.conftest import REPOSITORY, clean_environment
@@ -34,15 +31,6 @@ with DagsterInstance.get() as instance:
     job = build_definitions().resolve_job_def("inventory")
     job.execute_in_process(instance=instance, tags={PROCESS_TAG: name_of_this_process()})
 """
-
-
-@pytest.fixture
-def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
-    (tmp_path / "home").mkdir()
-    shutil.copy(SHIPPED_INSTANCE, tmp_path / "home" / "dagster.yaml")
-    with dg.DagsterInstance.from_config(str(tmp_path / "home")) as instance:
-        yield instance
 
 
 def test_people_are_told_of_a_killed_run(
@@ -119,7 +107,7 @@ def test_a_run_that_another_machine_launched_over_a_socket_is_left_alone(
 ) -> None:
     """Its process id is one of that machine, and on this one it may well be nobody's."""
     gone = int(a_process_that_is_gone().split()[3])
-    run = started(instance, tags={"dagster/grpc_info": json.dumps({"socket": "/tmp/somewhere"})})
+    run = started(instance, tags={"dagster/grpc_info": json.dumps({"socket": "a file of that machine"})})
     instance.report_engine_event(
         "Executing in a subprocess", run, EngineEventData({"pid": dg.MetadataValue.text(str(gone))})
     )
