@@ -95,7 +95,7 @@ def clips(scale: float, seed: int) -> Iterator[tuple[str, str, str, str, bool, n
             ratings[RATINGS.index("arousal")] = np.clip(rng.normal(emotion.arousal, 0.8), 1, 9)
             feeling = f"{rng.integers(20, 60)}% {FEELINGS[int(rng.integers(len(FEELINGS)))]}"
             yield (
-                f"{emotion.letter}{index:04}.m4a",
+                f"{emotion.letter}{source:04}{f'___{index // originals}' if index >= originals else ''}.m4a",
                 emotion.letter,
                 feeling,
                 ", ".join(f"{rating:.6f}" for rating in ratings),
