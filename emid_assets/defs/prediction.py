@@ -180,21 +180,24 @@ def image_text_features(
     """
     from emid_assets.prediction.image_text import TextEncoder, text_encoder_identity, text_features_of
 
-    images, fingerprint = _images_of_head(settings, media_inventory), text_encoder_identity()
+    images = _images_of_head(settings, media_inventory)
+    fingerprint = text_encoder_identity() if images.height else ""
     lake = Lake(settings.lake_folder)
     version = previous_version(lake, "image_text_features", WHOLE_TABLE)
     frame, encoded = IMAGE_TEXT_FEATURES.empty(), 0
-    if fingerprint and images.height:
+    if fingerprint:
         is_kept = version is not None and version.metadata.get("fingerprint") == fingerprint
         earlier = previous_rows(context, lake, version) if is_kept else None
         frame, encoded = text_features_of(images, TextEncoder(), earlier)
+    elif images.height:
+        context.log.info("words of images are not read: pip install 'emid-assets[text]'")
     words = dict(frame["text_source"].value_counts().iter_rows())
     return dg.MaterializeResult(
         value=frame,
         data_version=dg.DataVersion(frame_digest(frame.drop("features"), fingerprint)),
         metadata={
             "encoded": encoded,
-            "fingerprint": fingerprint or "none: pip install 'emid-assets[text]' reads the words of images",
+            "fingerprint": fingerprint,
             "from_captions": words.get("caption", 0),
             "from_file_names": words.get("file name", 0),
             "without_words": images.height - frame.height,
