@@ -21,6 +21,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validat
 
 # The values of the settings below that other modules name too: each stands here once.
 EncoderName = Literal["bundled", "imagebind"]
+EmotionFeatures = Literal["bundled", "encoder", "both"]
 Precision = Literal["auto", "float32", "bf16"]
 Rescaling = Literal["candidate_minmax", "raw", "candidate_softmax"]
 Kernel = Literal["cosine", "gaussian"]
@@ -63,6 +64,11 @@ class Settings(BaseModel):
         default=False,
         description="Media without a label: off rejects them, on predicts their emotion and marks it as "
         "predicted.",
+    )
+    emotion_features: EmotionFeatures = Field(
+        default="bundled",
+        description="Features that predict an image's emotion: of the bundled network, of the encoder, or "
+        "both (cross-validation then chooses one of them, or the two together).",
     )
     device: str = Field(
         default="auto",
@@ -348,7 +354,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "expansion_window_s", "expansion_hop_s", "expansion_threshold", "expansion_target",
         "expansion_per_source",
     ),
-    "Captions and missing labels": ("caption_model", "predict_emotion"),
+    "Captions and missing labels": ("caption_model", "predict_emotion", "emotion_features"),
     "Matching": (
         "alpha", "images_per_clip", "candidates", "semantic_rescaling", "emotion_kernel", "gaussian_sigma",
         "va_alignment", "matching_product", "matching_threads", "matching_memory_mb",
@@ -373,6 +379,7 @@ FORMULA_SETTINGS = (
 
 
 APPLIES: dict[str, Callable[[Settings], bool]] = {
+    "emotion_features": lambda settings: settings.predict_emotion,
     "gaussian_sigma": lambda settings: settings.emotion_kernel == "gaussian",
     "precision": lambda settings: settings.encoder == "imagebind",
     "expansion_threshold": lambda settings: not settings.expansion_target,
