@@ -21,6 +21,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validat
 
 # The values of the settings below that other modules name too: each stands here once.
 EncoderName = Literal["bundled", "imagebind"]
+EmotionFeatures = Literal["bundled", "encoder", "both"]
 Precision = Literal["auto", "float32", "bf16"]
 Rescaling = Literal["candidate_minmax", "raw", "candidate_softmax"]
 Kernel = Literal["cosine", "gaussian"]
@@ -63,6 +64,11 @@ class Settings(BaseModel):
         default=False,
         description="Media without a label: off rejects them, on predicts their emotion and marks it as "
         "predicted.",
+    )
+    emotion_features: EmotionFeatures = Field(
+        default="bundled",
+        description="Features that predict an image's emotion: of the bundled network, of the encoder, or "
+        "both (cross-validation then chooses one of them, or the two together).",
     )
     device: str = Field(
         default="auto",
@@ -148,6 +154,14 @@ class Settings(BaseModel):
     )
     images_per_clip: int = Field(
         default=3, ge=1, le=1000, description="m: number of images that each clip is paired with."
+    )
+    image_reuse_limit: int = Field(
+        default=0,
+        ge=0,
+        le=10**6,
+        description="Maximum number of pairs that an image is in; the pairs of all clips are then chosen "
+        "together, with the largest sum of T. 0: no limit, each clip takes its own best. Above 0 or not "
+        "shapes the graph, like shards_per_emotion.",
     )
     alpha: float = Field(
         default=0.6,
@@ -348,10 +362,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "expansion_window_s", "expansion_hop_s", "expansion_threshold", "expansion_target",
         "expansion_per_source",
     ),
-    "Captions and missing labels": ("caption_model", "predict_emotion"),
+    "Captions and missing labels": ("caption_model", "predict_emotion", "emotion_features"),
     "Matching": (
-        "alpha", "images_per_clip", "candidates", "semantic_rescaling", "emotion_kernel", "gaussian_sigma",
-        "va_alignment", "matching_product", "matching_threads", "matching_memory_mb",
+        "alpha", "images_per_clip", "image_reuse_limit", "candidates", "semantic_rescaling", "emotion_kernel",
+        "gaussian_sigma", "va_alignment", "matching_product", "matching_threads", "matching_memory_mb",
     ),
     "Release": ("mixed_settings",),
     "Adapters": ("adapter_dimension", "epochs", "learning_rate", "adapter_warm_start", "seed"),
@@ -373,9 +387,11 @@ FORMULA_SETTINGS = (
 
 
 APPLIES: dict[str, Callable[[Settings], bool]] = {
+    "emotion_features": lambda settings: settings.predict_emotion,
     "gaussian_sigma": lambda settings: settings.emotion_kernel == "gaussian",
     "precision": lambda settings: settings.encoder == "imagebind",
     "expansion_threshold": lambda settings: not settings.expansion_target,
+    "image_reuse_limit": lambda settings: settings.image_reuse_limit > 0,
 }
 """When a setting has an effect, of those that depend on another one. Without it, it is in no recipe."""
 
