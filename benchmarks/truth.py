@@ -10,13 +10,15 @@ of the photographs are split in halves: one is rated, the other has no label. Tw
 half    all photographs may be chosen; the head learns from the rated half and predicts the other
 none    the same head, but only the photographs that it predicts may be chosen
 
+The head reads the words of the file names if the extra `text` is installed, unless --no-words is given.
+
 Each half is the rated one once; figures are means over the splits of --seeds. A distance is between the mean
 human ratings of a clip and of its image, both standardised over all clips and over all images, and means over
 the 3 or 10 first images of each clip. share_rated: of the first 3 images, those that are rated. coverage:
 the share of the images that may be chosen that are among the first 3 of any clip.
 
-ours-paper        the paper's formula: the cosine kernel, alpha .6
-ours-calibrated   what is measured to be best: the gaussian kernel, a small alpha
+ours-paper        method `paper`
+ours-calibrated   method `calibrated`
 random, oracle    what chance gives, and the nearest images by the human ratings
 """
 
@@ -31,7 +33,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -47,20 +49,25 @@ from emid_assets.matching.frames import fused_pairs_frame, similarity_frame, va_
 from emid_assets.matching.fusion import Formula
 from emid_assets.media.inventory import image_manifest, music_manifest
 from emid_assets.media.va_plane import Plane
+from emid_assets.prediction.gaussian_process import folds_of
+from emid_assets.prediction.image_blocks import BUNDLED, ImageBlocks, Source, image_blocks
 from emid_assets.prediction.image_features import FEATURE_BLOCKS, ImageFeatures
-from emid_assets.prediction.image_head import fit_head, folds_of
+from emid_assets.prediction.image_head import fit_head
+from emid_assets.prediction.image_text import (
+    TEXT_DIMENSION,
+    TextEncoder,
+    text_encoder_identity,
+    text_features_of,
+)
 from emid_assets.prediction.music_rule import ALL_TAGS
 from emid_assets.prediction.predict import predict_emotion
-from emid_assets.settings import Settings
+from emid_assets.settings import Method, Settings
 from emid_assets.store.schemas import MEDIA_INVENTORY
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 FIRST, MOST = 3, 10
 CASES = ("half", "none")
-METHODS: dict[str, dict[str, Any]] = {
-    "paper": {},
-    "calibrated": {"emotion_kernel": "gaussian", "gaussian_sigma": 0.3, "alpha": 0.05},
-}
+METHODS: tuple[Method, ...] = get_args(Method)
 
 Floats = NDArray[np.float64]
 
@@ -75,7 +82,7 @@ class Media:
         music_va: (N, 2) ratings from 1 to 9. image_va: (M, 2) from 0 to 1.
         log_odds: (N, 100) of the tags.
         music, pictures: embeddings, with the columns that `similarity_frame` reads.
-        features: (M, f) of the images.
+        blocks: features of the images, in their order, for the head.
     """
 
     clips: list[str]
@@ -87,10 +94,10 @@ class Media:
     log_odds: NDArray[np.float32]
     music: pl.DataFrame
     pictures: pl.DataFrame
-    features: NDArray[np.float32]
+    blocks: ImageBlocks
 
     @classmethod
-    def read(cls, folder: Path, shrink: int) -> "Media":
+    def read(cls, folder: Path, shrink: int, with_words: bool) -> "Media":
         with (folder / "music_ratings_dev.csv").open(newline="") as file:
             clips = list(csv.DictReader(file))
         with (folder / "oasis_dev.csv").open(newline="", encoding="utf-8-sig") as file:
@@ -116,7 +123,7 @@ class Media:
             np.array([[row[tag] for tag in ALL_TAGS] for row in clips], dtype=np.float32),
             pl.DataFrame({"clip_id": ids, "embedding": unit, "scale": scale}),
             pl.DataFrame({"image_id": names, "embedding": embedded[0], "scale": embedded[1]}),
-            features,
+            blocks_of(names, features, with_words),
         )
 
     def distances(self) -> Floats:
@@ -170,19 +177,28 @@ def seen(folder: Path, names: list[str]) -> tuple[tuple[Any, Any], NDArray[np.fl
         return (stored["unit"], stored["scale"]), stored["features"]
 
 
+def blocks_of(names: list[str], features: NDArray[np.float32], with_words: bool) -> ImageBlocks:
+    """The features as the head reads them, with those of the words in the file names."""
+    no_reason = pl.lit(None, pl.String).alias("reason")
+    table = pl.DataFrame({"image_id": names, "content_hash": names, "features": features})
+    words = None
+    if with_words:
+        files = pl.DataFrame({"item_id": names, "file": names}).with_columns(
+            pl.lit(None, pl.String).alias("caption")
+        )
+        words = Source(text_features_of(files, TextEncoder())[0], (TEXT_DIMENSION,), "")
+    return image_blocks({BUNDLED: Source(table.with_columns(no_reason), FEATURE_BLOCKS, "")}, words)
+
+
 def frames(media: Media, rated: NDArray[np.bool_], may_be_chosen: NDArray[np.bool_]) -> list[pl.DataFrame]:
     """MUSIC_CLIPS and IMAGES, with what the product predicts of everything that is not rated."""
-    kept = [theme for theme, is_rated in zip(media.themes, rated, strict=True) if is_rated]
-    head = fit_head(media.features[rated], media.image_va[rated], kept, FEATURE_BLOCKS)
+    themes = [theme for theme, is_rated in zip(media.themes, rated, strict=True) if is_rated]
+    matrix = media.blocks.frame["features"].to_numpy()
+    head = fit_head(matrix[rated], media.image_va[rated], themes, media.blocks).head
     inventory = media.inventory(rated)
     tags = pl.DataFrame({"clip_id": media.clips, "content_hash": media.clips, "log_odds": media.log_odds})
-    features = pl.DataFrame(
-        {"image_id": media.images, "content_hash": media.images, "features": media.features}
-    )
-    no_reason = pl.lit(None, pl.String).alias("reason")
-    predicted = predict_emotion(
-        inventory, tags.with_columns(no_reason), features.with_columns(no_reason), head
-    )
+    tags = tags.with_columns(pl.lit(None, pl.String).alias("reason"))
+    predicted = predict_emotion(inventory, tags, media.blocks, head)
     clips = pl.concat([music_manifest(inventory, key, predicted) for key in MUSIC_EMOTION_KEYS])
     images = pl.concat([image_manifest(inventory, key, predicted) for key in IMAGE_EMOTION_KEYS])
     chosen = pl.Series(media.images).filter(pl.Series(may_be_chosen))
@@ -230,8 +246,8 @@ def systems_of(
     def measured(picks: NDArray[np.int64]) -> dict[str, float]:
         return figures(picks, apart, rated, may_be_chosen)
 
-    for method, given in METHODS.items():
-        picks = first_images(Settings(predict_emotion=True, **given), media, clips, pictures)
+    for method in METHODS:
+        picks = first_images(Settings(method=method), media, clips, pictures)
         yield f"ours-{method}", measured(picks)
     if not ours:
         yield "oracle", measured(np.argsort(np.where(may_be_chosen, apart, np.inf), axis=1)[:, :MOST])
@@ -270,6 +286,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=SHARED, help="folder of the development data")
     parser.add_argument("--seeds", type=int, default=3, help="of the halves")
     parser.add_argument("--shrink", type=int, default=1, help="use only every Nth theme")
+    parser.add_argument("--no-words", action="store_true", help="the head does not read the file names")
     parser.add_argument("--ours", action="store_true", help="this project's rows only")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -278,7 +295,8 @@ def main() -> None:
             f"{arguments.data} has no music_ratings_dev.csv: name the folder of the development data with "
             "--data; the data is not part of the project"
         )
-    media = Media.read(arguments.data, arguments.shrink)
+    with_words = bool(text_encoder_identity()) and not arguments.no_words
+    media = Media.read(arguments.data, arguments.shrink, with_words)
     print(f"{len(media.clips)} clips, {len(media.images)} images in {len(set(media.themes))} themes")
     print(f"{'':8}{'':18}@3 distance @10   rated  coverage  @3 to paper's")
 
@@ -289,7 +307,7 @@ def main() -> None:
         )
         print(f"{row['case']:8}{row['name']:16}{shown}", flush=True)
 
-    rows = rows_of(media, arguments.seeds, arguments.ours, show)
+    rows = [{**row, "words": with_words} for row in rows_of(media, arguments.seeds, arguments.ours, show)]
     if arguments.json:
         arguments.json.write_text(json.dumps({"rows": rows}, indent=2) + "\n")
 
