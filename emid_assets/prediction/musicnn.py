@@ -7,6 +7,7 @@ arousal from them.
 
 import hashlib
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -103,7 +104,8 @@ class Musicnn(nn.Module):
             windows: (n, frames, bands, …), a view of what the filter sees at each frame and band.
             place: of the filter.
         """
-        convolution, normalisation = self.convolutions[place], self.normalisations[place + 1]
+        convolution = cast(nn.Conv2d, self.convolutions[place])
+        normalisation = cast(nn.BatchNorm1d, self.normalisations[place + 1])
         # What follows the product grows with it, or falls in a channel of negative weight: one end counts.
         sign = torch.where(normalisation.weight < 0, -1.0, 1.0)
         kernel = convolution.weight.flatten(1) * sign[:, None]
@@ -115,14 +117,14 @@ class Musicnn(nn.Module):
                 some = windows[patch, start : start + at_once]
                 products = functional.linear(some.reshape(-1, kernel.shape[1]), kernel)
                 some_ends = ends[patch, start : start + at_once]
-                torch.amax(products.unflatten(0, some.shape[:2]), 1, out=some_ends)
-        found = functional.relu(ends * sign + convolution.bias)
+                torch.amax(products.view(*some.shape[:2], -1), 1, out=some_ends)
+        found = functional.relu(ends * sign + cast(Tensor, convolution.bias))
         normalised: Tensor = normalisation(found.transpose(1, 2))
         return normalised
 
     def _over_time(self, x: Tensor, place: int) -> Tensor:
         """One dense layer over 7 frames of (n, channels, frames)."""
-        convolution = self.convolutions[place]
+        convolution = cast(nn.Conv2d, self.convolutions[place])
         kernel = convolution.weight[:, 0].transpose(1, 2)
         found = functional.relu(functional.conv1d(x, kernel, convolution.bias, padding=3))
         normalised: Tensor = self.normalisations[place + 1](found)
