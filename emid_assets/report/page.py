@@ -290,7 +290,8 @@ def _pairs(tables: LakeTables, alpha: float) -> dict[str, object]:
 def _most_used(tables: LakeTables) -> str:
     """The file of the image that is in the most pairs, the first by id if there are several."""
     uses = tables.fused_pairs.group_by("image_id").len().sort("len", "image_id", descending=[True, False])
-    return uses.head(1).join(tables.images, on="image_id")["file"].first() or ""
+    files = uses.head(1).join(tables.images, on="image_id")["file"].to_list()
+    return files[0] if files else ""
 
 
 def _published(tables: LakeTables, alpha: float) -> dict[str, object]:
