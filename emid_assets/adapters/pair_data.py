@@ -121,6 +121,8 @@ def pair_data(tables: LakeTables, seed: int, formula: Formula | None = None) -> 
         pair_parts=np.asarray(clip_parts, dtype=np.str_)[pair_clips],
         clip_parts=clip_parts,
         formula=None if formula is None else TaughtFormula(scale, formula),
+        music_sd=va_deviations(music, tables.music_va, "clip_id"),
+        image_sd=va_deviations(images, tables.image_va, "image_id"),
     )
 
 
@@ -165,3 +167,12 @@ def va_matrix(items: pl.DataFrame, va: pl.DataFrame, key: str) -> NDArray[np.flo
     """(n, 2) valence and arousal of `items`, in their order."""
     plane = aligned_to(items, va.select(key, "valence", "arousal"), key, "the aligned valence and arousal")
     return plane.select("valence", "arousal").to_numpy().astype(np.float64)
+
+
+def va_deviations(items: pl.DataFrame, va: pl.DataFrame, key: str) -> NDArray[np.float64] | None:
+    """(n, 2) standard deviations of valence and arousal of `items`; None if `va` has exact values only."""
+    columns = ["valence_sd", "arousal_sd"]
+    if not set(columns) <= set(va.columns):
+        return None
+    plane = aligned_to(items, va.select(key, *columns), key, "the aligned valence and arousal")
+    return plane.select(columns).to_numpy().astype(np.float64)
