@@ -61,5 +61,5 @@ def adapted_frame(
 
 
 def _points(images: pl.DataFrame, image_va: pl.DataFrame) -> NDArray[np.float64]:
-    va, sd = (of(images, image_va, "image_id") for of in (va_matrix, va_deviations))
+    va, sd = va_matrix(images, image_va, "image_id"), va_deviations(images, image_va, "image_id")
     return va if sd is None else np.hstack([va, sd])
