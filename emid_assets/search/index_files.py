@@ -77,7 +77,7 @@ def _searchable(
     folder: Path, lake: Lake, kind: MediaKind, network: str, va_alignment: AlignmentMethod
 ) -> Searchable:
     from emid_assets.adapters.trained_adapter import TrainedAdapter
-    from emid_assets.search.nearest import POINT, Catalogue
+    from emid_assets.search.nearest import Catalogue
 
     made_from = [path for table in MADE_FROM[kind] for path in lake.current_files(table).values()]
     of_items = folder / f"{kind}-{_digest(made_from, va_alignment)}"
@@ -87,15 +87,14 @@ def _searchable(
     of_network = of_items / f"{network}-{_digest(made_from)}"
     _make(of_network, f"{network}-*", lambda place: _write_network(lake, kind, network, of_items, place))
     items = pl.read_ipc(of_items / ITEMS)
-    plane = [name for name in POINT if name in items.columns]
     return Searchable(
         Catalogue(
             ids=items["item_id"],
             adapted=np.load(of_network / ADAPTED, mmap_mode="r"),
             frozen=np.load(of_items / FROZEN, mmap_mode="r"),
-            va=items.select(plane).to_numpy(),
+            va=items.select("valence", "arousal").to_numpy(),
         ),
-        items.drop(plane),
+        items.drop("valence", "arousal"),
         TrainedAdapter.load(of_network / ADAPTER),
         json.loads((of_items / ENCODER).read_text("utf-8")),
     )

@@ -26,10 +26,6 @@ RESULT_COLUMNS = {
 }
 
 
-POINT = ("valence", "arousal", "valence_sd", "arousal_sd")
-"""Columns of a point on the plane; without the last two it is exact."""
-
-
 @dataclass(frozen=True)
 class Catalogue:
     """What is searched: all images, or all clips, in the order of `ids`.
@@ -38,7 +34,7 @@ class Catalogue:
         ids: n ids, ascending.
         adapted: (n, e) float32 new embeddings.
         frozen: (n, d) float32 embeddings as the encoder gave them (unit × scale).
-        va: (n, 2) float64 aligned VA, or (n, 4) with their standard deviations.
+        va: (n, 2) float64 aligned VA.
     """
 
     ids: pl.Series
@@ -55,8 +51,7 @@ class Catalogue:
         Args:
             adapted: ADAPTED_EMBEDDINGS of **one** network.
             embeddings: IMAGE_EMBEDDINGS or MUSIC_EMBEDDINGS, all partitions.
-            va: image_id or clip_id, with valence and arousal **aligned to [-1, 1]²**, and valence_sd and
-                arousal_sd if they are not exact.
+            va: image_id or clip_id, with valence and arousal **aligned to [-1, 1]²**.
             kind: `image` or `music`.
 
         Raises:
@@ -66,14 +61,13 @@ class Catalogue:
         if len(networks) != 1:
             raise AdapterError(f"one network can be searched at a time, not {len(networks)}: {networks}")
         key = "image_id" if kind == "image" else "clip_id"
-        plane = [name for name in POINT if name in va.columns]
         rows = (
             embeddings.select(key, "embedding", "scale")
             .join(
                 adapted.filter(kind=kind).select(pl.col("item_id").alias(key), new=pl.col("embedding")),
                 on=key, how="left",
             )
-            .join(va.select(key, *plane), on=key, how="left")
+            .join(va.select(key, "valence", "arousal"), on=key, how="left")
             .sort(key)
         )  # fmt: skip
         missing = rows.filter(pl.col("new").is_null() | pl.col("valence").is_null())
@@ -87,7 +81,7 @@ class Catalogue:
             ids=rows[key],
             adapted=np.ascontiguousarray(rows["new"].to_numpy()),
             frozen=np.ascontiguousarray(unit * rows["scale"].to_numpy()[:, None]),
-            va=rows.select(plane).to_numpy().astype(np.float64),
+            va=rows.select("valence", "arousal").to_numpy().astype(np.float64),
         )
 
 
