@@ -155,6 +155,14 @@ class Settings(BaseModel):
     images_per_clip: int = Field(
         default=3, ge=1, le=1000, description="m: number of images that each clip is paired with."
     )
+    image_reuse_limit: int = Field(
+        default=0,
+        ge=0,
+        le=10**6,
+        description="Maximum number of pairs that an image is in; the pairs of all clips are then chosen "
+        "together, with the largest sum of T. 0: no limit, each clip takes its own best. Above 0 or not "
+        "shapes the graph, like shards_per_emotion.",
+    )
     alpha: float = Field(
         default=0.6,
         ge=0.0,
@@ -356,8 +364,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Captions and missing labels": ("caption_model", "predict_emotion", "emotion_features"),
     "Matching": (
-        "alpha", "images_per_clip", "candidates", "semantic_rescaling", "emotion_kernel", "gaussian_sigma",
-        "va_alignment", "matching_product", "matching_threads", "matching_memory_mb",
+        "alpha", "images_per_clip", "image_reuse_limit", "candidates", "semantic_rescaling", "emotion_kernel",
+        "gaussian_sigma", "va_alignment", "matching_product", "matching_threads", "matching_memory_mb",
     ),
     "Release": ("mixed_settings",),
     "Adapters": ("adapter_dimension", "epochs", "learning_rate", "adapter_warm_start", "seed"),
@@ -383,6 +391,7 @@ APPLIES: dict[str, Callable[[Settings], bool]] = {
     "gaussian_sigma": lambda settings: settings.emotion_kernel == "gaussian",
     "precision": lambda settings: settings.encoder == "imagebind",
     "expansion_threshold": lambda settings: not settings.expansion_target,
+    "image_reuse_limit": lambda settings: settings.image_reuse_limit > 0,
 }
 """When a setting has an effect, of those that depend on another one. Without it, it is in no recipe."""
 

@@ -5,9 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 
+from benchmarks.emid_size import write_emid
+from emid_assets.orchestration.stages import STAGES
+from emid_assets.release.emid_import import import_emid
+from emid_assets.release.emid_source import csv_pieces
 from emid_assets_tests.conftest import REPOSITORY, clean_environment
+from emid_assets_tests.synthetic_emid import EXPANDED, ORIGINALS
 
 SMALL = {
     "matching": (
@@ -83,3 +89,29 @@ def test_the_head_reaches_its_target_on_all_rated_images(shared_data: Path, tmp_
         assert ours[f"{axis}_r"] >= 0.60
         assert ours[f"{axis}_r"] > ridge[f"{axis}_r"]
         assert abs(ours[f"{axis}_within_90"] - 0.90) < 0.03
+
+
+def test_the_folder_of_emids_size_has_its_counts_and_imports_without_a_fault(tmp_path: Path) -> None:
+    table = write_emid(tmp_path / "emid", scale=0.002)
+    summary = import_emid(csv_pieces(table, tmp_path / "emid"), tmp_path / "media")
+    originals, expanded = (
+        sum(max(1, round(count * 0.002)) for count in counts.values()) for counts in (ORIGINALS, EXPANDED)
+    )
+    assert (summary.clips, summary.images, summary.findings) == (expanded, 8, [])
+    clips = pl.read_csv(tmp_path / "media" / "music.csv", infer_schema=False)
+    assert clips["is_original_clip"].eq("true").sum() == originals
+
+
+@pytest.mark.heavy
+def test_the_benchmark_of_emids_size_measures_every_stage_and_the_page(tmp_path: Path) -> None:
+    target = tmp_path / "rows.json"
+    subprocess.run(
+        [sys.executable, "benchmarks/emid_size.py", "--scale", "0.01", "--settings", '{"epochs": 1}',
+         "--json", str(target)],
+        cwd=REPOSITORY, env=clean_environment(), check=True, capture_output=True, timeout=900,
+    )  # fmt: skip
+    rows = {row["name"]: row for row in json.loads(target.read_text())["rows"]}
+    for stage in ("import", *STAGES, "all", "one clip more: all"):
+        assert rows[f"ours {stage}"]["cpu_seconds"] > 0
+    assert rows["ours filter pairs.html"]["seconds"] > 0
+    assert rows["ours size of release"]["bytes"] > rows["ours size of the media"]["bytes"] / 2
