@@ -7,6 +7,7 @@ from emid_assets.defs.alignment import PAIRS_MADE_FROM
 from emid_assets.orchestration.partitions import every_partition
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
+from emid_assets.settings import in_use
 from emid_assets.store.data_version import frame_digest
 
 
@@ -42,7 +43,11 @@ def fused_pairs_of_the_set(
 
     m, limit = settings.images_per_clip, settings.image_reuse_limit
     ranked = fused_pairs_frame(
-        similarity_matrix, va_distances, settings.alpha, len(va_distances) + 1, settings.semantic_rescaling
+        similarity_matrix,
+        va_distances,
+        in_use(settings, "alpha"),
+        len(va_distances) + 1,
+        settings.semantic_rescaling,
     )
     pairs = pairs_as_a_set(ranked, m, limit)
     wanted = ranked.group_by("clip_id").agg(wanted=pl.len().clip(upper_bound=m))
