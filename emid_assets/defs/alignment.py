@@ -1,4 +1,7 @@
-"""The alignment stage after S: E and T, and the pairs picked by them."""
+"""The alignment stage after S: E and T, and the pairs picked by them.
+
+If the use of an image is limited, `pair_set.py` has the asset that takes the place of `fused_pairs`.
+"""
 
 import dagster as dg
 import polars as pl
@@ -9,7 +12,13 @@ from emid_assets.orchestration.declared import Declared
 from emid_assets.orchestration.partitions import MUSIC_EMOTION_PARTITIONS, every_partition
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
+from emid_assets.settings import in_use
 from emid_assets.store.data_version import frame_digest
+
+PAIRS_MADE_FROM = Declared(
+    settings=("alpha", "images_per_clip", "semantic_rescaling", "image_reuse_limit"),
+)
+"""What the pairs are made from, whether they are chosen clip by clip (below) or as a set (`pair_set.py`)."""
 
 
 @table_asset(
@@ -40,7 +49,7 @@ def va_distances(
         similarity_matrix,
         plane.clips(all_clips(music_clips, expanded_clips)),
         plane.images(images),
-        settings.emotion_kernel,
+        in_use(settings, "emotion_kernel"),
         settings.gaussian_sigma,
     )
     outside = distances.filter(
@@ -50,7 +59,7 @@ def va_distances(
         value=distances,
         data_version=dg.DataVersion(frame_digest(distances)),
         metadata={
-            "kernel": settings.emotion_kernel,
+            "kernel": in_use(settings, "emotion_kernel"),
             "alignment": settings.va_alignment,
             "axes_without_spread": ", ".join(plane.axes_without_spread),
             "mean_emotional_similarity": _mean(distances["emotional_similarity"]),
@@ -71,7 +80,7 @@ def va_distances(
     kinds={"numpy", "duckdb"},
     partitions_def=MUSIC_EMOTION_PARTITIONS,
     ins=every_partition("images"),
-    declared=Declared(settings=("alpha", "images_per_clip", "semantic_rescaling")),
+    declared=PAIRS_MADE_FROM,
     checks={
         "m_pairs_each": "Each clip has exactly m pairs, or one for each candidate if it has fewer than m.",
         "images_exist": "Every pair has a usable image.",
@@ -88,7 +97,11 @@ def fused_pairs(
     from emid_assets.report.previews import pairs_preview
 
     pairs = fused_pairs_frame(
-        similarity_matrix, va_distances, settings.alpha, settings.images_per_clip, settings.semantic_rescaling
+        similarity_matrix,
+        va_distances,
+        in_use(settings, "alpha"),
+        settings.images_per_clip,
+        settings.semantic_rescaling,
     )
     wanted = similarity_matrix.group_by("clip_id").agg(
         wanted=pl.len().clip(upper_bound=settings.images_per_clip)
@@ -106,7 +119,7 @@ def fused_pairs(
         data_version=dg.DataVersion(frame_digest(pairs)),
         metadata={
             "pairs": pairs.height,
-            "alpha": settings.alpha,
+            "alpha": in_use(settings, "alpha"),
             "images_per_clip": settings.images_per_clip,
             "semantic_rescaling": settings.semantic_rescaling,
             "mean_fused_score": _mean(pairs["fused_score"]),

@@ -30,7 +30,8 @@ from emid_assets.store.lake import WHOLE_TABLE, Lake, Version
 from emid_assets.store.layout import RELEASE_FOLDER
 
 MADE_WITH = (
-    "alpha", "images_per_clip", "candidates", "semantic_rescaling", "emotion_kernel", "gaussian_sigma",
+    "method", "alpha", "images_per_clip", "candidates", "semantic_rescaling", "emotion_kernel",
+    "gaussian_sigma", "uncertainty_weight",
     "va_alignment", "expansion_window_s", "expansion_hop_s", "expansion_threshold", "expansion_target",
     "expansion_per_source",
 )  # fmt: skip

@@ -21,7 +21,12 @@ from emid_assets.adapters.tuning import best_trial
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTIONS
 from emid_assets.affect.valence_arousal import VaAlignment
 from emid_assets.evaluation.evaluate import NOT_MEASURED
-from emid_assets.evaluation.pair_statistics import SECTION_OF_OVERLAP, counts_by_emotion, pairs_per_clip
+from emid_assets.evaluation.pair_statistics import (
+    SECTION_OF_OVERLAP,
+    SECTION_OF_USE,
+    counts_by_emotion,
+    pairs_per_clip,
+)
 from emid_assets.evaluation.sweep import selected_point
 from emid_assets.health.mixtures import Used, in_words, usual
 from emid_assets.media.expansion import expansion_counts
@@ -32,7 +37,7 @@ from emid_assets.report.gallery import Copies, Copy, attributions
 from emid_assets.report.predicted import predicted_section, predicted_warning
 from emid_assets.report.self_contained import digest, templates
 from emid_assets.report.tables import RANKING_METRICS, gallery_clips, metric_table, rejections, va_plane
-from emid_assets.settings import LOCAL_PATHS, Settings, setting_text
+from emid_assets.settings import LOCAL_PATHS, Settings, in_use, setting_text
 
 _REFERENCES = ("random", "oracle", "ceiling")
 """Systems that no method competes with: never marked as the best."""
@@ -155,7 +160,7 @@ class BuildFacts:
         """Those of a build's settings, without paths of its machine."""
         shown = {name: field for name, field in Settings.model_fields.items() if name not in LOCAL_PATHS}
         return cls(
-            settings={name: setting_text(getattr(settings, name)) for name in shown},
+            settings={name: setting_text(in_use(settings, name)) for name in shown},
             meanings={name: field.description or "" for name, field in Settings.model_fields.items()},
             encoder=encoder,
             media=settings.media_folder,
@@ -261,6 +266,7 @@ def _pairs(tables: LakeTables, alpha: float) -> dict[str, object]:
     semantic_only = counts_by_emotion(tables.pair_statistics, "semantic")
     largest = max(_largest(used), _largest(semantic_only))
     overlap = tables.pair_statistics.filter(section=SECTION_OF_OVERLAP)
+    use = tables.pair_statistics.filter(section=SECTION_OF_USE)
     plane = va_plane(tables.music_clips, tables.images, tables.plane)
     return {
         "m": m,
@@ -274,9 +280,18 @@ def _pairs(tables: LakeTables, alpha: float) -> dict[str, object]:
         "alignment_fell_back": bool(tables.plane.axes_without_spread),
         "planes": [(name, figures.va_plane_figure(plane, name == "aligned")) for name in ("raw", "aligned")],
         "overlap": {(system, metric): value for _, system, metric, value in overlap.iter_rows()},
+        "image_use": {(system, metric): value for _, system, metric, value in use.iter_rows()},
+        "most_used": _most_used(tables),
         "overlap_figure": figures.overlap_figure(overlap, alpha) if overlap.height else None,
         "sweep": _sweep(tables.alpha_sweep, alpha, m),
     }
+
+
+def _most_used(tables: LakeTables) -> str:
+    """The file of the image that is in the most pairs, the first by id if there are several."""
+    uses = tables.fused_pairs.group_by("image_id").len().sort("len", "image_id", descending=[True, False])
+    files = uses.head(1).join(tables.images, on="image_id")["file"].to_list()
+    return files[0] if files else ""
 
 
 def _published(tables: LakeTables, alpha: float) -> dict[str, object]:

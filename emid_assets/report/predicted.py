@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from emid_assets.media.with_predictions import PREDICTED, is_by_program
+from emid_assets.prediction.image_head import few_images
 
 _MEANING = {
     "ratings": "the clip's own ratings",
@@ -44,7 +45,8 @@ def predicted_section(
         `sources`: rows of kind, label, source of valence and arousal, items, and the mean deviations
         told; `pairs`: rows of clip, image (given, predicted, or rated with a label derived from the
         ratings), pairs and mean E; `head`: its row with
-        `calibration` as rows of nominal, valence, arousal, or None.
+        `calibration` as rows of nominal, valence, arousal, or None; `few`: a doubt about a head on few
+        images, or None.
     """
     sources = []
     for kind, frame in (("music", music_clips), ("images", images)):
@@ -73,6 +75,7 @@ def predicted_section(
         "sources": sources,
         "pairs": pairs.rows(named=True) if predicted else [],
         "head": _head(head.row(0, named=True)) if head.height else None,
+        "few": few_images(head["images"][0]) if head.height else None,
     }
 
 

@@ -246,6 +246,29 @@ def test_other_shards_leave_no_row_twice_and_none_of_another_number(pipeline: Pi
         assert set(encoded(pipeline, table).values()) == {0}
 
 
+def test_a_limit_of_reuse_makes_the_pairs_of_all_emotions_one_table(pipeline: Pipeline) -> None:
+    before = pipeline.lake.read("fused_pairs")
+    limited = WithSettings(pipeline.media, pipeline.root, {"image_reuse_limit": 2})
+    assert rebuilt(limited)["fused_pairs"] == {"all"}
+    assert limited.lake.partitions("fused_pairs") == ["all"]
+    pairs = limited.lake.read("fused_pairs")
+    assert pairs["image_id"].value_counts()["count"].to_list() == [2] * 4
+    assert before["image_id"].value_counts()["count"].max() > 2  # type: ignore[operator]
+    assert rebuilt(limited) == {}
+
+    clip = pipeline.media / "music" / "calm" / "new.wav"
+    write_clip(clip, 5)
+    changed = rebuilt(limited)
+    assert (changed["similarity_matrix"], changed["fused_pairs"]) == ({"calm"}, {"all"})
+    assert limited.lake.read("fused_pairs")["image_id"].value_counts()["count"].max() == 2
+    clip.unlink()
+
+    assert rebuilt(pipeline)["fused_pairs"] == MUSIC - {None}
+    assert_frame_equal(pipeline.lake.read("fused_pairs"), before)
+    with duckdb.connect(pipeline.lake.catalogue_path, read_only=True) as catalogue:
+        assert len(catalogue.table("fused_pairs")) == before.height
+
+
 def test_another_encoder_replaces_every_embedding(pipeline: Pipeline) -> None:
     assert pipeline.build(before=use_another_encoder) == ""
     tables = ("music_embeddings", "image_embeddings", "expansion_windows", "expanded_clips")

@@ -15,7 +15,8 @@ from emid_assets_tests.report.reading import read
 
 HEAD = {
     "weights_file": "w", "weights_sha256": "0", "learnt_from": "f", "images": 588, "groups": 161,
-    "grouped_by": "series", "valence_r": 0.614, "arousal_r": 0.627, "valence_r2": 0.37, "arousal_r2": 0.39,
+    "grouped_by": "series", "features": "bundled + text", "with_words": 431,
+    "valence_r": 0.614, "arousal_r": 0.627, "valence_r2": 0.37, "arousal_r2": 0.39,
     "valence_rmse": 0.16, "arousal_rmse": 0.1,
     "calibration": [
         {"axis": axis, "nominal": nominal, "observed": nominal + 0.02}
@@ -61,7 +62,19 @@ def test_counts_pairs_and_the_head_stand_on_the_page(
     assert f"{len(predicted_clips(clips))} of {clips.height} clips" in html
     assert "was predicted by a program" in html
     section = html[html.index('<section aria-labelledby="predicted">') :].split("</section>")[0]
-    for text in ("588 rated images", "161 groups", "0.614", "0.627", "0.370", "52 %", "92 %", "0.25"):
+    assert "Few rated images" not in section
+    for text in (
+        "bundled + text",
+        "431 of 588 rated images have words",
+        "588 rated images",
+        "161 groups",
+        "0.614",
+        "0.627",
+        "0.370",
+        "52 %",
+        "92 %",
+        "0.25",
+    ):
         assert text in section, text
     found = predicted_section(clips, images, half_predicted.fused_pairs, IMAGE_EMOTION_HEAD.empty())
     assert found is not None
@@ -73,6 +86,15 @@ def test_counts_pairs_and_the_head_stand_on_the_page(
         for clip, image in half_predicted.fused_pairs.select("clip_id", "image_id").rows()
     )
     assert pairs["predicted", "predicted"] == by_hand
+
+
+def test_a_head_on_few_images_is_doubted_on_the_page(
+    half_predicted: LakeTables, build_facts: BuildFacts
+) -> None:
+    few = replace(half_predicted, image_emotion_head=frame("image_emotion_head", [HEAD | {"images": 52}]))
+    html = render_page(few, build_facts)
+    assert "Few rated images:" in html
+    assert "the head learns from 52 rated images" in html
 
 
 def test_a_label_derived_from_ratings_is_not_called_a_prediction(
