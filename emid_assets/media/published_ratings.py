@@ -29,7 +29,7 @@ TIME_COLUMNS = ("frametime", "time", "times", "second", "seconds")
 """Columns of a table that has several rows for each clip, to be averaged."""
 
 _MEASURES = {
-    "": ("{}", "{}mean", "mean{}", "{}average", "average{}", "{:.3}mn"),
+    "": ("{}", "{}mean", "mean{}", "{}average", "average{}", "{}m", "{:.3}mn"),
     "_sd": ("{}sd", "{}std", "sd{}", "std{}", "{:.3}sd"),
     "_se": ("{}se", "{}sem", "se{}", "{}stderr"),
     "_n": ("{}n", "n{}", "n"),
@@ -42,6 +42,9 @@ VALUE_COLUMNS = {
 """Value → how tables call its column: mean, deviation, standard error and number of the ratings."""
 
 TAG_COLUMNS = ("tag", "emotion")
+
+SHOWN_COLUMNS = 12
+"""Columns that an error names."""
 
 _WIDE_COLUMN = re.compile(r"sample\d+ms")
 
@@ -139,7 +142,7 @@ def read_ratings(path: Path, reading: Reading) -> RatingTable:
     name = next((columns[name] for name in NAME_COLUMNS if name in columns), None)
     if name is None:
         raise TableError(
-            f"{path} has no column that names the clip or image, such as file: {', '.join(header)}"
+            f"{path} has no column that names the clip or image: rename it to file; {_shown(header)}"
         )
     values = _wide_values(path, wide) if wide else _value_places(path, columns)
     # A model of music may have a column `emotion` with words of its own.
@@ -147,7 +150,9 @@ def read_ratings(path: Path, reading: Reading) -> RatingTable:
     if not values:
         layout = TAGS
     if not values and not tags:
-        raise TableError(f"{path} has no column of valence, arousal or tag; its columns: {', '.join(header)}")
+        raise TableError(
+            f"{path} has no columns called valence and arousal, or tag: rename them; {_shown(header)}"
+        )
     scale = reading.scale or layout.scale
     if values and scale is None:
         raise TableError(f"{path} does not tell the scale of its values: give --scale LOW HIGH")
@@ -247,6 +252,11 @@ def _number(cell: str, row: int, what: str, lowest: float, highest: float) -> fl
         scale += f" to {highest:g}" if math.isfinite(highest) else ""
         raise ValueError(f"row {row}: {what} is {text[:80]!r}, expected a number{scale}")
     return number
+
+
+def _shown(header: Sequence[str]) -> str:
+    more = f" and {len(header) - SHOWN_COLUMNS} more" if len(header) > SHOWN_COLUMNS else ""
+    return f"the table has {', '.join(map(str.strip, header[:SHOWN_COLUMNS]))}{more}"
 
 
 def _columns(path: Path, header: Sequence[str]) -> dict[str, int]:

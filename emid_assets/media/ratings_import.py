@@ -19,7 +19,7 @@ from emid_assets.media.folder import SUBFOLDERS, SUFFIXES, find_files, open_medi
 from emid_assets.media.limits import TableError
 from emid_assets.media.published_ratings import AXES, Rating, RatingTable
 from emid_assets.media.tables import known_columns, read_records, read_table
-from emid_assets.media.with_predictions import OTHER_MODEL
+from emid_assets.media.va_sources import OTHER_MODEL
 from emid_assets.store.files import write_in_place
 
 SCALES = {"music": (1.0, 9.0), "image": (0.0, 1.0)}
@@ -143,10 +143,11 @@ def import_ratings(tables: Iterable[RatingTable], target: Target) -> Outcome:
         outcome.tables.append(of_table)
     for kind, of_kind in ratings.items():
         for file, rating in list(of_kind.items()):
-            if (AXES[0] in rating.values) != (AXES[1] in rating.values):
-                conflicts[kind].append(
-                    f"{rating.where}: {file} has only one of valence and arousal: left out"
-                )
+            if rating.values and not set(AXES) <= rating.values.keys():
+                absent = " and ".join(axis for axis in AXES if axis not in rating.values)
+                conflicts[kind].append(f"{rating.where}: {file} has no {absent}: left out")
+                rating.values.clear()
+            if not (rating.values or rating.tag):
                 del of_kind[file]
         if of_kind or conflicts[kind]:
             merged = _merge(root, kind, of_kind, target)

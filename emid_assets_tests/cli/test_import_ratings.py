@@ -99,11 +99,13 @@ def test_tables_that_belong_together_become_one_rating(media: Path) -> None:
     header = "song_id,sample_15000ms,sample_15500ms\n"
     tables = {"valence.csv": f"{header}2,0.25,0.75\n3,0,0\n", "arousal.csv": f"{header}2,-1,0\n"}
     found = imported(media, tables, "--below", "deam")
-    assert found["written"][0]["conflicts"] == [
-        "valence.csv row 3: deam/3.wav has only one of valence and arousal: left out"
-    ]
+    assert found["written"][0]["conflicts"] == ["valence.csv row 3: deam/3.wav has no arousal: left out"]
     assert facts(media)["deam/2.wav"] == (7.0, 3.0, "ratings", None, None)
     assert facts(media)["deam/3.wav"][0] is None
+    deviations = imported(media, {"std.csv": "musicId,Arousal(std),Valence(std)\n3,1,1\n"}, "--raters", "9")
+    assert deviations["written"][0]["conflicts"] == [
+        "std.csv row 2: deam/3.wav has no valence and arousal: left out"
+    ]
 
 
 def test_images_get_measured_values_and_tags_on_their_own_scale(media: Path) -> None:

@@ -142,7 +142,10 @@ def test_a_row_that_cannot_be_used_is_told_with_its_reason_and_the_others_stay(t
     [
         ("", "first row must name the columns"),
         ("valence,arousal\n1,2\n", "no column that names the clip or image"),
-        ("file,joy\na,2\n", "no column of valence, arousal or tag"),
+        (
+            "file,joy\na,2\n",
+            "columns called valence and arousal, or tag: rename them; the table has file, joy",
+        ),
         ("file,valence,arousal\na,2,3\n", "does not tell the scale of its values: give --scale LOW HIGH"),
         ("file,valence,mean_valence,arousal\na,1,2,3\n", "two columns for valence, valence and meanvalence"),
         ("file,valence,Valence\na,1,2\n", "two columns called 'Valence'"),
