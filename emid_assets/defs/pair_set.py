@@ -1,5 +1,7 @@
 """The pairs if the use of an image is limited: all clips' at once, in place of `alignment.fused_pairs`."""
 
+from dataclasses import replace
+
 import dagster as dg
 import polars as pl
 
@@ -7,7 +9,6 @@ from emid_assets.defs.alignment import PAIRS_MADE_FROM
 from emid_assets.orchestration.partitions import every_partition
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
-from emid_assets.settings import in_use
 from emid_assets.store.data_version import frame_digest
 
 
@@ -39,16 +40,12 @@ def fused_pairs_of_the_set(
     """
     from emid_assets.matching.assignment import pairs_as_a_set, passed_over
     from emid_assets.matching.frames import fused_pairs_frame
+    from emid_assets.matching.fusion import Formula
     from emid_assets.report.previews import pairs_preview
 
     m, limit = settings.images_per_clip, settings.image_reuse_limit
-    ranked = fused_pairs_frame(
-        similarity_matrix,
-        va_distances,
-        in_use(settings, "alpha"),
-        len(va_distances) + 1,
-        settings.semantic_rescaling,
-    )
+    every_candidate = replace(Formula.of(settings), images_per_clip=max(1, len(va_distances)))
+    ranked = fused_pairs_frame(similarity_matrix, va_distances, every_candidate)
     pairs = pairs_as_a_set(ranked, m, limit)
     wanted = ranked.group_by("clip_id").agg(wanted=pl.len().clip(upper_bound=m))
     found = pairs.group_by("clip_id").agg(found=pl.len())
