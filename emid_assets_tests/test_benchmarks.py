@@ -75,6 +75,50 @@ def test_the_benchmark_of_emotion_runs_on_rated_images(shared_data: Path, tmp_pa
         assert row["arousal_r"] > 0.2  # so few images show that it learns, and nothing of how well
 
 
+def rows_of_truth(
+    shared_data: Path, target: Path, *arguments: str
+) -> dict[tuple[str, str], dict[str, float]]:
+    subprocess.run(
+        [sys.executable, "benchmarks/truth.py", "--data", str(shared_data), *arguments,
+         "--json", str(target)],
+        cwd=REPOSITORY, env=clean_environment(), check=True, capture_output=True, timeout=900,
+    )  # fmt: skip
+    return {(row["case"], row["name"]): row for row in json.loads(target.read_text())["rows"]}
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_truth_stands_between_chance_and_the_nearest_images(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    rows = rows_of_truth(shared_data, tmp_path / "rows.json", "--seeds", "1", "--shrink", "5")
+    for case in ("half", "none"):
+        nearest, chance = rows[case, "oracle"], rows[case, "random"]
+        for name in ("ours-paper", "ours-calibrated"):
+            for distance in ("distance_at_3", "distance_at_10"):
+                assert nearest[distance] < rows[case, name][distance] < chance[distance]
+            assert 0 < rows[case, name]["coverage"] <= 1
+        assert rows[case, "ours-calibrated"]["ratio"] < 1
+    assert {rows["none", name]["share_rated"] for name in ("ours-paper", "ours-calibrated", "oracle")} == {0}
+
+
+def test_the_benchmark_of_truth_says_that_its_data_is_absent(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "benchmarks/truth.py", "--data", str(tmp_path)],
+        cwd=REPOSITORY, env=clean_environment(), check=False, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert f"{tmp_path} has no music_ratings_dev.csv" in done.stderr
+
+
+@pytest.mark.heavy
+def test_pairs_of_unlabelled_media_are_as_near_to_each_other_as_promised(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    rows = rows_of_truth(shared_data, tmp_path / "rows.json", "--ours")
+    assert rows["half", "ours-calibrated"]["ratio"] <= 0.80
+    assert rows["none", "ours-calibrated"]["ratio"] <= 0.88
+
+
 @pytest.mark.heavy
 def test_the_head_reaches_its_target_on_all_rated_images(shared_data: Path, tmp_path: Path) -> None:
     target = tmp_path / "rows.json"

@@ -12,6 +12,7 @@ from emid_assets.orchestration.declared import Declared
 from emid_assets.orchestration.partitions import MUSIC_EMOTION_PARTITIONS, every_partition
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
+from emid_assets.settings import in_use
 from emid_assets.store.data_version import frame_digest
 
 PAIRS_MADE_FROM = Declared(
@@ -48,7 +49,7 @@ def va_distances(
         similarity_matrix,
         plane.clips(all_clips(music_clips, expanded_clips)),
         plane.images(images),
-        settings.emotion_kernel,
+        in_use(settings, "emotion_kernel"),
         settings.gaussian_sigma,
     )
     outside = distances.filter(
@@ -58,7 +59,7 @@ def va_distances(
         value=distances,
         data_version=dg.DataVersion(frame_digest(distances)),
         metadata={
-            "kernel": settings.emotion_kernel,
+            "kernel": in_use(settings, "emotion_kernel"),
             "alignment": settings.va_alignment,
             "axes_without_spread": ", ".join(plane.axes_without_spread),
             "mean_emotional_similarity": _mean(distances["emotional_similarity"]),
@@ -96,7 +97,11 @@ def fused_pairs(
     from emid_assets.report.previews import pairs_preview
 
     pairs = fused_pairs_frame(
-        similarity_matrix, va_distances, settings.alpha, settings.images_per_clip, settings.semantic_rescaling
+        similarity_matrix,
+        va_distances,
+        in_use(settings, "alpha"),
+        settings.images_per_clip,
+        settings.semantic_rescaling,
     )
     wanted = similarity_matrix.group_by("clip_id").agg(
         wanted=pl.len().clip(upper_bound=settings.images_per_clip)
@@ -114,7 +119,7 @@ def fused_pairs(
         data_version=dg.DataVersion(frame_digest(pairs)),
         metadata={
             "pairs": pairs.height,
-            "alpha": settings.alpha,
+            "alpha": in_use(settings, "alpha"),
             "images_per_clip": settings.images_per_clip,
             "semantic_rescaling": settings.semantic_rescaling,
             "mean_fused_score": _mean(pairs["fused_score"]),

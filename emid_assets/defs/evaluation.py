@@ -14,7 +14,7 @@ from emid_assets.media.lake_tables import MEDIA, LakeTables
 from emid_assets.orchestration.declared import DECLARED, Declared, Outside
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
-from emid_assets.settings import FORMULA_SETTINGS, Settings
+from emid_assets.settings import FORMULA_SETTINGS, Settings, in_use
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.files import write_in_place
 from emid_assets.store.lake import Lake, Version
@@ -62,6 +62,7 @@ def pair_statistics(settings: SettingsResource, tables: LakeTables) -> dg.Materi
     from emid_assets.report import figures
     from emid_assets.report.tables import va_plane
 
+    alpha = in_use(settings, "alpha")
     tables = _usable(tables, settings)
     rows = statistics.pair_statistics(tables)
     counts = {system: statistics.counts_by_emotion(rows, system) for system in ("fused", "semantic")}
@@ -69,14 +70,14 @@ def pair_statistics(settings: SettingsResource, tables: LakeTables) -> dg.Materi
     plane = va_plane(tables.music_clips, tables.images, tables.plane)
     overlap = rows.filter(section=statistics.SECTION_OF_OVERLAP)
     drawn = {
-        "pairs_by_emotion": figures.pair_counts_figure(counts["fused"], f"alpha = {settings.alpha}", largest),
+        "pairs_by_emotion": figures.pair_counts_figure(counts["fused"], f"alpha = {alpha}", largest),
         "pairs_by_emotion_semantic_only": figures.pair_counts_figure(
             counts["semantic"], "alpha = 1", largest
         ),
         "valence_arousal": figures.va_plane_figure(plane, aligned=True),
     }
     if overlap.height:
-        drawn["overlap_with_each_term"] = figures.overlap_figure(overlap, settings.alpha)
+        drawn["overlap_with_each_term"] = figures.overlap_figure(overlap, alpha)
     unpaired = tables.music_clips.join(tables.fused_pairs, on="clip_id", how="anti")
     if settings.image_reuse_limit:  # a clip may be left without: the pairs' own checks say which
         unpaired = unpaired.join(tables.similarity_matrix, on="clip_id", how="anti")
@@ -169,7 +170,7 @@ def alpha_sweep(settings: SettingsResource, tables: LakeTables) -> dg.Materializ
         data_version=dg.DataVersion(frame_digest(grid)),
         metadata={
             **{f"selected_{name}": value for name, value in best.items()},
-            **_markdown({"labels": sweep_figure(grid, settings.alpha)} if grid.height else {}),
+            **_markdown({"labels": sweep_figure(grid, in_use(settings, "alpha"))} if grid.height else {}),
         },
         check_results=[
             check_result("shares_within_range", [str(row) for row in outside.rows()], grid.height)
@@ -200,7 +201,7 @@ def published_agreement(settings: SettingsResource, tables: LakeTables) -> dg.Ma
     beyond = rows.filter(pl.max_horizontal("agree_at_alpha", "agree") > pl.col("among_candidates"))
     metadata: dict[str, Any] = {}
     if agreement:
-        figure = agreement_figure(agreement.by_alpha, agreement.comparable, settings.alpha)
+        figure = agreement_figure(agreement.by_alpha, agreement.comparable, in_use(settings, "alpha"))
         metadata = {
             "comparable": agreement.comparable,
             "agree": agreement.agree,

@@ -30,9 +30,9 @@ from emid_assets.store.lake import WHOLE_TABLE, Lake, Version
 from emid_assets.store.layout import RELEASE_FOLDER
 
 MADE_WITH = (
-    "alpha", "images_per_clip", "image_reuse_limit", "candidates", "semantic_rescaling", "emotion_kernel",
-    "gaussian_sigma", "va_alignment", "expansion_window_s", "expansion_hop_s", "expansion_threshold",
-    "expansion_target", "expansion_per_source",
+    "method", "alpha", "images_per_clip", "image_reuse_limit", "candidates", "semantic_rescaling",
+    "emotion_kernel", "gaussian_sigma", "uncertainty_weight", "va_alignment", "expansion_window_s",
+    "expansion_hop_s", "expansion_threshold", "expansion_target", "expansion_per_source",
 )  # fmt: skip
 """Settings that the dataset card names: those that affect the clips and the pairs."""
 

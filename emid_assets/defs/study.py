@@ -12,7 +12,7 @@ from emid_assets.orchestration.declared import Declared, Outside
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.stages import COLLECT_ANSWERS
 from emid_assets.orchestration.table_asset import check_result, table_asset
-from emid_assets.settings import FORMULA_SETTINGS, Settings
+from emid_assets.settings import FORMULA_SETTINGS, Settings, in_use
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.files import make_folder, write_in_place
 from emid_assets.store.layout import (
@@ -145,7 +145,7 @@ def _drawn_design(settings: SettingsResource, tables: LakeTables, network: str) 
         seed=settings.seed,
         clips=settings.study_clips,
         trials=settings.study_trials,
-        facts={"alpha": settings.alpha, "network": network},
+        facts={"alpha": in_use(settings, "alpha"), "network": network},
     )
 
 

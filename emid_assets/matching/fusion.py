@@ -13,22 +13,25 @@ from numpy.typing import NDArray
 from emid_assets.affect.valence_arousal import emotional_similarity
 from emid_assets.matching.order import top_k
 from emid_assets.matching.row_state import NO_COLUMN
-from emid_assets.settings import Kernel, Rescaling, Settings
+from emid_assets.settings import Kernel, Method, Rescaling, Settings, in_use
 
 RESCALINGS: tuple[Rescaling, ...] = get_args(Rescaling)
 
 
 @dataclass(frozen=True)
 class Formula:
-    """The formula that chooses pairs: a clip's m best of its K candidates by T = alpha S̃ + (1 - alpha) E.
+    """The formula that chooses pairs: a clip's m best images by T = alpha S̃ + (1 - alpha) E.
 
     Attributes:
         alpha: weight of the semantic term, in [0, 1].
-        candidates: K, how many images with the largest S a clip chooses from.
+        candidates: K, how many images with the largest S may be chosen for their S.
         images_per_clip: m.
         rescaling: S̃, see `rescale`.
         kernel: of E, see `emotional_similarity`.
         sigma: width of the gaussian kernel.
+        uncertainty_weight: weight of the variances in the gaussian kernel.
+        method: `paper` chooses among the K images of largest S; `calibrated` among all images, where S̃ is
+            0 for those that are not among the K.
     """
 
     alpha: float
@@ -37,17 +40,21 @@ class Formula:
     rescaling: Rescaling
     kernel: Kernel
     sigma: float
+    uncertainty_weight: float = 1.0
+    method: Method = "paper"
 
     @classmethod
     def of(cls, settings: Settings) -> "Formula":
-        """The formula of a build's settings."""
+        """The formula of a build's settings, with what `auto` means for them."""
         return cls(
-            alpha=settings.alpha,
+            alpha=in_use(settings, "alpha"),
             candidates=settings.candidates,
             images_per_clip=settings.images_per_clip,
             rescaling=settings.semantic_rescaling,
-            kernel=settings.emotion_kernel,
+            kernel=in_use(settings, "emotion_kernel"),
             sigma=settings.gaussian_sigma,
+            uncertainty_weight=settings.uncertainty_weight,
+            method=settings.method,
         )
 
     def emotional(self, u: NDArray[np.float64], v: NDArray[np.float64]) -> NDArray[np.float64]:

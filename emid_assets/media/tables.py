@@ -24,10 +24,14 @@ class TableColumn:
     meaning: str
 
 
-_PREDICTED = (
-    TableColumn("va_source", (), "predicted: a program has predicted valence and arousal"),
-    TableColumn("valence_sd", (), "standard deviation of the predicted valence"),
-    TableColumn("arousal_sd", (), "standard deviation of the predicted arousal"),
+_CERTAINTY = (
+    TableColumn(
+        "va_source", (), "predicted, or model:NAME: a program gave valence and arousal; default: people did"
+    ),
+    TableColumn(
+        "valence_sd", (), "standard error of the raters' mean valence, or of a program's valence; same scale"
+    ),
+    TableColumn("arousal_sd", (), "standard error of arousal, likewise"),
 )
 
 TABLE_COLUMNS = {
@@ -48,7 +52,7 @@ TABLE_COLUMNS = {
             "this clip's valence, 1 to 9, if it has no ratings; default: its genre's mean",
         ),
         TableColumn("arousal", (), "this clip's arousal, likewise"),
-        *_PREDICTED,
+        *_CERTAINTY,
         TableColumn("is_original_clip", (), "false for a clip cut from a source's recording; default: true"),
         TableColumn("clip_id", (), "unique id; default: the path below music/"),
         TableColumn("start_s", (), "where the clip starts in the file, seconds; default: 0"),
@@ -68,7 +72,7 @@ TABLE_COLUMNS = {
         TableColumn("text", ("caption",), "caption"),
         TableColumn("valence", (), "measured valence of this image, 0 to 1; default: the tag's"),
         TableColumn("arousal", (), "measured arousal of this image, 0 to 1; default: the tag's"),
-        *_PREDICTED,
+        *_CERTAINTY,
         TableColumn("caption_source", (), "what wrote the caption; default: table"),
         TableColumn("image_id", (), "unique id; default: the path below images/"),
         TableColumn(

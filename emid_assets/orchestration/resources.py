@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import dagster as dg
 from pydantic import create_model
@@ -42,7 +42,8 @@ def settings_resource(settings: Settings) -> SettingsResource:
     for name, field in Settings.model_fields.items():
         with_default = copy.copy(field)
         with_default.default = getattr(settings, name)
-        fields[name] = (field.annotation, with_default)
+        # Dagster has no union: the launchpad takes auto and a number, and `Settings` checks them.
+        fields[name] = (Any if name == "alpha" else field.annotation, with_default)
     model = create_model("SettingsResource", __base__=SettingsResource, **fields)  # type: ignore[call-overload]
     resource = dg.ResourceDefinition(of_run, model.to_config_schema(), SettingsResource.__doc__)
     return cast(SettingsResource, resource)

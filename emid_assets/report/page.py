@@ -37,7 +37,7 @@ from emid_assets.report.gallery import Copies, Copy, attributions
 from emid_assets.report.predicted import predicted_section, predicted_warning
 from emid_assets.report.self_contained import digest, templates
 from emid_assets.report.tables import RANKING_METRICS, gallery_clips, metric_table, rejections, va_plane
-from emid_assets.settings import LOCAL_PATHS, Settings, setting_text
+from emid_assets.settings import LOCAL_PATHS, Settings, in_use, setting_text
 
 _REFERENCES = ("random", "oracle", "ceiling")
 """Systems that no method competes with: never marked as the best."""
@@ -160,7 +160,7 @@ class BuildFacts:
         """Those of a build's settings, without paths of its machine."""
         shown = {name: field for name, field in Settings.model_fields.items() if name not in LOCAL_PATHS}
         return cls(
-            settings={name: setting_text(getattr(settings, name)) for name in shown},
+            settings={name: setting_text(in_use(settings, name)) for name in shown},
             meanings={name: field.description or "" for name, field in Settings.model_fields.items()},
             encoder=encoder,
             media=settings.media_folder,
@@ -290,7 +290,8 @@ def _pairs(tables: LakeTables, alpha: float) -> dict[str, object]:
 def _most_used(tables: LakeTables) -> str:
     """The file of the image that is in the most pairs, the first by id if there are several."""
     uses = tables.fused_pairs.group_by("image_id").len().sort("len", "image_id", descending=[True, False])
-    return uses.head(1).join(tables.images, on="image_id")["file"].first() or ""
+    files = uses.head(1).join(tables.images, on="image_id")["file"].to_list()
+    return files[0] if files else ""
 
 
 def _published(tables: LakeTables, alpha: float) -> dict[str, object]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from emid_assets.media.with_predictions import PREDICTED
+from emid_assets.media.with_predictions import PREDICTED, is_by_program
 from emid_assets.prediction.image_head import few_images
 
 _MEANING = {
@@ -22,7 +22,7 @@ _MEANING = {
 
 def is_predicted() -> pl.Expr:
     """Whether anything about a clip's or an image's emotion was predicted: its label, or its VA."""
-    return ((pl.col("label_source") == PREDICTED) | (pl.col("va_source") == PREDICTED)).fill_null(False)
+    return ((pl.col("label_source") == PREDICTED) | is_by_program()).fill_null(False)
 
 
 def predicted_clips(music_clips: pl.DataFrame) -> frozenset[str]:
@@ -82,7 +82,7 @@ def predicted_section(
 def _told_apart(derived: pl.Expr) -> pl.Expr:
     """`predicted`, `derived` where only the label comes from a program, by the ratings, or `given`."""
     return (
-        pl.when(pl.col("va_source") == PREDICTED)
+        pl.when(is_by_program())
         .then(pl.lit(PREDICTED))
         .when(pl.col("label_source") == PREDICTED)
         .then(derived)
@@ -92,9 +92,8 @@ def _told_apart(derived: pl.Expr) -> pl.Expr:
 
 def predicted_warning(music_clips: pl.DataFrame, images: pl.DataFrame) -> tuple[str, str] | None:
     """The warning at the top of the report, or None where nothing was predicted."""
-    by_program = pl.col("va_source") == PREDICTED
-    predicted = _counts(music_clips, images, by_program)
-    derived = _counts(music_clips, images, (pl.col("label_source") == PREDICTED) & ~by_program)
+    predicted = _counts(music_clips, images, is_by_program())
+    derived = _counts(music_clips, images, (pl.col("label_source") == PREDICTED) & ~is_by_program())
     sentences = []
     if predicted:
         sentences.append(f"The emotion of {predicted} was predicted by a program, not given by people.")

@@ -75,7 +75,7 @@ _S, _F32, _F64, _I32, _I64, _B = (
 FEELINGS_TYPE = pl.List(pl.Struct({"feeling": pl.String, "percent": pl.Float32}))
 
 _UNCERTAINTY: dict[str, tuple[type[pl.Array] | pl.DataType | type[pl.DataType], str]] = {
-    f"{axis}_sd": (_F64, f"standard deviation of a predicted {axis}; null where it is not predicted")
+    f"{axis}_sd": (_F64, f"standard deviation of the true {axis} around this one; null where not known")
     for axis in ("valence", "arousal")
 }
 
@@ -111,7 +111,7 @@ MEDIA_INVENTORY = TableSchema(
         },
         "valence": (_F64, "valence on the modality's own scale: music 1 to 9, image 0 to 1"),
         "arousal": (_F64, "arousal on the modality's own scale: music 1 to 9, image 0 to 1"),
-        "va_source": (_S, "ratings or category_mean (music), measured or tag (image), or predicted"),
+        "va_source": (_S, "ratings or category_mean (music), measured or tag (image), predicted, model:NAME"),
         **_UNCERTAINTY,
         "caption": (_S, "image: the table's text, or null"),
         "caption_source": (_S, "image: table, or what its caption_source says; null where there is none"),
@@ -245,7 +245,7 @@ PREDICTED_EMOTION = TableSchema(
         "partition": (_S, "key of the emotion; null where there is no prediction"),
         **_from_inventory("valence", "arousal"),
         **_UNCERTAINTY,
-        "va_source": (_S, "predicted; ratings or measured where only the label was missing"),
+        "va_source": (_S, "predicted; what the table says where only the label was missing"),
         "tag_shares": (TAG_SHARES_TYPE, "predicted image: probability of each of the eight tags; else null"),
         "reason": (_S, "why there is no prediction; null where there is one"),
     },
