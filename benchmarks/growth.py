@@ -28,7 +28,7 @@ from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTION_KEYS
 from emid_assets.evaluation.mteb_tasks import other_emotion_pairs
 from emid_assets.matching.assignment import assign
 from emid_assets.media.expansion import cut_windows
-from emid_assets.prediction.image_head import fit_head
+from emid_assets.prediction.gaussian_process import fit_process
 from emid_assets.ranking.metrics import Relevance, auc, evaluate_ranking
 from emid_assets.store.schemas import MUSIC_CLIPS
 from emid_assets.study.design import CONDITIONS, Option, Trial, _forms
@@ -99,7 +99,7 @@ def media_steps(shrink: int, folder: Path) -> list[Step]:
     clips = pl.DataFrame(rows, schema=schema)
     images, rated = 100_000 // shrink, 1500 // shrink
     features = rng.standard_normal((rated, 8)).astype(np.float32)
-    head = fit_head(features, rng.random((rated, 2)), [str(n % 50) for n in range(rated)], [4, 4])
+    head, _ = fit_process(features, rng.random((rated, 2)), [str(n % 50) for n in range(rated)], [4, 4])
     unrated = rng.standard_normal((images, 8)).astype(np.float32)
     return [
         (
@@ -107,7 +107,7 @@ def media_steps(shrink: int, folder: Path) -> list[Step]:
             f"{recordings} recordings, {clips.height} clips",
             lambda: cut_windows(clips, folder, 5.0, 2.5),
         ),
-        ("image_head.predict", f"{images} images, {rated} rated", lambda: head.predict(unrated)),
+        ("gaussian_process.predict", f"{images} images, {rated} rated", lambda: head.predict(unrated)),
     ]
 
 
