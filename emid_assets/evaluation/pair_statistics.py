@@ -117,7 +117,7 @@ def image_use(pairs: pl.DataFrame, images: pl.DataFrame) -> dict[str, float]:
     place = np.arange(1, N.size + 1)
     return {
         "used": float(np.count_nonzero(N)),
-        "coverage": np.count_nonzero(N) / N.size,
+        "coverage": float(np.count_nonzero(N) / N.size),
         "most_used": float(N[-1]),
         "gini": float(((2 * place - N.size - 1) * N).sum() / (N.size * N.sum())),
         "skewness": float((from_mean**3).mean() / spread**3) if spread else 0.0,

@@ -100,7 +100,7 @@ def test_the_use_of_the_images_is_told_with_the_image_that_most_pairs_have(
     most = max(used.values())
     first = min(image for image, count in used.items() if count == most)
     texts = [" ".join(paragraph.text.split()) for paragraph in page.all("p")]
-    told = f"{len(used)} of 27 images are in a pair, one of them in {most} (images/{first})"
+    told = f"{len(used)} of 27 images are in a pair; the most used, images/{first}, is in {most}. There is no"
     assert any(text.startswith(told) for text in texts)
     [table] = [table for table in page.all("table") if "How evenly" in table.text]
     assert f"chosen, α = 0.6 {100 * len(used) / 27:.0f} % {most} " in " ".join(table.text.split())
