@@ -31,7 +31,7 @@ import re
 import statistics
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -214,7 +214,7 @@ def first_images(
     settings: Settings, media: Media, clips: pl.DataFrame, images: pl.DataFrame
 ) -> NDArray[np.int64]:
     """(N, MOST) rows of the images in the order of T."""
-    formula = Formula.of(settings)
+    formula = replace(Formula.of(settings), images_per_clip=MOST)
     plane = Plane.fit(clips, images, settings.va_alignment)
     pictures = media.pictures.join(images.select("image_id"), on="image_id", how="semi")
     similarity = similarity_frame(media.music, pictures, formula.candidates)

@@ -33,9 +33,10 @@ def image_tag_shares(
 
     Points and tags are standardized as in `nearest.nearest_image_emotions`. A tag is a Gaussian around its
     place; its standard deviation is the median distance of a tag to the nearest other one, .42 (a choice:
-    tags that are closer cannot be told apart). The share of a tag is its posterior probability by Bayes'
-    rule, averaged over the Gaussian of where the point may be. Prior: each tag's count among the user's
-    labelled images, plus one.
+    tags that are closer cannot be told apart). The places are drawn towards the middle by as much as leaves
+    the tags together a variance of 1, which is the population's. The share of a tag is its posterior
+    probability by Bayes' rule, averaged over the Gaussian of where the point may be. Prior: each tag's count
+    among the user's labelled images, plus one.
 
     Args:
         va: (n, 2) predicted valence and arousal, 0 to 1.
@@ -48,6 +49,7 @@ def image_tag_shares(
     places = (places - places.mean(axis=0)) / places.std(axis=0)
     between = np.hypot(*(places[:, None] - places[None]).transpose(2, 0, 1))
     tag_spread = np.median(np.sort(between, axis=1)[:, 1])
+    places = places * np.sqrt(1 - tag_spread**2)
     points = (va - centre) / spread
     unsure = sd / spread
     log_prior = np.log([labelled.get(key, 0) + 1 for key in IMAGE_EMOTION_KEYS])

@@ -15,15 +15,19 @@ LATIN_ENDS = "\u024f"
 _DEVICES = "cimg dcim dji dsc dscf dscn gopr hdr hpim imag img imgp kimg mvi pano pict pxl sam vid"
 _PROGRAMS = (
     "adobe alamy app depositphotos facebook fbimg getty gettyimages instagram istock istockphoto pexels "
-    "pixabay screen screenshot scan shot shutterstock signal snapchat stock telegram unsplash whats whatsapp"
+    "pixabay scan screenshot shutterstock signal snapchat stock telegram unsplash whats whatsapp"
 )
 _ANY_PICTURE = (
-    "and arw bild copy crop cropped dng edit edited file final for foto from heic image images jpeg jpg "
-    "large medium nef new orf orig original photo photograph photos pic picture pictures png resized small "
-    "the thumb thumbnail tif tiff tmp unnamed untitled webp with"
+    "arw bild copy crop cropped dng edit edited file final foto heic image images jpeg jpg large medium nef "
+    "new orf orig original photo photograph photos pic picture pictures png resized small thumb thumbnail "
+    "tif tiff tmp unnamed untitled webp"
 )
 NOT_WORDS = frozenset(f"{_DEVICES} {_PROGRAMS} {_ANY_PICTURE}".split())
-"""What a file name may consist of and still say nothing about the picture."""
+"""What says nothing about the picture; left out."""
+SMALL_WORDS = frozenset(
+    ("a", "an", "and", "at", "by", "for", "from", "in", "no", "of", "on", "the", "to", "with")
+)
+"""What makes no name of words by itself, and is kept within one."""
 
 
 def words_of(caption: str | None, file: str) -> tuple[str, str] | None:
@@ -43,17 +47,21 @@ def words_of(caption: str | None, file: str) -> tuple[str, str] | None:
 def words_in_name(file: str) -> str:
     """The words in a file's name, without its folder and numbers; empty where the name has none.
 
-    The name is split at everything that is no letter, and between `a` and `B`. A part counts as a word if it
-    has at least three letters, a vowel, not more than six consonants in a row, and is none of `NOT_WORDS`.
-    Letters of other scripts than Latin count without vowels. Parts in which letters and digits alternate
-    (`04F4xlWSFh0`), and hexadecimal numbers (`3f2b-9c41-…`), are identifiers, not words.
+    The name is split at everything that is no letter, and between `a` and `B`. It is words if one of its
+    parts has at least three letters, a vowel, not more than six consonants in a row, and is none of
+    `NOT_WORDS` and `SMALL_WORDS`. Letters of other scripts than Latin count without vowels. Parts in which
+    letters and digits alternate (`04F4xlWSFh0`), and hexadecimal numbers (`3f2b-9c41-…`), are identifiers.
     """
     stem = unicodedata.normalize("NFC", file.rsplit("/", 1)[-1].rsplit(".", 1)[0])
     if _is_hexadecimal(re.sub(r"[\W_]", "", stem)):
         return ""
+    stem = re.sub(r"(?i)screen[\W_]?shot", " ", stem)
     parts = [part for part in re.split(r"[\W_]+", stem) if not _is_identifier(part)]
     runs = re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-zß-öø-ÿ])(?=[A-Z])", " ", " ".join(parts)))
-    return " ".join(run for run in runs if _is_word(run))
+    told = [run for run in runs if run.casefold() not in NOT_WORDS]
+    if not any(map(_is_word, told)):
+        return ""
+    return " ".join(run for run in told if len(run) >= 3 or run.casefold() in SMALL_WORDS or _is_word(run))
 
 
 def _is_hexadecimal(letters: str) -> bool:
@@ -70,9 +78,8 @@ def _is_word(run: str) -> bool:
     plain = "".join(
         letter for letter in unicodedata.normalize("NFD", run.casefold()) if not unicodedata.combining(letter)
     )
-    if plain in NOT_WORDS:
-        return False
     if any(letter > LATIN_ENDS for letter in plain):
         return True
     consonants = max(map(len, re.split(f"[{''.join(sorted(VOWELS))}]", plain)))
-    return len(plain) >= 3 and not VOWELS.isdisjoint(plain) and consonants <= MOST_CONSONANTS
+    has_form = len(plain) >= 3 and not VOWELS.isdisjoint(plain) and consonants <= MOST_CONSONANTS
+    return has_form and plain not in SMALL_WORDS

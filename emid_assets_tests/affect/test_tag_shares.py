@@ -31,11 +31,12 @@ def test_shares_are_those_of_bayes_rule_over_many_drawn_points() -> None:
     labelled = {"fear": 30, "awe": 4}
     standard = (PLACES - CENTRE) / SPREAD
     gaps = [min(np.hypot(*(a - b)) for b in standard if (a != b).any()) for a in standard]
+    width = np.median(gaps)
     prior = np.array([labelled.get(key, 0) + 1.0 for key in IMAGE_EMOTION_KEYS])
     drawn = points[:, None] + 0.6 * rng.normal(size=(5, 200_000, 2))
     posterior = np.stack(
         [
-            weight * np.exp(-((drawn - place) ** 2).sum(axis=2) / 2 / np.median(gaps) ** 2)
+            weight * np.exp(-((drawn - place * np.sqrt(1 - width**2)) ** 2).sum(axis=2) / 2 / width**2)
             for weight, place in zip(prior, standard, strict=True)
         ],
         axis=2,

@@ -7,7 +7,10 @@ from emid_assets.prediction.image_words import words_in_name, words_of
 NAMES = {
     "Acorns 1.jpg": "Acorns",
     "images/oasis/Bloody knife 12.jpg": "Bloody knife",
-    "dog_on_the_beach-03.png": "dog beach",
+    "dog_on_the_beach-03.png": "dog on the beach",
+    "KKK rally 2.jpg": "KKK rally",
+    "Shot 1.jpg": "Shot",
+    "a_b beach.jpg": "a beach",
     "SunsetOverParis.jpeg": "Sunset Over Paris",
     "beach12.jpg": "beach",
     "2ndFloor.jpg": "Floor",
@@ -18,7 +21,7 @@ NAMES = {
     "собака 4.jpg": "собака",
     "facade.jpg": "facade",
     "cat.v2.final.jpg": "cat",
-    "pexels-photo-of-a-lonely-tree-1234567.jpeg": "lonely tree",
+    "pexels-photo-of-a-lonely-tree-1234567.jpeg": "of a lonely tree",
     "IMG_0001 sad clown.jpg": "sad clown",
     "e\u0301toile.jpg": "étoile",
 }
@@ -26,6 +29,7 @@ NO_WORDS = [
     "IMG_0001.jpg", "img-20230101-wa0003.jpg", "DSC01234.JPG", "DSCN0042.jpg", "_DSC4711.NEF.jpg",
     "P1010023.JPG",
     "PXL_20230405_101112131.jpg", "MVI_1.png", "CIMG0001.jpg", "dji_0012.jpg", "GOPR0001.JPG", "100_0123.jpg",
+    "Screen Shot 2020-01-01 at 10.00.00.png", "the.jpg", "from_a.jpg",
     "Screenshot from 2024-01-02 10-11-12.png", "WhatsApp Image 2023-01-01 at 10.11.12.jpeg", "photo.jpg",
     "image (3).png", "Untitled-1.png", "final_copy.png", "0001.png", "", "folder with words/0001.png",
     "3f2b9c41-beef-4dad-9face-0123456789ab.png", "d41d8cd98f00b204e9800998ecf8427e.jpg", "04F4xlWSFh0_75.jpg",
