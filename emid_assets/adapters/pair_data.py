@@ -161,6 +161,13 @@ def aligned_to(items: pl.DataFrame, facts: pl.DataFrame, key: str, table: str) -
     return joined
 
 
+def va_points(items: pl.DataFrame, va: pl.DataFrame, key: str) -> NDArray[np.float64]:
+    """(n, 4) valence, arousal and their standard deviations of `items`, in their order."""
+    plane = aligned_to(items, va, key, "the aligned valence and arousal")
+    columns = ["valence", "arousal", "valence_sd", "arousal_sd"]
+    return plane.select(columns).to_numpy().astype(np.float64)
+
+
 def va_matrix(items: pl.DataFrame, va: pl.DataFrame, key: str) -> NDArray[np.float64]:
     """(n, 2) valence and arousal of `items`, in their order."""
     plane = aligned_to(items, va.select(key, "valence", "arousal"), key, "the aligned valence and arousal")

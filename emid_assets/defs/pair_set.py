@@ -1,5 +1,7 @@
 """The pairs if the use of an image is limited: all clips' at once, in place of `alignment.fused_pairs`."""
 
+from dataclasses import replace
+
 import dagster as dg
 import polars as pl
 
@@ -7,7 +9,6 @@ from emid_assets.defs.alignment import PAIRS_MADE_FROM
 from emid_assets.orchestration.partitions import every_partition
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
-from emid_assets.settings import in_use
 from emid_assets.store.data_version import frame_digest
 
 
@@ -39,16 +40,13 @@ def fused_pairs_of_the_set(
     """
     from emid_assets.matching.assignment import pairs_as_a_set, passed_over
     from emid_assets.matching.frames import fused_pairs_frame
+    from emid_assets.matching.fusion import Formula
     from emid_assets.report.previews import pairs_preview
 
-    m, limit = settings.images_per_clip, settings.image_reuse_limit
-    ranked = fused_pairs_frame(
-        similarity_matrix,
-        va_distances,
-        in_use(settings, "alpha"),
-        len(va_distances) + 1,
-        settings.semantic_rescaling,
-    )
+    formula, limit = Formula.of(settings), settings.image_reuse_limit
+    m = formula.images_per_clip
+    of_every_candidate = replace(formula, images_per_clip=len(va_distances) + 1)
+    ranked = fused_pairs_frame(similarity_matrix, va_distances, of_every_candidate)
     pairs = pairs_as_a_set(ranked, m, limit)
     lost = pairs.join(images, on="image_id", how="anti")["image_id"].unique().sort().to_list()
     return dg.MaterializeResult(
@@ -56,6 +54,9 @@ def fused_pairs_of_the_set(
         data_version=dg.DataVersion(frame_digest(pairs)),
         metadata={
             "pairs": pairs.height,
+            "method": formula.method,
+            "alpha": formula.alpha,
+            "images_per_clip": m,
             "image_reuse_limit": limit,
             "sum_of_fused_scores": float(pairs["fused_score"].to_numpy().sum()),
             "pictures": dg.MetadataValue.md(pairs_preview(pairs, images, settings.media_folder)),

@@ -21,13 +21,14 @@ from emid_assets.adapters.tuning import best_trial
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTIONS
 from emid_assets.affect.valence_arousal import VaAlignment
 from emid_assets.evaluation.evaluate import NOT_MEASURED
+from emid_assets.evaluation.methods import methods_table
 from emid_assets.evaluation.pair_statistics import (
     SECTION_OF_OVERLAP,
     SECTION_OF_USE,
     counts_by_emotion,
     pairs_per_clip,
 )
-from emid_assets.evaluation.sweep import selected_point
+from emid_assets.evaluation.sweep import NO_JUDGE, selected_point
 from emid_assets.health.mixtures import Used, in_words, usual
 from emid_assets.media.expansion import expansion_counts
 from emid_assets.media.lake_tables import LakeTables
@@ -289,6 +290,7 @@ def _pairs(tables: LakeTables, alpha: float) -> dict[str, object]:
         "most_used": _most_used(tables),
         "overlap_figure": figures.overlap_figure(overlap, alpha) if overlap.height else None,
         "sweep": _sweep(tables.alpha_sweep, alpha, m),
+        "methods": methods_table(tables.pair_statistics),
     }
 
 
@@ -466,6 +468,7 @@ def _sweep(sweep: pl.DataFrame, alpha: float, m: int) -> dict[str, object] | Non
     of_m = sweep.filter(pl.col("images_per_clip") == m)
     return {
         "selected": selected_point(sweep),
+        "no_judge": NO_JUDGE.format(1 - sweep["independent_labels"][0]),
         "figures": [
             ("sweep-labels", figures.sweep_figure(sweep, alpha)),
             *([("sweep-overlap", figures.sweep_overlap_figure(of_m, alpha))] if of_m.height else []),

@@ -279,6 +279,10 @@ def test_the_sweep_names_the_point_that_labels_choose_and_the_study_its_best_tri
     assert "They fit best at α = 0.4, m = 3, K = 12: 90 %, with 25 % of the candidates in use." in body
     assert "5 trials; the best, number 2, reached NDCG@10 0.4500" in body
     assert "with learning_rate 0.003." in body
+    dependent = make_tables(alpha_sweep=make_tables().alpha_sweep.with_columns(independent_labels=0.75))
+    body = " ".join(read(render_page(dependent, build_facts)).all("body")[0].text.split())
+    assert "Labels cannot judge α here, and no point is recommended: 25% of the clips and images" in body
+    assert "fit best" not in body
     empty = {name: TABLES[name].empty() for name in ("alpha_sweep", "tuning_trials")}
     without = render_page(make_tables(**empty), build_facts)
     assert without.count("<svg") == html.count("<svg") - 3
