@@ -53,7 +53,7 @@ EMBEDDED_MEDIA = (*MEDIA, "music_embeddings")
     reads=(*EMBEDDED_MEDIA, "image_embeddings", "similarity_matrix", "va_distances", "fused_pairs"),
     # Read with all its partitions: items that could not be embedded are in separate partitions.
     deps=["rejected_media"],
-    declared=Declared(code=4, settings=(*FORMULA_SETTINGS, "encoder", "image_reuse_limit")),
+    declared=Declared(code=3, settings=(*FORMULA_SETTINGS, "encoder", "image_reuse_limit")),
     checks={"every_clip_paired": "Every usable clip has pairs, if the limit of each image's use allows it."},
 )
 def pair_statistics(settings: SettingsResource, tables: LakeTables) -> dg.MaterializeResult[pl.DataFrame]:

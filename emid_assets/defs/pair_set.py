@@ -43,10 +43,9 @@ def fused_pairs_of_the_set(
     from emid_assets.matching.fusion import Formula
     from emid_assets.report.previews import pairs_preview
 
-    formula, limit = Formula.of(settings), settings.image_reuse_limit
-    m = formula.images_per_clip
-    of_every_candidate = replace(formula, images_per_clip=len(va_distances) + 1)
-    ranked = fused_pairs_frame(similarity_matrix, va_distances, of_every_candidate)
+    m, limit = settings.images_per_clip, settings.image_reuse_limit
+    every_candidate = replace(Formula.of(settings), images_per_clip=max(1, len(va_distances)))
+    ranked = fused_pairs_frame(similarity_matrix, va_distances, every_candidate)
     pairs = pairs_as_a_set(ranked, m, limit)
     lost = pairs.join(images, on="image_id", how="anti")["image_id"].unique().sort().to_list()
     return dg.MaterializeResult(
@@ -54,9 +53,6 @@ def fused_pairs_of_the_set(
         data_version=dg.DataVersion(frame_digest(pairs)),
         metadata={
             "pairs": pairs.height,
-            "method": formula.method,
-            "alpha": formula.alpha,
-            "images_per_clip": m,
             "image_reuse_limit": limit,
             "sum_of_fused_scores": float(pairs["fused_score"].to_numpy().sum()),
             "pictures": dg.MetadataValue.md(pairs_preview(pairs, images, settings.media_folder)),
