@@ -31,7 +31,7 @@ import re
 import statistics
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -45,7 +45,12 @@ from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTION_KEYS
 from emid_assets.encoders.bundled.encoder import load_bundled
 from emid_assets.encoders.embed import unit_rows
 from emid_assets.encoders.interface import MediaItem
-from emid_assets.matching.frames import fused_pairs_frame, similarity_frame, va_distance_frame
+from emid_assets.matching.frames import (
+    candidate_pairs,
+    fused_pairs_frame,
+    similarity_frame,
+    va_distance_frame,
+)
 from emid_assets.matching.fusion import Formula
 from emid_assets.media.inventory import image_manifest, music_manifest
 from emid_assets.media.va_plane import Plane
@@ -209,14 +214,13 @@ def first_images(
     settings: Settings, media: Media, clips: pl.DataFrame, images: pl.DataFrame
 ) -> NDArray[np.int64]:
     """(N, MOST) rows of the images in the order of T."""
-    formula = Formula.of(settings)
+    formula = replace(Formula.of(settings), images_per_clip=MOST)
     plane = Plane.fit(clips, images, settings.va_alignment)
     pictures = media.pictures.join(images.select("image_id"), on="image_id", how="semi")
     similarity = similarity_frame(media.music, pictures, formula.candidates)
-    distances = va_distance_frame(
-        similarity, plane.clips(clips), plane.images(images), formula.kernel, formula.sigma
-    )
-    pairs = fused_pairs_frame(similarity, distances, formula.alpha, MOST, formula.rescaling)
+    points = plane.clips(clips), plane.images(images)
+    candidates = candidate_pairs(similarity, *points, formula, media.music, pictures)
+    pairs = fused_pairs_frame(similarity, va_distance_frame(candidates, *points, formula), formula)
     row_of = {name: row for row, name in enumerate(media.images)}
     by_clip = dict(pairs.group_by("clip_id").agg(pl.col("image_id").sort_by("rank")).iter_rows())
     return np.array([[row_of[image] for image in by_clip[clip]] for clip in media.clips])

@@ -11,7 +11,8 @@ from emid_assets.media.folder_changes import look_at
 from emid_assets.media.identity import is_passing, sha256_of
 from emid_assets.media.kinds import OPTIONAL_READERS, READER_VERSION
 from emid_assets.media.limits import MediaFolderError
-from emid_assets.media.with_predictions import is_by_program, unlabelled
+from emid_assets.media.va_sources import is_by_program
+from emid_assets.media.with_predictions import unlabelled
 from emid_assets.orchestration.declared import Declared, Outside
 from emid_assets.orchestration.io_manager import previous_rows, previous_version
 from emid_assets.orchestration.old_runs import forget_old_runs

@@ -40,7 +40,7 @@ SECONDS_BETWEEN_LOOKS = 30
         "music_clips", "expanded_clips", "images", "music_embeddings", "image_embeddings",
         "similarity_matrix", "va_distances", "trained_adapter", "adapted_embeddings",
     ),
-    declared=Declared(settings=FORMULA_SETTINGS),
+    declared=Declared(code=2, settings=FORMULA_SETTINGS),
     checks={"every_system_shown": "Every clip has top images from each system."},
 )  # fmt: skip
 def top_images(settings: SettingsResource, tables: LakeTables) -> dg.MaterializeResult[pl.DataFrame]:

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTIONS
+from emid_assets.matching.frames import candidate_rows
 from emid_assets.media.lake_tables import LakeTables
 from emid_assets.store.schemas import EVALUATION_REPORT
 
@@ -116,7 +117,7 @@ def image_use(pairs: pl.DataFrame, images: pl.DataFrame) -> dict[str, float]:
     place = np.arange(1, N.size + 1)
     return {
         "used": float(np.count_nonzero(N)),
-        "coverage": np.count_nonzero(N) / N.size,
+        "coverage": float(np.count_nonzero(N) / N.size),
         "most_used": float(N[-1]),
         "gini": float(((2 * place - N.size - 1) * N).sum() / (N.size * N.sum())),
         "skewness": float((from_mean**3).mean() / spread**3) if spread else 0.0,
@@ -155,16 +156,19 @@ def overlaps(
         shares in [0, 1] of the chosen pairs that are picks of `both` terms, of
         `only_semantic`, of `only_emotional` and of `neither`. Systems `semantic` and `emotional`:
         `shared_with_pairs` and `shared_with_each_other`. All three: `mean_emotional_similarity`
-        and `mean_semantic_rank` (1 is the candidate with the largest S) of their picks.
+        and `mean_semantic_rank` (1 is the candidate with the largest S; K + 1 stands for one that is not
+        among the K) of their picks.
 
     Raises:
-        ValueError: a candidate has no row in `va_distances`; names the first.
+        MatchingError: a candidate has no row in `va_distances`; names the first.
     """
     if fused_pairs.is_empty():
         return EVALUATION_REPORT.empty()
     wanted = fused_pairs.group_by("clip_id").len("wanted")
     most = pairs_per_clip(fused_pairs)
-    candidates = _candidates(similarity_matrix, va_distances)
+    candidates = candidate_rows(similarity_matrix, va_distances)
+    beyond = int(similarity_matrix["rank"].to_numpy().max()) + 1
+    candidates = candidates.with_columns(semantic_rank=pl.col("rank").fill_null(beyond))
 
     def picks(frame: pl.DataFrame, name: str) -> pl.DataFrame:
         kept = frame.join(wanted, on="clip_id").filter(pl.col("rank") <= pl.col("wanted"))
@@ -230,27 +234,11 @@ def counts(
     return figure_rows(SECTION_OF_COUNTS, rows)
 
 
-def _candidates(similarity_matrix: pl.DataFrame, va_distances: pl.DataFrame) -> pl.DataFrame:
-    joined = similarity_matrix.select("clip_id", "image_id", pl.col("rank").alias("semantic_rank")).join(
-        va_distances.select("clip_id", "image_id", "emotional_similarity"),
-        on=["clip_id", "image_id"],
-        how="left",
-    )
-    missing = joined.filter(pl.col("emotional_similarity").is_null())
-    if missing.height:
-        clip_id, image_id = missing.select("clip_id", "image_id").row(0)
-        raise ValueError(
-            f"va_distances has no row for {missing.height} of {joined.height} candidates, such as clip "
-            f"{clip_id} with image {image_id}: build va_distances again from this similarity_matrix"
-        )
-    return joined
-
-
 def _emotional_pairs(candidates: pl.DataFrame, m: int) -> pl.DataFrame:
     """The pairs of α = 0: T is E, and of equal E the better semantic rank wins, as everywhere."""
     order = ["clip_id", "emotional_similarity", "semantic_rank"]
     return (
-        candidates.sort(order, descending=[False, True, False])
+        candidates.sort(order, descending=[False, True, False], maintain_order=True)
         .with_columns((pl.int_range(pl.len(), dtype=pl.Int32).over("clip_id") + 1).alias("rank"))
         .filter(pl.col("rank") <= m)
         .select("clip_id", "image_id", "rank")

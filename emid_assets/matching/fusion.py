@@ -57,9 +57,30 @@ class Formula:
             method=settings.method,
         )
 
+    @property
+    def of_all_images(self) -> bool:
+        """Whether a clip may be paired with an image that is not among its K of largest S."""
+        return self.method == "calibrated"
+
+    @property
+    def emotional_candidates(self) -> int:
+        """How many images of largest E a clip may be paired with whatever their S: K, and m at least."""
+        return max(self.candidates, self.images_per_clip)
+
     def emotional(self, u: NDArray[np.float64], v: NDArray[np.float64]) -> NDArray[np.float64]:
-        """E of points (..., 2) in the aligned VA plane."""
-        return emotional_similarity(u, v, kernel=self.kernel, sigma=self.sigma)
+        """E of points in the aligned VA plane.
+
+        With `calibrated` in steps of 1e-12: what differs by rounding is equal then, and (1 - alpha) E has
+        the order of E, whatever alpha below 1.
+
+        Args:
+            u: (..., 2) valence and arousal, or (..., 4) with the standard deviations of both.
+            v: the same, broadcast against `u`.
+        """
+        of_u, of_v = (point[..., 2:] ** 2 if point.shape[-1] == 4 else 0.0 for point in (u, v))
+        variance = self.uncertainty_weight * (of_u + of_v)
+        E = emotional_similarity(u[..., :2], v[..., :2], self.kernel, self.sigma, variance)
+        return np.round(E, 12) if self.of_all_images else E
 
 
 def fuse_terms(

@@ -30,7 +30,8 @@ from emid_assets.media.import_rejections import rejected_at_import
 from emid_assets.media.limits import MediaLimits
 from emid_assets.media.sources import find_sources
 from emid_assets.media.tables import TABLE_COLUMNS, read_table
-from emid_assets.media.with_predictions import OTHER_MODEL, PREDICTED, is_by_program, with_predictions
+from emid_assets.media.va_sources import OTHER_MODEL, is_by_program
+from emid_assets.media.with_predictions import PREDICTED, with_predictions
 from emid_assets.store.schemas import (
     FEELINGS_TYPE,
     IMAGES,

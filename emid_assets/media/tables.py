@@ -106,11 +106,11 @@ def read_table(path: Path, kind: str) -> pl.DataFrame:
         TableError: not a CSV file of this form, no file column, a duplicate column, a row with more or
             fewer cells than the header, or an unknown column that looks like a misspelling.
     """
-    records = _records(path)
+    records = read_records(path)
     if not records:
         raise TableError(f"{path} is empty: its first row must name the columns, such as file")
     header = [name.strip() for name in records[0]]
-    columns = _known_columns(path, header, kind)
+    columns = known_columns(path, header, kind)
     rows = [(number, record) for number, record in enumerate(records[1:], start=2) if any(record)]
     for number, record in rows:
         if len(record) != len(header):
@@ -137,7 +137,8 @@ def cure_of_divider(header: Sequence[str]) -> str:
     return ""
 
 
-def _records(path: Path) -> list[list[str]]:
+def read_records(path: Path) -> list[list[str]]:
+    """The cells of a CSV file, its header first, as they are written."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -154,7 +155,8 @@ def _records(path: Path) -> list[list[str]]:
         raise TableError(f"{path} line {reader.line_num} is not valid CSV: {error}") from None
 
 
-def _known_columns(path: Path, header: list[str], kind: str) -> dict[str, int]:
+def known_columns(path: Path, header: list[str], kind: str) -> dict[str, int]:
+    """Name of each column of `TABLE_COLUMNS[kind]` that a header has → its place."""
     name_of = {
         written: column.name for column in TABLE_COLUMNS[kind] for written in (column.name, *column.aliases)
     }

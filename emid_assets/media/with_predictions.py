@@ -10,14 +10,6 @@ from emid_assets.store.schemas import PREDICTED_EMOTION
 PREDICTED = "predicted"
 """Value of `label_source`, and of `va_source` if valence and arousal were predicted too."""
 
-OTHER_MODEL = "model:"
-"""Start of a `va_source` of valence and arousal that another model gave; its name follows."""
-
-
-def is_by_program() -> pl.Expr:
-    """Whether a row's valence and arousal come from a program, by its `va_source`: this one, or a model."""
-    return (pl.col("va_source") == PREDICTED) | pl.col("va_source").str.starts_with(OTHER_MODEL)
-
 
 def unlabelled(inventory: pl.DataFrame) -> pl.DataFrame:
     """The rows of an inventory (MEDIA_INVENTORY) that are usable except that they have no label."""

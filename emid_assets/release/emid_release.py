@@ -13,7 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
-from emid_assets.media.with_predictions import is_by_program
+from emid_assets.media.va_sources import is_by_program
 from emid_assets.release.croissant import croissant
 from emid_assets.release.dataset_card import CITATION, PRETTY_NAME, dataset_card, licence_counts, meanings
 from emid_assets.release.emid_format import (

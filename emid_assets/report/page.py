@@ -21,16 +21,18 @@ from emid_assets.adapters.tuning import best_trial
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTIONS
 from emid_assets.affect.valence_arousal import VaAlignment
 from emid_assets.evaluation.evaluate import NOT_MEASURED
+from emid_assets.evaluation.methods import methods_table
 from emid_assets.evaluation.pair_statistics import (
     SECTION_OF_OVERLAP,
     SECTION_OF_USE,
     counts_by_emotion,
     pairs_per_clip,
 )
-from emid_assets.evaluation.sweep import selected_point
+from emid_assets.evaluation.sweep import NO_JUDGE, selected_point
 from emid_assets.health.mixtures import Used, in_words, usual
 from emid_assets.media.expansion import expansion_counts
 from emid_assets.media.lake_tables import LakeTables
+from emid_assets.media.va_sources import va_origin
 from emid_assets.release.published_pairs import Agreement
 from emid_assets.report import figures, study, style
 from emid_assets.report.gallery import Copies, Copy, attributions
@@ -52,9 +54,9 @@ _SYSTEMS = {
 }
 _RESULTS = {
     "retrieval_test": "Test clips",
-    "retrieval_test_given": "Test clips whose emotion was given, not predicted",
+    "retrieval_test_given": "Test clips whose emotion was given (measured or derived), not predicted",
     "retrieval_validation": "Validation clips, which chose the best epoch",
-    "retrieval_validation_given": "Validation clips whose emotion was given, not predicted",
+    "retrieval_validation_given": "Validation clips whose emotion was given, likewise",
     "retrieval_warm": "Known clips: a pair of each was held out, and is to be found again",
     "retrieval_cold_images": "Test clips, among images that training never saw",
     "retrieval_train": "Training clips: there are no others",
@@ -247,7 +249,11 @@ def _media(tables: LakeTables) -> dict[str, object]:
         "n_images": images.height,
         "n_pairs": tables.fused_pairs.height,
         "n_rejected": rejected.height,
-        "n_rated": clips.filter(pl.col("va_source") == "ratings").height,
+        "origins": [
+            (name, frame.group_by(origin=va_origin()).len().sort("origin").rows())
+            for name, frame in (("clips", clips), ("images", images))
+            if frame.height
+        ],
         "emotions": MUSIC_EMOTIONS,
         "tags": IMAGE_EMOTION_KEYS,
         "clips_of": dict(clips.group_by("emotion").len().iter_rows()),
@@ -284,6 +290,7 @@ def _pairs(tables: LakeTables, alpha: float) -> dict[str, object]:
         "most_used": _most_used(tables),
         "overlap_figure": figures.overlap_figure(overlap, alpha) if overlap.height else None,
         "sweep": _sweep(tables.alpha_sweep, alpha, m),
+        "methods": methods_table(tables.pair_statistics),
     }
 
 
@@ -461,6 +468,7 @@ def _sweep(sweep: pl.DataFrame, alpha: float, m: int) -> dict[str, object] | Non
     of_m = sweep.filter(pl.col("images_per_clip") == m)
     return {
         "selected": selected_point(sweep),
+        "no_judge": NO_JUDGE.format(1 - sweep["independent_labels"][0]),
         "figures": [
             ("sweep-labels", figures.sweep_figure(sweep, alpha)),
             *([("sweep-overlap", figures.sweep_overlap_figure(of_m, alpha))] if of_m.height else []),

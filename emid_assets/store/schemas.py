@@ -336,10 +336,11 @@ SIMILARITY_SHARDS = TableSchema(
 
 VA_DISTANCES = TableSchema(
     "va_distances",
-    "a candidate pair in the valence-arousal plane",
+    "a candidate pair in the valence-arousal plane: by S, and with method calibrated by E too",
     {
         "clip_id": (_S, "the clip"),
         "image_id": (_S, "the candidate image"),
+        "score": (_F32, "inner product X·Y, as in similarity_matrix"),
         "emotional_similarity": (_F64, "E in [0, 1] by the kernel in use; 1 is most alike"),
         "cosine": (_F64, "cosine between the aligned VA vectors; null where one of them is zero"),
         "euclidean": (_F64, "distance between the aligned VA points, on [-1, 1]²"),
@@ -467,6 +468,11 @@ ALPHA_SWEEP = TableSchema(
         "same_as_semantic": (_F64, "share of the picks that alpha = 1 makes too"),
         "label_precision": (_F64, "share of the picks whose tag matches the clip's category by its meaning"),
         "coverage": (_F64, "share of the candidates that are picked at least once"),
+        "independent_labels": (
+            _F64,
+            "share of clips and images whose label and position do not derive from each other; below 1, "
+            "label_precision cannot judge alpha",
+        ),
     },
 )
 

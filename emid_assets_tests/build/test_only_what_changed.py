@@ -6,8 +6,7 @@ What was built is read from the store: the partitions whose current version is a
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,7 +23,7 @@ from emid_assets.health.verdict import DATA_VERSION
 from emid_assets.store.lake import Lake
 from emid_assets_tests.defs.tiny_media import write_clip, write_image
 from emid_assets_tests.failures import tiny
-from emid_assets_tests.failures.tiny import PLACES, Pipeline, make_media
+from emid_assets_tests.failures.tiny import PLACES, Pipeline, WithSettings, make_media
 
 pytestmark = pytest.mark.slow
 
@@ -32,17 +31,6 @@ MUSIC = {partition for stage, partition in PLACES if stage == "embed_music"}
 IMAGES = {partition for stage, partition in PLACES if stage == "embed_images"}
 EVALUATED = {"pair_statistics", "retrieval_metrics", "alpha_sweep", "published_agreement"}
 ADAPTERS = {"trained_adapter", "adapted_embeddings"}
-
-
-@dataclass(frozen=True)
-class WithSettings(Pipeline):
-    """A pipeline with other settings than the small ones."""
-
-    given: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return {**super().options, **self.given}
 
 
 def use_another_encoder() -> None:
@@ -255,6 +243,10 @@ def test_a_limit_of_reuse_makes_the_pairs_of_all_emotions_one_table(pipeline: Pi
     assert pairs["image_id"].value_counts()["count"].to_list() == [2] * 4
     assert before["image_id"].value_counts()["count"].max() > 2  # type: ignore[operator]
     assert rebuilt(limited) == {}
+
+    other = WithSettings(pipeline.media, pipeline.root, {**limited.given, "emotion_kernel": "gaussian"})
+    assert [other.run("align", emotion) for emotion in ("calm", "sad")] == ["", ""]
+    assert "unknown in va_distances [calm, sad]" in limited.run("release")
 
     clip = pipeline.media / "music" / "calm" / "new.wav"
     write_clip(clip, 5)

@@ -37,7 +37,7 @@ def build(sample_media: Path) -> dict[str, pl.DataFrame]:
 
 def picks_by_loop(build: dict[str, pl.DataFrame], m: int, by: str) -> dict[str, list[str]]:
     """The m best candidates of each clip, ordered by E or by the score, ties as METHOD says."""
-    E = {(c, i): e for c, i, e, *_ in build["va_distances"].iter_rows()}
+    E = {(c, i): e for c, i, _, e, *_ in build["va_distances"].iter_rows()}
     of_clip: dict[str, list[tuple[float, float, str]]] = {}
     for row in build["similarity_matrix"].iter_rows(named=True):
         key = (row["clip_id"], row["image_id"])
@@ -71,7 +71,7 @@ def test_the_rank_decides_between_scores_that_are_equal_as_they_are_stored() -> 
     pairs = pl.DataFrame(
         {"clip_id": ["a"], "image_id": ["z"], "rank": [1]}, schema_overrides={"rank": pl.Int32}
     )
-    distances = similarity.select("clip_id", "image_id", emotional_similarity=pl.lit(0.5))
+    distances = similarity.select("clip_id", "image_id", "score", emotional_similarity=pl.lit(0.5))
     found = overlaps(pairs, similarity, distances)
     assert found.filter(system="pairs", metric="both")["value"].to_list() == [1.0]
 
@@ -79,7 +79,7 @@ def test_the_rank_decides_between_scores_that_are_equal_as_they_are_stored() -> 
 def test_a_candidate_without_e_is_an_error_that_names_it(build: dict[str, pl.DataFrame]) -> None:
     without = build["va_distances"].slice(1)
     clip_id, image_id = build["va_distances"].select("clip_id", "image_id").row(0)
-    with pytest.raises(ValueError, match=f"1 of .*{clip_id}.*{image_id}"):
+    with pytest.raises(ValueError, match=f"{clip_id}.*{image_id}.*has no row in va_distances"):
         overlaps(build["fused_pairs"], build["similarity_matrix"], without)
 
 
@@ -111,7 +111,7 @@ def test_overlaps_are_those_of_sets(build: dict[str, pl.DataFrame]) -> None:
     by_clip = build["va_distances"].group_by("clip_id").agg(pl.col("emotional_similarity").n_unique())
     assert by_clip["emotional_similarity"].max() < K  # type: ignore[operator]
     semantic, emotional = (as_set(picks_by_loop(build, M, by)) for by in "SE")
-    E = {(c, i): e for c, i, e, *_ in build["va_distances"].iter_rows()}
+    E = {(c, i): e for c, i, _, e, *_ in build["va_distances"].iter_rows()}
     rank = {
         (row["clip_id"], row["image_id"]): row["rank"]
         for row in build["similarity_matrix"].iter_rows(named=True)
