@@ -201,6 +201,25 @@ def test_the_launchpad_refuses_to_reshape_the_graph() -> None:
     assert "shapes the graph" in str(error.value.__cause__)
 
 
+def test_the_launchpad_may_change_a_limit_of_reuse_but_not_whether_there_is_one() -> None:
+    seen = []
+
+    @dg.asset
+    def probe(settings: SettingsResource) -> None:
+        seen.append(settings.image_reuse_limit)
+
+    for loaded, given in ((2, 5), (0, 5), (5, 0)):
+        config = {"resources": {"settings": {"config": {"image_reuse_limit": given}}}}
+        resources = {"settings": settings_resource(Settings(image_reuse_limit=loaded))}
+        if loaded and given:
+            assert dg.materialize([probe], resources=resources, run_config=config).success
+        else:
+            with pytest.raises(dg.DagsterError) as error:
+                dg.materialize([probe], resources=resources, run_config=config)
+            assert "image_reuse_limit shapes the graph" in str(error.value.__cause__)
+    assert seen == [5]
+
+
 def test_variables_of_the_operations_are_no_settings_of_a_run() -> None:
     variables = {f"EMID_{name.upper()}": "x" for name in Operations.model_fields}
     assert load_settings({}, variables) == Settings()

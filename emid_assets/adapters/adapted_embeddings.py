@@ -45,7 +45,7 @@ def adapted_frame(
         image_ids,
         matrix(images["embedding"]),
         None if image_va is None else va_matrix(images, image_va, "image_id"),
-        str(choose_device(device)),
+        device=str(choose_device(device)),
     )
     part_of = adapter.part_of()
     parts = [part_of.get(clip_id) for clip_id in clip_ids]

@@ -39,6 +39,8 @@ class PairData:
         pair_parts: (P,) str: `train`, `validation` or `test`.
         clip_parts: (N,) str: the part of each clip if the split is by source.
         formula: the formula that chose the pairs; if None, networks that learn from it use only the pairs.
+        music_sd, image_sd: (N, 2) and (M, 2) float64, standard deviations of the VA, which the formula reads;
+            None if they are exact.
     """
 
     clip_ids: list[str]
@@ -54,6 +56,8 @@ class PairData:
     pair_parts: NDArray[np.str_]
     clip_parts: list[str]
     formula: TaughtFormula | None = None
+    music_sd: NDArray[np.float64] | None = None
+    image_sd: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         if not (self.pair_parts == TRAIN).any():
@@ -71,6 +75,7 @@ class PairData:
         of_pairs = (self.pair_clips, self.pair_images, self.fused_scores, self.pair_parts)
         order = np.lexsort((self.pair_images, self.pair_clips))  # the order of the rows does not matter
         arrays: list[NDArray[Any]] = [self.music, self.images, self.music_va, self.image_va]
+        arrays += [array for array in (self.music_sd, self.image_sd) if array is not None]
         for array in arrays + [column[order] for column in of_pairs]:
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())

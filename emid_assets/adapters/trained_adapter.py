@@ -194,6 +194,7 @@ class TrainedAdapter:
             arrays |= {
                 "expectation.errors": self.expectation.errors,
                 "expectation.precision": self.expectation.precision,
+                "expectation.clip_variance": self.expectation.clip_variance,
             }
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
         tensors |= {f"network.{name}": tensor.contiguous() for name, tensor in self.state.items()}
@@ -253,6 +254,7 @@ class TrainedAdapter:
         image_ids: Sequence[str],
         images: Floats,
         image_va: NDArray[np.float64] | None = None,
+        image_sd: NDArray[np.float64] | None = None,
         device: str = "cpu",
     ) -> tuple[Floats, Floats]:
         """New embeddings (N, e) of any clips and (M, e) of any images, known or not.
@@ -265,6 +267,7 @@ class TrainedAdapter:
             image_ids: ids of the rows of `images`.
             images: (M, d) unit embeddings.
             image_va: (M, 2) aligned VA of the images; predicted from the embeddings if None.
+            image_sd: (M, 2) standard deviations of `image_va`; 0 if None.
             device: where to compute.
 
         Raises:
@@ -273,9 +276,10 @@ class TrainedAdapter:
         clips = self.music_items(clip_ids, music, device)
         pictures = self.image_items(image_ids, images, image_va, device)
         if self.expectation is not None:
-            teacher = self.expectation.teacher(*self.expectation.formula.semantic(music, images), device)
-            expected = self.expectation.vectors(teacher, clips.va, pictures.features, pictures.va)
-            clips = clips._replace(expected=expected)
+            plane = self.expectation.plane(pictures.va, image_sd)
+            teacher = self.expectation.teacher_of(music, images, plane)
+            chosen = self.expectation.expected(teacher, clips.va)
+            clips = clips._replace(expected=self.expectation.vectors(chosen, pictures.features))
         return self._embed(clips, pictures, device)
 
     def _embed(self, clips: Items, images: Items, device: str = "cpu") -> tuple[Floats, Floats]:
@@ -287,7 +291,12 @@ class TrainedAdapter:
         return p.cpu().numpy(), q.cpu().numpy()
 
     def embed_clip(
-        self, embedding: Floats, scores: Floats, frozen: Floats, image_va: NDArray[np.float64]
+        self,
+        embedding: Floats,
+        scores: Floats,
+        frozen: Floats,
+        image_va: NDArray[np.float64],
+        image_sd: NDArray[np.float64] | None = None,
     ) -> Floats:
         """New embedding (e,) of an unknown clip, as by `embed`, from scores that are already computed.
 
@@ -296,17 +305,21 @@ class TrainedAdapter:
             scores: (M,) its inner products with all images, with the encoder's scale.
             frozen: (M, d) embeddings of the images, of any norm; few rows are read.
             image_va: (M, 2) aligned VA of the images.
+            image_sd: (M, 2) their standard deviations; 0 if None.
         """
         clips = self.music_items([""], embedding[None])
         if self.expectation is None:
             images = self.image_items([""], frozen[:1], image_va[:1])
         else:
-            rows, semantic = self.expectation.formula.semantic_of(scores)
+            ranked, semantic = self.expectation.formula.semantic_of(scores)
+            plane = self.expectation.plane(torch.from_numpy(image_va.astype(np.float32)), image_sd)
+            teacher = self.expectation.teacher(ranked[None], semantic[None], plane)
+            chosen = self.expectation.expected(teacher, clips.va)
+            distinct, places = torch.unique(chosen, return_inverse=True)
+            rows = distinct.numpy()
             unit = frozen[rows] / np.linalg.norm(frozen[rows], axis=1, keepdims=True)
             images = self.image_items([""] * len(rows), unit, image_va[rows])
-            teacher = self.expectation.teacher(np.arange(len(rows))[None], semantic[None], "cpu")
-            expected = self.expectation.vectors(teacher, clips.va, images.features, images.va)
-            clips = clips._replace(expected=expected)
+            clips = clips._replace(expected=self.expectation.vectors(places, images.features))
         p, _ = self._embed(clips, images)
         new: Floats = p[0]
         return new

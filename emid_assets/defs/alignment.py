@@ -1,4 +1,7 @@
-"""The alignment stage after S: E and T, and the pairs picked by them."""
+"""The alignment stage after S: E and T, and the pairs picked by them.
+
+If the use of an image is limited, `pair_set.py` has the asset that takes the place of `fused_pairs`.
+"""
 
 import dagster as dg
 import polars as pl
@@ -12,6 +15,9 @@ from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
 from emid_assets.settings import FORMULA_SETTINGS
 from emid_assets.store.data_version import frame_digest
+
+PAIRS_MADE_FROM = Declared(code=2, settings=(*FORMULA_SETTINGS, "image_reuse_limit"))
+"""What the pairs are made from, whether they are chosen clip by clip (below) or as a set (`pair_set.py`)."""
 
 
 @table_asset(
@@ -85,7 +91,7 @@ def va_distances(
     kinds={"numpy", "duckdb"},
     partitions_def=MUSIC_EMOTION_PARTITIONS,
     ins=every_partition("images"),
-    declared=Declared(code=2, settings=FORMULA_SETTINGS),
+    declared=PAIRS_MADE_FROM,
     checks={
         "m_pairs_each": "Each clip has exactly m pairs, or one for each candidate if it has fewer than m.",
         "no_image_was_missed": "No image that is not a candidate has a larger T than a clip's last pair.",

@@ -53,8 +53,8 @@ EMBEDDED_MEDIA = (*MEDIA, "music_embeddings")
     reads=(*EMBEDDED_MEDIA, "image_embeddings", "similarity_matrix", "va_distances", "fused_pairs"),
     # Read with all its partitions: items that could not be embedded are in separate partitions.
     deps=["rejected_media"],
-    declared=Declared(code=3, settings=(*FORMULA_SETTINGS, "encoder")),
-    checks={"every_clip_paired": "Every usable clip has pairs."},
+    declared=Declared(code=3, settings=(*FORMULA_SETTINGS, "encoder", "image_reuse_limit")),
+    checks={"every_clip_paired": "Every usable clip has pairs, if the limit of each image's use allows it."},
 )
 def pair_statistics(settings: SettingsResource, tables: LakeTables) -> dg.MaterializeResult[pl.DataFrame]:
     """Statistics of the pairs: sizes, pairs by emotion, what S or E alone would pick, and both methods."""
@@ -81,7 +81,9 @@ def pair_statistics(settings: SettingsResource, tables: LakeTables) -> dg.Materi
     }
     if overlap.height:
         drawn["overlap_with_each_term"] = figures.overlap_figure(overlap, alpha)
-    unpaired = tables.music_clips.join(tables.fused_pairs, on="clip_id", how="anti")["clip_id"].to_list()
+    unpaired = tables.music_clips.join(tables.fused_pairs, on="clip_id", how="anti")
+    if settings.image_reuse_limit:  # a clip may be left without: the pairs' own checks say which
+        unpaired = unpaired.join(tables.similarity_matrix, on="clip_id", how="anti")
     return dg.MaterializeResult(
         value=rows,
         data_version=dg.DataVersion(frame_digest(rows)),
@@ -89,7 +91,9 @@ def pair_statistics(settings: SettingsResource, tables: LakeTables) -> dg.Materi
             **{f"{system}_{metric}": value for _, system, metric, value in overlap.iter_rows()},
             **_markdown(drawn),
         },
-        check_results=[check_result("every_clip_paired", unpaired, tables.music_clips.height)],
+        check_results=[
+            check_result("every_clip_paired", unpaired["clip_id"].to_list(), tables.music_clips.height)
+        ],
     )
 
 

@@ -243,7 +243,10 @@ def answers_arrived(
     group_name="evaluation",
     kinds={"scipy", "duckdb"},
     declared=Declared(code=2, settings=("seed",)),
-    warnings={"analysed": "If there are answers, the packages that the statistics need are installed."},
+    warnings={
+        "analysed": "If there are answers, the packages that the statistics need are installed, and every "
+        "design can be read."
+    },
 )
 def study_results(
     settings: SettingsResource, study_answers: pl.DataFrame
@@ -257,25 +260,25 @@ def study_results(
     from emid_assets.study.optional_packages import missing_packages
 
     missing = missing_packages() if study_answers.height else ""
+    problems = [missing] if missing else []
     results = STUDY_RESULTS.empty()
     metadata: dict[str, Any] = {"why_empty": missing or "nobody has answered yet"}
     if study_answers.height and not missing:
         from emid_assets.study.statistics import analyse, lme4_rows
 
         folder = settings.lake_folder / STUDY_FOLDER
-        made = [design.frame() for design in DesignFiles(folder).values()]
-        designs = pl.concat([LISTENING_STUDY.empty(), *made])
-        results = analyse(study_answers, designs, settings.seed)
-        write_in_place(folder / CHOICES_FILE, lme4_rows(study_answers, designs).write_csv())
+        made, problems = DesignFiles(folder).readable()
+        designs = pl.concat([LISTENING_STUDY.empty(), *(design.frame() for design in made)])
+        answers = study_answers.filter(pl.col("design_hash").is_in([design.hash for design in made]))
+        results = analyse(answers, designs, settings.seed)
+        write_in_place(folder / CHOICES_FILE, lme4_rows(answers, designs).write_csv())
         metadata = {"choices": dg.MetadataValue.path(folder / CHOICES_FILE), **_shown(results)}
     return dg.MaterializeResult(
         value=results,
         data_version=dg.DataVersion(frame_digest(results)),
         metadata=metadata,
         check_results=[
-            check_result(
-                "analysed", [missing] if missing else [], study_answers.height, dg.AssetCheckSeverity.WARN
-            ),
+            check_result("analysed", problems, study_answers.height, dg.AssetCheckSeverity.WARN),
         ],
     )
 

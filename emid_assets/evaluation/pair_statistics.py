@@ -16,25 +16,31 @@ from emid_assets.store.schemas import EVALUATION_REPORT
 SECTION_OF_COUNTS = "counts"
 SECTION_OF_PAIRS = "pairs_by_emotion"
 SECTION_OF_OVERLAP = "overlap"
+SECTION_OF_USE = "image_use"
 
 
 def pair_statistics(tables: LakeTables) -> pl.DataFrame:
     """The frame PAIR_STATISTICS of a lake.
 
-    Sections `counts`, `pairs_by_emotion` (systems `fused` and `semantic`, metric `sad/awe`) and `overlap`.
+    Sections `counts`, `pairs_by_emotion` (metric `sad/awe`) and `image_use` (see `image_use`), both of the
+    systems `fused` and `semantic`, and `overlap`.
     """
     pairs = tables.fused_pairs
     by_emotion: list[tuple[str, str, float]] = []
+    use: list[tuple[str, str, float]] = []
     for system, chosen in (
         ("fused", pairs),
         ("semantic", semantic_pairs(tables.similarity_matrix, pairs_per_clip(pairs))),
     ):
+        if chosen.height:
+            use += [(system, *figure) for figure in image_use(chosen, tables.images).items()]
         for row in pair_counts(chosen, tables.music_clips, tables.images).iter_rows(named=True):
             by_emotion += [(system, f"{row['emotion']}/{tag}", row[tag]) for tag in IMAGE_EMOTION_KEYS]
     return pl.concat(
         [
             counts(tables.music_clips, tables.images, tables.rejected_media, pairs),
             figure_rows(SECTION_OF_PAIRS, by_emotion),
+            figure_rows(SECTION_OF_USE, use),
             overlaps(pairs, tables.similarity_matrix, tables.va_distances),
         ]
     )
@@ -67,7 +73,7 @@ def semantic_pairs(similarity_matrix: pl.DataFrame, m: int) -> pl.DataFrame:
 def pairs_per_clip(fused_pairs: pl.DataFrame) -> int:
     """m, read off the pairs: the largest number of pairs of a clip; 0 where there are none.
 
-    Clips have fewer only where they have fewer candidates.
+    Clips have fewer where they have fewer candidates, or where the images' use is limited.
     """
     return int(fused_pairs.group_by("clip_id").len()["len"].max() or 0)  # type: ignore[arg-type]
 
@@ -88,6 +94,34 @@ def pair_counts(pairs: pl.DataFrame, music_clips: pl.DataFrame, images: pl.DataF
     )
     found = {(row[0], row[1]): row[2] for row in joined.group_by("emotion", "tag").len().iter_rows()}
     return _counts_frame(lambda emotion, tag: found.get((emotion, tag), 0))
+
+
+def image_use(pairs: pl.DataFrame, images: pl.DataFrame) -> dict[str, float]:
+    """How evenly the pairs use the images. An image that many clips are paired with is called a hub.
+
+    Args:
+        pairs: columns `clip_id`, `image_id`; at least one row.
+        images: column `image_id`; those that no pair has count too.
+
+    Returns:
+        `used`, the number of images that are in a pair, and `coverage`, their share; `most_used`, the number
+        of pairs of the image in the most; `gini`, from 0 (every image is in equally many) to 1; `skewness`
+        of N_k, the number of pairs of each image: far above 0 where there are hubs (M. Radovanović,
+        A. Nanopoulos, M. Ivanović, JMLR 11, 2010), 0 if all are equal.
+    """
+    uses = pairs.group_by("image_id").len()
+    counted = images.select("image_id").join(uses, on="image_id", how="left")
+    N = np.sort(counted["len"].fill_null(0).to_numpy().astype(np.float64))
+    from_mean = N - N.mean()
+    spread = from_mean.std()
+    place = np.arange(1, N.size + 1)
+    return {
+        "used": float(np.count_nonzero(N)),
+        "coverage": float(np.count_nonzero(N) / N.size),
+        "most_used": float(N[-1]),
+        "gini": float(((2 * place - N.size - 1) * N).sum() / (N.size * N.sum())),
+        "skewness": float((from_mean**3).mean() / spread**3) if spread else 0.0,
+    }
 
 
 def _counts_frame(count: Callable[[str, str], int]) -> pl.DataFrame:

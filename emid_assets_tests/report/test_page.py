@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -90,6 +91,19 @@ def test_the_tables_by_emotion_are_the_figures_numbers(page: Page, make_tables: 
         assert "H erotic" in table.text
     captions = [element.text for element in page.all("caption")]
     assert len(captions) == len(page.all("table"))
+
+
+def test_the_use_of_the_images_is_told_with_the_image_that_most_pairs_have(
+    page: Page, make_tables: MakeTables
+) -> None:
+    used = Counter(make_tables().fused_pairs["image_id"])
+    most = max(used.values())
+    first = min(image for image, count in used.items() if count == most)
+    texts = [" ".join(paragraph.text.split()) for paragraph in page.all("p")]
+    told = f"{len(used)} of 27 images are in a pair; the most used, images/{first}, is in {most}. There is no"
+    assert any(text.startswith(told) for text in texts)
+    [table] = [table for table in page.all("table") if "How evenly" in table.text]
+    assert f"chosen, α = 0.6 {100 * len(used) / 27:.0f} % {most} " in " ".join(table.text.split())
 
 
 def test_expanded_clips_are_told_apart_by_where_they_come_from(
