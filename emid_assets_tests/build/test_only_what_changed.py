@@ -20,6 +20,7 @@ from emid_assets.build.stage_by_stage import planned_build
 from emid_assets.encoders import load
 from emid_assets.health.recipes import CHANGED_MEDIA
 from emid_assets.health.verdict import DATA_VERSION
+from emid_assets.settings import EARNED_ALPHA
 from emid_assets.store.lake import Lake
 from emid_assets_tests.defs.tiny_media import write_clip, write_image
 from emid_assets_tests.failures import tiny
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.slow
 
 MUSIC = {partition for stage, partition in PLACES if stage == "embed_music"}
 IMAGES = {partition for stage, partition in PLACES if stage == "embed_images"}
+ALPHA = EARNED_ALPHA["bundled"]
 EVALUATED = {"pair_statistics", "retrieval_metrics", "alpha_sweep", "published_agreement"}
 ADAPTERS = {"trained_adapter", "adapted_embeddings"}
 
@@ -132,14 +134,14 @@ def test_a_partition_of_other_settings_is_named_and_its_release_is_refused_until
 ) -> None:
     other = WithSettings(pipeline.media, pipeline.root, {"alpha": 1.0, "images_per_clip": 1})
     assert other.run("align", "sad") == ""
-    mixed = "0.6 in fused_pairs [calm]; 1.0 in fused_pairs [sad]"
+    mixed = f"{ALPHA} in fused_pairs [calm]; 1.0 in fused_pairs [sad]"
     notes = [note for note in pipeline.health().notes if note.startswith("Built with different settings")]
     assert any("alpha" in note and "1.0 in fused_pairs [sad]" in note for note in notes)
     said = pipeline.run("release")
     assert "set mixed_settings to release them as they are" in said
     assert mixed in said
     card = pipeline.root / "release" / "README.md"
-    assert "| alpha | 0.6 |" in card.read_text()
+    assert f"| alpha | {ALPHA} |" in card.read_text()
     asked_for = WithSettings(pipeline.media, pipeline.root, {"mixed_settings": True})
     assert asked_for.run("release") == ""
     assert f"| alpha | {mixed} |" in card.read_text()
@@ -150,7 +152,7 @@ def test_a_partition_of_other_settings_is_named_and_its_release_is_refused_until
 
     assert pipeline.build() == ""
     assert not [note for note in pipeline.health().notes if "different settings" in note]
-    assert "| alpha | 0.6 |" in card.read_text()
+    assert f"| alpha | {ALPHA} |" in card.read_text()
     assert "Mixed settings." not in (pipeline.root / "report.html").read_text()
 
 
@@ -244,7 +246,7 @@ def test_a_limit_of_reuse_makes_the_pairs_of_all_emotions_one_table(pipeline: Pi
     assert before["image_id"].value_counts()["count"].max() > 2  # type: ignore[operator]
     assert rebuilt(limited) == {}
 
-    other = WithSettings(pipeline.media, pipeline.root, {**limited.given, "emotion_kernel": "gaussian"})
+    other = WithSettings(pipeline.media, pipeline.root, {**limited.given, "emotion_kernel": "cosine"})
     assert [other.run("align", emotion) for emotion in ("calm", "sad")] == ["", ""]
     assert "unknown in va_distances [calm, sad]" in limited.run("release")
 
