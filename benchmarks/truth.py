@@ -251,7 +251,7 @@ def systems_of(
         return figures(picks, apart, rated, may_be_chosen)
 
     for method in METHODS:
-        picks = first_images(Settings(method=method), media, clips, pictures)
+        picks = first_images(Settings(method=method, images_per_clip=MOST), media, clips, pictures)
         yield f"ours-{method}", measured(picks)
     if not ours:
         yield "oracle", measured(np.argsort(np.where(may_be_chosen, apart, np.inf), axis=1)[:, :MOST])

@@ -62,11 +62,11 @@ class Expectation:
         )
 
     def plane(self, image_va: Tensor, image_sd: NDArray[np.float64] | None) -> ImagePlane:
-        """Images on the plane, (M, 2) each; no deviation is 0."""
-        sigma, in_cells = self.formula.sigma, self.formula.formula.method != "paper"
+        """Images on the plane: (M, 2) VA and their standard deviations; (M, 0) or None if they are exact."""
+        sigma, in_cells = self.formula.sigma, self.formula.formula.of_all_images
         if sigma is None:
             return ImagePlane(image_va, image_va[:0], 0.0, in_cells)
-        variance = np.broadcast_to(np.asarray(0.0 if image_sd is None else image_sd) ** 2, image_va.shape)
+        variance = np.zeros(tuple(image_va.shape)) if image_sd is None or not image_sd.size else image_sd**2
         widths = sigma**2 + self.formula.formula.uncertainty_weight * (variance + self.clip_variance)
         return ImagePlane(
             image_va, torch.from_numpy(widths.astype(np.float32)).to(image_va.device), sigma, in_cells
@@ -75,7 +75,7 @@ class Expectation:
     def teacher_of(self, music: Floats, images: Floats, plane: ImagePlane) -> Teacher:
         """The formula for (n, d) unit clips among (M, d) unit images on the plane."""
         candidates, semantic = self.formula.semantic(music, images)
-        if self.formula.formula.method == "paper":
+        if not self.formula.formula.of_all_images:
             return self.teacher(candidates, semantic, plane)
         elsewhere = NearestImages(plane, self.formula.formula.images_per_clip)
         crowds = [crowd.cpu().numpy() for crowd in elsewhere.crowds]
@@ -114,7 +114,7 @@ class Expectation:
         """
         drawn = np.random.default_rng(0).integers(len(self.errors), size=DRAWS)
         errors = teacher.errors[torch.from_numpy(drawn).to(clip_va.device)]
-        blocks = [teacher.candidates[:0, :0]]
+        blocks = [teacher.candidates[:0, :1]]
         for start in range(0, len(clip_va), BLOCK):
             rows = torch.arange(start, min(start + BLOCK, len(clip_va)), device=clip_va.device)
             blocks.append(teacher.take(rows).chosen(clip_va[rows][:, None] + errors).flatten(1))

@@ -56,7 +56,7 @@ class TaughtFormula:
         wide = scores.astype(np.float64)
         log_sum = wide.max() + np.log(np.exp(wide - wide.max()).sum())
         weighted = self._weighted(scores[candidates], in_steps(np.array([log_sum])))[0]
-        if self.formula.method == "paper":
+        if not self.formula.of_all_images:
             return candidates[0], weighted
         ranked = np.argsort(-scores, kind="stable")
         return ranked, np.concatenate([weighted, np.zeros(len(ranked) - len(weighted), np.float32)])

@@ -103,6 +103,8 @@ def pair_data(tables: LakeTables, seed: int, formula: Formula | None = None) -> 
     clip_ids, image_ids = music["clip_id"].to_list(), images["image_id"].to_list()
     sources = aligned_to(music, tables.music_clips.select("clip_id", "source_id"), "clip_id", "music_clips")
     clip_parts = split_by_source(sources["source_id"].to_list(), seed)
+    music_points = va_points(music, tables.music_va, "clip_id")
+    image_points = va_points(images, tables.image_va, "image_id")
     pairs = tables.fused_pairs.sort("clip_id", "rank")
     pair_clips = rows_of(pairs["clip_id"], clip_ids, "clip", "music_embeddings")
     # The encoder's norm is the same for all clips, and for all images.
@@ -113,14 +115,16 @@ def pair_data(tables: LakeTables, seed: int, formula: Formula | None = None) -> 
         source_ids=sources["source_id"].to_list(),
         music=matrix(music["embedding"]),
         images=matrix(images["embedding"]),
-        music_va=va_matrix(music, tables.music_va, "clip_id"),
-        image_va=va_matrix(images, tables.image_va, "image_id"),
+        music_va=music_points[:, :2],
+        image_va=image_points[:, :2],
         pair_clips=pair_clips,
         pair_images=rows_of(pairs["image_id"], image_ids, "image", "image_embeddings"),
         fused_scores=pairs["fused_score"].cast(pl.Float32).to_numpy(),
         pair_parts=np.asarray(clip_parts, dtype=np.str_)[pair_clips],
         clip_parts=clip_parts,
         formula=None if formula is None else TaughtFormula(scale, formula),
+        music_sd=music_points[:, 2:],
+        image_sd=image_points[:, 2:],
     )
 
 
@@ -166,9 +170,3 @@ def va_points(items: pl.DataFrame, va: pl.DataFrame, key: str) -> NDArray[np.flo
     plane = aligned_to(items, va, key, "the aligned valence and arousal")
     columns = ["valence", "arousal", "valence_sd", "arousal_sd"]
     return plane.select(columns).to_numpy().astype(np.float64)
-
-
-def va_matrix(items: pl.DataFrame, va: pl.DataFrame, key: str) -> NDArray[np.float64]:
-    """(n, 2) valence and arousal of `items`, in their order."""
-    plane = aligned_to(items, va.select(key, "valence", "arousal"), key, "the aligned valence and arousal")
-    return plane.select("valence", "arousal").to_numpy().astype(np.float64)

@@ -254,7 +254,6 @@ class TrainedAdapter:
         image_ids: Sequence[str],
         images: Floats,
         image_va: NDArray[np.float64] | None = None,
-        image_sd: NDArray[np.float64] | None = None,
         device: str = "cpu",
     ) -> tuple[Floats, Floats]:
         """New embeddings (N, e) of any clips and (M, e) of any images, known or not.
@@ -266,8 +265,8 @@ class TrainedAdapter:
             music: (N, d) unit embeddings of the encoder that the adapter was trained on.
             image_ids: ids of the rows of `images`.
             images: (M, d) unit embeddings.
-            image_va: (M, 2) aligned VA of the images; predicted from the embeddings if None.
-            image_sd: (M, 2) standard deviations of `image_va`; 0 if None.
+            image_va: (M, 2) aligned VA of the images, or (M, 4) with their standard deviations; predicted
+                from the embeddings if None.
             device: where to compute.
 
         Raises:
@@ -276,7 +275,7 @@ class TrainedAdapter:
         clips = self.music_items(clip_ids, music, device)
         pictures = self.image_items(image_ids, images, image_va, device)
         if self.expectation is not None:
-            plane = self.expectation.plane(pictures.va, image_sd)
+            plane = self.expectation.plane(pictures.va, None if image_va is None else image_va[:, 2:])
             teacher = self.expectation.teacher_of(music, images, plane)
             chosen = self.expectation.expected(teacher, clips.va)
             clips = clips._replace(expected=self.expectation.vectors(chosen, pictures.features))
@@ -291,12 +290,7 @@ class TrainedAdapter:
         return p.cpu().numpy(), q.cpu().numpy()
 
     def embed_clip(
-        self,
-        embedding: Floats,
-        scores: Floats,
-        frozen: Floats,
-        image_va: NDArray[np.float64],
-        image_sd: NDArray[np.float64] | None = None,
+        self, embedding: Floats, scores: Floats, frozen: Floats, image_va: NDArray[np.float64]
     ) -> Floats:
         """New embedding (e,) of an unknown clip, as by `embed`, from scores that are already computed.
 
@@ -304,15 +298,15 @@ class TrainedAdapter:
             embedding: (d,) unit embedding.
             scores: (M,) its inner products with all images, with the encoder's scale.
             frozen: (M, d) embeddings of the images, of any norm; few rows are read.
-            image_va: (M, 2) aligned VA of the images.
-            image_sd: (M, 2) their standard deviations; 0 if None.
+            image_va: (M, 2) aligned VA of the images, or (M, 4) with their standard deviations.
         """
         clips = self.music_items([""], embedding[None])
         if self.expectation is None:
             images = self.image_items([""], frozen[:1], image_va[:1])
         else:
             ranked, semantic = self.expectation.formula.semantic_of(scores)
-            plane = self.expectation.plane(torch.from_numpy(image_va.astype(np.float32)), image_sd)
+            va = torch.from_numpy(image_va[:, :2].astype(np.float32))
+            plane = self.expectation.plane(va, image_va[:, 2:])
             teacher = self.expectation.teacher(ranked[None], semantic[None], plane)
             chosen = self.expectation.expected(teacher, clips.va)
             distinct, places = torch.unique(chosen, return_inverse=True)
@@ -374,7 +368,7 @@ class TrainedAdapter:
         """Images as the network sees them; arguments as in `embed`."""
         self._check_dimension("image", images)
         features = self.projection.images(images)
-        va = self.image_reader.read(features) if image_va is None else image_va.astype(np.float32)
+        va = self.image_reader.read(features) if image_va is None else image_va[:, :2].astype(np.float32)
         nothing = np.zeros((len(images), 0), dtype=np.int64)
         return _items(features, _numbers(image_ids, self.image_ids), va, nothing, device)
 

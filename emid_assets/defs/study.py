@@ -268,11 +268,18 @@ def study_results(
 
         folder = settings.lake_folder / STUDY_FOLDER
         made, problems = DesignFiles(folder).readable()
-        designs = pl.concat([LISTENING_STUDY.empty(), *(design.frame() for design in made)])
         answers = study_answers.filter(pl.col("design_hash").is_in([design.hash for design in made]))
-        results = analyse(answers, designs, settings.seed)
-        write_in_place(folder / CHOICES_FILE, lme4_rows(answers, designs).write_csv())
-        metadata = {"choices": dg.MetadataValue.path(folder / CHOICES_FILE), **_shown(results)}
+        if lost := study_answers.height - answers.height:
+            problems.append(
+                f"{lost} answers belong to designs that {folder / DESIGNS_FOLDER} does not hold, or not in "
+                "one piece; restore these from a backup"
+            )
+        metadata = {"why_empty": "no answer belongs to a design that can be read"}
+        if answers.height:
+            designs = pl.concat([LISTENING_STUDY.empty(), *(design.frame() for design in made)])
+            results = analyse(answers, designs, settings.seed)
+            write_in_place(folder / CHOICES_FILE, lme4_rows(answers, designs).write_csv())
+            metadata = {"choices": dg.MetadataValue.path(folder / CHOICES_FILE), **_shown(results)}
     return dg.MaterializeResult(
         value=results,
         data_version=dg.DataVersion(frame_digest(results)),

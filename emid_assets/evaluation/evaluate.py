@@ -170,7 +170,9 @@ def evaluate_protocols(
     if enough:
         systems: dict[str, _System] = {}
         for network, adapter in held.train_again(weights).items():
-            p, q = adapter.embed(space.clip_ids, space.music, space.image_ids, space.images, space.image_va)
+            p, q = adapter.embed(
+                space.clip_ids, space.music, space.image_ids, space.images, space.image_points
+            )
             systems |= _network(space, network, inner_product_scores(p, q), adapter)
         systems |= _baselines(space, formula, seed)
         for protocol in enough:

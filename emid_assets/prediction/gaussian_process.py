@@ -109,7 +109,7 @@ def fit_process(
     for of_block in distances:
         np.fill_diagonal(of_block, 0.0)  # a medium is like itself, in blocks that are unknown too
     level = ratings.mean(axis=0)
-    members = [np.flatnonzero(np.asarray(groups) == name) for name in sorted(set(groups))]
+    members = _by_size(groups)
     least = [(np.inf, 0.0, 0.0, 0.0)] * 2
     left_out = np.empty_like(ratings)
     for bandwidth in BANDWIDTHS:
@@ -139,7 +139,7 @@ def fit_process(
 
 
 def left_out_errors(
-    values: Floats, vectors: Floats, ratings: Floats, members: list[Places]
+    values: Floats, vectors: Floats, ratings: Floats, members: Sequence[Places]
 ) -> tuple[Floats, Floats]:
     """Errors (n, 2) of each medium predicted without its group, and their unscaled variances (n,).
 
@@ -150,14 +150,15 @@ def left_out_errors(
         values: (n,) eigenvalues of the kernel with its noise.
         vectors: (n, n) its eigenvectors, as columns.
         ratings: (n, 2), y.
-        members: places of the media of each group.
+        members: places of the media of the groups, an array (groups, size) for each size of a group.
     """
     errors, variances = np.empty_like(ratings), np.empty(len(ratings))
     solved = vectors @ ((vectors.T @ ratings) / values[:, None])
-    for group in members:
-        block = np.linalg.inv((vectors[group] / values) @ vectors[group].T)
-        errors[group] = block @ solved[group]
-        variances[group] = np.diag(block)
+    for of_size in members:
+        rows = vectors[of_size]
+        blocks = np.linalg.inv((rows / values) @ rows.transpose(0, 2, 1))
+        errors[of_size] = blocks @ solved[of_size]
+        variances[of_size] = np.diagonal(blocks, axis1=1, axis2=2)
     return errors, variances
 
 
@@ -245,6 +246,17 @@ def folds_of(groups: Sequence[str], folds: int, seed: int) -> Places:
         fold_of[name] = int(load.argmin())
         load[fold_of[name]] += sizes[name]
     return np.array([fold_of[group] for group in groups], dtype=np.int64)
+
+
+def _by_size(groups: Sequence[str]) -> list[Places]:
+    """Places of the media of the groups, an array (groups, size) for each size of a group."""
+    places: dict[str, list[int]] = {}
+    for place, group in enumerate(groups):
+        places.setdefault(group, []).append(place)
+    of_size: dict[int, list[list[int]]] = {}
+    for _, members in sorted(places.items()):
+        of_size.setdefault(len(members), []).append(members)
+    return [np.array(members) for _, members in sorted(of_size.items())]
 
 
 def _square_distances(a: Floats, b: Floats, blocks: NDArray[np.int64]) -> list[Floats]:

@@ -6,13 +6,12 @@ arousal from them.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from emid_assets.encoders.bundled.encoder import read_weights
@@ -20,10 +19,15 @@ from emid_assets.encoders.interface import Float32Array, MediaItem, Prepared
 from emid_assets.encoders.torch_device import choose_device, map_items, memory_errors
 from emid_assets.media.kinds import READER_VERSION
 from emid_assets.prediction.music_rule import ALL_TAGS, TAGS
-from emid_assets.prediction.musicnn_input import PREPROCESSING_VERSION, music_input, prepare_tagging
+from emid_assets.prediction.musicnn_input import (
+    FRAMES,
+    PREPROCESSING_VERSION,
+    music_input,
+    prepare_tagging,
+)
 from emid_assets.prediction.tensorflow_checkpoint import read_checkpoint
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 LICENCE = "musicnn weights: ISC (as their package declares)"
 CHECKPOINTS = {
     "MTT": (
@@ -42,132 +46,188 @@ CHECKPOINTS = {
 """Index and data of each network: package, path inside it, sha256."""
 
 NORMALISATION_EPS = 1e-3
+TIMBRAL = (38, 67)
+"""Bands that a timbral filter spans: 40 and 70 % of 96. It spans 7 frames."""
+TIMBRAL_FRAMES = 7
+TEMPORAL = (128, 64, 32)
+"""Frames that a temporal filter spans, in one band."""
+BEFORE, AFTER = (max(TEMPORAL) - 1) // 2, max(TEMPORAL) // 2
+"""Zeros around a patch: TensorFlow puts the odd frame of padding at the end."""
+STEP = 11
+"""Frames that one row of a temporal product computes: a divisor of FRAMES."""
+BANDS_TOGETHER = 12
+"""Bands of one temporal product, whose result stays in the processor's cache."""
 
-FRAMES_AT_ONCE = 16
-"""On a CPU: of a front filter, so that what it sees and its products stay in the cache."""
+Published = Mapping[str, NDArray[np.float32]]
+"""The weights of a checkpoint by name; kernels are (frames, bands, inputs, outputs)."""
 
 
-class Musicnn(nn.Module):
-    """Timbral and temporal filters over a log-mel patch, three dense layers over time, 50 tags."""
+class Musicnn:
+    """Networks of timbral and temporal filters over a log-mel patch, three layers over time, and 50 tags.
 
-    TIMBRAL = (38, 67)  # bands that a timbral filter spans: 40 and 70 % of 96
-    TEMPORAL = (128, 64, 32)  # frames that a temporal filter spans
-    MIDDLE = 64
+    The networks read the same patches, so a filter layer is computed for all of them at once: one matrix
+    product for each band, of which only the largest response so far is kept. The responses to all bands
+    would be 9 MB for each patch and layer, and the system would have to supply that memory anew each time.
+    """
 
-    def __init__(self) -> None:
-        super().__init__()
-        timbral, temporal, middle = 204, 51, self.MIDDLE
-        front = timbral * len(self.TIMBRAL) + temporal * len(self.TEMPORAL)
-        pooled = 2 * (front + 3 * middle)
-        self.convolutions = nn.ModuleList(
-            [
-                *(nn.Conv2d(1, timbral, (7, bands)) for bands in self.TIMBRAL),
-                *(nn.Conv2d(1, temporal, (frames, 1)) for frames in self.TEMPORAL),
-                nn.Conv2d(1, middle, (7, front)),
-                *(nn.Conv2d(1, middle, (7, middle)) for _ in range(2)),
-            ]
-        )
-        sizes = [1, timbral, timbral, temporal, temporal, temporal, middle, middle, middle, pooled, 200]
-        self.normalisations = nn.ModuleList(nn.BatchNorm1d(size, eps=NORMALISATION_EPS) for size in sizes)
-        self.dense = nn.Linear(pooled, 200)
-        self.tags = nn.Linear(200, 50)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Log-odds of the tags (n, 50) of log-mel patches (n, frames, 96)."""
-        x = self.normalisations[0](x[:, None].flatten(2)).unflatten(2, x.shape[1:])[:, 0]
-        wide = functional.pad(x, (0, 0, 3, 3))
-        front = [
-            self._front(wide.unfold(1, 7, 1).unfold(2, bands, 1), place)
-            for place, bands in enumerate(self.TIMBRAL)
+    def __init__(self, networks: Sequence[Published], device: torch.device) -> None:
+        self._timbral = [_Filters(networks, place, device) for place in range(len(TIMBRAL))]
+        self._temporal = [
+            _Filters(networks, place, device) for place in range(len(TIMBRAL), len(TIMBRAL + TEMPORAL))
         ]
-        over_time = x.transpose(1, 2)
-        for place, frames in enumerate(self.TEMPORAL, start=2):
-            # TensorFlow puts the odd frame of padding at the end.
-            before = (frames - 1) // 2
-            padded = functional.pad(over_time, (before, frames - 1 - before))
-            front.append(self._front(padded.unfold(2, frames, 1).transpose(1, 2), place))
-        features = [torch.cat(front, 1)]  # (n, channels, frames)
-        for place in (5, 6, 7):
-            after = self._over_time(features[-1], place)
-            features.append(after if place == 5 else after + features[-1])
+        self._backs = [_Back(published, device) for published in networks]
+        self._steps = [_at_each_step(layer.kernel[:, 0]) for layer in self._temporal]
+
+    @torch.inference_mode()
+    def __call__(self, patches: Tensor) -> Tensor:
+        """Log-odds of the tags (n, networks, 50) of log-mel patches (n, FRAMES, BANDS)."""
+        fronts = torch.stack([self._front(patch) for patch in patches])
+        return torch.stack([back(fronts[:, index]) for index, back in enumerate(self._backs)], 1)
+
+    def _front(self, patch: Tensor) -> Tensor:
+        """Responses of all filters to one patch: (networks, filters, FRAMES)."""
+        padded = functional.pad(patch.T, (BEFORE, AFTER)).contiguous()
+        found = [*self._timbral_responses(padded), *self._temporal_responses(padded)]
+        return torch.cat([response.view(len(self._backs), -1, FRAMES) for response in found], 1)
+
+    def _timbral_responses(self, padded: Tensor) -> Iterator[Tensor]:
+        before = BEFORE - (TIMBRAL_FRAMES - 1) // 2
+        near = padded[:, before : before + TIMBRAL_FRAMES - 1 + FRAMES]
+        # Row (band, k) is the band k frames later: what a filter reads is a run of rows.
+        shifted = near.unfold(1, FRAMES, 1).flatten(0, 1)
+        for layer in self._timbral:
+            kernel = layer.kernel.flatten(1)
+            largest = kernel.new_full((len(kernel), FRAMES), -torch.inf)
+            found = torch.empty_like(largest)
+            for first in range(0, len(shifted) - kernel.shape[1] + 1, TIMBRAL_FRAMES):
+                torch.mm(kernel, shifted[first : first + kernel.shape[1]], out=found)
+                torch.maximum(largest, found, out=largest)
+            yield layer.response(largest)
+
+    def _temporal_responses(self, padded: Tensor) -> Iterator[Tensor]:
+        windows = padded.unfold(1, BEFORE + AFTER + STEP, STEP)  # (BANDS, FRAMES / STEP, frames)
+        for layer, kernel in zip(self._temporal, self._steps, strict=True):
+            first = BEFORE - (layer.kernel.shape[2] - 1) // 2
+            largest = None
+            for some in torch.split(windows[:, :, first : first + len(kernel)], BANDS_TOGETHER):
+                products = torch.mm(some.reshape(-1, len(kernel)), kernel)
+                found = products.view(len(some), FRAMES // STEP, -1).amax(0)
+                largest = found if largest is None else torch.maximum(largest, found, out=largest)
+            assert largest is not None
+            yield layer.response(largest.view(FRAMES, -1).T)
+
+
+class _Filters:
+    """One filter layer of the front, the filters of all networks one after the other.
+
+    Its output is normalise(relu(filter(normalise(input)) + bias)), the largest over the bands. What is equal
+    for all bands is applied after the maximum: the shift of the input, the bias and the second normalisation.
+    Where that one reverses the order, the kernel is negated.
+
+    Attributes:
+        kernel: (filters, bands, frames).
+    """
+
+    def __init__(self, networks: Sequence[Published], place: int, device: torch.device) -> None:
+        parts = [self._of_one(published, place) for published in networks]
+        self.kernel, self._sign, self._offset, self._scale, self._shift = (
+            torch.from_numpy(np.concatenate(part).astype(np.float32)).to(device)
+            for part in zip(*parts, strict=True)
+        )
+
+    @staticmethod
+    def _of_one(published: Published, place: int) -> tuple[NDArray[np.float64], ...]:
+        name = _numbered("conv2d", place)
+        kernel = published[f"{name}/kernel"][:, :, 0].astype(np.float64).transpose(2, 1, 0)
+        frames = kernel.shape[2]
+        (input_scale,), (input_shift,) = _normalisation(published, 0)
+        scale, shift = _normalisation(published, place + 1)
+        sign = np.where(scale < 0, -1.0, 1.0)
+        # The input is padded after its normalisation, so that its shift is missing at the ends of a patch.
+        inside = np.pad(np.ones(FRAMES), ((frames - 1) // 2, frames // 2))
+        shifts = kernel.sum(1) @ np.lib.stride_tricks.sliding_window_view(inside, FRAMES) * input_shift
+        offset = published[f"{name}/bias"].astype(np.float64)[:, None] + shifts
+        column = (slice(None), None)
+        return (
+            kernel * (input_scale * sign)[:, None, None],
+            sign[column],
+            offset,
+            scale[column],
+            shift[column],
+        )
+
+    def response(self, largest: Tensor) -> Tensor:
+        """The layer's output (filters, FRAMES), from the largest product of each filter over the bands."""
+        return (largest * self._sign + self._offset).relu_() * self._scale + self._shift
+
+
+class _Back:
+    """The layers of one network after its front: three over 7 frames, pooling, and two dense ones."""
+
+    def __init__(self, published: Published, device: torch.device) -> None:
+        def tensor(values: NDArray[np.float64] | NDArray[np.float32]) -> Tensor:
+            return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(device)
+
+        def of_layer(place: int) -> tuple[Tensor, ...]:
+            name = _numbered("conv2d", place)
+            kernel = published[f"{name}/kernel"][:, :, 0].transpose(2, 1, 0)
+            scale, shift = _normalisation(published, place + 1)
+            bias = published[f"{name}/bias"]
+            return tensor(kernel), tensor(bias), tensor(scale[:, None]), tensor(shift[:, None])
+
+        def dense(name: str, normalisation: int) -> tuple[Tensor, Tensor]:
+            """A dense layer that includes the normalisation of its input."""
+            scale, shift = _normalisation(published, normalisation)
+            kernel = published[f"{name}/kernel"].astype(np.float64)
+            return tensor((kernel * scale[:, None]).T), tensor(published[f"{name}/bias"] + shift @ kernel)
+
+        self._over_time = [of_layer(place) for place in (5, 6, 7)]
+        self._dense, self._tags = dense("dense", 9), dense("dense_1", 10)
+
+    def __call__(self, front: Tensor) -> Tensor:
+        """Log-odds (n, 50) from the responses of the front (n, filters, FRAMES)."""
+        features = [front]
+        for kernel, bias, scale, shift in self._over_time:
+            after = functional.conv1d(features[-1], kernel, bias, padding=3).relu_() * scale + shift
+            features.append(after if len(features) == 1 else after + features[-1])
         found = torch.cat(features, 1)
         # The maximum and the mean of a channel are adjacent.
         pooled = torch.stack([found.amax(2), found.mean(2)], 2).flatten(1)
-        hidden = functional.relu(self.dense(self.normalisations[9](pooled)))
-        tags: Tensor = self.tags(self.normalisations[10](hidden))
-        return tags
-
-    def _front(self, windows: Tensor, place: int) -> Tensor:
-        """One front filter: convolve, ReLU, normalise, keep the largest over the bands: (n, c, frames).
-
-        Args:
-            windows: (n, frames, bands, …), a view of what the filter sees at each frame and band.
-            place: of the filter.
-        """
-        convolution = cast(nn.Conv2d, self.convolutions[place])
-        normalisation = cast(nn.BatchNorm1d, self.normalisations[place + 1])
-        # What follows the product grows with it, or falls in a channel of negative weight: one end counts.
-        sign = torch.where(normalisation.weight < 0, -1.0, 1.0)
-        kernel = convolution.weight.flatten(1) * sign[:, None]
-        frames = windows.shape[1]
-        at_once = FRAMES_AT_ONCE if windows.device.type == "cpu" else frames
-        ends = windows.new_empty(len(windows), frames, len(kernel))
-        for patch in range(len(windows)):
-            for start in range(0, frames, at_once):
-                some = windows[patch, start : start + at_once]
-                products = functional.linear(some.reshape(-1, kernel.shape[1]), kernel)
-                some_ends = ends[patch, start : start + at_once]
-                torch.amax(products.view(*some.shape[:2], -1), 1, out=some_ends)
-        found = functional.relu(ends * sign + cast(Tensor, convolution.bias))
-        normalised: Tensor = normalisation(found.transpose(1, 2))
-        return normalised
-
-    def _over_time(self, x: Tensor, place: int) -> Tensor:
-        """One dense layer over 7 frames of (n, channels, frames)."""
-        convolution = cast(nn.Conv2d, self.convolutions[place])
-        kernel = convolution.weight[:, 0].transpose(1, 2)
-        found = functional.relu(functional.conv1d(x, kernel, convolution.bias, padding=3))
-        normalised: Tensor = self.normalisations[place + 1](found)
-        return normalised
-
-    def load_published(self, published: dict[str, NDArray[np.float32]]) -> None:
-        """Load the weights of a checkpoint, whose kernels are (height, width, inputs, outputs)."""
-
-        def taken(name: str, *order: int) -> Tensor:
-            values = published[name]
-            return torch.from_numpy(values.transpose(order) if order else values)
-
-        def numbered(name: str, place: int) -> str:
-            return f"{name}_{place}" if place else name
-
-        state = {}
-        for place in range(len(self.convolutions)):
-            name = numbered("conv2d", place)
-            state[f"convolutions.{place}.weight"] = taken(f"{name}/kernel", 3, 2, 0, 1)
-            state[f"convolutions.{place}.bias"] = taken(f"{name}/bias")
-        for place in range(len(self.normalisations)):
-            name = numbered("batch_normalization", place)
-            state[f"normalisations.{place}.weight"] = taken(f"{name}/gamma")
-            state[f"normalisations.{place}.bias"] = taken(f"{name}/beta")
-            state[f"normalisations.{place}.running_mean"] = taken(f"{name}/moving_mean")
-            state[f"normalisations.{place}.running_var"] = taken(f"{name}/moving_variance")
-            state[f"normalisations.{place}.num_batches_tracked"] = torch.tensor(0)
-        for layer, name in (("dense", "dense"), ("tags", "dense_1")):
-            state[f"{layer}.weight"] = taken(f"{name}/kernel", 1, 0)
-            state[f"{layer}.bias"] = taken(f"{name}/bias")
-        self.load_state_dict(state)
+        return functional.linear(functional.linear(pooled, *self._dense).relu_(), *self._tags)
 
 
-def load_musicnn(name: str) -> Musicnn:
-    """The network `MTT` (MagnaTagATune) or `MSD` (Million Song Dataset), for inference.
+def _at_each_step(kernel: Tensor) -> Tensor:
+    """Filters (n, frames) at each of STEP positions in a longer window: (frames + STEP - 1, STEP * n)."""
+    count, frames = kernel.shape
+    placed = kernel.new_zeros(frames + STEP - 1, STEP, count)
+    for step in range(STEP):
+        placed[step : step + frames, step] = kernel.T
+    return placed.flatten(1)
+
+
+def _numbered(name: str, place: int) -> str:
+    return f"{name}_{place}" if place else name
+
+
+def _normalisation(published: Published, place: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scale and shift of a batch normalisation, per channel."""
+    name = _numbered("batch_normalization", place)
+    gamma, beta, mean, variance = (
+        published[f"{name}/{part}"].astype(np.float64)
+        for part in ("gamma", "beta", "moving_mean", "moving_variance")
+    )
+    scale = gamma / np.sqrt(variance + NORMALISATION_EPS)
+    return scale, beta - mean * scale
+
+
+def load_musicnn(names: Sequence[str], device: torch.device) -> Musicnn:
+    """The networks `MTT` (MagnaTagATune) and `MSD` (Million Song Dataset), or one of them.
 
     Raises:
         EncoderUnavailableError: the package is missing, or its weights differ.
     """
-    index, data = (read_weights(file) for file in CHECKPOINTS[name])
-    network = Musicnn()
-    network.load_published(read_checkpoint(index, data))
-    return network.eval().requires_grad_(False)
+    published = (read_checkpoint(*map(read_weights, CHECKPOINTS[name])) for name in names)
+    return Musicnn(list(published), device)
 
 
 class MusicTagger:
@@ -182,7 +242,7 @@ class MusicTagger:
 
     def __init__(self, device: str = "auto") -> None:
         self._device = choose_device(device)
-        self._networks = [load_musicnn(name).to(self._device) for name in TAGS]
+        self._networks = load_musicnn(list(TAGS), self._device)
         weights = (CHECKPOINTS[name][1][2] for name in TAGS)
         parts = (CODE_VERSION, PREPROCESSING_VERSION, READER_VERSION, *weights)
         self.fingerprint = (
@@ -209,9 +269,8 @@ class MusicTagger:
 
         @torch.inference_mode()
         def row(item: Prepared) -> Float32Array:
-            patches = torch.from_numpy(item).to(self._device)
-            log_odds = [network(patches).double().mean(0) for network in self._networks]
-            return torch.cat(log_odds).float().cpu().numpy()
+            log_odds = self._networks(torch.from_numpy(item).to(self._device))
+            return log_odds.double().mean(0).flatten().float().cpu().numpy()
 
         with memory_errors(self._device):
             return np.stack(map_items(row, batch, self._device))

@@ -246,7 +246,7 @@ def test_a_limit_of_reuse_makes_the_pairs_of_all_emotions_one_table(pipeline: Pi
     assert before["image_id"].value_counts()["count"].max() > 2  # type: ignore[operator]
     assert rebuilt(limited) == {}
 
-    other = WithSettings(pipeline.media, pipeline.root, {**limited.given, "emotion_kernel": "gaussian"})
+    other = WithSettings(pipeline.media, pipeline.root, {**limited.given, "emotion_kernel": "cosine"})
     assert [other.run("align", emotion) for emotion in ("calm", "sad")] == ["", ""]
     assert "unknown in va_distances [calm, sad]" in limited.run("release")
 

