@@ -3,6 +3,7 @@
 import hashlib
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -21,9 +22,11 @@ PAIRS_OF_PAPER = "c9cc536cbeee719897c057d6a4f49ffb2e59991b249a168d2ae13c4fb70b01
 
 
 def test_the_other_method_is_compared_with_its_own_alpha_and_kernel() -> None:
-    found = formulas(Settings(alpha=0.3, candidates=20, images_per_clip=2))
-    assert found["calibrated"] == Formula.of(Settings(alpha=0.3, candidates=20, images_per_clip=2))
-    assert found["paper"] == Formula(0.6, 20, 2, "candidate_minmax", "cosine", 0.5, 1.0, "paper")
+    given: dict[str, Any] = {"candidates": 20, "images_per_clip": 2, "gaussian_sigma": 0.4}
+    found = formulas(Settings(alpha=0.3, emotion_kernel="cosine", **given))
+    assert found["calibrated"] == Formula.of(Settings(alpha=0.3, emotion_kernel="cosine", **given))
+    assert found["paper"] == Formula.of(Settings(method="paper", **given))
+    assert (found["paper"].alpha, found["paper"].kernel, found["paper"].candidates) == (0.6, "cosine", 20)
 
 
 def test_the_method_paper_gives_the_pairs_that_it_always_gave() -> None:
