@@ -114,7 +114,7 @@ class Expectation:
         """
         drawn = np.random.default_rng(0).integers(len(self.errors), size=DRAWS)
         errors = teacher.errors[torch.from_numpy(drawn).to(clip_va.device)]
-        blocks = [teacher.candidates[:0, :0]]
+        blocks = [teacher.candidates[:0, :1]]
         for start in range(0, len(clip_va), BLOCK):
             rows = torch.arange(start, min(start + BLOCK, len(clip_va)), device=clip_va.device)
             blocks.append(teacher.take(rows).chosen(clip_va[rows][:, None] + errors).flatten(1))

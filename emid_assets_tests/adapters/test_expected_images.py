@@ -48,6 +48,15 @@ def test_the_vector_is_the_mean_of_the_expected_images_by_their_shares(sigma: fl
         np.testing.assert_allclose(found[clip], expected * weight, rtol=1e-3, atol=1e-5)
 
 
+def test_no_clip_expects_nothing() -> None:
+    features, va = drawn(0, 50, 8), torch.from_numpy(drawn(1, 50, 2))
+    formula = TaughtFormula(1.0, Formula(0.1, 10, 3, "candidate_minmax", "gaussian", 0.3, 0.02, "calibrated"))
+    expectation = Expectation.of(formula, np.zeros((1, 2)), features)
+    teacher = expectation.teacher_of(features[:0], features, expectation.plane(va, None))
+    chosen = expectation.expected(teacher, torch.zeros(0, 2))
+    assert expectation.vectors(chosen, torch.from_numpy(features)).shape == (0, 8)
+
+
 def test_the_inner_product_with_an_image_is_about_its_share() -> None:
     features = drawn(0, 500, 256) * np.linspace(0.1, 3.0, 256, dtype=np.float32)
     expectation = Expectation.of(
