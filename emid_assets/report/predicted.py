@@ -37,8 +37,8 @@ def predicted_section(
         head: frame IMAGE_EMOTION_HEAD, at most one row.
 
     Returns:
-        `is_predicted`: whether any emotion was; `sources`: rows of kind, label (given, or the emotion
-        nearest to valence and arousal), source of valence and arousal, items, and the mean deviations
+        `predicted_here`: whether this program predicted any emotion; `sources`: rows of kind, label (given,
+        or derived from valence and arousal), source of valence and arousal, items, and the mean deviations
         told; `pairs`: rows of clip, image (measured, derived or predicted), pairs and mean E; `head`: its
         row with `calibration` as rows of nominal, valence, arousal, or None; `few`: a doubt about a head on
         few images, or None.
@@ -67,7 +67,7 @@ def predicted_section(
         .sort("clip", "image")
     )
     return {
-        "is_predicted": any(frame.select(is_predicted().any()).item() for frame in (music_clips, images)),
+        "predicted_here": any(row["label"] == NEAREST or row["va_source"] == PREDICTED for row in sources),
         "sources": sources,
         "pairs": pairs.rows(named=True),
         "head": _head(head.row(0, named=True)) if head.height else None,

@@ -80,6 +80,7 @@ def test_outputs_of_another_model_are_predictions_by_its_name(
     html = render_page(replace(tables, music_clips=clips), build_facts)
     read(html)
     assert "predicted by &lt;Music2Emo&gt;" in html
+    assert "two networks hear" not in html
     assert (
         f"Valence and arousal of {clips.height} of {clips.height} clips were predicted by a program" in html
     )
