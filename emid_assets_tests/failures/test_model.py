@@ -62,8 +62,11 @@ UNIQUE = {
     "images": "image_id",
     "image_embeddings": "image_id",
 }
+AT_FIRST: dict[str, Any] = {"method": "paper", "alpha": "0.6"}
+"""The paper's formula, which a few lines here compute by brute force."""
+
 OTHER_SETTINGS: tuple[dict[str, Any], ...] = (
-    {"alpha": 1.0, "images_per_clip": 1}, {"alpha": 0.2}, {"images_per_clip": 2}, {"candidates": 2},
+    {"alpha": "1.0", "images_per_clip": 1}, {"alpha": "0.2"}, {"images_per_clip": 2}, {"candidates": 2},
     {"va_alignment": "fixed"}, {"semantic_rescaling": "candidate_softmax"},
 )  # fmt: skip
 SHARDS: tuple[dict[str, Any], ...] = ({}, {"image_shards": 2}, {"shards_per_emotion": 2})
@@ -114,7 +117,7 @@ def expected_pairs(
             S = (S - S.min()) / (1 - S.min()) if S.min() < 1 else np.ones_like(S)
         norms = np.linalg.norm(v[chosen], axis=1) * np.linalg.norm(point)
         E = (1 + v[chosen] @ point / norms) / 2
-        T = given["alpha"] * S + (1 - given["alpha"]) * E
+        T = float(given["alpha"]) * S + (1 - float(given["alpha"])) * E
         found[clip] = {pictures[column]: float(score) for column, score in zip(chosen, T, strict=True)}
     return found
 
@@ -148,13 +151,14 @@ class LakeMachine(RuleBasedStateMachine):
         self.shards: dict[str, Any] = {}
         self.clock_s = 0.0
         self.damaged: set[tuple[str, str]] = set()
-        self.alpha_of: dict[str, Any] = dict.fromkeys(LABELS["music"], self.pipeline.settings.alpha)
+        self.alpha_of: dict[str, Any] = dict.fromkeys(LABELS["music"])
         self.answers: list[dict[str, Any]] = []
-        self.is_current = True
+        self.is_current = False
         """Whether nothing has happened since all of `OF_STAGES` was built."""
         self.is_shown = True
         """Whether no process has died since the catalogue was written."""
         self.media_changed = False
+        """Whether the media are others than those of the last inventory, as far as is known."""
         self.number = 0
         self.last = ""
 
@@ -165,7 +169,7 @@ class LakeMachine(RuleBasedStateMachine):
         return self.number
 
     def settled(self, given: dict[str, Any]) -> WithSettings:
-        return WithSettings(self.pipeline.media, self.pipeline.root, {**given, **self.shards})
+        return WithSettings(self.pipeline.media, self.pipeline.root, {**AT_FIRST, **given, **self.shards})
 
     def circumstances(self, fault: Fault | None = None, whole: bool = False) -> Circumstances:
         noting = Noting(self.pipeline.root, self.notes)
@@ -253,6 +257,7 @@ class LakeMachine(RuleBasedStateMachine):
         if said:
             self.alpha_of = dict.fromkeys(LABELS["music"])
             self.is_shown = False
+            self.media_changed = False  # its inventory may have been taken
             self.steps[f"{kind}: met"] += 1
         if kind == "full" and said:
             assert "No space left" in said or "full" in said or "has space" in said, said
