@@ -123,7 +123,7 @@ def search_images(
         AdapterError: the embedding is of another encoder.
     """
     frozen = scale * (images.frozen @ embedding)
-    query = adapter.embed_clip(embedding, frozen, images.frozen, images.va)
+    query = adapter.embed_clip(embedding, frozen, images.frozen, images.points)
     if va is None:
         va = adapter.music_reader.read(adapter.projection.music(embedding[None]))[0].astype(np.float64)
     return _results(images, images.adapted @ query, frozen, top, formula, va)
