@@ -177,6 +177,12 @@ class Settings(BaseModel):
         description="Pairs whose partitions were built with different settings: off refuses to release them, "
         "on releases them and names the settings of each on the card.",
     )
+    release_forms: str = Field(
+        default="folder,parquet",
+        pattern=r"^(folder|parquet|retrieval)(,(folder|parquet|retrieval))*$",
+        description="Forms in which the release holds the media: folder (as files), parquet (inside the "
+        "rows), retrieval (queries and corpus in both directions).",
+    )
     adapter_dimension: int = Field(
         default=256,
         ge=1,
@@ -353,7 +359,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "alpha", "images_per_clip", "candidates", "semantic_rescaling", "emotion_kernel", "gaussian_sigma",
         "va_alignment", "matching_product", "matching_threads", "matching_memory_mb",
     ),
-    "Release": ("mixed_settings",),
+    "Release": ("mixed_settings", "release_forms"),
     "Adapters": ("adapter_dimension", "epochs", "learning_rate", "adapter_warm_start", "seed"),
     "Listening study": ("study_clips", "study_trials", "study_seconds", "study_contact"),
     "Pages and health": ("page_media_mb", "fresh_days"),
@@ -422,7 +428,8 @@ def allowed_range(name: str) -> str:
     if field["type"] == "boolean":
         return "off or on"
     if "pattern" in field:
-        return "auto, cpu, mps, cuda or cuda:N"
+        listed = {"release_forms": "some of folder, parquet, retrieval, comma-separated"}
+        return listed.get(name, "auto, cpu, mps, cuda or cuda:N")
     low = field.get("minimum", field.get("exclusiveMinimum"))
     if low is None:
         other = {
