@@ -26,8 +26,9 @@ import soundfile
 
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTION_KEYS
 from emid_assets.evaluation.mteb_tasks import other_emotion_pairs
+from emid_assets.matching.assignment import assign
 from emid_assets.media.expansion import cut_windows
-from emid_assets.prediction.image_head import fit_head
+from emid_assets.prediction.gaussian_process import fit_process
 from emid_assets.ranking.metrics import Relevance, auc, evaluate_ranking
 from emid_assets.store.schemas import MUSIC_CLIPS
 from emid_assets.study.design import CONDITIONS, Option, Trial, _forms
@@ -98,7 +99,7 @@ def media_steps(shrink: int, folder: Path) -> list[Step]:
     clips = pl.DataFrame(rows, schema=schema)
     images, rated = 100_000 // shrink, 1500 // shrink
     features = rng.standard_normal((rated, 8)).astype(np.float32)
-    head = fit_head(features, rng.random((rated, 2)), [str(n % 50) for n in range(rated)], [4, 4])
+    head, _ = fit_process(features, rng.random((rated, 2)), [str(n % 50) for n in range(rated)], [4, 4])
     unrated = rng.standard_normal((images, 8)).astype(np.float32)
     return [
         (
@@ -106,8 +107,29 @@ def media_steps(shrink: int, folder: Path) -> list[Step]:
             f"{recordings} recordings, {clips.height} clips",
             lambda: cut_windows(clips, folder, 5.0, 2.5),
         ),
-        ("image_head.predict", f"{images} images, {rated} rated", lambda: head.predict(unrated)),
+        ("gaussian_process.predict", f"{images} images, {rated} rated", lambda: head.predict(unrated)),
     ]
+
+
+def assignment_steps(shrink: int) -> list[Step]:
+    """Clips in groups that like the same images, and images that every clip likes."""
+    rng = np.random.default_rng(3)
+    clips, images, width = 10_738 // shrink, 6000 // shrink, 100 // min(shrink, 10)
+    of_group = rng.standard_normal((clips // 30 + 1, 24), dtype=np.float32)
+    music = of_group[np.arange(clips) // 30] + 0.35 * rng.standard_normal((clips, 24), dtype=np.float32)
+    pictures = rng.standard_normal((images, 24), dtype=np.float32)
+    liked = music @ (pictures * np.exp(0.2 * rng.standard_normal((images, 1), dtype=np.float32))).T
+    best = np.argsort(-liked, axis=1)[:, :width]
+    score = np.take_along_axis(liked, best, axis=1)
+    low, high = score.min(axis=1, keepdims=True), score.max(axis=1, keepdims=True)
+    given = np.repeat(np.arange(clips), width), best.ravel(), ((score - low) / (high - low)).ravel()
+    assign(*(values[: 2 * width] for values in given), 1, 1)  # compiled, or loaded from the cache
+
+    def of_limit(limit: int) -> Step:
+        size = f"{clips} × {width} candidates, limit {limit}"
+        return "assignment", size, lambda: assign(*given, 3, limit)
+
+    return [of_limit(limit) for limit in (6, 10)]
 
 
 def measure(name: str, size: str, step: Callable[[], object], rounds: int) -> dict[str, Any]:
@@ -136,6 +158,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         steps = ranking_steps(arguments.shrink) + study_steps(arguments.shrink)
+        steps += assignment_steps(arguments.shrink)
         steps += media_steps(arguments.shrink, Path(folder))
         rows = [measure(*step, arguments.rounds) for step in steps]
     if arguments.json:

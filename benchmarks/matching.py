@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -390,8 +390,16 @@ def measure_alignment(size: str, rounds: int) -> dict[str, Any]:
     """Time of S, E, T and the pairs as frames, relative to `similarity_matrix` alone."""
     import polars as pl
 
-    from emid_assets.matching.frames import fused_pairs_frame, similarity_frame, va_distance_frame
+    from emid_assets.matching.frames import (
+        candidate_pairs,
+        fused_pairs_frame,
+        similarity_frame,
+        va_distance_frame,
+    )
+    from emid_assets.matching.fusion import Formula
+    from emid_assets.settings import Settings
 
+    formula = replace(Formula.of(Settings()), candidates=K)
     n, m = map(int, size.split("x"))
     rng = np.random.default_rng(0)
 
@@ -410,8 +418,9 @@ def measure_alignment(size: str, rounds: int) -> dict[str, Any]:
         start = time.process_time()
         similarity = similarity_frame(music, images, K, threads=1)
         alone.append(time.process_time() - start)
-        distances = va_distance_frame(similarity, music_va, image_va, "cosine", 0.5)
-        fused_pairs_frame(similarity, distances, 0.6, 3, "candidate_minmax")
+        candidates = candidate_pairs(similarity, music_va, image_va, formula, music, images)
+        distances = va_distance_frame(candidates, music_va, image_va, formula)
+        fused_pairs_frame(similarity, distances, formula)
         whole.append(time.process_time() - start)
     ratio = float(np.median(np.array(whole) / np.array(alone)))
     print(f"{size:>13}  whole alignment: {ratio:.3f} × similarity_matrix alone", flush=True)

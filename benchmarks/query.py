@@ -42,7 +42,7 @@ from emid_assets.media.lake_tables import LakeTables
 from emid_assets.media.va_plane import Plane
 from emid_assets.search.index_files import searchable
 from emid_assets.search.query import nearest
-from emid_assets.settings import Settings
+from emid_assets.settings import Settings, in_use
 from emid_assets.store.lake import Lake
 from emid_assets.store.schemas import IMAGES, MUSIC_CLIPS, TableSchema
 
@@ -91,7 +91,9 @@ def write_lake(lake: Lake, network: str, n_images: int, n_clips: int, dimension:
     settings = Settings()
     similarity = similarity_frame(X, Y, settings.candidates)
     distances = va_distance_frame(similarity, tables.music_va, tables.image_va, "cosine", 0.5)
-    pairs = fused_pairs_frame(similarity, distances, settings.alpha, 3, settings.semantic_rescaling)
+    pairs = fused_pairs_frame(
+        similarity, distances, in_use(settings, "alpha"), 3, settings.semantic_rescaling
+    )
     adapter = train(
         network,
         pair_data(replace(tables, fused_pairs=pairs), seed=0, formula=Formula.of(settings)),

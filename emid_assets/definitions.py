@@ -22,6 +22,7 @@ from emid_assets.defs import (
     expansion,
     health,
     media,
+    pair_set,
     prediction,
     release,
     similarity,
@@ -101,14 +102,15 @@ def build_definitions(**overrides: Any) -> dg.Definitions:
     matching = [similarity.similarity_matrix]
     if settings.image_shards > 1:
         matching = [similarity.similarity_shards, similarity.similarity_matrix_of_shards]
-    loaded = [
-        *dg.load_assets_from_modules(ASSET_MODULES),
-        *matching,
-        health.pipeline_health(lambda: definitions),
-    ]
-    assets = [
-        asset.map_asset_specs(with_policies) for asset in loaded if isinstance(asset, dg.AssetsDefinition)
-    ]
+    of_modules = {
+        asset.key: asset
+        for asset in dg.load_assets_from_modules(ASSET_MODULES)
+        if isinstance(asset, dg.AssetsDefinition)
+    }
+    if settings.image_reuse_limit:
+        of_modules[pair_set.fused_pairs_of_the_set.key] = pair_set.fused_pairs_of_the_set
+    loaded = [*of_modules.values(), *matching, health.pipeline_health(lambda: definitions)]
+    assets = [asset.map_asset_specs(with_policies) for asset in loaded]
     resource = settings_resource(settings)
     definitions = dg.Definitions(
         assets=assets,

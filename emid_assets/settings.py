@@ -21,11 +21,32 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validat
 
 # The values of the settings below that other modules name too: each stands here once.
 EncoderName = Literal["bundled", "imagebind"]
+EmotionFeatures = Literal["bundled", "encoder", "both"]
 Precision = Literal["auto", "float32", "bf16"]
 Rescaling = Literal["candidate_minmax", "raw", "candidate_softmax"]
+Method = Literal["paper", "calibrated"]
 Kernel = Literal["cosine", "gaussian"]
 AlignmentMethod = Literal["standardize", "fixed"]
 MatchingProduct = Literal["auto", "numpy", "torch", "onednn", "int8", "device"]
+
+GAUSSIAN_SIGMA = 0.3
+"""Width of the gaussian kernel: three quarters of a standard deviation, which is .4 on the plane.
+
+Chosen by cross-validation on clips and photographs with human ratings (the data of `benchmarks/truth.py`):
+with a quarter of the themes and of the music genres left out in turn, widths from .2 to .4 were the best of
+.1 to .8 on the others each time. On what was left out, .1, .2, .3, .5 and .8 gave mean distances of 1.40,
+1.32, 1.31, 1.30 and 1.32. The width matters because S is beside E in T: alone, E ranks the same by any width.
+"""
+
+UNCERTAINTY_WEIGHT = 0.02
+"""Weight of the variances in the gaussian kernel: a choice between two ends, both measured.
+
+E is the expectation of the kernel with weight 1. Then what is known exactly wins almost always: with half
+of the photographs rated, 100 % of the pairs were with rated ones, and with none rated a fifth of the
+photographs made all pairs. With 0 these shares are 58 % and three fifths. With .02 they are 81 % and three
+fifths, and two thirds of what weight 1 gains in distance are kept. For small weights log E is about
+-(distance² + weight · variance) / 2σ²: a standard deviation counts like √.02 = .14 of its length.
+"""
 
 ENVIRONMENT_PREFIX = "EMID_"
 SAMPLE_MEDIA = Path(__file__).parent / "sample"
@@ -63,6 +84,11 @@ class Settings(BaseModel):
         default=False,
         description="Media without a label: off rejects them, on predicts their emotion and marks it as "
         "predicted.",
+    )
+    emotion_features: EmotionFeatures = Field(
+        default="bundled",
+        description="Features that predict an image's emotion: of the bundled network, of the encoder, or "
+        "both (cross-validation then chooses one of them, or the two together).",
     )
     device: str = Field(
         default="auto",
@@ -149,23 +175,45 @@ class Settings(BaseModel):
     images_per_clip: int = Field(
         default=3, ge=1, le=1000, description="m: number of images that each clip is paired with."
     )
-    alpha: float = Field(
-        default=0.6,
-        ge=0.0,
-        le=1.0,
-        description="Weight of the semantic term in T = alpha S + (1 - alpha) E; 1 is semantic only.",
+    image_reuse_limit: int = Field(
+        default=0,
+        ge=0,
+        le=10**6,
+        description="Maximum number of pairs that an image is in; the pairs of all clips are then chosen "
+        "together, with the largest sum of T. 0: no limit, each clip takes its own best. Above 0 or not "
+        "shapes the graph, like shards_per_emotion.",
+    )
+    method: Method = Field(
+        default="calibrated",
+        description="How pairs are chosen: paper as EMID describes it, from the K images of largest S; "
+        "calibrated from all images, with the uncertainty of each emotion, as human ratings prefer.",
+    )
+    alpha: str = Field(
+        default="auto",
+        description="Weight of the semantic term in T = alpha S + (1 - alpha) E; 1 is semantic only. auto: "
+        "0.6, and with calibrated what the encoder has earned.",
     )
     semantic_rescaling: Rescaling = Field(
         default="candidate_minmax",
         description="How S enters T: rescaled among a clip's candidates, or raw, as the paper writes it.",
     )
-    emotion_kernel: Kernel = Field(
-        default="cosine",
+    emotion_kernel: Literal["auto", Kernel] = Field(
+        default="auto",
         description="How E is computed: from directions in the valence-arousal plane (cosine) or from "
-        "distances (gaussian).",
+        "distances (gaussian). auto: cosine with paper, gaussian with calibrated.",
     )
     gaussian_sigma: float = Field(
-        default=0.5, gt=0.0, le=10.0, description="Width σ of the gaussian kernel, in the plane [-1, 1]²."
+        default=GAUSSIAN_SIGMA,
+        gt=0.0,
+        le=10.0,
+        description="Width σ of the gaussian kernel, in the plane [-1, 1]².",
+    )
+    uncertainty_weight: float = Field(
+        default=UNCERTAINTY_WEIGHT,
+        ge=0.0,
+        le=10.0,
+        description="Weight of the variance of each valence and arousal in the gaussian kernel; 0 takes "
+        "every value as certain, and 1 pairs almost only images that are rated, where some are.",
     )
     va_alignment: AlignmentMethod = Field(
         default="standardize",
@@ -243,6 +291,17 @@ class Settings(BaseModel):
         description="Partitions per emotion. Shapes the graph: read when the definitions load, not in the "
         "launchpad.",
     )
+
+    @field_validator("alpha", mode="before")
+    @classmethod
+    def _is_auto_or_a_weight(cls, value: Any) -> str:
+        try:
+            weight = 0.0 if value == "auto" else float(value)
+        except (TypeError, ValueError):
+            weight = -1.0
+        if not 0.0 <= weight <= 1.0:
+            raise ValueError("must be auto or a number from 0 to 1")
+        return "auto" if value == "auto" else str(weight)
 
     @property
     def media_folder(self) -> Path:
@@ -354,10 +413,11 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "expansion_window_s", "expansion_hop_s", "expansion_threshold", "expansion_target",
         "expansion_per_source",
     ),
-    "Captions and missing labels": ("caption_model", "predict_emotion"),
+    "Captions and missing labels": ("caption_model", "predict_emotion", "emotion_features"),
     "Matching": (
-        "alpha", "images_per_clip", "candidates", "semantic_rescaling", "emotion_kernel", "gaussian_sigma",
-        "va_alignment", "matching_product", "matching_threads", "matching_memory_mb",
+        "method", "alpha", "images_per_clip", "image_reuse_limit", "candidates", "semantic_rescaling",
+        "emotion_kernel", "gaussian_sigma", "uncertainty_weight", "va_alignment", "matching_product",
+        "matching_threads", "matching_memory_mb",
     ),
     "Release": ("mixed_settings", "release_forms"),
     "Adapters": ("adapter_dimension", "epochs", "learning_rate", "adapter_warm_start", "seed"),
@@ -373,15 +433,48 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 
 FORMULA_SETTINGS = (
-    "alpha", "candidates", "images_per_clip", "semantic_rescaling", "emotion_kernel", "gaussian_sigma",
+    "method", "alpha", "candidates", "images_per_clip", "semantic_rescaling", "emotion_kernel",
+    "gaussian_sigma", "uncertainty_weight",
 )  # fmt: skip
 """Names of the settings that a formula is of."""
 
 
+PAPER_ALPHA = 0.6
+
+EARNED_ALPHA: dict[EncoderName, float] = {"bundled": 0.05}
+"""Weight of S with an encoder whose S was measured to deserve another one than the paper's.
+
+The bundled encoder is near chance at telling which sound goes with which image (mean rank percentile .534),
+and S alone brings images hardly nearer than chance does to what people felt (1.71 of 1.78 in
+`benchmarks/truth.py`). So it may choose between images of which E can hardly tell which is better: with .05,
+those whose E differs by less than .053. This costs 1 % of the distance; a weight of .1 costs 2 %, and neither
+uses more of the images.
+"""
+
+AUTOMATIC: dict[str, Callable[[Settings], Any]] = {
+    "alpha": lambda settings: (
+        PAPER_ALPHA if settings.method == "paper" else EARNED_ALPHA.get(settings.encoder, PAPER_ALPHA)
+    ),
+    "emotion_kernel": lambda settings: "cosine" if settings.method == "paper" else "gaussian",
+}
+"""What `auto` means for the settings whose result depends on it."""
+
+
+def in_use(settings: Settings, name: str) -> Any:
+    """The value of a setting with which a build computes: a number where `alpha` is `auto`."""
+    value = getattr(settings, name)
+    if value == "auto" and name in AUTOMATIC:
+        value = AUTOMATIC[name](settings)
+    return float(value) if name == "alpha" else value
+
+
 APPLIES: dict[str, Callable[[Settings], bool]] = {
-    "gaussian_sigma": lambda settings: settings.emotion_kernel == "gaussian",
+    "emotion_features": lambda settings: settings.predict_emotion,
+    "gaussian_sigma": lambda settings: in_use(settings, "emotion_kernel") == "gaussian",
+    "uncertainty_weight": lambda settings: in_use(settings, "emotion_kernel") == "gaussian",
     "precision": lambda settings: settings.encoder == "imagebind",
     "expansion_threshold": lambda settings: not settings.expansion_target,
+    "image_reuse_limit": lambda settings: settings.image_reuse_limit > 0,
 }
 """When a setting has an effect, of those that depend on another one. Without it, it is in no recipe."""
 
@@ -427,15 +520,15 @@ def allowed_range(name: str) -> str:
         return " or ".join(field["enum"])
     if field["type"] == "boolean":
         return "off or on"
-    if "pattern" in field:
-        listed = {"release_forms": "some of folder, parquet, retrieval, comma-separated"}
-        return listed.get(name, "auto, cpu, mps, cuda or cuda:N")
     low = field.get("minimum", field.get("exclusiveMinimum"))
     if low is None:
         other = {
+            "alpha": "auto or 0.0 to 1.0",
+            "device": "auto, cpu, mps, cuda or cuda:N",
             "imagebind_checkpoint": "a file",
             "study_contact": "text",
             "caption_model": "a folder or a name",
+            "release_forms": "some of folder, parquet, retrieval, comma-separated",
         }
         return other.get(name, "a folder")
     return f"{'above ' if 'exclusiveMinimum' in field else ''}{low} to {field['maximum']}"

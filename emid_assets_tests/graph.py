@@ -22,11 +22,14 @@ def stage_of_assets(definitions: dg.Definitions) -> dict[str, str]:
 
 
 def graph_text() -> str:
-    """The graph; and below it, what differs where the matching is cut into shards of images."""
+    """The graph; and below it, what differs where a setting gives it other assets."""
     whole = assets_as_text(build_definitions())
-    in_shards = assets_as_text(build_definitions(image_shards=2))
-    changed = [lines for name, lines in in_shards.items() if lines != whole.get(name)]
-    return "\n\n".join([*whole.values(), "With image_shards = 2:", *changed]) + "\n"
+    parts = [*whole.values()]
+    for shape in ({"image_shards": 2}, {"image_reuse_limit": 1}):
+        other = assets_as_text(build_definitions(**shape))
+        parts += [f"With {name} = {value}:" for name, value in shape.items()]
+        parts += [lines for name, lines in other.items() if lines != whole.get(name)]
+    return "\n\n".join(parts) + "\n"
 
 
 def assets_as_text(definitions: dg.Definitions) -> dict[str, str]:

@@ -63,12 +63,12 @@ def make_lake(sources: int = 30, seed: int = 0) -> LakeTables:
     image_frame = embeddings("image_id", image_ids, pictures, 1.0)
     similarity = similarity_frame(music_frame, image_frame, FORMULA.candidates)
     music_va, image_va = UNCHANGED.clips(music_clips), UNCHANGED.images(images)
-    distances = va_distance_frame(similarity, music_va, image_va, FORMULA.kernel, FORMULA.sigma)
+    distances = va_distance_frame(similarity, music_va, image_va, FORMULA)
     return LakeTables(
         UNCHANGED,
         music_clips,
         images,
         music_embeddings=music_frame,
         image_embeddings=image_frame,
-        fused_pairs=fused_pairs_frame(similarity, distances, FORMULA.alpha, 3, FORMULA.rescaling),
+        fused_pairs=fused_pairs_frame(similarity, distances, FORMULA),
     )

@@ -13,12 +13,20 @@ import yaml
 
 from emid_assets.definitions import build_definitions
 from emid_assets.orchestration.stages import stages
-from emid_assets.settings import SettingsError
+from emid_assets.settings import Settings, SettingsError
 from emid_assets.store.schemas import TABLES
 from emid_assets_tests.graph import REWRITE, SNAPSHOT, assets_as_text, graph_text, stage_of_assets
 
 ROOT = Path(__file__).parents[1]
 
+
+SHAPES: tuple[dict[str, int], ...] = (
+    {},
+    {"image_shards": 2},
+    {"image_reuse_limit": 1},
+    {"image_shards": 2, "image_reuse_limit": 1},
+)
+"""Settings that give the graph other assets."""
 
 MOST_OF_DAGSTER = 1.6
 """CPU time of loading the definitions, start of Python included, by that of `import dagster` alone."""
@@ -75,20 +83,20 @@ def test_every_asset_says_what_it_holds_and_who_owns_it() -> None:
 
 
 def test_every_asset_is_in_one_stage_of_the_build() -> None:
-    for image_shards in (1, 2):
-        definitions = build_definitions(image_shards=image_shards)
+    for shape in SHAPES:
+        definitions = build_definitions(**shape)
         built: list[str] = []
-        for stage in stages(image_shards):
+        for stage in stages(Settings(**shape)):
             keys = definitions.resolve_job_def(stage).asset_layer.executable_asset_keys
             built += [key.path[-1] for key in keys]
         assert sorted(built) == sorted(stage_of_assets(definitions))
 
 
 def test_no_stage_is_built_before_what_it_is_made_from() -> None:
-    for image_shards in (1, 2):
-        definitions = build_definitions(image_shards=image_shards)
+    for shape in SHAPES:
+        definitions = build_definitions(**shape)
         graph = definitions.resolve_asset_graph()
-        order = list(stages(image_shards))
+        order = list(stages(Settings(**shape)))
         stage_of = stage_of_assets(definitions)
         for asset, stage in stage_of.items():
             for parent in graph.get(dg.AssetKey(asset)).parent_keys:

@@ -65,7 +65,10 @@ def test_every_asset_is_stored_and_declared_as_it_is(build: Build) -> None:
         empty = (
             "rejected_media", "published_pairs", "published_agreement", "study_answers", "study_results",
         )  # fmt: skip
-        prediction = ("music_tags", "image_features", "image_emotion_head", "predicted_emotion")
+        prediction = (
+            "music_tags", "image_features", "image_encoder_features", "image_text_features",
+            "image_emotion_head", "predicted_emotion",
+        )  # fmt: skip
         assert name in empty + prediction or frame.height, name
 
 

@@ -13,12 +13,15 @@ from emid_assets.cli.options import settings_from, settings_options
 from emid_assets.orchestration.resources import SettingsResource, settings_resource
 from emid_assets.runs.instance import environment_of
 from emid_assets.settings import (
+    EARNED_ALPHA,
     GROUPS,
+    PAPER_ALPHA,
     SAMPLE_MEDIA,
     Operations,
     Settings,
     SettingsError,
     allowed_range,
+    in_use,
     load_settings,
     setting_text,
 )
@@ -26,13 +29,34 @@ from tools.make_settings_page import PAGE, settings_page
 
 
 def test_defaults_are_the_methods() -> None:
-    settings = load_settings(environment={})
-    assert (settings.alpha, settings.images_per_clip, settings.semantic_rescaling) == (
+    settings = load_settings({"method": "paper"}, environment={})
+    assert (in_use(settings, "alpha"), settings.images_per_clip, settings.semantic_rescaling) == (
         0.6,
         3,
         "candidate_minmax",
     )
-    assert (settings.emotion_kernel, settings.va_alignment, settings.epochs) == ("cosine", "standardize", 50)
+    assert (in_use(settings, "emotion_kernel"), settings.va_alignment, settings.epochs) == (
+        "cosine",
+        "standardize",
+        50,
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "alpha", "kernel"),
+    [
+        ({}, EARNED_ALPHA["bundled"], "gaussian"),
+        ({"encoder": "imagebind"}, PAPER_ALPHA, "gaussian"),
+        ({"method": "paper"}, PAPER_ALPHA, "cosine"),
+        ({"alpha": 0.25, "emotion_kernel": "cosine"}, 0.25, "cosine"),
+        ({"method": "paper", "alpha": "0", "emotion_kernel": "gaussian"}, 0.0, "gaussian"),
+    ],
+)
+def test_auto_is_what_the_method_and_the_encoder_say(
+    given: dict[str, Any], alpha: float, kernel: str
+) -> None:
+    settings = load_settings(given, {})
+    assert (in_use(settings, "alpha"), in_use(settings, "emotion_kernel")) == (alpha, kernel)
 
 
 def test_each_setting_stands_in_exactly_one_group() -> None:
@@ -57,14 +81,15 @@ def test_the_page_of_the_settings_is_current() -> None:
 def test_an_override_goes_before_the_environment_and_that_before_the_default() -> None:
     environment = {"EMID_ALPHA": "0.5", "EMID_CANDIDATES": "7"}
     settings = load_settings({"alpha": "0.25", "seed": None}, environment)
-    assert (settings.alpha, settings.candidates, settings.seed) == (0.25, 7, 0)
+    assert (in_use(settings, "alpha"), settings.candidates, settings.seed) == (0.25, 7, 0)
 
 
 @pytest.mark.parametrize(
     ("name", "value", "range_"),
     [
-        ("alpha", "1.5", "0.0 to 1.0"),
-        ("alpha", "nan", "0.0 to 1.0"),
+        ("alpha", "1.5", "auto or 0.0 to 1.0"),
+        ("alpha", "nan", "auto or 0.0 to 1.0"),
+        ("alpha", "much", "auto or 0.0 to 1.0"),
         ("candidates", "0", "1 to 100000"),
         ("candidates", "many", "1 to 100000"),
         ("images_per_clip", "-1", "1 to 1000"),
@@ -148,7 +173,7 @@ def test_the_launchpad_overrides_one_setting_and_keeps_the_rest() -> None:
 
     @dg.asset
     def probe(settings: SettingsResource) -> None:
-        seen.update(alpha=settings.alpha, candidates=settings.candidates)
+        seen.update(alpha=in_use(settings, "alpha"), candidates=settings.candidates)
 
     resource = settings_resource(Settings(candidates=7))
     config = {"resources": {"settings": {"config": {"alpha": 0.9}}}}
@@ -164,7 +189,7 @@ def test_the_launchpad_refuses_a_value_out_of_range() -> None:
     with pytest.raises(dg.DagsterError) as error:
         dg.materialize([probe], resources={"settings": settings_resource(Settings())}, run_config=config)
     assert "alpha" in str(error.value.__cause__)
-    assert "less than or equal to 1" in str(error.value.__cause__)
+    assert "auto or a number from 0 to 1" in str(error.value.__cause__)
 
 
 def test_the_launchpad_refuses_to_reshape_the_graph() -> None:
@@ -175,6 +200,25 @@ def test_the_launchpad_refuses_to_reshape_the_graph() -> None:
     with pytest.raises(dg.DagsterError) as error:
         dg.materialize([probe], resources={"settings": settings_resource(Settings())}, run_config=config)
     assert "shapes the graph" in str(error.value.__cause__)
+
+
+def test_the_launchpad_may_change_a_limit_of_reuse_but_not_whether_there_is_one() -> None:
+    seen = []
+
+    @dg.asset
+    def probe(settings: SettingsResource) -> None:
+        seen.append(settings.image_reuse_limit)
+
+    for loaded, given in ((2, 5), (0, 5), (5, 0)):
+        config = {"resources": {"settings": {"config": {"image_reuse_limit": given}}}}
+        resources = {"settings": settings_resource(Settings(image_reuse_limit=loaded))}
+        if loaded and given:
+            assert dg.materialize([probe], resources=resources, run_config=config).success
+        else:
+            with pytest.raises(dg.DagsterError) as error:
+                dg.materialize([probe], resources=resources, run_config=config)
+            assert "image_reuse_limit shapes the graph" in str(error.value.__cause__)
+    assert seen == [5]
 
 
 def test_variables_of_the_operations_are_no_settings_of_a_run() -> None:

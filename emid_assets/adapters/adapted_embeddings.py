@@ -5,10 +5,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from emid_assets.adapters.pair_data import (
-    matrix,
-    va_matrix,
-)
+from emid_assets.adapters.pair_data import matrix, va_points
 from emid_assets.adapters.trained_adapter import TrainedAdapter
 from emid_assets.encoders.torch_device import choose_device
 from emid_assets.store.schemas import ADAPTED_EMBEDDINGS
@@ -28,8 +25,8 @@ def adapted_frame(
         music_embeddings: all partitions.
         image_embeddings: all partitions.
         device: where to compute.
-        image_va: image_id, valence, arousal **aligned to [-1, 1]²**; if None, networks with an emotion
-            channel predict it from the images' embeddings.
+        image_va: image_id, valence, arousal, valence_sd and arousal_sd **aligned to [-1, 1]²**; if None,
+            networks with an emotion channel predict it from the images' embeddings.
 
     Returns:
         ADAPTED_EMBEDDINGS rows, music then images, each by id. `split` is null for images and for
@@ -44,8 +41,8 @@ def adapted_frame(
         matrix(music["embedding"]),
         image_ids,
         matrix(images["embedding"]),
-        None if image_va is None else va_matrix(images, image_va, "image_id"),
-        str(choose_device(device)),
+        None if image_va is None else va_points(images, image_va, "image_id"),
+        device=str(choose_device(device)),
     )
     part_of = adapter.part_of()
     parts = [part_of.get(clip_id) for clip_id in clip_ids]

@@ -5,6 +5,7 @@ and arousal of a clip, is in `networks.interface.Teacher`; the images that it ex
 `expected_images`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,12 +41,25 @@ class TaughtFormula:
         state = top_k_softmax(X * np.float32(self.scale), Y, self.formula.candidates)
         return state.ids, self._weighted(state.scores, log_sum_exp(state))
 
+    def first_by_score(self, X: Floats, Y: Floats, groups: Sequence[Ids], m: int) -> NDArray[np.int32]:
+        """Of each group of images the m, or all, with the largest scores of each clip: (n, c)."""
+        scaled = X * np.float32(self.scale)
+        found = [rows[top_k_softmax(scaled, Y[rows], m).ids].astype(np.int32) for rows in groups]
+        return np.concatenate(found, axis=1) if found else np.empty((len(X), 0), dtype=np.int32)
+
     def semantic_of(self, scores: Floats) -> tuple[Ids, Floats]:
-        """The same for one clip, from its (M,) inner products: (K,)."""
+        """The same as `semantic` for one clip, from its (M,) inner products: (K,).
+
+        Where the formula chooses from all images, all are candidates: (M,), and α S̃ of those beyond K is 0.
+        """
         candidates = top_k(scores[None], min(self.formula.candidates, len(scores)))
         wide = scores.astype(np.float64)
         log_sum = wide.max() + np.log(np.exp(wide - wide.max()).sum())
-        return candidates[0], self._weighted(scores[candidates], in_steps(np.array([log_sum])))[0]
+        weighted = self._weighted(scores[candidates], in_steps(np.array([log_sum])))[0]
+        if not self.formula.of_all_images:
+            return candidates[0], weighted
+        ranked = np.argsort(-scores, kind="stable")
+        return ranked, np.concatenate([weighted, np.zeros(len(ranked) - len(weighted), np.float32)])
 
     def _weighted(self, scores: Floats, log_sums: NDArray[np.float64]) -> Floats:
         return (self.formula.alpha * rescale(scores, log_sums, self.formula.rescaling)).astype(np.float32)
@@ -59,6 +73,8 @@ class TaughtFormula:
             "alpha": self.formula.alpha,
             "rescaling": self.formula.rescaling,
             "sigma": self.sigma,
+            "uncertainty_weight": self.formula.uncertainty_weight,
+            "method": self.formula.method,
         }
 
     @classmethod

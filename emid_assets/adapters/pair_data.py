@@ -39,6 +39,8 @@ class PairData:
         pair_parts: (P,) str: `train`, `validation` or `test`.
         clip_parts: (N,) str: the part of each clip if the split is by source.
         formula: the formula that chose the pairs; if None, networks that learn from it use only the pairs.
+        music_sd, image_sd: (N, 2) and (M, 2) float64, standard deviations of the VA, which the formula reads;
+            None if they are exact.
     """
 
     clip_ids: list[str]
@@ -54,6 +56,8 @@ class PairData:
     pair_parts: NDArray[np.str_]
     clip_parts: list[str]
     formula: TaughtFormula | None = None
+    music_sd: NDArray[np.float64] | None = None
+    image_sd: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         if not (self.pair_parts == TRAIN).any():
@@ -71,6 +75,7 @@ class PairData:
         of_pairs = (self.pair_clips, self.pair_images, self.fused_scores, self.pair_parts)
         order = np.lexsort((self.pair_images, self.pair_clips))  # the order of the rows does not matter
         arrays: list[NDArray[Any]] = [self.music, self.images, self.music_va, self.image_va]
+        arrays += [array for array in (self.music_sd, self.image_sd) if array is not None]
         for array in arrays + [column[order] for column in of_pairs]:
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
@@ -98,6 +103,8 @@ def pair_data(tables: LakeTables, seed: int, formula: Formula | None = None) -> 
     clip_ids, image_ids = music["clip_id"].to_list(), images["image_id"].to_list()
     sources = aligned_to(music, tables.music_clips.select("clip_id", "source_id"), "clip_id", "music_clips")
     clip_parts = split_by_source(sources["source_id"].to_list(), seed)
+    music_points = va_points(music, tables.music_va, "clip_id")
+    image_points = va_points(images, tables.image_va, "image_id")
     pairs = tables.fused_pairs.sort("clip_id", "rank")
     pair_clips = rows_of(pairs["clip_id"], clip_ids, "clip", "music_embeddings")
     # The encoder's norm is the same for all clips, and for all images.
@@ -108,14 +115,16 @@ def pair_data(tables: LakeTables, seed: int, formula: Formula | None = None) -> 
         source_ids=sources["source_id"].to_list(),
         music=matrix(music["embedding"]),
         images=matrix(images["embedding"]),
-        music_va=va_matrix(music, tables.music_va, "clip_id"),
-        image_va=va_matrix(images, tables.image_va, "image_id"),
+        music_va=music_points[:, :2],
+        image_va=image_points[:, :2],
         pair_clips=pair_clips,
         pair_images=rows_of(pairs["image_id"], image_ids, "image", "image_embeddings"),
         fused_scores=pairs["fused_score"].cast(pl.Float32).to_numpy(),
         pair_parts=np.asarray(clip_parts, dtype=np.str_)[pair_clips],
         clip_parts=clip_parts,
         formula=None if formula is None else TaughtFormula(scale, formula),
+        music_sd=music_points[:, 2:],
+        image_sd=image_points[:, 2:],
     )
 
 
@@ -156,7 +165,8 @@ def aligned_to(items: pl.DataFrame, facts: pl.DataFrame, key: str, table: str) -
     return joined
 
 
-def va_matrix(items: pl.DataFrame, va: pl.DataFrame, key: str) -> NDArray[np.float64]:
-    """(n, 2) valence and arousal of `items`, in their order."""
-    plane = aligned_to(items, va.select(key, "valence", "arousal"), key, "the aligned valence and arousal")
-    return plane.select("valence", "arousal").to_numpy().astype(np.float64)
+def va_points(items: pl.DataFrame, va: pl.DataFrame, key: str) -> NDArray[np.float64]:
+    """(n, 4) valence, arousal and their standard deviations of `items`, in their order."""
+    plane = aligned_to(items, va, key, "the aligned valence and arousal")
+    columns = ["valence", "arousal", "valence_sd", "arousal_sd"]
+    return plane.select(columns).to_numpy().astype(np.float64)

@@ -194,6 +194,7 @@ class TrainedAdapter:
             arrays |= {
                 "expectation.errors": self.expectation.errors,
                 "expectation.precision": self.expectation.precision,
+                "expectation.clip_variance": self.expectation.clip_variance,
             }
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
         tensors |= {f"network.{name}": tensor.contiguous() for name, tensor in self.state.items()}
@@ -264,7 +265,8 @@ class TrainedAdapter:
             music: (N, d) unit embeddings of the encoder that the adapter was trained on.
             image_ids: ids of the rows of `images`.
             images: (M, d) unit embeddings.
-            image_va: (M, 2) aligned VA of the images; predicted from the embeddings if None.
+            image_va: (M, 2) aligned VA of the images, or (M, 4) with their standard deviations; predicted
+                from the embeddings if None.
             device: where to compute.
 
         Raises:
@@ -273,9 +275,10 @@ class TrainedAdapter:
         clips = self.music_items(clip_ids, music, device)
         pictures = self.image_items(image_ids, images, image_va, device)
         if self.expectation is not None:
-            teacher = self.expectation.teacher(*self.expectation.formula.semantic(music, images), device)
-            expected = self.expectation.vectors(teacher, clips.va, pictures.features, pictures.va)
-            clips = clips._replace(expected=expected)
+            plane = self.expectation.plane(pictures.va, None if image_va is None else image_va[:, 2:])
+            teacher = self.expectation.teacher_of(music, images, plane)
+            chosen = self.expectation.expected(teacher, clips.va)
+            clips = clips._replace(expected=self.expectation.vectors(chosen, pictures.features))
         return self._embed(clips, pictures, device)
 
     def _embed(self, clips: Items, images: Items, device: str = "cpu") -> tuple[Floats, Floats]:
@@ -295,18 +298,22 @@ class TrainedAdapter:
             embedding: (d,) unit embedding.
             scores: (M,) its inner products with all images, with the encoder's scale.
             frozen: (M, d) embeddings of the images, of any norm; few rows are read.
-            image_va: (M, 2) aligned VA of the images.
+            image_va: (M, 2) aligned VA of the images, or (M, 4) with their standard deviations.
         """
         clips = self.music_items([""], embedding[None])
         if self.expectation is None:
             images = self.image_items([""], frozen[:1], image_va[:1])
         else:
-            rows, semantic = self.expectation.formula.semantic_of(scores)
+            ranked, semantic = self.expectation.formula.semantic_of(scores)
+            va = torch.from_numpy(image_va[:, :2].astype(np.float32))
+            plane = self.expectation.plane(va, image_va[:, 2:])
+            teacher = self.expectation.teacher(ranked[None], semantic[None], plane)
+            chosen = self.expectation.expected(teacher, clips.va)
+            distinct, places = torch.unique(chosen, return_inverse=True)
+            rows = distinct.numpy()
             unit = frozen[rows] / np.linalg.norm(frozen[rows], axis=1, keepdims=True)
             images = self.image_items([""] * len(rows), unit, image_va[rows])
-            teacher = self.expectation.teacher(np.arange(len(rows))[None], semantic[None], "cpu")
-            expected = self.expectation.vectors(teacher, clips.va, images.features, images.va)
-            clips = clips._replace(expected=expected)
+            clips = clips._replace(expected=self.expectation.vectors(places, images.features))
         p, _ = self._embed(clips, images)
         new: Floats = p[0]
         return new
@@ -361,7 +368,7 @@ class TrainedAdapter:
         """Images as the network sees them; arguments as in `embed`."""
         self._check_dimension("image", images)
         features = self.projection.images(images)
-        va = self.image_reader.read(features) if image_va is None else image_va.astype(np.float32)
+        va = self.image_reader.read(features) if image_va is None else image_va[:, :2].astype(np.float32)
         nothing = np.zeros((len(images), 0), dtype=np.int64)
         return _items(features, _numbers(image_ids, self.image_ids), va, nothing, device)
 

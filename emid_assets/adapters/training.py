@@ -228,13 +228,15 @@ def _prepare(
     pictures = _items(images, image_numbers, data.image_va.astype(np.float32), nothing, device)
     expectation, teacher = None, None
     if data.formula is not None and cls.learns_from_formula:
-        expectation = Expectation.of(data.formula, errors, images)
+        clip_sd = None if data.music_sd is None else data.music_sd[training_clips]
+        expectation = Expectation.of(data.formula, errors, images, clip_sd)
         # The test part is not used.
         seen = np.flatnonzero(np.asarray(data.clip_parts, dtype=np.str_) != TEST)
-        of_seen = expectation.teacher(*data.formula.semantic(data.music[seen], data.images), device)
+        plane = expectation.plane(pictures.va, data.image_sd)
+        of_seen = expectation.teacher_of(data.music[seen], data.images, plane)
         rows = torch.from_numpy(seen).to(device)
         expected = torch.zeros_like(clips.features)
-        expected[rows] = expectation.vectors(of_seen, clips.va[rows], pictures.features, pictures.va)
+        expected[rows] = expectation.vectors(expectation.expected(of_seen, clips.va[rows]), pictures.features)
         clips = clips._replace(expected=expected)
         place = np.zeros(len(music), dtype=np.int64)
         place[seen] = np.arange(len(seen))

@@ -125,9 +125,9 @@ def _plan(
 
 
 def _remove_other_partitions(plan: Plan, say: Callable[[str], None]) -> None:
-    """Remove the partitions of a graph with other shards, whose rows would stand twice in their tables."""
+    """Remove the partitions of another graph, whose rows would stand twice in their tables."""
     wanted: dict[str, Sequence[str]] = {SIMILARITY_SHARDS.name: ()}
-    wanted |= {asset.name: asset.partitions for asset in plan.assets if WHOLE_TABLE not in asset.partitions}
+    wanted |= {asset.name: asset.partitions for asset in plan.assets}
     embedded = ("music_embeddings", "image_embeddings")
     rejected = [f"{table}-{partition}" for table in embedded for partition in wanted[table]]
     wanted[REJECTED_MEDIA.name] = [WHOLE_TABLE, *rejected]
@@ -136,7 +136,7 @@ def _remove_other_partitions(plan: Plan, say: Callable[[str], None]) -> None:
         plan.lake.rebuild_catalogue()
         tables = ", ".join(table for table, partitions in removed.items() if partitions)
         say(
-            f"removed {count} partitions of another number of shards (tables {tables}); a later inventory "
+            f"removed {count} partitions of a graph of other settings (tables {tables}); a later inventory "
             "deletes their files"
         )
 
@@ -193,7 +193,7 @@ def _run_in_order(
             return sum(len(asset.partitions) for asset in plan.assets)
         _check_models(settings, {asset for asset, _ in planned})
         run = _Runner(settings, definitions, instance, run_config, on_ray, console, progress, lines)
-        for stage in stages(settings.image_shards):
+        for stage in stages(settings):
             # The health judges what the others left, whether its inputs have changed or not.
             of_health = [{WHOLE_TABLE: [PIPELINE_HEALTH.name]}]
             with Lake(folder).one_rebuild():

@@ -1,4 +1,4 @@
-"""`emid import`: published data sets as media folders that `emid build --media` takes."""
+"""`emid import`, and `emid import emid`: EMID as a media folder that `emid build --media` takes."""
 
 import json
 import shlex
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from emid_assets.cli.import_ratings import import_ratings_command
 from emid_assets.cli.options import BadValueError
 
 if TYPE_CHECKING:
@@ -24,7 +25,10 @@ SHOWN_EXAMPLES = 2
 
 @click.group("import")
 def import_group() -> None:
-    """Read a published data set into a media folder."""
+    """Read a published data set, or published ratings, into a media folder."""
+
+
+import_group.add_command(import_ratings_command)
 
 
 @import_group.command("emid")

@@ -101,7 +101,7 @@ def sweep_command(
     It mixes the S and E that the build has stored again, so it encodes nothing.
     """
     from emid_assets.cli.terminal import console, table
-    from emid_assets.evaluation.sweep import selected_point, sweep_lake
+    from emid_assets.evaluation.sweep import NO_JUDGE, selected_point, sweep_lake
     from emid_assets.store.lake import Lake
 
     settings = settings_from(options)
@@ -119,6 +119,9 @@ def sweep_command(
         points.write_csv(csv)
     console().print(table(points.columns, points.rows()))
     best = selected_point(points)
+    if best is None:
+        click.echo(f"\n{NO_JUDGE.format(1 - points['independent_labels'][0])}")
+        return
     click.echo(
         f"\nLabels, which T does not see, fit best with {best['rescaling']}, α = {best['alpha']:g}, "
         f"m = {best['images_per_clip']}, K = {best['candidates']}: {best['label_precision']:.3f}"

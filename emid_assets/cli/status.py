@@ -11,7 +11,7 @@ import click
 
 from emid_assets.cli.options import SettingsCommand, prepared_instance, settings_from, settings_options
 from emid_assets.runs.build_progress import build_under_way
-from emid_assets.runs.instance import environment_of, home_of
+from emid_assets.runs.instance import environment_of, home_of, instance_to_read
 from emid_assets.store.layout import DAGSTER_FOLDER, TABLES_FOLDER
 
 if TYPE_CHECKING:
@@ -38,8 +38,11 @@ def status_command(as_json: bool, verify: bool, **options: Any) -> None:
     # A first build that failed left no table, but the record of its runs.
     if not any((settings.lake_folder / part).is_dir() for part in (TABLES_FOLDER, DAGSTER_FOLDER)):
         raise click.ClickException(f"nothing is built in {settings.lake_folder}: `emid build` builds it")
+    # A backup, or another user's lake, is only read.
+    may_write = os.access(settings.lake_folder, os.W_OK)
+    home = prepared_instance(settings) if may_write else home_of(settings)
     # Before the definitions are imported: they load what these variables say.
-    os.environ.update(environment_of(settings, prepared_instance(settings)))
+    os.environ.update(environment_of(settings, home))
     from dagster import DagsterInstance
     from sqlalchemy.exc import DatabaseError
 
@@ -51,12 +54,10 @@ def status_command(as_json: bool, verify: bool, **options: Any) -> None:
 
     definitions = build_definitions(**{name: getattr(settings, name) for name in SHAPING_THE_GRAPH})
     try:
-        with records_at_hand(), DagsterInstance.get() as instance:
+        with records_at_hand(), DagsterInstance.get() if may_write else instance_to_read(home) as instance:
             health = current_health(definitions, instance, settings, time.time())
     except DatabaseError as error:
-        raise click.ClickException(
-            f"Dagster's records in {home_of(settings)} cannot be opened: {error.orig}"
-        ) from None
+        raise click.ClickException(f"Dagster's records in {home} cannot be opened: {error.orig}") from None
     except (ClusterError, LakeError, OSError) as error:
         raise click.ClickException(str(error)) from None
     building = build_under_way(settings.lake_folder)

@@ -15,7 +15,7 @@ from emid_assets.orchestration.partitions import NETWORK_PARTITIONS, every_parti
 from emid_assets.orchestration.progress import report_progress
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
-from emid_assets.settings import FORMULA_SETTINGS, LOCAL_PATHS, Settings, setting_text
+from emid_assets.settings import FORMULA_SETTINGS, LOCAL_PATHS, Settings, in_use, setting_text
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.lake import Lake
 from emid_assets.store.layout import WEIGHTS_FOLDER
@@ -91,7 +91,7 @@ def trained_adapter(
         weights=_weights_of(stored) if settings.adapter_warm_start else None,
     )
     names = [name for name in Settings.model_fields if name not in LOCAL_PATHS]
-    configuration = {name: setting_text(getattr(all_of(settings), name)) for name in names}
+    configuration = {name: setting_text(in_use(all_of(settings), name)) for name in names}
     weights, sha256 = save_run(adapter, lake.root / WEIGHTS_FOLDER, configuration, stored)
     manifest = adapter.manifest_frame(weights.relative_to(lake.root).as_posix(), sha256)
     return dg.MaterializeResult(

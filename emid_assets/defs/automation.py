@@ -25,6 +25,7 @@ from emid_assets.runs.instance import environment_of
 from emid_assets.runs.run_tags import tell_of_run
 from emid_assets.settings import Operations, load_operations
 from emid_assets.store.lake import GRACE_S, WHOLE_TABLE, Lake
+from emid_assets.store.layout import STUDY_FOLDER, STUDY_PAGE_FOLDER
 
 SETTLE_S = 25.0
 """How long a folder must stay unchanged: less than two sensor ticks, more than a pause in a slow copy."""
@@ -168,12 +169,15 @@ def update_job() -> None:
 
 @dg.op(name="forget_what_is_old")
 def _forget(context: dg.OpExecutionContext, settings: SettingsResource) -> None:
-    """Deletes old runs with their logs, and versions of tables that nobody reads any more."""
+    """Deletes old runs with their logs, and versions and media of a study that nobody reads any more."""
+    from emid_assets.study.page import forget_media
+
     lake = Lake(settings.lake_folder)
     tell_of_run(context.instance, context.run_id, lake.root)
     runs = forget_old_runs(context.instance, lake, load_operations().keep_runs)
     versions = lake.collect_garbage(GRACE_S)
-    context.log.info(f"deleted {runs} runs, and {len(versions)} files of the lake")
+    media = forget_media(lake.root / STUDY_FOLDER / STUDY_PAGE_FOLDER, GRACE_S)
+    context.log.info(f"deleted {runs} runs, and {len(versions) + media} files of the lake")
 
 
 @dg.job(

@@ -11,10 +11,10 @@ from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS
 from emid_assets.health.mixtures import Used, digest_of_used, settings_of
 from emid_assets.health.recipes import MANNER
 from emid_assets.media.lake_tables import MEDIA, LakeTables
-from emid_assets.orchestration.declared import DECLARED, Declared, Outside
+from emid_assets.orchestration.declared import DECLARED, Declared, Outside, all_of
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import check_result, table_asset
-from emid_assets.settings import FORMULA_SETTINGS, Settings
+from emid_assets.settings import FORMULA_SETTINGS, Settings, in_use
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.files import write_in_place
 from emid_assets.store.lake import Lake, Version
@@ -50,34 +50,40 @@ EMBEDDED_MEDIA = (*MEDIA, "music_embeddings")
     stage="evaluate",
     group_name="evaluation",
     kinds={"matplotlib", "duckdb"},
-    reads=(*EMBEDDED_MEDIA, "similarity_matrix", "va_distances", "fused_pairs"),
+    reads=(*EMBEDDED_MEDIA, "image_embeddings", "similarity_matrix", "va_distances", "fused_pairs"),
     # Read with all its partitions: items that could not be embedded are in separate partitions.
     deps=["rejected_media"],
-    declared=Declared(code=2, settings=("alpha",)),
-    checks={"every_clip_paired": "Every usable clip has pairs."},
+    declared=Declared(code=3, settings=(*FORMULA_SETTINGS, "encoder", "image_reuse_limit")),
+    checks={"every_clip_paired": "Every usable clip has pairs, if the limit of each image's use allows it."},
 )
 def pair_statistics(settings: SettingsResource, tables: LakeTables) -> dg.MaterializeResult[pl.DataFrame]:
-    """Statistics of the pairs: sizes, pairs by emotion, overlap with what S or E alone would pick."""
+    """Statistics of the pairs: sizes, pairs by emotion, what S or E alone would pick, and both methods."""
     from emid_assets.evaluation import pair_statistics as statistics
+    from emid_assets.evaluation.methods import compare_methods, formulas
     from emid_assets.report import figures
     from emid_assets.report.tables import va_plane
 
+    alpha = in_use(settings, "alpha")
     tables = _usable(tables, settings)
-    rows = statistics.pair_statistics(tables)
+    rows = pl.concat(
+        [statistics.pair_statistics(tables), compare_methods(tables, formulas(all_of(settings)))]
+    )
     counts = {system: statistics.counts_by_emotion(rows, system) for system in ("fused", "semantic")}
     largest = max(int(frame.select(IMAGE_EMOTION_KEYS).to_numpy().max()) for frame in counts.values())
     plane = va_plane(tables.music_clips, tables.images, tables.plane)
     overlap = rows.filter(section=statistics.SECTION_OF_OVERLAP)
     drawn = {
-        "pairs_by_emotion": figures.pair_counts_figure(counts["fused"], f"alpha = {settings.alpha}", largest),
+        "pairs_by_emotion": figures.pair_counts_figure(counts["fused"], f"alpha = {alpha}", largest),
         "pairs_by_emotion_semantic_only": figures.pair_counts_figure(
             counts["semantic"], "alpha = 1", largest
         ),
         "valence_arousal": figures.va_plane_figure(plane, aligned=True),
     }
     if overlap.height:
-        drawn["overlap_with_each_term"] = figures.overlap_figure(overlap, settings.alpha)
-    unpaired = tables.music_clips.join(tables.fused_pairs, on="clip_id", how="anti")["clip_id"].to_list()
+        drawn["overlap_with_each_term"] = figures.overlap_figure(overlap, alpha)
+    unpaired = tables.music_clips.join(tables.fused_pairs, on="clip_id", how="anti")
+    if settings.image_reuse_limit:  # a clip may be left without: the pairs' own checks say which
+        unpaired = unpaired.join(tables.similarity_matrix, on="clip_id", how="anti")
     return dg.MaterializeResult(
         value=rows,
         data_version=dg.DataVersion(frame_digest(rows)),
@@ -85,7 +91,9 @@ def pair_statistics(settings: SettingsResource, tables: LakeTables) -> dg.Materi
             **{f"{system}_{metric}": value for _, system, metric, value in overlap.iter_rows()},
             **_markdown(drawn),
         },
-        check_results=[check_result("every_clip_paired", unpaired, tables.music_clips.height)],
+        check_results=[
+            check_result("every_clip_paired", unpaired["clip_id"].to_list(), tables.music_clips.height)
+        ],
     )
 
 
@@ -94,7 +102,7 @@ def pair_statistics(settings: SettingsResource, tables: LakeTables) -> dg.Materi
     group_name="evaluation",
     kinds={"torch", "duckdb"},
     reads=(*EMBEDDED_MEDIA, "image_embeddings", "fused_pairs", "trained_adapter", "adapted_embeddings"),
-    declared=Declared(code=3, settings=(*FORMULA_SETTINGS, "seed")),
+    declared=Declared(code=4, settings=(*FORMULA_SETTINGS, "seed")),
     checks={"every_network_measured": "All networks have metrics on the same splits."},
 )
 def retrieval_metrics(settings: SettingsResource, tables: LakeTables) -> dg.MaterializeResult[pl.DataFrame]:
@@ -147,7 +155,7 @@ def retrieval_metrics(settings: SettingsResource, tables: LakeTables) -> dg.Mate
     group_name="evaluation",
     kinds={"numpy", "duckdb"},
     reads=("music_clips", "expanded_clips", "images", "similarity_matrix", "va_distances"),
-    declared=Declared(settings=FORMULA_SETTINGS),
+    declared=Declared(code=2, settings=FORMULA_SETTINGS),
     checks={"shares_within_range": "Every share of the picks is in [0, 1]."},
 )
 def alpha_sweep(settings: SettingsResource, tables: LakeTables) -> dg.MaterializeResult[pl.DataFrame]:
@@ -159,13 +167,13 @@ def alpha_sweep(settings: SettingsResource, tables: LakeTables) -> dg.Materializ
     grid = sweep_around(tables, Formula.of(settings))
     shares = ("same_as_emotional", "same_as_semantic", "label_precision", "coverage")
     outside = grid.filter(~pl.all_horizontal(pl.col(shares).is_between(0, 1)))
-    best = selected_point(grid) if grid.height else {}
+    best = selected_point(grid) or {}
     return dg.MaterializeResult(
         value=grid,
         data_version=dg.DataVersion(frame_digest(grid)),
         metadata={
             **{f"selected_{name}": value for name, value in best.items()},
-            **_markdown({"labels": sweep_figure(grid, settings.alpha)} if grid.height else {}),
+            **_markdown({"labels": sweep_figure(grid, in_use(settings, "alpha"))} if grid.height else {}),
         },
         check_results=[
             check_result("shares_within_range", [str(row) for row in outside.rows()], grid.height)
@@ -181,7 +189,7 @@ def alpha_sweep(settings: SettingsResource, tables: LakeTables) -> dg.Materializ
         "music_clips", "expanded_clips", "images", "similarity_matrix", "va_distances", "fused_pairs",
         "published_pairs",
     ),
-    declared=Declared(settings=("alpha", "semantic_rescaling")),
+    declared=Declared(code=2, settings=("alpha", "semantic_rescaling")),
     checks={"agreement_within_range": "No alpha agrees with more published pairs than there are candidates."},
 )  # fmt: skip
 def published_agreement(settings: SettingsResource, tables: LakeTables) -> dg.MaterializeResult[pl.DataFrame]:
@@ -196,7 +204,7 @@ def published_agreement(settings: SettingsResource, tables: LakeTables) -> dg.Ma
     beyond = rows.filter(pl.max_horizontal("agree_at_alpha", "agree") > pl.col("among_candidates"))
     metadata: dict[str, Any] = {}
     if agreement:
-        figure = agreement_figure(agreement.by_alpha, agreement.comparable, settings.alpha)
+        figure = agreement_figure(agreement.by_alpha, agreement.comparable, in_use(settings, "alpha"))
         metadata = {
             "comparable": agreement.comparable,
             "agree": agreement.agree,

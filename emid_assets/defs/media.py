@@ -11,7 +11,8 @@ from emid_assets.media.folder_changes import look_at
 from emid_assets.media.identity import is_passing, sha256_of
 from emid_assets.media.kinds import OPTIONAL_READERS, READER_VERSION
 from emid_assets.media.limits import MediaFolderError
-from emid_assets.media.with_predictions import PREDICTED, unlabelled
+from emid_assets.media.va_sources import is_by_program
+from emid_assets.media.with_predictions import unlabelled
 from emid_assets.orchestration.declared import Declared, Outside
 from emid_assets.orchestration.io_manager import previous_rows, previous_version
 from emid_assets.orchestration.old_runs import forget_old_runs
@@ -130,7 +131,7 @@ def music_clips(
             "clips": clips.height,
             "seconds": float(clips["duration_s"].sum()),
             "human_rated": clips.filter(pl.col("va_source") == "ratings").height,
-            "predicted": clips.filter(pl.col("va_source") == PREDICTED).height,
+            "predicted": clips.filter(is_by_program()).height,
         },
     )
 
@@ -184,7 +185,7 @@ def images(
             **written,
             "images": usable.height,
             "measured": usable.filter(pl.col("va_source") == "measured").height,
-            "predicted": usable.filter(pl.col("va_source") == PREDICTED).height,
+            "predicted": usable.filter(is_by_program()).height,
             "pictures": dg.MetadataValue.md(images_preview(usable, settings.media_folder)),
         },
     )

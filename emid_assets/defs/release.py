@@ -16,7 +16,7 @@ from emid_assets.health.mixtures import (
     mixtures,
     settings_of,
 )
-from emid_assets.health.recipes import RECIPE, Recipe
+from emid_assets.health.recipes import RECIPE, Recipe, digest_of
 from emid_assets.health.verdict import data_version
 from emid_assets.media.expansion import all_clips
 from emid_assets.orchestration.declared import Declared, Outside
@@ -30,9 +30,9 @@ from emid_assets.store.lake import WHOLE_TABLE, Lake, Version
 from emid_assets.store.layout import RELEASE_FOLDER
 
 MADE_WITH = (
-    "alpha", "images_per_clip", "candidates", "semantic_rescaling", "emotion_kernel", "gaussian_sigma",
-    "va_alignment", "expansion_window_s", "expansion_hop_s", "expansion_threshold", "expansion_target",
-    "expansion_per_source",
+    "method", "alpha", "images_per_clip", "image_reuse_limit", "candidates", "semantic_rescaling",
+    "emotion_kernel", "gaussian_sigma", "uncertainty_weight", "va_alignment", "expansion_window_s",
+    "expansion_hop_s", "expansion_threshold", "expansion_target", "expansion_per_source",
 )  # fmt: skip
 """Settings that the dataset card names: those that affect the clips and the pairs."""
 
@@ -56,12 +56,20 @@ def _used(settings: Settings) -> Used:
         for version in versions
         if version.table == "fused_pairs" and (recipe := Recipe.of_text(version.metadata.get(RECIPE)))
     }
+    of_table: dict[str, dict[str, str]] = {}
+    for version in versions:
+        of_table.setdefault(version.table, {})[version.partition] = data_version(version)
+
+    def is_as_it_was_read(version: Version) -> bool:
+        if WHOLE_TABLE in of_pairs:  # the pairs of a set, which read every partition
+            read, now = of_pairs[WHOLE_TABLE], digest_of(of_table[version.table])
+        else:
+            read, now = of_pairs.get(version.partition, {}), data_version(version)
+        return read.get(version.table) in (None, now)
+
     # S or E was built again without the pairs: what the pairs were built with is not known any more.
     versions = [
-        replace(version, metadata={})
-        if of_pairs.get(version.partition, {}).get(version.table) not in (None, data_version(version))
-        else version
-        for version in versions
+        version if is_as_it_was_read(version) else replace(version, metadata={}) for version in versions
     ]
     return {
         name: values

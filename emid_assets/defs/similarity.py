@@ -72,7 +72,7 @@ def require_one_encoder(versions: Sequence[Version]) -> None:
         )
 
 
-def _plan(settings: Settings, music: pl.DataFrame, partition: str) -> tuple[int, int, StoredImages]:
+def matching_plan(settings: Settings, music: pl.DataFrame, partition: str) -> tuple[int, int, StoredImages]:
     """Threads, clips to process at once, and the images; the sizes stay within the memory setting.
 
     Only the music of its own partition has to be of the images' encoder: in a build with another encoder,
@@ -152,7 +152,7 @@ def similarity_matrix(
     from emid_assets.matching.frames import similarity_frame
 
     music = all_music_embeddings(music_embeddings, expanded_clips)
-    threads, clips_at_once, images = _plan(settings, music, context.partition_key)
+    threads, clips_at_once, images = matching_plan(settings, music, context.partition_key)
     device = _device(settings)
     parts = [
         similarity_frame(
@@ -193,7 +193,7 @@ def similarity_shards(
     key = cast(dg.MultiPartitionKey, context.partition_key).keys_by_dimension
     shard = int(key["images"])
     music = all_music_embeddings(music_embeddings, expanded_clips)
-    threads, _, images = _plan(settings, music, key["music"])
+    threads, _, images = matching_plan(settings, music, key["music"])
     mine = StoredImages(images.lake, images.versions[shard :: settings.image_shards], images.rows_at_once)
     found = SIMILARITY_SHARDS.empty()
     made_from = [str(settings.candidates), settings.matching_product, *map(data_version, mine.versions)]
@@ -238,7 +238,7 @@ def similarity_matrix_of_shards(
     from emid_assets.matching.frames import merge_similarity_shards
 
     music = all_music_embeddings(music_embeddings, expanded_clips)
-    _, _, images = _plan(settings, music, context.partition_key)
+    _, _, images = matching_plan(settings, music, context.partition_key)
     similarity = SIMILARITY_MATRIX.empty()
     if music.height:
         shards = similarity_shards.partition_by("shard", maintain_order=True)

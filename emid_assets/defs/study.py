@@ -12,7 +12,7 @@ from emid_assets.orchestration.declared import Declared, Outside
 from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.stages import COLLECT_ANSWERS
 from emid_assets.orchestration.table_asset import check_result, table_asset
-from emid_assets.settings import FORMULA_SETTINGS, Settings
+from emid_assets.settings import FORMULA_SETTINGS, Settings, in_use
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.files import make_folder, write_in_place
 from emid_assets.store.layout import (
@@ -40,7 +40,7 @@ SECONDS_BETWEEN_LOOKS = 30
         "music_clips", "expanded_clips", "images", "music_embeddings", "image_embeddings",
         "similarity_matrix", "va_distances", "trained_adapter", "adapted_embeddings",
     ),
-    declared=Declared(settings=FORMULA_SETTINGS),
+    declared=Declared(code=2, settings=FORMULA_SETTINGS),
     checks={"every_system_shown": "Every clip has top images from each system."},
 )  # fmt: skip
 def top_images(settings: SettingsResource, tables: LakeTables) -> dg.MaterializeResult[pl.DataFrame]:
@@ -145,7 +145,7 @@ def _drawn_design(settings: SettingsResource, tables: LakeTables, network: str) 
         seed=settings.seed,
         clips=settings.study_clips,
         trials=settings.study_trials,
-        facts={"alpha": settings.alpha, "network": network},
+        facts={"alpha": in_use(settings, "alpha"), "network": network},
     )
 
 
@@ -243,7 +243,10 @@ def answers_arrived(
     group_name="evaluation",
     kinds={"scipy", "duckdb"},
     declared=Declared(code=2, settings=("seed",)),
-    warnings={"analysed": "If there are answers, the packages that the statistics need are installed."},
+    warnings={
+        "analysed": "If there are answers, the packages that the statistics need are installed, and every "
+        "design can be read."
+    },
 )
 def study_results(
     settings: SettingsResource, study_answers: pl.DataFrame
@@ -257,25 +260,32 @@ def study_results(
     from emid_assets.study.optional_packages import missing_packages
 
     missing = missing_packages() if study_answers.height else ""
+    problems = [missing] if missing else []
     results = STUDY_RESULTS.empty()
     metadata: dict[str, Any] = {"why_empty": missing or "nobody has answered yet"}
     if study_answers.height and not missing:
         from emid_assets.study.statistics import analyse, lme4_rows
 
         folder = settings.lake_folder / STUDY_FOLDER
-        made = [design.frame() for design in DesignFiles(folder).values()]
-        designs = pl.concat([LISTENING_STUDY.empty(), *made])
-        results = analyse(study_answers, designs, settings.seed)
-        write_in_place(folder / CHOICES_FILE, lme4_rows(study_answers, designs).write_csv())
-        metadata = {"choices": dg.MetadataValue.path(folder / CHOICES_FILE), **_shown(results)}
+        made, problems = DesignFiles(folder).readable()
+        answers = study_answers.filter(pl.col("design_hash").is_in([design.hash for design in made]))
+        if lost := study_answers.height - answers.height:
+            problems.append(
+                f"{lost} answers belong to designs that {folder / DESIGNS_FOLDER} does not hold, or not in "
+                "one piece; restore these from a backup"
+            )
+        metadata = {"why_empty": "no answer belongs to a design that can be read"}
+        if answers.height:
+            designs = pl.concat([LISTENING_STUDY.empty(), *(design.frame() for design in made)])
+            results = analyse(answers, designs, settings.seed)
+            write_in_place(folder / CHOICES_FILE, lme4_rows(answers, designs).write_csv())
+            metadata = {"choices": dg.MetadataValue.path(folder / CHOICES_FILE), **_shown(results)}
     return dg.MaterializeResult(
         value=results,
         data_version=dg.DataVersion(frame_digest(results)),
         metadata=metadata,
         check_results=[
-            check_result(
-                "analysed", [missing] if missing else [], study_answers.height, dg.AssetCheckSeverity.WARN
-            ),
+            check_result("analysed", problems, study_answers.height, dg.AssetCheckSeverity.WARN),
         ],
     )
 

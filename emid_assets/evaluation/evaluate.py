@@ -17,7 +17,7 @@ from emid_assets.adapters.pair_data import (
     matrix,
     pair_data,
     rows_of,
-    va_matrix,
+    va_points,
 )
 from emid_assets.adapters.splits import TEST, TRAIN, VALIDATION
 from emid_assets.adapters.trained_adapter import TrainedAdapter
@@ -170,7 +170,9 @@ def evaluate_protocols(
     if enough:
         systems: dict[str, _System] = {}
         for network, adapter in held.train_again(weights).items():
-            p, q = adapter.embed(space.clip_ids, space.music, space.image_ids, space.images, space.image_va)
+            p, q = adapter.embed(
+                space.clip_ids, space.music, space.image_ids, space.images, space.image_points
+            )
             systems |= _network(space, network, inner_product_scores(p, q), adapter)
         systems |= _baselines(space, formula, seed)
         for protocol in enough:
@@ -226,9 +228,19 @@ class _Space:
     images: Floats
     music_scale: Floats
     image_scale: Floats
-    music_va: NDArray[np.float64]
-    image_va: NDArray[np.float64]
+    music_points: NDArray[np.float64]
+    image_points: NDArray[np.float64]
     relevance: Relevance
+
+    @property
+    def music_va(self) -> NDArray[np.float64]:
+        """(N, 2) valence and arousal, without their standard deviations."""
+        return self.music_points[:, :2]
+
+    @property
+    def image_va(self) -> NDArray[np.float64]:
+        """(M, 2), the same."""
+        return self.image_points[:, :2]
 
     @classmethod
     def of(cls, tables: LakeTables) -> "_Space":
@@ -250,8 +262,8 @@ class _Space:
             images=matrix(images["embedding"]),
             music_scale=music["scale"].to_numpy(),
             image_scale=images["scale"].to_numpy(),
-            music_va=va_matrix(music, tables.music_va, "clip_id"),
-            image_va=va_matrix(images, tables.image_va, "image_id"),
+            music_points=va_points(music, tables.music_va, "clip_id"),
+            image_points=va_points(images, tables.image_va, "image_id"),
             relevance=Relevance.of_pairs(
                 rows_of(pairs["clip_id"], clip_ids, "clip", "music_embeddings"),
                 rows_of(pairs["image_id"], image_ids, "image", "image_embeddings"),
@@ -317,11 +329,12 @@ def _baselines(space: _Space, formula: Formula, seed: int) -> dict[str, _System]
     read = reader.read(space.music).astype(np.float64)
     # A known clip's own ratings would reveal its pairs: predictions of folds without its source.
     read[learn] = cross_fitted
+    errors = np.broadcast_to((space.music_va[learn] - cross_fitted).std(axis=0), read.shape)
     scores = {
-        "structured": formula_scores(X, Y, read, space.image_va, formula),
+        "structured": formula_scores(X, Y, np.hstack([read, errors]), space.image_points, formula),
         "semantic": inner_product_scores(X, Y),
         "random": random_scores(seed, len(space.image_ids)),
-        "oracle": formula_scores(X, Y, space.music_va, space.image_va, formula),
+        "oracle": formula_scores(X, Y, space.music_points, space.image_points, formula),
     }
     return {name: _System(score_rows) for name, score_rows in scores.items()}
 

@@ -9,31 +9,38 @@ import numpy as np
 import polars as pl
 
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTIONS
+from emid_assets.matching.frames import candidate_rows
 from emid_assets.media.lake_tables import LakeTables
 from emid_assets.store.schemas import EVALUATION_REPORT
 
 SECTION_OF_COUNTS = "counts"
 SECTION_OF_PAIRS = "pairs_by_emotion"
 SECTION_OF_OVERLAP = "overlap"
+SECTION_OF_USE = "image_use"
 
 
 def pair_statistics(tables: LakeTables) -> pl.DataFrame:
     """The frame PAIR_STATISTICS of a lake.
 
-    Sections `counts`, `pairs_by_emotion` (systems `fused` and `semantic`, metric `sad/awe`) and `overlap`.
+    Sections `counts`, `pairs_by_emotion` (metric `sad/awe`) and `image_use` (see `image_use`), both of the
+    systems `fused` and `semantic`, and `overlap`.
     """
     pairs = tables.fused_pairs
     by_emotion: list[tuple[str, str, float]] = []
+    use: list[tuple[str, str, float]] = []
     for system, chosen in (
         ("fused", pairs),
         ("semantic", semantic_pairs(tables.similarity_matrix, pairs_per_clip(pairs))),
     ):
+        if chosen.height:
+            use += [(system, *figure) for figure in image_use(chosen, tables.images).items()]
         for row in pair_counts(chosen, tables.music_clips, tables.images).iter_rows(named=True):
             by_emotion += [(system, f"{row['emotion']}/{tag}", row[tag]) for tag in IMAGE_EMOTION_KEYS]
     return pl.concat(
         [
             counts(tables.music_clips, tables.images, tables.rejected_media, pairs),
             figure_rows(SECTION_OF_PAIRS, by_emotion),
+            figure_rows(SECTION_OF_USE, use),
             overlaps(pairs, tables.similarity_matrix, tables.va_distances),
         ]
     )
@@ -66,7 +73,7 @@ def semantic_pairs(similarity_matrix: pl.DataFrame, m: int) -> pl.DataFrame:
 def pairs_per_clip(fused_pairs: pl.DataFrame) -> int:
     """m, read off the pairs: the largest number of pairs of a clip; 0 where there are none.
 
-    Clips have fewer only where they have fewer candidates.
+    Clips have fewer where they have fewer candidates, or where the images' use is limited.
     """
     return int(fused_pairs.group_by("clip_id").len()["len"].max() or 0)  # type: ignore[arg-type]
 
@@ -87,6 +94,34 @@ def pair_counts(pairs: pl.DataFrame, music_clips: pl.DataFrame, images: pl.DataF
     )
     found = {(row[0], row[1]): row[2] for row in joined.group_by("emotion", "tag").len().iter_rows()}
     return _counts_frame(lambda emotion, tag: found.get((emotion, tag), 0))
+
+
+def image_use(pairs: pl.DataFrame, images: pl.DataFrame) -> dict[str, float]:
+    """How evenly the pairs use the images. An image that many clips are paired with is called a hub.
+
+    Args:
+        pairs: columns `clip_id`, `image_id`; at least one row.
+        images: column `image_id`; those that no pair has count too.
+
+    Returns:
+        `used`, the number of images that are in a pair, and `coverage`, their share; `most_used`, the number
+        of pairs of the image in the most; `gini`, from 0 (every image is in equally many) to 1; `skewness`
+        of N_k, the number of pairs of each image: far above 0 where there are hubs (M. Radovanović,
+        A. Nanopoulos, M. Ivanović, JMLR 11, 2010), 0 if all are equal.
+    """
+    uses = pairs.group_by("image_id").len()
+    counted = images.select("image_id").join(uses, on="image_id", how="left")
+    N = np.sort(counted["len"].fill_null(0).to_numpy().astype(np.float64))
+    from_mean = N - N.mean()
+    spread = from_mean.std()
+    place = np.arange(1, N.size + 1)
+    return {
+        "used": float(np.count_nonzero(N)),
+        "coverage": float(np.count_nonzero(N) / N.size),
+        "most_used": float(N[-1]),
+        "gini": float(((2 * place - N.size - 1) * N).sum() / (N.size * N.sum())),
+        "skewness": float((from_mean**3).mean() / spread**3) if spread else 0.0,
+    }
 
 
 def _counts_frame(count: Callable[[str, str], int]) -> pl.DataFrame:
@@ -121,16 +156,19 @@ def overlaps(
         shares in [0, 1] of the chosen pairs that are picks of `both` terms, of
         `only_semantic`, of `only_emotional` and of `neither`. Systems `semantic` and `emotional`:
         `shared_with_pairs` and `shared_with_each_other`. All three: `mean_emotional_similarity`
-        and `mean_semantic_rank` (1 is the candidate with the largest S) of their picks.
+        and `mean_semantic_rank` (1 is the candidate with the largest S; K + 1 stands for one that is not
+        among the K) of their picks.
 
     Raises:
-        ValueError: a candidate has no row in `va_distances`; names the first.
+        MatchingError: a candidate has no row in `va_distances`; names the first.
     """
     if fused_pairs.is_empty():
         return EVALUATION_REPORT.empty()
     wanted = fused_pairs.group_by("clip_id").len("wanted")
     most = pairs_per_clip(fused_pairs)
-    candidates = _candidates(similarity_matrix, va_distances)
+    candidates = candidate_rows(similarity_matrix, va_distances)
+    beyond = int(similarity_matrix["rank"].to_numpy().max()) + 1
+    candidates = candidates.with_columns(semantic_rank=pl.col("rank").fill_null(beyond))
 
     def picks(frame: pl.DataFrame, name: str) -> pl.DataFrame:
         kept = frame.join(wanted, on="clip_id").filter(pl.col("rank") <= pl.col("wanted"))
@@ -196,27 +234,11 @@ def counts(
     return figure_rows(SECTION_OF_COUNTS, rows)
 
 
-def _candidates(similarity_matrix: pl.DataFrame, va_distances: pl.DataFrame) -> pl.DataFrame:
-    joined = similarity_matrix.select("clip_id", "image_id", pl.col("rank").alias("semantic_rank")).join(
-        va_distances.select("clip_id", "image_id", "emotional_similarity"),
-        on=["clip_id", "image_id"],
-        how="left",
-    )
-    missing = joined.filter(pl.col("emotional_similarity").is_null())
-    if missing.height:
-        clip_id, image_id = missing.select("clip_id", "image_id").row(0)
-        raise ValueError(
-            f"va_distances has no row for {missing.height} of {joined.height} candidates, such as clip "
-            f"{clip_id} with image {image_id}: build va_distances again from this similarity_matrix"
-        )
-    return joined
-
-
 def _emotional_pairs(candidates: pl.DataFrame, m: int) -> pl.DataFrame:
     """The pairs of α = 0: T is E, and of equal E the better semantic rank wins, as everywhere."""
     order = ["clip_id", "emotional_similarity", "semantic_rank"]
     return (
-        candidates.sort(order, descending=[False, True, False])
+        candidates.sort(order, descending=[False, True, False], maintain_order=True)
         .with_columns((pl.int_range(pl.len(), dtype=pl.Int32).over("clip_id") + 1).alias("rank"))
         .filter(pl.col("rank") <= m)
         .select("clip_id", "image_id", "rank")

@@ -75,6 +75,7 @@ class HeldOut:
             image_ids=[name for name, known in zip(data.image_ids, seen, strict=True) if known],
             images=data.images[seen],
             image_va=data.image_va[seen],
+            image_sd=None if data.image_sd is None else data.image_sd[seen],
             pair_clips=data.pair_clips[kept],
             pair_images=row_of[data.pair_images[kept]],
             fused_scores=data.fused_scores[kept],

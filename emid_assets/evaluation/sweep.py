@@ -1,8 +1,8 @@
 """What alpha, m and K do to the pairs: a whole grid over the stored S and E.
 
 Belongs here: choosing pairs again at other settings (each point is a re-sort) and saying how they
-differ. Points are compared by labels that T does not use: tuning alpha on pairs that T made would
-be circular.
+differ. Points are compared by labels, where E does not derive from them: tuning alpha on pairs that T made
+would be circular.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from emid_assets.adapters import AdapterError
+from emid_assets.matching.frames import candidate_rows
 from emid_assets.matching.fusion import Formula, fuse, rescale
 from emid_assets.media.lake_tables import LakeTables
+from emid_assets.media.va_plane import VA_OF_LABEL
+from emid_assets.media.with_predictions import PREDICTED
 from emid_assets.ranking.emotion_metrics import emotion_metrics_at_k
 from emid_assets.ranking.metrics import Ids, coverage
 from emid_assets.settings import AlignmentMethod, Rescaling
@@ -43,64 +46,71 @@ class Grid:
 
 @dataclass(frozen=True)
 class Candidates:
-    """S and E of every clip's candidates, best S first.
+    """S and E of every clip's candidates: by S, best first, then the others by score.
 
     Attributes:
         clip_ids: n clips. image_ids: M images.
-        images: (n, K) int64 rows of `image_ids`, -1 as padding.
-        scores: (n, K) float32, -inf in the padding.
+        images: (n, C) int64 rows of `image_ids`, -1 as padding.
+        ranks: (n, C) int64 rank by S; 0 for candidates by E alone, and in the padding.
+        scores: (n, C) float32, -inf in the padding.
         log_sum_exp: (n,) float64.
-        emotional: (n, K) float64 E.
+        emotional: (n, C) float64 E.
     """
 
     clip_ids: list[str]
     image_ids: list[str]
     images: Ids
+    ranks: Ids
     scores: NDArray[np.float32]
     log_sum_exp: NDArray[np.float64]
     emotional: NDArray[np.float64]
 
     @classmethod
     def of_frames(cls, similarity: pl.DataFrame, va_distances: pl.DataFrame) -> "Candidates":
-        """From SIMILARITY_MATRIX and VA_DISTANCES rows of the same pairs, in any order.
+        """From SIMILARITY_MATRIX and VA_DISTANCES rows of the same clips, in any order.
 
         Raises:
-            AdapterError: a candidate has no E.
+            MatchingError: a candidate by S has no E.
         """
-        keys = ["clip_id", "image_id"]
-        emotional = va_distances.select(*keys, "emotional_similarity")
-        rows = similarity.join(emotional, on=keys, how="left").sort("clip_id", "rank")
-        missing = rows.filter(pl.col("emotional_similarity").is_null())
-        if not missing.is_empty():
-            raise AdapterError(
-                f"clip {missing['clip_id'][0]!r} with image {missing['image_id'][0]!r} has no row in "
-                "va_distances: materialize it again"
-            )
+        rows = candidate_rows(similarity.sort("clip_id", "rank"), va_distances)
         clip_ids = rows["clip_id"].unique().sort().to_list()
         image_ids = rows["image_id"].unique().sort().to_list()
+        slots = rows.select(slot=pl.int_range(pl.len()).over("clip_id"))["slot"].to_numpy()
         line = (
             rows["clip_id"].replace_strict(clip_ids, range(len(clip_ids)), return_dtype=pl.Int64).to_numpy()
         )
         image = rows["image_id"].replace_strict(image_ids, range(len(image_ids)), return_dtype=pl.Int64)
-        slot = rows["rank"].to_numpy() - 1
-        shape = (len(clip_ids), int(slot.max()) + 1)
-        images = np.full(shape, -1, dtype=np.int64)
-        scores = np.full(shape, -np.inf, dtype=np.float32)
-        similar = np.zeros(shape)
+
+        def spread(values: NDArray[Any], fill: Any) -> NDArray[Any]:
+            matrix = np.full((len(clip_ids), int(slots.max()) + 1), fill, dtype=values.dtype)
+            matrix[line, slots] = values
+            return matrix
+
         denominators = np.zeros(len(clip_ids))
-        images[line, slot] = image.to_numpy()
-        scores[line, slot] = rows["score"].to_numpy()
-        similar[line, slot] = rows["emotional_similarity"].to_numpy()
         denominators[line] = rows["log_sum_exp"].to_numpy()
-        return cls(clip_ids, image_ids, images, scores, denominators, similar)
+        return cls(
+            clip_ids,
+            image_ids,
+            spread(image.to_numpy(), -1),
+            spread(rows["rank"].fill_null(0).cast(pl.Int64).to_numpy(), 0),
+            spread(rows["score"].to_numpy(), -np.inf),
+            denominators,
+            spread(rows["emotional_similarity"].to_numpy(), 0.0),
+        )
+
+    @property
+    def by_similarity(self) -> int:
+        """The largest number of candidates by S that a clip has: K as it was built."""
+        return int(self.ranks.max())
 
     def pairs(self, alpha: float, images_per_clip: int, candidates: int, rescaling: Rescaling) -> Ids:
         """(n, m) rows of images that these settings choose, best T first, -1 where there are fewer."""
-        kept = slice(0, candidates)
-        scores, images = self.scores[:, kept], self.images[:, kept]
-        rescaled = rescale(scores, self.log_sum_exp, rescaling)
-        chosen = fuse(rescaled, self.emotional[:, kept], images >= 0, alpha, images_per_clip).slots
-        picked = np.take_along_axis(images, np.maximum(chosen, 0), axis=1)
+        by_s = (self.ranks > 0) & (self.ranks <= candidates)
+        rescaled = rescale(np.where(by_s, self.scores, np.float32(-np.inf)), self.log_sum_exp, rescaling)
+        of_all_images = ((self.images >= 0) & (self.ranks == 0)).any()
+        valid = self.images >= 0 if of_all_images and alpha < 1.0 else by_s
+        chosen = fuse(rescaled, self.emotional, valid, alpha, images_per_clip).slots
+        picked = np.take_along_axis(self.images, np.maximum(chosen, 0), axis=1)
         return np.where(chosen >= 0, picked, -1)
 
 
@@ -130,13 +140,14 @@ def sweep(
         grid: the points.
 
     Returns:
-        ALPHA_SWEEP, one row for each point. `same_as_emotional` and `same_as_semantic` are the shares
-        of the picks that alpha = 0 and alpha = 1 make too: what alpha means with this S̃.
+        ALPHA_SWEEP without independent_labels, one row for each point. `same_as_emotional` and
+        `same_as_semantic` are the shares of the picks that alpha = 0 and alpha = 1 make too: what alpha means
+        with this S̃.
 
     Raises:
         AdapterError: a K larger than the candidates that were kept.
     """
-    width = candidates.images.shape[1]
+    width = candidates.by_similarity
     if min(grid.candidate_counts) < 1:
         raise AdapterError(f"K = {min(grid.candidate_counts)}: at least one candidate is needed")
     too_many = [count for count in grid.candidate_counts if count > width]
@@ -159,17 +170,39 @@ def sweep(
                     float(fit["label_precision"].mean()), coverage(picks, len(candidates.image_ids)),
                 )
             )  # fmt: skip
-    return pl.DataFrame(lines, schema=ALPHA_SWEEP.empty().schema, orient="row")
+    columns = {
+        name: kind for name, kind in ALPHA_SWEEP.empty().schema.items() if name != "independent_labels"
+    }
+    return pl.DataFrame(lines, schema=columns, orient="row")
 
 
-def selected_point(points: pl.DataFrame) -> dict[str, Any]:
-    """The point of ALPHA_SWEEP whose picks' labels fit best.
+def selected_point(points: pl.DataFrame) -> dict[str, Any] | None:
+    """The point of ALPHA_SWEEP whose picks' labels fit best; None where labels and E have one source.
 
-    Ties go to the point that uses most images, then to the first. Labels are those of
-    MUSIC_TO_IMAGE_EMOTION, which T does not know.
+    Ties go to the point that uses most images, then to the first.
     """
+    if points.is_empty() or points["independent_labels"][0] < 1.0:
+        return None
     order = points.sort("label_precision", "coverage", descending=True, maintain_order=True)
     return order.row(0, named=True)
+
+
+NO_JUDGE = (
+    "Labels cannot judge α here, and no point is recommended: {:.0%} of the clips and images have a label "
+    "that was predicted from their valence and arousal, or the valence and arousal of their label. What "
+    "favours E makes such labels fit."
+)
+
+
+def independent_labels(music_clips: pl.DataFrame, images: pl.DataFrame) -> float:
+    """Share of clips and images whose label and whose valence and arousal do not derive from each other.
+
+    A predicted label is that of the place in the plane, and a medium without ratings has the place of its
+    label: either way E favours pairs whose labels fit, so that these say nothing about E or alpha.
+    """
+    derived = pl.col("label_source").eq_missing(PREDICTED) | pl.col("va_source").is_in(VA_OF_LABEL)
+    of_both = [frame.select(derived=derived.fill_null(False)) for frame in (music_clips, images)]
+    return 1.0 - float(pl.concat(of_both)["derived"].mean() or 0.0)  # type: ignore[arg-type]
 
 
 def sweep_lake(
@@ -231,7 +264,7 @@ def sweep_tables(tables: LakeTables, grid: Grid) -> pl.DataFrame:
         pictures["tag"].to_list(),
         tables.plane.images(pictures).select(va).to_numpy(),
         grid,
-    )
+    ).with_columns(independent_labels=pl.lit(independent_labels(clips, pictures)))
 
 
 def _most_candidates(tables: LakeTables) -> int:

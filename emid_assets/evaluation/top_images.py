@@ -4,11 +4,13 @@ Belongs here: the first images of every clip by each system, as one frame that t
 the listening study both show. Measuring the systems is `evaluate`.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 
 from emid_assets.adapters import AdapterError
-from emid_assets.adapters.pair_data import aligned_to, va_matrix
+from emid_assets.adapters.pair_data import aligned_to, va_points
 from emid_assets.matching.frames import embedding_matrix, fused_pairs_frame
 from emid_assets.matching.fusion import Formula
 from emid_assets.matching.order import top_k
@@ -46,7 +48,8 @@ def top_images(tables: LakeTables, network: str, formula: Formula, top: int) -> 
 
     `semantic` takes the largest S, `fused` the largest T among the candidates, `adapter` the largest
     inner product of the network's new embeddings, over all images. For T, an image that is not a
-    candidate of the clip has the S̃ of the weakest candidate, as in `emid query`.
+    candidate of the clip by S has the S̃ of the weakest candidate, and with the method `calibrated` 0, as in
+    `emid query`.
 
     Args:
         tables: the alignment, the embeddings, the new embeddings and the plane of the whole lake.
@@ -65,15 +68,17 @@ def top_images(tables: LakeTables, network: str, formula: Formula, top: int) -> 
         return TOP_IMAGES.empty()
     pair = ["clip_id", "image_id"]
     scores = [*pair, "semantic_similarity", "emotional_similarity", "fused_score"]
-    most = int(similarity["rank"].to_numpy().max())
+    most = int(tables.va_distances.group_by("clip_id").len()["len"].to_numpy().max())
     # Every candidate with S̃, E and T: ranked by T, as many as there are.
-    candidates = fused_pairs_frame(similarity, tables.va_distances, formula.alpha, most, formula.rescaling)
+    candidates = fused_pairs_frame(similarity, tables.va_distances, replace(formula, images_per_clip=most))
     by_s = similarity.filter(pl.col("rank") <= top).select(*pair, "rank")
     picks = [
         by_s.join(candidates.select(scores), on=pair, how="left").with_columns(system=pl.lit(SEMANTIC)),
         candidates.filter(pl.col("rank") <= top).with_columns(system=pl.lit(FUSED)),
     ]
-    weakest = candidates.group_by("clip_id").agg(weakest=pl.col("rescaled_similarity").min())
+    weakest = candidates.group_by("clip_id").agg(
+        weakest=pl.lit(0.0) if formula.of_all_images else pl.col("rescaled_similarity").min()
+    )
     adapters = _adapter_picks(tables, network, formula, top)
     picks.append(
         adapters.join(candidates.select(*pair, "rescaled_similarity"), on=pair, how="left")
@@ -105,8 +110,8 @@ def _adapter_picks(tables: LakeTables, network: str, formula: Formula, top: int)
     X, Y = embedding_matrix(music), embedding_matrix(images)
     denominators = tables.similarity_matrix.group_by("clip_id").agg(pl.col("log_sum_exp").first())
     log_sum_exp = aligned_to(music, denominators, "clip_id", "similarity_matrix")["log_sum_exp"].to_numpy()
-    music_plane = va_matrix(music, tables.music_va, "clip_id")
-    image_plane = va_matrix(images, tables.image_va, "image_id")
+    music_plane = va_points(music, tables.music_va, "clip_id")
+    image_plane = va_points(images, tables.image_va, "image_id")
 
     frames = []
     for start in range(0, music.height, ROWS_AT_ONCE):

@@ -8,6 +8,7 @@ import contextlib
 import ipaddress
 import json
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -29,6 +30,9 @@ DEADLINE_S = 9.0
 
 TIMEOUT_S = 3.0
 """Seconds for one answer of a server, and for one of its addresses."""
+
+MOST_FILE_BYTES = 5_000_000
+"""Bytes of the file of alerts, at which a new one begins."""
 
 Channel = Callable[[str], None]
 """Sends a line, or raises."""
@@ -122,8 +126,14 @@ def _without(secrets: tuple[str, ...], text: str) -> str:
 
 
 def write_to_file(file: Path, line: str) -> None:
-    """Append a line with the time (UTC) to a file that only the owner may write."""
+    """Append a line with the time (UTC) to a file that only the owner may write.
+
+    A file of `MOST_FILE_BYTES` becomes `NAME.1`, in place of the one before: two files are kept.
+    """
     stamped = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {line}\n"
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISREG(file.stat().st_mode) and file.stat().st_size >= MOST_FILE_BYTES:
+            file.replace(file.with_name(f"{file.name}.1"))
     descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
     try:
         os.write(descriptor, stamped.encode())

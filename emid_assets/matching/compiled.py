@@ -38,7 +38,8 @@ SEED_STEPS = 12
 _FAST_MATH = {"reassoc", "contract", "nsz", "arcp", "nnan"}
 
 
-def _compiled(function: _F, fast_math: set[str] = _FAST_MATH) -> _F:
+def compiled(function: _F, fast_math: set[str] = _FAST_MATH) -> _F:
+    """The function compiled by numba, from the cache where there is one."""
     made: Any
     try:
         made = numba.njit(function, fastmath=fast_math, nogil=True, cache=True)
@@ -49,7 +50,7 @@ def _compiled(function: _F, fast_math: set[str] = _FAST_MATH) -> _F:
 
 
 def _compiled_in_order(function: _F) -> _F:
-    return _compiled(function, {"contract"})
+    return compiled(function, {"contract"})
 
 
 def absorb(scores: NDArray[np.float32], first_column: int, state: RowState) -> None:
@@ -103,7 +104,7 @@ def _count_zeros(typing_context: Any, mask: Any) -> Any:
 _lowest_bit: Any = intrinsic(_count_zeros)
 
 
-@_compiled
+@compiled
 def _exp(x: np.float32) -> np.float32:
     """exp(x) for x ≤ 0 to 1.2e-7 relative: the Cephes expf polynomial, which the compiler vectorises."""
     x = max(x, np.float32(-87.0))
@@ -119,7 +120,7 @@ def _exp(x: np.float32) -> np.float32:
     return p * np.int32((n + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
-@_compiled
+@compiled
 def _insert(
     scores: NDArray[np.float32], ids: NDArray[np.int64], filled: int, score: np.float32, column: int
 ) -> None:
@@ -135,7 +136,7 @@ def _insert(
     ids[slot] = column
 
 
-@_compiled
+@compiled
 def _seed_threshold(row: NDArray[np.float32], groups: NDArray[np.float32], width: int) -> np.float32:
     """A threshold that at least `width` columns of a new row exceed, found in vectorised passes.
 
@@ -161,7 +162,7 @@ def _seed_threshold(row: NDArray[np.float32], groups: NDArray[np.float32], width
     return low  # type: ignore[no-any-return]
 
 
-@_compiled
+@compiled
 def _absorb(
     scores: NDArray[np.float32],
     first_column: int,
@@ -251,7 +252,7 @@ def _exact_scores(
         result[i] = lanes[0]
 
 
-@_compiled
+@compiled
 def _sort_rows(scores: NDArray[np.float64], ids: NDArray[np.int64]) -> None:
     # Insertion sort: the rows are almost sorted.
     for i in range(scores.shape[0]):

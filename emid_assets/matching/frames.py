@@ -12,8 +12,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from emid_assets.affect.valence_arousal import emotional_similarity, va_cosine, va_euclidean
-from emid_assets.matching.fusion import fuse, rescale, semantic_similarity
+from emid_assets.affect.valence_arousal import va_cosine, va_euclidean
+from emid_assets.matching.emotional_candidates import emotional_candidates
+from emid_assets.matching.fusion import Formula, fuse, rescale, semantic_similarity
 from emid_assets.matching.product import FastModeAccuracy
 from emid_assets.matching.row_state import NO_COLUMN, RowState, empty_row_state, log_sum_exp
 from emid_assets.matching.top_k_softmax import (
@@ -21,10 +22,11 @@ from emid_assets.matching.top_k_softmax import (
     MatchingError,
     ShardState,
     merge_shards,
+    pair_scores,
     settle_shards,
     shard_state,
 )
-from emid_assets.settings import Kernel, MatchingProduct, Rescaling
+from emid_assets.settings import MatchingProduct
 from emid_assets.store.schemas import FUSED_PAIRS, SIMILARITY_MATRIX, VA_DISTANCES
 
 _T = TypeVar("_T", bound=np.generic)
@@ -170,54 +172,137 @@ def merge_similarity_shards(
     return _similarity_rows(music_embeddings["clip_id"], images, state)
 
 
-def va_distance_frame(
+def candidate_pairs(
     similarity: pl.DataFrame,
     music_va: pl.DataFrame,
     image_va: pl.DataFrame,
-    kernel: Kernel,
-    sigma: float,
+    formula: Formula,
+    music_embeddings: pl.DataFrame,
+    image_embeddings: ImageFrames,
+) -> pl.DataFrame:
+    """The images that a clip's pairs are chosen from: its first by S, with `calibrated` its first by E too.
+
+    Args:
+        similarity: columns of SIMILARITY_MATRIX.
+        music_va: clip_id, valence, arousal, valence_sd, arousal_sd **aligned to [-1, 1]²**.
+        image_va: image_id and the same.
+        formula: which candidates, and E.
+        music_embeddings: columns of MUSIC_EMBEDDINGS of the clips.
+        image_embeddings: of **all** images, as in `similarity_frame`.
+
+    Returns:
+        clip_id, image_id, score: each clip's candidates by S by rank, then the others by score and id.
+    """
+    first_by_s = similarity.select("clip_id", "image_id", "rank", "score")
+    if not formula.of_all_images or similarity.is_empty():
+        return first_by_s.drop("rank")
+    images, X = _Images(image_embeddings), embedding_matrix(music_embeddings)
+    found = emotional_candidates(
+        formula,
+        _points(music_embeddings, music_va, "clip_id"),
+        _points(images.ids.to_frame(), image_va, "image_id"),
+        X,
+        images,
+        images.ranks,
+    )
+    others = pl.DataFrame(
+        {
+            "clip_id": music_embeddings["clip_id"].gather(found.clips),
+            "image_id": images.ids.gather(found.images),
+            "clip": found.clips,
+            "image": found.images,
+        }
+    ).join(first_by_s, on=["clip_id", "image_id"], how="anti", maintain_order="left")
+    others = others.select(
+        "clip_id",
+        "image_id",
+        rank=pl.lit(None, pl.Int32),
+        score=pl.Series(pair_scores(X, others["clip"].to_numpy(), images, others["image"].to_numpy())),
+    )
+    return _in_order(pl.concat([first_by_s, others]), similarity).select("clip_id", "image_id", "score")
+
+
+def va_distance_frame(
+    pairs: pl.DataFrame, music_va: pl.DataFrame, image_va: pl.DataFrame, formula: Formula
 ) -> pl.DataFrame:
     """Emotional similarity E of every candidate pair, beside cosine and Euclidean distance.
 
     Args:
-        similarity: columns of SIMILARITY_MATRIX.
-        music_va: clip_id, valence, arousal **aligned to [-1, 1]²**, one row per clip.
-        image_va: image_id, valence, arousal aligned, one row per image.
-        kernel: of E, see `emotional_similarity`.
-        sigma: width of the gaussian kernel.
+        pairs: columns clip_id, image_id and score: rows of SIMILARITY_MATRIX or of `candidate_pairs`.
+        music_va: clip_id, valence, arousal **aligned to [-1, 1]²**, one row per clip; and where they are not
+            certain, valence_sd and arousal_sd.
+        image_va: image_id and the same, one row per image.
+        formula: E.
 
     Returns:
-        VA_DISTANCES rows in the order of `similarity`.
+        VA_DISTANCES rows in the order of `pairs`.
 
     Raises:
         MatchingError: a candidate has no row in `music_va` or `image_va`; the message names it.
     """
-    u = _coordinates(similarity, music_va, "clip_id")
-    v = _coordinates(similarity, image_va, "image_id")
+    u = _points(pairs, music_va, "clip_id")
+    v = _points(pairs, image_va, "image_id")
     return VA_DISTANCES.check(
         pl.DataFrame(
             {
-                "clip_id": similarity["clip_id"],
-                "image_id": similarity["image_id"],
-                "emotional_similarity": emotional_similarity(u, v, kernel=kernel, sigma=sigma),
-                "cosine": pl.Series(va_cosine(u, v)).fill_nan(None),
-                "euclidean": va_euclidean(u, v),
+                "clip_id": pairs["clip_id"],
+                "image_id": pairs["image_id"],
+                "score": pairs["score"],
+                "emotional_similarity": formula.emotional(u, v),
+                "cosine": pl.Series(va_cosine(u[:, :2], v[:, :2])).fill_nan(None),
+                "euclidean": va_euclidean(u[:, :2], v[:, :2]),
             }
         )
     )
 
 
-def fused_pairs_frame(
-    similarity: pl.DataFrame, va_distances: pl.DataFrame, alpha: float, m: int, rescaling: Rescaling
+def candidate_rows(
+    similarity: pl.DataFrame, va_distances: pl.DataFrame, formula: Formula | None = None
 ) -> pl.DataFrame:
+    """S and E of the candidates that a formula chooses from.
+
+    Args:
+        similarity: columns of SIMILARITY_MATRIX, each clip's rows contiguous and ordered by rank.
+        va_distances: columns of VA_DISTANCES, with a row for each of these pairs, in any order. Rows of other
+            images are candidates by E.
+        formula: with the method `paper`, and with α = 1, candidates by E are left out; None keeps them.
+
+    Returns:
+        The columns of `similarity`, and emotional_similarity: the clips in their order, each with its
+        candidates by S by rank, then the others by score and id, whose rank is null.
+
+    Raises:
+        MatchingError: a candidate by S has no E.
+    """
+    keys = ["clip_id", "image_id"]
+    emotional = va_distances.select(*keys, "score", "emotional_similarity")
+    if len(similarity) == len(va_distances) and all(
+        similarity[key].equals(va_distances[key]) for key in keys
+    ):
+        return similarity.with_columns(emotional["emotional_similarity"])
+    joined = similarity.join(emotional.drop("score"), on=keys, how="left", maintain_order="left")
+    missing = joined.filter(pl.col("emotional_similarity").is_null())
+    if not missing.is_empty():
+        clip, image = missing.select(keys).row(0)
+        raise MatchingError(
+            f"clip {clip!r} with image {image!r} has no row in va_distances: materialize it again"
+        )
+    if formula is not None and (not formula.of_all_images or formula.alpha == 1.0):
+        return joined
+    denominators = similarity.group_by("clip_id").agg(pl.col("log_sum_exp").first())
+    others = emotional.join(similarity, on=keys, how="anti").join(denominators, on="clip_id")
+    S = semantic_similarity(others["score"].to_numpy()[:, None], others["log_sum_exp"].to_numpy())
+    others = others.with_columns(rank=pl.lit(None, pl.Int32), semantic_similarity=pl.Series(S[:, 0]))
+    return _in_order(pl.concat([joined, others.select(joined.columns)]), similarity)
+
+
+def fused_pairs_frame(similarity: pl.DataFrame, va_distances: pl.DataFrame, formula: Formula) -> pl.DataFrame:
     """The m best images of every clip by T = alpha S̃ + (1 - alpha) E.
 
     Args:
         similarity: columns of SIMILARITY_MATRIX, each clip's rows contiguous and ordered by rank.
-        va_distances: columns of VA_DISTANCES for the same pairs (in any order).
-        alpha: weight of the semantic term, in [0, 1].
-        m: images per clip, at least 1.
-        rescaling: which S̃, see `rescale`.
+        va_distances: columns of VA_DISTANCES for the candidates (in any order).
+        formula: alpha, m, S̃, and whether candidates by E alone count.
 
     Returns:
         FUSED_PAIRS rows by (clip in input order, rank): m for each clip, or all its candidates if
@@ -228,15 +313,24 @@ def fused_pairs_frame(
     """
     if similarity.is_empty():
         return FUSED_PAIRS.empty()
-    emotional = _emotional_of(similarity, va_distances)
-    candidates = _Candidates.of(similarity)
-    scores = candidates.spread(similarity["score"].to_numpy(), -np.inf)
-    denominators = similarity["log_sum_exp"].to_numpy()[candidates.first]
-    rescaled = rescale(scores, denominators, rescaling)
-    fused = fuse(rescaled, candidates.spread(emotional, 0.0), candidates.valid, alpha, m)
+    rows = candidate_rows(similarity, va_distances, formula)
+    candidates = _Candidates.of(rows)
+    emotional = rows["emotional_similarity"].to_numpy()
+    # S̃ is 0 for an image that is not among the first by S, as for an empty slot.
+    by_s = np.where(rows["rank"].is_null().to_numpy(), np.float32(-np.inf), rows["score"].to_numpy())
+    rescaled = rescale(
+        candidates.spread(by_s, -np.inf), rows["log_sum_exp"].to_numpy()[candidates.first], formula.rescaling
+    )
+    fused = fuse(
+        rescaled,
+        candidates.spread(emotional, 0.0),
+        candidates.valid,
+        formula.alpha,
+        formula.images_per_clip,
+    )
     lines, ranks = np.nonzero(fused.slots != NO_COLUMN)
     slots = fused.slots[lines, ranks]
-    chosen = similarity[candidates.first[lines] + slots]
+    chosen = rows[candidates.first[lines] + slots]
     return FUSED_PAIRS.check(
         pl.DataFrame(
             {
@@ -245,11 +339,30 @@ def fused_pairs_frame(
                 "rank": (ranks + 1).astype(np.int32),
                 "semantic_similarity": chosen["semantic_similarity"],
                 "rescaled_similarity": rescaled[lines, slots],
-                "emotional_similarity": emotional[candidates.first[lines] + slots],
+                "emotional_similarity": chosen["emotional_similarity"],
                 "fused_score": fused.fused_score[lines, ranks],
             }
         )
     )
+
+
+def unproven(pairs: pl.DataFrame, candidates: pl.DataFrame, formula: Formula) -> list[str]:
+    """Clips whose last pair has a smaller T than an image that is no candidate may have; there must be none.
+
+    Such an image has S̃ = 0, and at most the E of the last of the clip's first L by E.
+
+    Args:
+        pairs: FUSED_PAIRS of these candidates.
+        candidates: rows of `candidate_rows`.
+        formula: that made them.
+    """
+    if not formula.of_all_images or formula.alpha == 1.0:
+        return []
+    E = pl.col("emotional_similarity")
+    last = candidates.group_by("clip_id").agg(last=E.top_k(formula.emotional_candidates).min())
+    chosen = pairs.group_by("clip_id").agg(T=pl.col("fused_score").min())
+    bound = (1.0 - formula.alpha) * pl.col("last")
+    return chosen.join(last, on="clip_id").filter(pl.col("T") < bound)["clip_id"].sort().to_list()
 
 
 def embedding_matrix(embeddings: pl.DataFrame) -> NDArray[np.float32]:
@@ -350,27 +463,26 @@ def _repeated(ids: pl.Series, times: int) -> pl.Series:
     return ids.gather(np.repeat(np.arange(len(ids)), times))
 
 
-def _coordinates(pairs: pl.DataFrame, va: pl.DataFrame, key: str) -> NDArray[np.float64]:
-    joined = pairs.select(key).join(va, on=key, how="left", maintain_order="left")
-    missing = joined.filter(pl.col("valence").is_null() | pl.col("arousal").is_null())
+def _in_order(rows: pl.DataFrame, similarity: pl.DataFrame) -> pl.DataFrame:
+    """The candidates in the order in which ties of T are broken, the clips in the order of `similarity`."""
+    lines = similarity.select(pl.col("clip_id").unique(maintain_order=True)).with_row_index("line")
+    order = ["line", "rank", "score", "image_id"]
+    return (
+        rows.join(lines, on="clip_id")
+        .sort(order, descending=[False, False, True, False], nulls_last=True)
+        .drop("line")
+    )
+
+
+def _points(pairs: pl.DataFrame, va: pl.DataFrame, key: str) -> NDArray[np.float64]:
+    """(n, 4) valence, arousal and their standard deviations, 0 where `va` has none."""
+    columns = ["valence", "arousal", "valence_sd", "arousal_sd"]
+    certain = [pl.lit(0.0).alias(name) for name in columns[2:] if name not in va.columns]
+    known = va.with_columns(certain).select(key, *columns)
+    joined = pairs.select(key).join(known, on=key, how="left", maintain_order="left")
+    missing = joined.filter(pl.any_horizontal(pl.exclude(key).is_null()))
     if not missing.is_empty():
         raise MatchingError(f"{key} {missing[key][0]!r} has no valence and arousal: rebuild its table")
     if len(joined) != len(pairs):
         raise MatchingError(f"a {key} has more than one row of valence and arousal")
-    return joined.select("valence", "arousal").to_numpy().astype(np.float64)
-
-
-def _emotional_of(similarity: pl.DataFrame, va_distances: pl.DataFrame) -> NDArray[np.float64]:
-    keys = ["clip_id", "image_id"]
-    if len(similarity) == len(va_distances) and all(
-        similarity[key].equals(va_distances[key]) for key in keys
-    ):
-        return va_distances["emotional_similarity"].to_numpy()
-    joined = similarity.select(keys).join(
-        va_distances.select(*keys, "emotional_similarity"), on=keys, how="left", maintain_order="left"
-    )
-    missing = joined.filter(pl.col("emotional_similarity").is_null())
-    if not missing.is_empty():
-        clip, image, _ = missing.row(0)
-        raise MatchingError(f"clip {clip!r} with image {image!r} has no row in va_distances")
-    return joined["emotional_similarity"].to_numpy()
+    return joined.select(columns).to_numpy().astype(np.float64)

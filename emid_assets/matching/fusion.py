@@ -13,22 +13,25 @@ from numpy.typing import NDArray
 from emid_assets.affect.valence_arousal import emotional_similarity
 from emid_assets.matching.order import top_k
 from emid_assets.matching.row_state import NO_COLUMN
-from emid_assets.settings import Kernel, Rescaling, Settings
+from emid_assets.settings import Kernel, Method, Rescaling, Settings, in_use
 
 RESCALINGS: tuple[Rescaling, ...] = get_args(Rescaling)
 
 
 @dataclass(frozen=True)
 class Formula:
-    """The formula that chooses pairs: a clip's m best of its K candidates by T = alpha S̃ + (1 - alpha) E.
+    """The formula that chooses pairs: a clip's m best images by T = alpha S̃ + (1 - alpha) E.
 
     Attributes:
         alpha: weight of the semantic term, in [0, 1].
-        candidates: K, how many images with the largest S a clip chooses from.
+        candidates: K, how many images with the largest S may be chosen for their S.
         images_per_clip: m.
         rescaling: S̃, see `rescale`.
         kernel: of E, see `emotional_similarity`.
         sigma: width of the gaussian kernel.
+        uncertainty_weight: weight of the variances in the gaussian kernel.
+        method: `paper` chooses among the K images of largest S; `calibrated` among all images, where S̃ is
+            0 for those that are not among the K.
     """
 
     alpha: float
@@ -37,22 +40,47 @@ class Formula:
     rescaling: Rescaling
     kernel: Kernel
     sigma: float
+    uncertainty_weight: float = 1.0
+    method: Method = "paper"
 
     @classmethod
     def of(cls, settings: Settings) -> "Formula":
-        """The formula of a build's settings."""
+        """The formula of a build's settings, with what `auto` means for them."""
         return cls(
-            alpha=settings.alpha,
+            alpha=in_use(settings, "alpha"),
             candidates=settings.candidates,
             images_per_clip=settings.images_per_clip,
             rescaling=settings.semantic_rescaling,
-            kernel=settings.emotion_kernel,
+            kernel=in_use(settings, "emotion_kernel"),
             sigma=settings.gaussian_sigma,
+            uncertainty_weight=settings.uncertainty_weight,
+            method=settings.method,
         )
 
+    @property
+    def of_all_images(self) -> bool:
+        """Whether a clip may be paired with an image that is not among its K of largest S."""
+        return self.method == "calibrated"
+
+    @property
+    def emotional_candidates(self) -> int:
+        """How many images of largest E a clip may be paired with whatever their S: K, and m at least."""
+        return max(self.candidates, self.images_per_clip)
+
     def emotional(self, u: NDArray[np.float64], v: NDArray[np.float64]) -> NDArray[np.float64]:
-        """E of points (..., 2) in the aligned VA plane."""
-        return emotional_similarity(u, v, kernel=self.kernel, sigma=self.sigma)
+        """E of points in the aligned VA plane.
+
+        With `calibrated` in steps of 1e-12: what differs by rounding is equal then, and (1 - alpha) E has
+        the order of E, whatever alpha below 1.
+
+        Args:
+            u: (..., 2) valence and arousal, or (..., 4) with the standard deviations of both.
+            v: the same, broadcast against `u`.
+        """
+        of_u, of_v = (point[..., 2:] ** 2 if point.shape[-1] == 4 else 0.0 for point in (u, v))
+        variance = self.uncertainty_weight * (of_u + of_v)
+        E = emotional_similarity(u[..., :2], v[..., :2], self.kernel, self.sigma, variance)
+        return np.round(E, 12) if self.of_all_images else E
 
 
 def fuse_terms(

@@ -208,6 +208,18 @@ def settle_shards(
     return settle(shard.state, X, parts, k, shard.columns, errors, column_ids, _inner_loops(backend, small))
 
 
+def pair_scores(
+    X: NDArray[np.float32], rows: NDArray[np.intp], Y: Columns, columns: NDArray[np.intp]
+) -> NDArray[np.float32]:
+    """(p,) scores X[rows[i]] · Y[columns[i]], the same bits as those that `top_k_softmax` gives."""
+    scores = np.empty(len(rows), dtype=np.float32)
+    inner = _inner_loops("auto", 2.0 * len(rows) * X.shape[1] < SMALL_PROBLEM)
+    for first, part in column_parts(Y, X):
+        here = np.flatnonzero((columns >= first) & (columns < first + len(part)))
+        scores[here] = inner.exact_scores(X, rows[here], part, columns[here] - first)
+    return scores
+
+
 def fit_memory(memory_mb: float, dimension: int, k: int, threads: int) -> tuple[int, int]:
     """How many rows of X and columns of Y fit in memory together with their states and the tiles.
 

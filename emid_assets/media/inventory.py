@@ -30,6 +30,7 @@ from emid_assets.media.import_rejections import rejected_at_import
 from emid_assets.media.limits import MediaLimits
 from emid_assets.media.sources import find_sources
 from emid_assets.media.tables import TABLE_COLUMNS, read_table
+from emid_assets.media.va_sources import OTHER_MODEL, is_by_program
 from emid_assets.media.with_predictions import PREDICTED, with_predictions
 from emid_assets.store.schemas import (
     FEELINGS_TYPE,
@@ -47,7 +48,7 @@ LABEL_COLUMN = {"music": "genre", "image": "tag"}
 _EXAMPLE_FOLDER = {"music": "music/sad/", "image": "images/awe/"}
 
 VA_SOURCES = ("ratings", "measured", PREDICTED, "category_mean", "tag")
-"""What `va_source` of a table may say. Only `predicted` tells more than the other columns do."""
+"""What `va_source` of a table may say besides `model:NAME`. Only `predicted` adds to the other columns."""
 
 _TRUE_WORDS, _FALSE_WORDS = ("true", "1", "yes"), ("false", "0", "no")
 _RATING_COLUMNS = [f"rating_{name}" for name in RATINGS]
@@ -163,7 +164,8 @@ def _music_items(root: Path, keep_unlabelled: bool) -> pl.DataFrame:
     # A point needs both ratings: if one of them is missing, both values are the table's or the category's.
     rated = pl.col("rating_valence").is_not_null() & pl.col("rating_arousal").is_not_null()
     own = ~rated & pl.col("valence").is_not_null()
-    predicted = own & (pl.col("va_source") == PREDICTED)
+    by_program = is_by_program().fill_null(False)
+    has_sd = own | (rated & ~by_program)  # a program's deviations say nothing of the clip's ratings
     mean = {
         axis: pl.col("partition").replace_strict(
             {emotion.key: getattr(emotion, axis) for emotion in MUSIC_EMOTIONS},
@@ -175,13 +177,13 @@ def _music_items(root: Path, keep_unlabelled: bool) -> pl.DataFrame:
     items = items.with_columns(
         valence=pl.when(rated).then("rating_valence").when(own).then("valence").otherwise(mean["valence"]),
         arousal=pl.when(rated).then("rating_arousal").when(own).then("arousal").otherwise(mean["arousal"]),
-        va_source=pl.when(predicted)
-        .then(pl.lit(PREDICTED))
+        va_source=pl.when(own & by_program)
+        .then("va_source")
         .when(rated | own)
         .then(pl.lit("ratings"))
         .otherwise(pl.lit("category_mean")),
-        valence_sd=pl.when(predicted).then("valence_sd"),
-        arousal_sd=pl.when(predicted).then("arousal_sd"),
+        valence_sd=pl.when(has_sd).then("valence_sd"),
+        arousal_sd=pl.when(has_sd).then("arousal_sd"),
         item_id=pl.coalesce("clip_id", pl.concat_str("below", "window")),
     )
     return items.with_columns(va_source=pl.when(pl.col("valence").is_not_null()).then("va_source"))
@@ -191,7 +193,6 @@ def _image_items(root: Path, keep_unlabelled: bool) -> pl.DataFrame:
     items = _labelled_items(root, "image", keep_unlabelled)
     items = _with_own_va(items, "image", 0.0, 1.0)
     own = pl.col("valence").is_not_null()
-    predicted = own & (pl.col("va_source") == PREDICTED)
     of_tag = {
         axis: pl.col("partition").replace_strict(
             {emotion.key: getattr(emotion, axis) for emotion in IMAGE_EMOTIONS},
@@ -203,14 +204,14 @@ def _image_items(root: Path, keep_unlabelled: bool) -> pl.DataFrame:
     return items.with_columns(
         valence=pl.when(own).then("valence").otherwise(of_tag["valence"]),
         arousal=pl.when(own).then("arousal").otherwise(of_tag["arousal"]),
-        va_source=pl.when(predicted)
-        .then(pl.lit(PREDICTED))
+        va_source=pl.when(own & is_by_program())
+        .then("va_source")
         .when(own)
         .then(pl.lit("measured"))
         .when(pl.col("partition").is_not_null())
         .then(pl.lit("tag")),
-        valence_sd=pl.when(predicted).then("valence_sd"),
-        arousal_sd=pl.when(predicted).then("arousal_sd"),
+        valence_sd=pl.when(own).then("valence_sd"),
+        arousal_sd=pl.when(own).then("arousal_sd"),
         caption_source=pl.when(pl.col("text").is_not_null()).then(
             pl.coalesce("caption_source", pl.lit("table"))
         ),
@@ -387,7 +388,8 @@ def _with_number(items: pl.DataFrame, kind: str, column: str, low: float, high: 
 def _with_own_va(items: pl.DataFrame, kind: str, low: float, high: float) -> pl.DataFrame:
     """Parse an item's own valence and arousal, null unless both are good, and what the table says of them.
 
-    Columns: `valence`, `arousal`, `valence_sd`, `arousal_sd`, and `va_source` in lower case.
+    Columns: `valence`, `arousal`, `valence_sd`, `arousal_sd`, and `va_source` in lower case, but for the name
+    of another model.
     """
     for axis in ("valence", "arousal"):
         items = _with_number(items, kind, axis, low, high)
@@ -395,14 +397,19 @@ def _with_own_va(items: pl.DataFrame, kind: str, low: float, high: float) -> pl.
     both = pl.col("valence").is_not_null() & pl.col("arousal").is_not_null()
     half = pl.col("valence").is_not_null() ^ pl.col("arousal").is_not_null()
     said = pl.col("va_source").str.to_lowercase()
-    unknown = pl.format(f"va_source is '{{}}': write one of {', '.join(VA_SOURCES)}, or nothing", "va_source")
+    name = pl.col("va_source").str.slice(len(OTHER_MODEL)).str.strip_chars()
+    is_model = said.str.starts_with(OTHER_MODEL) & (name != "")
+    unknown = pl.format(
+        f"va_source is '{{}}': write one of {', '.join(VA_SOURCES)}, {OTHER_MODEL}NAME, or nothing",
+        "va_source",
+    )
     return items.with_columns(
         *(pl.when(both).then(axis).alias(axis) for axis in ("valence", "arousal")),
-        va_source=said,
+        va_source=pl.when(is_model).then(pl.lit(OTHER_MODEL) + name).otherwise(said),
         reason=_else(
             pl.when(half)
             .then(_cell(kind, pl.lit("has only one of valence and arousal: give both, or neither")))
-            .when(~said.is_in(VA_SOURCES))
+            .when(~said.is_in(VA_SOURCES) & ~is_model)
             .then(_cell(kind, unknown))
         ),
     )

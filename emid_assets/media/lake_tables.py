@@ -101,12 +101,12 @@ class LakeTables:
 
     @cached_property
     def music_va(self) -> pl.DataFrame:
-        """clip_id, valence, arousal of every clip on the plane."""
+        """clip_id, valence, arousal and their standard deviations of every clip, on the plane."""
         return self.plane.clips(self.music_clips)
 
     @cached_property
     def image_va(self) -> pl.DataFrame:
-        """image_id, valence, arousal of every image on the plane."""
+        """image_id, valence, arousal and their standard deviations of every image, on the plane."""
         return self.plane.images(self.images)
 
     def without_failed(self) -> "LakeTables":

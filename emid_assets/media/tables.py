@@ -24,10 +24,14 @@ class TableColumn:
     meaning: str
 
 
-_PREDICTED = (
-    TableColumn("va_source", (), "predicted: a program has predicted valence and arousal"),
-    TableColumn("valence_sd", (), "standard deviation of the predicted valence"),
-    TableColumn("arousal_sd", (), "standard deviation of the predicted arousal"),
+_CERTAINTY = (
+    TableColumn(
+        "va_source", (), "predicted, or model:NAME: a program gave valence and arousal; default: people did"
+    ),
+    TableColumn(
+        "valence_sd", (), "standard error of the raters' mean valence, or of a program's valence; same scale"
+    ),
+    TableColumn("arousal_sd", (), "standard error of arousal, likewise"),
 )
 
 TABLE_COLUMNS = {
@@ -48,7 +52,7 @@ TABLE_COLUMNS = {
             "this clip's valence, 1 to 9, if it has no ratings; default: its genre's mean",
         ),
         TableColumn("arousal", (), "this clip's arousal, likewise"),
-        *_PREDICTED,
+        *_CERTAINTY,
         TableColumn("is_original_clip", (), "false for a clip cut from a source's recording; default: true"),
         TableColumn("clip_id", (), "unique id; default: the path below music/"),
         TableColumn("start_s", (), "where the clip starts in the file, seconds; default: 0"),
@@ -68,7 +72,7 @@ TABLE_COLUMNS = {
         TableColumn("text", ("caption",), "caption"),
         TableColumn("valence", (), "measured valence of this image, 0 to 1; default: the tag's"),
         TableColumn("arousal", (), "measured arousal of this image, 0 to 1; default: the tag's"),
-        *_PREDICTED,
+        *_CERTAINTY,
         TableColumn("caption_source", (), "what wrote the caption; default: table"),
         TableColumn("image_id", (), "unique id; default: the path below images/"),
         TableColumn(
@@ -102,11 +106,11 @@ def read_table(path: Path, kind: str) -> pl.DataFrame:
         TableError: not a CSV file of this form, no file column, a duplicate column, a row with more or
             fewer cells than the header, or an unknown column that looks like a misspelling.
     """
-    records = _records(path)
+    records = read_records(path)
     if not records:
         raise TableError(f"{path} is empty: its first row must name the columns, such as file")
     header = [name.strip() for name in records[0]]
-    columns = _known_columns(path, header, kind)
+    columns = known_columns(path, header, kind)
     rows = [(number, record) for number, record in enumerate(records[1:], start=2) if any(record)]
     for number, record in rows:
         if len(record) != len(header):
@@ -133,7 +137,8 @@ def cure_of_divider(header: Sequence[str]) -> str:
     return ""
 
 
-def _records(path: Path) -> list[list[str]]:
+def read_records(path: Path) -> list[list[str]]:
+    """The cells of a CSV file, its header first, as they are written."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -150,7 +155,8 @@ def _records(path: Path) -> list[list[str]]:
         raise TableError(f"{path} line {reader.line_num} is not valid CSV: {error}") from None
 
 
-def _known_columns(path: Path, header: list[str], kind: str) -> dict[str, int]:
+def known_columns(path: Path, header: list[str], kind: str) -> dict[str, int]:
+    """Name of each column of `TABLE_COLUMNS[kind]` that a header has → its place."""
     name_of = {
         written: column.name for column in TABLE_COLUMNS[kind] for written in (column.name, *column.aliases)
     }

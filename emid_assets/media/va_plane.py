@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 MUSIC_SCALE = (1.0, 9.0)
 IMAGE_SCALE = (0.0, 1.0)
+VA_OF_LABEL = ("category_mean", "tag")
+"""Values of `va_source` of a medium whose valence and arousal are those of its label."""
 
 
 def music_alignment(music_clips: pl.DataFrame, method: AlignmentMethod) -> "VaAlignment":
@@ -41,12 +43,34 @@ def image_alignment(images: pl.DataFrame, method: AlignmentMethod) -> "VaAlignme
 
 
 def on_plane(frame: pl.DataFrame, id_column: str, alignment: "VaAlignment") -> pl.DataFrame:
-    """Columns `id_column`, valence, arousal of `frame`, the latter two on [-1, 1]²."""
+    """Columns `id_column`, valence, arousal, valence_sd, arousal_sd of `frame`, on [-1, 1]².
+
+    The last two are the standard deviations of the true values: those of the frame; of a label, the spread of
+    its category; else 0. A frame without a column `va_source` has certain values.
+    """
     aligned = alignment.apply(frame.select("valence", "arousal").to_numpy())
-    return frame.select(id_column).with_columns(
+    uncertain = "va_source" in frame.columns
+    return frame.select(
+        id_column,
         pl.Series("valence", aligned[:, 0], dtype=pl.Float64),
         pl.Series("arousal", aligned[:, 1], dtype=pl.Float64),
+        *(
+            ((_spread(axis, id_column) if uncertain else pl.lit(0.0)) / unit).alias(f"{axis}_sd")
+            for axis, unit in zip(("valence", "arousal"), alignment.unit, strict=True)
+        ),
     )
+
+
+def _spread(axis: str, id_column: str) -> pl.Expr:
+    """The standard deviation of a value on the modality's own scale."""
+    from emid_assets.affect.emotions import IMAGE_TAG_SPREAD, MUSIC_EMOTIONS
+
+    of_label = pl.lit(IMAGE_TAG_SPREAD)
+    if id_column == "clip_id":
+        spreads = {emotion.key: getattr(emotion, f"{axis}_spread") for emotion in MUSIC_EMOTIONS}
+        of_label = pl.col("emotion").replace_strict(spreads, default=None, return_dtype=pl.Float64)
+    is_label = pl.col("va_source").is_in(VA_OF_LABEL)
+    return pl.when(is_label).then(of_label).otherwise(f"{axis}_sd").fill_null(0.0)
 
 
 @dataclass(frozen=True)
@@ -76,9 +100,9 @@ class Plane:
         ]
 
     def clips(self, clips: pl.DataFrame) -> pl.DataFrame:
-        """clip_id, valence, arousal of any clips, the latter two on the plane."""
+        """clip_id, valence, arousal and their standard deviations of any clips, on the plane."""
         return on_plane(clips, "clip_id", self.music)
 
     def images(self, images: pl.DataFrame) -> pl.DataFrame:
-        """image_id, valence, arousal of any images, the latter two on the plane."""
+        """image_id, valence, arousal and their standard deviations of any images, on the plane."""
         return on_plane(images, "image_id", self.image)

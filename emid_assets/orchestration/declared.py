@@ -14,7 +14,7 @@ from emid_assets.health.recipes import MANNER, Recipe, digest_of
 from emid_assets.health.verdict import data_version
 from emid_assets.orchestration.io_manager import stored_partition, versions_read
 from emid_assets.orchestration.resources import SettingsResource
-from emid_assets.settings import APPLIES, Settings, setting_text
+from emid_assets.settings import APPLIES, Settings, in_use, setting_text
 from emid_assets.store.lake import WHOLE_TABLE, Lake
 
 
@@ -52,9 +52,9 @@ class Declared:
     writes: tuple[str, ...] = ()
 
     def values(self, settings: Settings) -> dict[str, Any]:
-        """The values of the declared settings that have an effect with the others."""
+        """The values in use of the declared settings that have an effect with the others."""
         used = [name for name in sorted(self.settings) if name not in APPLIES or APPLIES[name](settings)]
-        return {name: setting_text(getattr(settings, name)) for name in used}
+        return {name: setting_text(in_use(settings, name)) for name in used}
 
     def recipe(self, settings: Settings, partition: str, inputs: Mapping[str, Mapping[str, str]]) -> Recipe:
         """The recipe of a partition.
@@ -77,7 +77,7 @@ DECLARED: dict[str, Declared] = {}
 
 
 class _DeclaredSettings:
-    """Settings that raise an error where an asset reads one that it does not declare."""
+    """The settings in use; reading one that the asset does not declare is an error."""
 
     def __init__(self, settings: SettingsResource, asset: str) -> None:
         self.undeclared = settings
@@ -90,7 +90,7 @@ class _DeclaredSettings:
                 f"asset {self._asset} reads the setting {name} and does not declare it: add it to the "
                 "`settings` of its table_asset, so that a change of it makes the asset stale"
             )
-        return getattr(self.undeclared, name)
+        return in_use(self.undeclared, name)
 
 
 def only_declared(settings: SettingsResource, asset: str) -> SettingsResource:

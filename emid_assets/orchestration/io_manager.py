@@ -18,7 +18,7 @@ from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.report.markdown import escaped
 from emid_assets.runs.run_tags import tell_of_run
 from emid_assets.store.lake import WHOLE_TABLE, Lake, LakeError, Scalar, Version
-from emid_assets.store.schemas import TABLES, TableSchema
+from emid_assets.store.schemas import REJECTED_MEDIA, TABLES, TableSchema
 
 PREVIEW_ROWS = 5
 PREVIEW_CHARACTERS = 60
@@ -58,9 +58,11 @@ class LakeIOManager(dg.ConfigurableIOManager):
         history = extended_history(before.metadata if before else {}, schema.name, frame, kept, time.time())
         kept |= {HISTORY: history, RUN_ID: context.run_id}
         version = lake.write(schema.name, partition, frame, kept)
-        if context.has_asset_partitions:
-            keys = context.asset_partitions_def.get_partition_keys()
-            remove_other_partitions(context, lake, schema.name, [stored_partition(key) for key in keys])
+        if schema.name != REJECTED_MEDIA.name:  # partitions of other assets join it
+            keys = [WHOLE_TABLE]
+            if context.has_asset_partitions:
+                keys = list(map(stored_partition, context.asset_partitions_def.get_partition_keys()))
+            remove_other_partitions(context, lake, schema.name, keys)
         lake.rebuild_catalogue()
         context.add_output_metadata(_shown_metadata(schema, version, frame, lake))
 
@@ -116,7 +118,7 @@ def remove_other_partitions(
     if removed := lake.remove_others(table, partitions, beginning):
         context.log.info(
             f"{table}: removed {', '.join(removed)}: the graph has other partitions now (see "
-            "shards_per_emotion and image_shards); a later inventory deletes the files"
+            "shards_per_emotion, image_shards and image_reuse_limit); a later inventory deletes the files"
         )
 
 

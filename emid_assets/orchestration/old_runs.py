@@ -58,6 +58,9 @@ def forget_old_runs(instance: DagsterInstance, lake: Lake, keep: int) -> int:
         instance.delete_run(run_id)
         instance.compute_log_manager.delete_logs(prefix=[run_id])
     if old:
+        from emid_assets.runs.records import delete_checks  # with Dagster's storages
+
+        delete_checks(instance, old)
         _forget_pictures(instance, needed)
     return len(old)
 

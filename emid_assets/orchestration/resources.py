@@ -1,14 +1,20 @@
 """The settings as a Dagster resource: the launchpad shows them and can override them."""
 
 import copy
-from typing import cast
+from collections.abc import Callable
+from typing import Any, cast
 
 import dagster as dg
 from pydantic import create_model
 
 from emid_assets.settings import Settings
 
-SHAPING_THE_GRAPH = ("shards_per_emotion", "image_shards")
+SHAPING_THE_GRAPH: dict[str, Callable[[int], object]] = {
+    "shards_per_emotion": int,
+    "image_shards": int,
+    "image_reuse_limit": bool,
+}
+"""Settings that shape the graph, and what of the value does."""
 
 
 class SettingsResource(dg.ConfigurableResource["SettingsResource"], Settings):
@@ -24,8 +30,8 @@ def settings_resource(settings: Settings) -> SettingsResource:
 
     def of_run(context: dg.InitResourceContext) -> Settings:
         given = Settings.model_validate(context.resource_config)
-        for name in SHAPING_THE_GRAPH:
-            if getattr(given, name) != getattr(settings, name):
+        for name, shape in SHAPING_THE_GRAPH.items():
+            if shape(getattr(given, name)) != shape(getattr(settings, name)):
                 raise ValueError(
                     f"{name} shapes the graph, which was loaded with {getattr(settings, name)}: set "
                     f"EMID_{name.upper()} and reload the definitions"
@@ -36,7 +42,8 @@ def settings_resource(settings: Settings) -> SettingsResource:
     for name, field in Settings.model_fields.items():
         with_default = copy.copy(field)
         with_default.default = getattr(settings, name)
-        fields[name] = (field.annotation, with_default)
+        # Dagster has no union: the launchpad takes auto and a number, and `Settings` checks them.
+        fields[name] = (Any if name == "alpha" else field.annotation, with_default)
     model = create_model("SettingsResource", __base__=SettingsResource, **fields)  # type: ignore[call-overload]
     resource = dg.ResourceDefinition(of_run, model.to_config_schema(), SettingsResource.__doc__)
     return cast(SettingsResource, resource)

@@ -34,16 +34,21 @@ MATCHING_IN_SHARDS = {
 """The stages that come before `align` if the matching is split into shards of images. They are two, because
 the runs of a stage share their partitions, and `expand` has the partitions of the music only."""
 
+ONE_SET = {"assign": "Chooses the pairs of all clips together, within the limit of each image's use."}
+"""The stage that comes after `align` if the use of an image is limited: it has no partitions."""
+
 COLLECT_ANSWERS = "collect_answers"
 """The job of the sensor that watches for answers: the study's assets without its design."""
 
 
-def stages(image_shards: int) -> dict[str, str]:
-    """The stages in order, with their descriptions."""
-    if image_shards == 1:
-        return STAGES
-    before = dict(list(STAGES.items())[: list(STAGES).index("align")])
-    return before | MATCHING_IN_SHARDS | STAGES
+def stages(settings: Settings) -> dict[str, str]:
+    """The stages of a graph of these settings in order, with their descriptions."""
+    names = list(STAGES)
+    before, after = names[: names.index("align")], names[names.index("release") :]
+    shards = MATCHING_IN_SHARDS if settings.image_shards > 1 else {}
+    one_set = ONE_SET if settings.image_reuse_limit else {}
+    every = STAGES | MATCHING_IN_SHARDS | ONE_SET
+    return {name: every[name] for name in [*before, *shards, "align", *one_set, *after]}
 
 
 ON_THE_DEVICE = ("embed_music", "embed_images", "train_adapter")
@@ -79,7 +84,7 @@ def jobs(settings: Settings, operations: Operations) -> list[Any]:
                 description=f"Stage of the build. {description}",
                 tags=requests.get(name),
             )
-            for name, description in stages(settings.image_shards).items()
+            for name, description in stages(settings).items()
         ),
         dg.define_asset_job(
             COLLECT_ANSWERS, selection=answers, description="Read the listening study's answers again."

@@ -1,4 +1,4 @@
-"""Valence, arousal and the nearest emotion of unlabelled media.
+"""Valence, arousal and an emotion for unlabelled media.
 
 Belongs here: making the rows of `predicted_emotion` from the inventory, the tags, the features and the
 head. The rule for music is in `music_rule`, the head for images in `image_head`.
@@ -8,11 +8,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS
 from emid_assets.affect.nearest import nearest_image_emotions, nearest_music_emotions
+from emid_assets.affect.tag_shares import assigned_tags, image_tag_shares
 from emid_assets.media.with_predictions import PREDICTED, unlabelled
+from emid_assets.prediction.image_blocks import ImageBlocks
 from emid_assets.prediction.image_head import ImageEmotionHead
 from emid_assets.prediction.music_rule import predict_music, shipped_reference
-from emid_assets.store.schemas import PREDICTED_EMOTION
+from emid_assets.store.schemas import IMAGE_FEATURES, PREDICTED_EMOTION, TAG_SHARES_TYPE
 
 MIN_RATED = 40
 """Smallest number of rated images for training a head and for assigning a tag to an unlabelled image."""
@@ -40,18 +43,19 @@ def too_few_rated(count: int) -> str | None:
 def predict_emotion(
     inventory: pl.DataFrame,
     music_tags: pl.DataFrame,
-    image_features: pl.DataFrame,
+    blocks: ImageBlocks | None,
     head: ImageEmotionHead | None,
 ) -> pl.DataFrame:
     """A row for each medium of the inventory that lacks only a label.
 
     A clip's valence and arousal are its own ratings, or else predicted from its tags by the rule; an
-    image's are its own, or else predicted by the head. The label is the emotion nearest to them.
+    image's are its own, or else predicted by the head. The label is the emotion nearest to them; for
+    predicted images it is assigned such that the tags are as frequent as their shares say.
 
     Args:
         inventory: frame MEDIA_INVENTORY.
         music_tags: frame MUSIC_TAGS, with a row for each clip that has neither label nor ratings.
-        image_features: frame IMAGE_FEATURES, with a row for each image that has neither label nor ratings.
+        blocks: features of each image that has neither label nor ratings; None if there are none.
         head: None if too few images are rated.
 
     Returns:
@@ -80,13 +84,35 @@ def predict_emotion(
         centre, spread = known.mean(axis=0), np.maximum(known.std(axis=0), 1e-6)
         rated = images.filter(pl.col("valence").is_not_null())
         parts.append(_labelled(rated, nearest_image_emotions(_points(rated), centre, spread)))
-        seen, features, failed = _with_vectors(images.filter(pl.col("valence").is_null()), image_features)
+        described = IMAGE_FEATURES.empty() if blocks is None else blocks.frame.drop("text")
+        seen, features, failed = _with_vectors(images.filter(pl.col("valence").is_null()), described)
         parts.append(failed)
         if head is not None and seen.height:
             va, sd = head.predict(features)
-            labels = nearest_image_emotions(va, centre, spread)
-            parts.append(_labelled(_predicted(seen, va, sd), labels))
+            shares = image_tag_shares(va, sd, centre, spread, _labelled_images(inventory))
+            with_shares = _predicted(seen, va, sd).with_columns(tag_shares=_told(shares))
+            parts.append(_labelled(with_shares, assigned_tags(shares)))
     return pl.concat(parts).sort("kind", "item_id")
+
+
+def _labelled_images(inventory: pl.DataFrame) -> dict[str, int]:
+    """Tag → usable images that people gave this tag."""
+    by_people = inventory.filter(
+        (pl.col("kind") == "image")
+        & pl.col("partition").is_not_null()
+        & pl.col("reason").is_null()
+        & (pl.col("label_source") != PREDICTED).fill_null(True)
+    )
+    return dict(by_people.group_by("partition").len().iter_rows())
+
+
+def _told(shares: Floats) -> pl.Series:
+    """Rows of shares as the column `tag_shares`."""
+    rows = [
+        [{"tag": tag, "share": share} for tag, share in zip(IMAGE_EMOTION_KEYS, row, strict=True)]
+        for row in shares.tolist()
+    ]
+    return pl.Series("tag_shares", rows, dtype=TAG_SHARES_TYPE)
 
 
 def _points(items: pl.DataFrame) -> Floats:

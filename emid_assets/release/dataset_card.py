@@ -10,6 +10,7 @@ import polars as pl
 
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTIONS, RATINGS
 from emid_assets.media.licences import spdx_of
+from emid_assets.media.va_sources import meaning_of
 from emid_assets.release.emid_format import AUDIO_COLUMN, ORIGINAL_COLUMN, image_columns
 from emid_assets.release.parquet_files import yaml_features
 
@@ -231,8 +232,8 @@ def _label_sources(clips: pl.DataFrame, images: pl.DataFrame) -> list[str]:
             pl.col("label_source").fill_null("not stated"), pl.col("va_source").fill_null("unknown")
         )
         for source, va, number in counts.group_by(pl.all()).len().sort(pl.all()).iter_rows():
-            place = f"valence and arousal by {va.replace('_', ' ')}"
-            lines.append(f"- {name}, {number:,}: labels: {_cell(source)}; {place}.")
+            place = _cell(meaning_of(va))
+            lines.append(f"- {name}, {number:,}: labels: {_cell(source)}; valence and arousal: {place}.")
     captions = images.group_by("caption_source").len().drop_nulls().sort("caption_source")
     lines += [f"- Captions, {number:,}: by {_cell(source)}." for source, number in captions.iter_rows()]
     return lines

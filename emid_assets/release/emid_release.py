@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from emid_assets.media.identity import sha256_of
-from emid_assets.media.with_predictions import PREDICTED
+from emid_assets.media.va_sources import is_by_program
 from emid_assets.release.croissant import croissant
 from emid_assets.release.dataset_card import CITATION, PRETTY_NAME, dataset_card, licence_counts, meanings
 from emid_assets.release.emid_format import (
@@ -177,7 +177,7 @@ def _write_media_tables(
         names = pl.col(id_column).replace_strict(files, return_dtype=pl.String)
         return names.str.strip_prefix(f"{top}/").alias("file")
 
-    given = pl.col("va_source").is_in(["ratings", "measured", PREDICTED])
+    given = pl.col("va_source").is_in(["ratings", "measured"]) | is_by_program()
 
     def own(is_own: pl.Expr) -> list[pl.Expr]:
         values = [pl.when(is_own).then(pl.col(axis)).alias(axis) for axis in ("valence", "arousal")]

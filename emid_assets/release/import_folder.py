@@ -17,7 +17,7 @@ from emid_assets.media.folder import SUBFOLDERS
 from emid_assets.media.kinds import READER_VERSION
 from emid_assets.release.emid_source import JOURNAL, Piece
 from emid_assets.release.media_store import MediaStore, Stored
-from emid_assets.store.files import held_alone, make_folder, write_in_place
+from emid_assets.store.files import held_alone, make_folder, sync, write_in_place
 
 JOURNAL_FORMAT = 3
 """Part of each piece's name in the journal: after a change of the format, everything is read again."""
@@ -116,7 +116,11 @@ class ImportFolder:
         return rows
 
     def keep(self, piece: Piece, rows: Sequence[ImportedRow]) -> None:
-        """Note that a piece is read, and what its rows are."""
+        """Note that a piece is read, and what its rows are: after its files are on the disk."""
+        for kind, stored in (item for row in rows for item in row.media()):
+            sync(self.stores[kind].folder / stored.name)
+        for store in self.stores.values():
+            sync(store.folder)
         path = self._journal_path(piece)
         write_in_place(path, json.dumps([asdict(row) for row in rows], ensure_ascii=False))
 

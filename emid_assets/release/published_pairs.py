@@ -154,8 +154,9 @@ def compare(
     m = int(fused_pairs.group_by("clip_id").len()["len"].max() or 0)  # type: ignore[arg-type]
     pair = ["clip_id", "image_id"]
     of_clips = similarity_matrix.join(known, on="clip_id", how="semi")
-    candidates = Candidates.of_frames(of_clips, tables.va_distances.join(known, on="clip_id", how="semi"))
-    reachable = known.join(of_clips, on=pair, how="semi")
+    distances = tables.va_distances.join(known, on="clip_id", how="semi")
+    candidates = Candidates.of_frames(of_clips, distances)
+    reachable = known.join(distances, on=pair, how="semi")
     clip_rows, image_rows = (
         reachable[column].replace_strict(ids, range(len(ids)), return_dtype=pl.Int64).to_numpy()
         for column, ids in zip(pair, (candidates.clip_ids, candidates.image_ids), strict=True)
@@ -165,9 +166,9 @@ def compare(
     lines = []
     for rescaling in rescalings:
         for alpha in alphas:
-            picks = candidates.pairs(alpha, m, candidates.images.shape[1], rescaling)  # type: ignore[arg-type]
+            picks = candidates.pairs(alpha, m, candidates.by_similarity, rescaling)  # type: ignore[arg-type]
             lines.append((rescaling, alpha, int(wanted.hits(every_clip, picks).sum())))
-    kept = of_clips.group_by("clip_id").agg(share=(m / pl.len()).clip(upper_bound=1.0))
+    kept = distances.group_by("clip_id").agg(share=(m / pl.len()).clip(upper_bound=1.0))
     return Agreement(
         published=published.height,
         comparable=known.height,

@@ -21,18 +21,25 @@ from emid_assets.adapters.tuning import best_trial
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTIONS
 from emid_assets.affect.valence_arousal import VaAlignment
 from emid_assets.evaluation.evaluate import NOT_MEASURED
-from emid_assets.evaluation.pair_statistics import SECTION_OF_OVERLAP, counts_by_emotion, pairs_per_clip
-from emid_assets.evaluation.sweep import selected_point
+from emid_assets.evaluation.methods import methods_table
+from emid_assets.evaluation.pair_statistics import (
+    SECTION_OF_OVERLAP,
+    SECTION_OF_USE,
+    counts_by_emotion,
+    pairs_per_clip,
+)
+from emid_assets.evaluation.sweep import NO_JUDGE, selected_point
 from emid_assets.health.mixtures import Used, in_words, usual
 from emid_assets.media.expansion import expansion_counts
 from emid_assets.media.lake_tables import LakeTables
+from emid_assets.media.va_sources import va_origin
 from emid_assets.release.published_pairs import Agreement
 from emid_assets.report import figures, study, style
 from emid_assets.report.gallery import Copies, Copy, attributions
 from emid_assets.report.predicted import predicted_section, predicted_warning
 from emid_assets.report.self_contained import digest, templates
 from emid_assets.report.tables import RANKING_METRICS, gallery_clips, metric_table, rejections, va_plane
-from emid_assets.settings import LOCAL_PATHS, Settings, setting_text
+from emid_assets.settings import LOCAL_PATHS, Settings, in_use, setting_text
 
 _REFERENCES = ("random", "oracle", "ceiling")
 """Systems that no method competes with: never marked as the best."""
@@ -47,9 +54,9 @@ _SYSTEMS = {
 }
 _RESULTS = {
     "retrieval_test": "Test clips",
-    "retrieval_test_given": "Test clips whose emotion was given, not predicted",
+    "retrieval_test_given": "Test clips whose emotion was given (measured or derived), not predicted",
     "retrieval_validation": "Validation clips, which chose the best epoch",
-    "retrieval_validation_given": "Validation clips whose emotion was given, not predicted",
+    "retrieval_validation_given": "Validation clips whose emotion was given, likewise",
     "retrieval_warm": "Known clips: a pair of each was held out, and is to be found again",
     "retrieval_cold_images": "Test clips, among images that training never saw",
     "retrieval_train": "Training clips: there are no others",
@@ -155,7 +162,7 @@ class BuildFacts:
         """Those of a build's settings, without paths of its machine."""
         shown = {name: field for name, field in Settings.model_fields.items() if name not in LOCAL_PATHS}
         return cls(
-            settings={name: setting_text(getattr(settings, name)) for name in shown},
+            settings={name: setting_text(in_use(settings, name)) for name in shown},
             meanings={name: field.description or "" for name, field in Settings.model_fields.items()},
             encoder=encoder,
             media=settings.media_folder,
@@ -242,7 +249,11 @@ def _media(tables: LakeTables) -> dict[str, object]:
         "n_images": images.height,
         "n_pairs": tables.fused_pairs.height,
         "n_rejected": rejected.height,
-        "n_rated": clips.filter(pl.col("va_source") == "ratings").height,
+        "origins": [
+            (name, frame.group_by(origin=va_origin()).len().sort("origin").rows())
+            for name, frame in (("clips", clips), ("images", images))
+            if frame.height
+        ],
         "emotions": MUSIC_EMOTIONS,
         "tags": IMAGE_EMOTION_KEYS,
         "clips_of": dict(clips.group_by("emotion").len().iter_rows()),
@@ -261,6 +272,7 @@ def _pairs(tables: LakeTables, alpha: float) -> dict[str, object]:
     semantic_only = counts_by_emotion(tables.pair_statistics, "semantic")
     largest = max(_largest(used), _largest(semantic_only))
     overlap = tables.pair_statistics.filter(section=SECTION_OF_OVERLAP)
+    use = tables.pair_statistics.filter(section=SECTION_OF_USE)
     plane = va_plane(tables.music_clips, tables.images, tables.plane)
     return {
         "m": m,
@@ -274,9 +286,19 @@ def _pairs(tables: LakeTables, alpha: float) -> dict[str, object]:
         "alignment_fell_back": bool(tables.plane.axes_without_spread),
         "planes": [(name, figures.va_plane_figure(plane, name == "aligned")) for name in ("raw", "aligned")],
         "overlap": {(system, metric): value for _, system, metric, value in overlap.iter_rows()},
+        "image_use": {(system, metric): value for _, system, metric, value in use.iter_rows()},
+        "most_used": _most_used(tables),
         "overlap_figure": figures.overlap_figure(overlap, alpha) if overlap.height else None,
         "sweep": _sweep(tables.alpha_sweep, alpha, m),
+        "methods": methods_table(tables.pair_statistics),
     }
+
+
+def _most_used(tables: LakeTables) -> str:
+    """The file of the image that is in the most pairs, the first by id if there are several."""
+    uses = tables.fused_pairs.group_by("image_id").len().sort("len", "image_id", descending=[True, False])
+    files = uses.head(1).join(tables.images, on="image_id")["file"].to_list()
+    return files[0] if files else ""
 
 
 def _published(tables: LakeTables, alpha: float) -> dict[str, object]:
@@ -446,6 +468,7 @@ def _sweep(sweep: pl.DataFrame, alpha: float, m: int) -> dict[str, object] | Non
     of_m = sweep.filter(pl.col("images_per_clip") == m)
     return {
         "selected": selected_point(sweep),
+        "no_judge": NO_JUDGE.format(1 - sweep["independent_labels"][0]),
         "figures": [
             ("sweep-labels", figures.sweep_figure(sweep, alpha)),
             *([("sweep-overlap", figures.sweep_overlap_figure(of_m, alpha))] if of_m.height else []),

@@ -9,6 +9,7 @@ All of them were checked with Dagster 1.13.27. No other module imports from `dag
   `records` makes these keep their connections open; no setting of dagster.yaml does.
 - LocalComputeLogManager: whether captured logs are in a local folder, from which the web UI serves pictures.
 - ModuleCodePointer, RepositoryPythonOrigin: a run that a launcher starts names the code that it executes.
+- SqlEventLogStorage: `records` deletes the results of a deleted run's checks; Dagster leaves them.
 - SerializableErrorInfo: the error of a failed step, as stored in its event.
 - WorkerStatus: the state of a run's process, as its launcher reports it.
 """
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, PartitionBackfill
     from dagster._core.launcher import WorkerStatus
     from dagster._core.origin import RepositoryPythonOrigin
-    from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage
+    from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage, SqlEventLogStorage
     from dagster._core.storage.event_log.polling_event_watcher import SqlPollingEventWatcher
     from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
     from dagster._core.storage.runs import SqliteRunStorage
@@ -39,6 +40,7 @@ _MODULES = {
     "PartitionBackfill": "dagster._core.execution.backfill",
     "RepositoryPythonOrigin": "dagster._core.origin",
     "SerializableErrorInfo": "dagster_shared.error",
+    "SqlEventLogStorage": "dagster._core.storage.event_log",
     "SqlPollingEventWatcher": "dagster._core.storage.event_log.polling_event_watcher",
     "SqliteRunStorage": "dagster._core.storage.runs",
     "WorkerStatus": "dagster._core.launcher",
@@ -54,6 +56,7 @@ __all__ = [
     "PartitionBackfill",
     "RepositoryPythonOrigin",
     "SerializableErrorInfo",
+    "SqlEventLogStorage",
     "SqlPollingEventWatcher",
     "SqliteRunStorage",
     "WorkerStatus",

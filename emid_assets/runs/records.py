@@ -9,7 +9,7 @@ process keeps its connections open. A killed process loses nothing. If the machi
 records may be lost, but no table: the lake syncs these.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -22,6 +22,7 @@ from sqlalchemy.engine import Connection, Engine
 from emid_assets.runs.dagster_internals import (
     ConfigurableClassData,
     ConsolidatedSqliteEventLogStorage,
+    SqlEventLogStorage,
     SqliteRunStorage,
     SqlPollingEventWatcher,
 )
@@ -30,6 +31,9 @@ from emid_assets.runs.instance import RECORDS_FOLDER
 BUSY_S = 30
 """How long a process waits while another one writes."""
 
+RUNS_AT_ONCE = 500
+"""Parameters of one query: SQLite takes 999."""
+
 
 def _engine(folder: Path, name: str) -> Engine:
     engine = sqlalchemy.create_engine(
@@ -37,8 +41,9 @@ def _engine(folder: Path, name: str) -> Engine:
     )
 
     @sqlalchemy.event.listens_for(engine, "connect")
-    def without_a_sync_for_each_record(connection: Any, _: object) -> None:
-        connection.execute("PRAGMA synchronous = NORMAL")
+    def as_we_need_it(connection: Any, _: object) -> None:
+        connection.execute("PRAGMA synchronous = NORMAL")  # no sync for each record
+        connection.execute("PRAGMA foreign_keys = ON")  # or a deleted run's tags stay
 
     return engine
 
@@ -135,3 +140,14 @@ class RunRecords(_InTheInstance, SqliteRunStorage):
         super().register_instance(instance)
 
     connect = _InTheInstance._begun
+
+
+def delete_checks(instance: DagsterInstance, runs: Sequence[str]) -> None:
+    """Delete the results of runs' checks, which Dagster leaves when it deletes a run, in any SQL database."""
+    storage = instance.event_log_storage
+    if isinstance(storage, SqlEventLogStorage):
+        delete = sqlalchemy.text("DELETE FROM asset_check_executions WHERE run_id IN :runs")
+        delete = delete.bindparams(sqlalchemy.bindparam("runs", expanding=True))
+        with storage.index_connection() as connection:
+            for start in range(0, len(runs), RUNS_AT_ONCE):
+                connection.execute(delete, {"runs": list(runs[start : start + RUNS_AT_ONCE])})

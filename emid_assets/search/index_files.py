@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 ITEMS, FROZEN, ENCODER = "items.arrow", "frozen.npy", "encoder.json"
 ADAPTED, ADAPTER = "adapted.npy", "adapter.safetensors"
+FORMAT = " 2"
+"""Changed where the files are written with other columns."""
 MADE_FROM = {
     "image": ("image_embeddings", "images"),
     "music": ("music_embeddings", "music_clips", "expanded_clips"),
@@ -77,10 +79,10 @@ def _searchable(
     folder: Path, lake: Lake, kind: MediaKind, network: str, va_alignment: AlignmentMethod
 ) -> Searchable:
     from emid_assets.adapters.trained_adapter import TrainedAdapter
-    from emid_assets.search.nearest import Catalogue
+    from emid_assets.search.nearest import POINT, Catalogue
 
     made_from = [path for table in MADE_FROM[kind] for path in lake.current_files(table).values()]
-    of_items = folder / f"{kind}-{_digest(made_from, va_alignment)}"
+    of_items = folder / f"{kind}-{_digest(made_from, va_alignment + FORMAT)}"
     _make(of_items, f"{kind}-*", lambda place: _write_items(lake, kind, va_alignment, place))
     tables = ("adapted_embeddings", "trained_adapter")
     made_from = [path for table in tables if (path := lake.current_files(table).get(network))]
@@ -92,9 +94,9 @@ def _searchable(
             ids=items["item_id"],
             adapted=np.load(of_network / ADAPTED, mmap_mode="r"),
             frozen=np.load(of_items / FROZEN, mmap_mode="r"),
-            va=items.select("valence", "arousal").to_numpy(),
+            points=items.select(POINT).to_numpy(),
         ),
-        items.drop("valence", "arousal"),
+        items.drop(POINT),
         TrainedAdapter.load(of_network / ADAPTER),
         json.loads((of_items / ENCODER).read_text("utf-8")),
     )

@@ -26,6 +26,9 @@ RESULT_COLUMNS = {
 }
 
 
+POINT = ["valence", "arousal", "valence_sd", "arousal_sd"]
+
+
 @dataclass(frozen=True)
 class Catalogue:
     """What is searched: all images, or all clips, in the order of `ids`.
@@ -34,13 +37,18 @@ class Catalogue:
         ids: n ids, ascending.
         adapted: (n, e) float32 new embeddings.
         frozen: (n, d) float32 embeddings as the encoder gave them (unit × scale).
-        va: (n, 2) float64 aligned VA.
+        points: (n, 4) float64 aligned valence and arousal, and their standard deviations.
     """
 
     ids: pl.Series
     adapted: NDArray[np.float32]
     frozen: NDArray[np.float32]
-    va: NDArray[np.float64]
+    points: NDArray[np.float64]
+
+    @property
+    def va(self) -> NDArray[np.float64]:
+        """(n, 2) valence and arousal alone."""
+        return self.points[:, :2]
 
     @classmethod
     def of_frames(
@@ -51,7 +59,7 @@ class Catalogue:
         Args:
             adapted: ADAPTED_EMBEDDINGS of **one** network.
             embeddings: IMAGE_EMBEDDINGS or MUSIC_EMBEDDINGS, all partitions.
-            va: image_id or clip_id, with valence and arousal **aligned to [-1, 1]²**.
+            va: image_id or clip_id, with valence, arousal, valence_sd and arousal_sd **aligned to [-1, 1]²**.
             kind: `image` or `music`.
 
         Raises:
@@ -67,7 +75,7 @@ class Catalogue:
                 adapted.filter(kind=kind).select(pl.col("item_id").alias(key), new=pl.col("embedding")),
                 on=key, how="left",
             )
-            .join(va.select(key, "valence", "arousal"), on=key, how="left")
+            .join(va.select(key, *POINT), on=key, how="left")
             .sort(key)
         )  # fmt: skip
         missing = rows.filter(pl.col("new").is_null() | pl.col("valence").is_null())
@@ -81,7 +89,7 @@ class Catalogue:
             ids=rows[key],
             adapted=np.ascontiguousarray(rows["new"].to_numpy()),
             frozen=np.ascontiguousarray(unit * rows["scale"].to_numpy()[:, None]),
-            va=rows.select("valence", "arousal").to_numpy().astype(np.float64),
+            points=rows.select(POINT).to_numpy().astype(np.float64),
         )
 
 
@@ -108,7 +116,8 @@ def search_images(
     Returns:
         RESULT_COLUMNS by rank. `score` is the inner product that ranks, `semantic_similarity` S
         over all images, `emotional_similarity` E, `fused_score` T with S̃ among the clip's K
-        candidates (a result that is not among them has the S̃ of the weakest).
+        candidates (a result that is not among them has the S̃ of the weakest, and with the method
+        `calibrated` 0). The clip's own valence and arousal count as certain.
 
     Raises:
         AdapterError: the embedding is of another encoder.
@@ -153,7 +162,9 @@ def _results(
         rescaled = np.exp(
             beside[-len(found) :] - np.logaddexp.reduce(frozen[candidates[0]].astype(np.float64))
         )
-    E = formula.emotional(va[None], catalogue.va[found])
+    if formula.of_all_images:
+        rescaled = np.where(frozen[found] >= weakest, rescaled, 0.0)
+    E = formula.emotional(va[None], catalogue.points[found])
     fused = fuse_terms(rescaled, E, formula.alpha)
     # Lists, since polars imports numpy.ma for an array: 15 ms in a process that runs one query.
     return pl.DataFrame(

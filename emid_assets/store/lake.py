@@ -14,6 +14,7 @@ ours; writers of one partition queue for its `.lock`. The catalogue can be delet
 """
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -654,7 +655,7 @@ class Lake:
         Deletes what a killed writer left, and every version that was superseded or removed at least
         `grace_s` seconds ago. Keeps current versions, versions that the catalogue (or an older catalogue that
         is still open somewhere) shows, versions that any process has open, and everything in a partition that
-        is being written right now.
+        is being written right now or whose `CURRENT` is damaged.
         """
         if not self.root.is_dir():
             return []
@@ -669,7 +670,8 @@ class Lake:
             removed += self._collect_bundles(shown)
             for table in self.tables():
                 for folder in _folders(self._table_folder(table)):
-                    with contextlib.suppress(filelock.Timeout), self._partition_lock(folder, timeout=0):
+                    unjudged = contextlib.suppress(filelock.Timeout, LakeError)
+                    with unjudged, self._partition_lock(folder, timeout=0):
                         removed += self._collect_partition(folder, shown, time.time() - grace_s)
         return removed
 
@@ -680,7 +682,7 @@ class Lake:
             return sorted(before - set(folder.iterdir()))
         # A version was current until the next one was written, or until it was removed.
         versions = _versions(folder)
-        for path, successor in zip(versions, [*versions[1:], folder / "CURRENT"], strict=True):
+        for path, successor in itertools.pairwise([*versions, folder / "CURRENT"]):
             if (
                 pointed != (path, True)
                 and successor.stat().st_mtime <= superseded_before

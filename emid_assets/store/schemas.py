@@ -75,7 +75,7 @@ _S, _F32, _F64, _I32, _I64, _B = (
 FEELINGS_TYPE = pl.List(pl.Struct({"feeling": pl.String, "percent": pl.Float32}))
 
 _UNCERTAINTY: dict[str, tuple[type[pl.Array] | pl.DataType | type[pl.DataType], str]] = {
-    f"{axis}_sd": (_F64, f"standard deviation of a predicted {axis}; null where it is not predicted")
+    f"{axis}_sd": (_F64, f"standard deviation of the true {axis} around this one; null where not known")
     for axis in ("valence", "arousal")
 }
 
@@ -111,7 +111,7 @@ MEDIA_INVENTORY = TableSchema(
         },
         "valence": (_F64, "valence on the modality's own scale: music 1 to 9, image 0 to 1"),
         "arousal": (_F64, "arousal on the modality's own scale: music 1 to 9, image 0 to 1"),
-        "va_source": (_S, "ratings or category_mean (music), measured or tag (image), or predicted"),
+        "va_source": (_S, "ratings or category_mean (music), measured or tag (image), predicted, model:NAME"),
         **_UNCERTAINTY,
         "caption": (_S, "image: the table's text, or null"),
         "caption_source": (_S, "image: table, or what its caption_source says; null where there is none"),
@@ -182,12 +182,29 @@ MUSIC_TAGS = TableSchema(
 
 IMAGE_FEATURES = TableSchema(
     "image_features",
-    "features of a rated image, or of one without a label; empty if predict_emotion is off",
+    "EfficientNet's features of a rated image, or of one without a label; empty if predict_emotion is off",
     {
         "image_id": (_S, "the image"),
         "content_hash": (_S, "hash of the content that was read"),
         "features": (pl.Array, "input of the image emotion head, float32"),
         "reason": (_S, "why the image has no features; null where it has some"),
+    },
+)
+
+IMAGE_ENCODER_FEATURES = TableSchema(
+    "image_encoder_features",
+    "the encoder's features of such an image; empty if emotion_features is bundled",
+    IMAGE_FEATURES.columns,
+)
+
+IMAGE_TEXT_FEATURES = TableSchema(
+    "image_text_features",
+    "such an image that comes with words; empty without the extra `text`",
+    {
+        "image_id": (_S, "the image"),
+        "text": (_S, "its words: the caption, or what is left of the file name without numbers"),
+        "text_source": (_S, "caption or file name"),
+        "features": (pl.Array, "the sentence encoder's unit vector of the text, float32"),
     },
 )
 
@@ -203,6 +220,8 @@ IMAGE_EMOTION_HEAD = TableSchema(
         "images": (_I64, "rated images that it was trained on"),
         "groups": (_I64, "groups of images that the cross-validation kept together"),
         "grouped_by": (_S, "series (or theme, or the table's source_id); image if there is only one series"),
+        "features": (_S, "whose features it uses: bundled, encoder or both, and text where words help"),
+        "with_words": (_I64, "rated images with a caption or a file name of words"),
         **{
             f"{axis}_{name}": (_F64, f"cross-validated {meaning} of {axis}")
             for axis in ("valence", "arousal")
@@ -216,15 +235,18 @@ IMAGE_EMOTION_HEAD = TableSchema(
     },
 )
 
+TAG_SHARES_TYPE = pl.List(pl.Struct({"tag": pl.String, "share": pl.Float64}))
+
 PREDICTED_EMOTION = TableSchema(
     "predicted_emotion",
     "a usable medium without a label: its prediction, or why it has none",
     {
         **_from_inventory("kind", "item_id", "content_hash"),
-        "partition": (_S, "key of the nearest emotion; null where there is no prediction"),
+        "partition": (_S, "key of the emotion; null where there is no prediction"),
         **_from_inventory("valence", "arousal"),
         **_UNCERTAINTY,
-        "va_source": (_S, "predicted; ratings or measured where only the label was missing"),
+        "va_source": (_S, "predicted; what the table says where only the label was missing"),
+        "tag_shares": (TAG_SHARES_TYPE, "predicted image: probability of each of the eight tags; else null"),
         "reason": (_S, "why there is no prediction; null where there is one"),
     },
 )
@@ -314,10 +336,11 @@ SIMILARITY_SHARDS = TableSchema(
 
 VA_DISTANCES = TableSchema(
     "va_distances",
-    "a candidate pair in the valence-arousal plane",
+    "a candidate pair in the valence-arousal plane: by S, and with method calibrated by E too",
     {
         "clip_id": (_S, "the clip"),
         "image_id": (_S, "the candidate image"),
+        "score": (_F32, "inner product X·Y, as in similarity_matrix"),
         "emotional_similarity": (_F64, "E in [0, 1] by the kernel in use; 1 is most alike"),
         "cosine": (_F64, "cosine between the aligned VA vectors; null where one of them is zero"),
         "euclidean": (_F64, "distance between the aligned VA points, on [-1, 1]²"),
@@ -445,6 +468,11 @@ ALPHA_SWEEP = TableSchema(
         "same_as_semantic": (_F64, "share of the picks that alpha = 1 makes too"),
         "label_precision": (_F64, "share of the picks whose tag matches the clip's category by its meaning"),
         "coverage": (_F64, "share of the candidates that are picked at least once"),
+        "independent_labels": (
+            _F64,
+            "share of clips and images whose label and position do not derive from each other; below 1, "
+            "label_precision cannot judge alpha",
+        ),
     },
 )
 
@@ -565,6 +593,8 @@ TABLES: dict[str, TableSchema] = {
         MEDIA_INVENTORY,
         MUSIC_TAGS,
         IMAGE_FEATURES,
+        IMAGE_ENCODER_FEATURES,
+        IMAGE_TEXT_FEATURES,
         IMAGE_EMOTION_HEAD,
         PREDICTED_EMOTION,
         MUSIC_CLIPS,

@@ -73,6 +73,16 @@ class DesignFiles(Mapping[str, Design]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
+    def readable(self) -> tuple[list[Design], list[str]]:
+        """Those that can be read, and what is wrong with each of the others."""
+        designs, damaged = [], []
+        for design_hash in self:
+            try:
+                designs.append(self[design_hash])
+            except StudyError as error:
+                damaged.append(str(error))
+        return designs, damaged
+
 
 def decode_answer(sent: object, designs: Mapping[str, Design]) -> dict[str, Any]:
     """A row of STUDY_ANSWERS from what a page sent.
@@ -159,7 +169,7 @@ def read_answer_files(
             for number, sent in enumerate(_answers_of(file), start=1):
                 try:
                     rows.append(decode_answer(sent, designs))
-                except AnswerError as error:
+                except (AnswerError, StudyError) as error:  # the design may be damaged
                     refused.append((f"{name}, answer {number}", str(error)))
         except AnswerError as error:
             refused.append((name, str(error)))

@@ -8,6 +8,7 @@ and `study.js` beside this file, the words are `texts.csv`.
 import base64
 import hashlib
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,7 @@ def write_page(
 ) -> WrittenPage:
     """Write the page of a design, and its media beside it where they are too large to be inside.
 
-    Media of earlier pages stay: somebody may have one open.
+    Media of earlier pages stay for a day (`forget_media`): somebody may have one open.
 
     Args:
         design: what to show.
@@ -109,6 +110,30 @@ def write_page(
         }
         write_in_place(folder / STUDY_PAGE, _html(public))
     return WrittenPage(folder / STUDY_PAGE, 0 if inside else len(files), total)
+
+
+def forget_media(folder: Path, grace_s: float) -> int:
+    """Delete the media beside the page that it does not show, once nobody has an earlier page open.
+
+    Args:
+        folder: where `write_page` put the page; it need not exist.
+        grace_s: seconds for which the page, and each file, must not have been written.
+
+    Returns:
+        How many files were deleted.
+    """
+    page, before = folder / STUDY_PAGE, time.time() - grace_s
+    if not page.is_file() or page.stat().st_mtime > before:
+        return 0
+    shown = page.read_text(encoding="utf-8")
+    old = [
+        file
+        for file in (folder / MEDIA_FOLDER).glob("*")
+        if f"{MEDIA_FOLDER}/{file.name}" not in shown and file.stat().st_mtime <= before
+    ]
+    for file in old:
+        file.unlink()
+    return len(old)
 
 
 def _public(

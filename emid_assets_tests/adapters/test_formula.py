@@ -34,7 +34,8 @@ def test_the_semantic_half_is_that_of_a_full_softmax(rescaling: str) -> None:
 
 @pytest.mark.parametrize("kernel", ["cosine", "gaussian"])
 def test_a_weights_file_keeps_what_networks_read_of_it(kernel: str) -> None:
-    formula = TaughtFormula(20.0, Formula(0.6, 7, 3, "raw", kernel, 0.4))
+    formula = TaughtFormula(20.0, Formula(0.6, 7, 3, "raw", kernel, 0.4, 0.02, "calibrated"))
     kept = TaughtFormula.of_json(formula.to_json())
     assert kept.to_json() == formula.to_json()
+    assert (kept.formula.method, kept.formula.uncertainty_weight) == ("calibrated", 0.02)
     assert (kept.sigma, kept.formula.kernel) == (None if kernel == "cosine" else 0.4, kernel)

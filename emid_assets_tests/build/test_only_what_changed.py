@@ -6,8 +6,7 @@ What was built is read from the store: the partitions whose current version is a
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,28 +20,19 @@ from emid_assets.build.stage_by_stage import planned_build
 from emid_assets.encoders import load
 from emid_assets.health.recipes import CHANGED_MEDIA
 from emid_assets.health.verdict import DATA_VERSION
+from emid_assets.settings import EARNED_ALPHA
 from emid_assets.store.lake import Lake
 from emid_assets_tests.defs.tiny_media import write_clip, write_image
 from emid_assets_tests.failures import tiny
-from emid_assets_tests.failures.tiny import PLACES, Pipeline, make_media
+from emid_assets_tests.failures.tiny import PLACES, Pipeline, WithSettings, make_media
 
 pytestmark = pytest.mark.slow
 
 MUSIC = {partition for stage, partition in PLACES if stage == "embed_music"}
 IMAGES = {partition for stage, partition in PLACES if stage == "embed_images"}
+ALPHA = EARNED_ALPHA["bundled"]
 EVALUATED = {"pair_statistics", "retrieval_metrics", "alpha_sweep", "published_agreement"}
 ADAPTERS = {"trained_adapter", "adapted_embeddings"}
-
-
-@dataclass(frozen=True)
-class WithSettings(Pipeline):
-    """A pipeline with other settings than the small ones."""
-
-    given: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return {**super().options, **self.given}
 
 
 def use_another_encoder() -> None:
@@ -144,14 +134,14 @@ def test_a_partition_of_other_settings_is_named_and_its_release_is_refused_until
 ) -> None:
     other = WithSettings(pipeline.media, pipeline.root, {"alpha": 1.0, "images_per_clip": 1})
     assert other.run("align", "sad") == ""
-    mixed = "0.6 in fused_pairs [calm]; 1.0 in fused_pairs [sad]"
+    mixed = f"{ALPHA} in fused_pairs [calm]; 1.0 in fused_pairs [sad]"
     notes = [note for note in pipeline.health().notes if note.startswith("Built with different settings")]
     assert any("alpha" in note and "1.0 in fused_pairs [sad]" in note for note in notes)
     said = pipeline.run("release")
     assert "set mixed_settings to release them as they are" in said
     assert mixed in said
     card = pipeline.root / "release" / "README.md"
-    assert "| alpha | 0.6 |" in card.read_text()
+    assert f"| alpha | {ALPHA} |" in card.read_text()
     asked_for = WithSettings(pipeline.media, pipeline.root, {"mixed_settings": True})
     assert asked_for.run("release") == ""
     assert f"| alpha | {mixed} |" in card.read_text()
@@ -162,7 +152,7 @@ def test_a_partition_of_other_settings_is_named_and_its_release_is_refused_until
 
     assert pipeline.build() == ""
     assert not [note for note in pipeline.health().notes if "different settings" in note]
-    assert "| alpha | 0.6 |" in card.read_text()
+    assert f"| alpha | {ALPHA} |" in card.read_text()
     assert "Mixed settings." not in (pipeline.root / "report.html").read_text()
 
 
@@ -244,6 +234,33 @@ def test_other_shards_leave_no_row_twice_and_none_of_another_number(pipeline: Pi
     assert pipeline.lake.partitions("image_embeddings") == ["awe-00", "awe-01", "fear-00", "fear-01"]
     for table in ("music_embeddings", "image_embeddings", "expansion_windows"):
         assert set(encoded(pipeline, table).values()) == {0}
+
+
+def test_a_limit_of_reuse_makes_the_pairs_of_all_emotions_one_table(pipeline: Pipeline) -> None:
+    before = pipeline.lake.read("fused_pairs")
+    limited = WithSettings(pipeline.media, pipeline.root, {"image_reuse_limit": 2})
+    assert rebuilt(limited)["fused_pairs"] == {"all"}
+    assert limited.lake.partitions("fused_pairs") == ["all"]
+    pairs = limited.lake.read("fused_pairs")
+    assert pairs["image_id"].value_counts()["count"].to_list() == [2] * 4
+    assert before["image_id"].value_counts()["count"].max() > 2  # type: ignore[operator]
+    assert rebuilt(limited) == {}
+
+    other = WithSettings(pipeline.media, pipeline.root, {**limited.given, "emotion_kernel": "cosine"})
+    assert [other.run("align", emotion) for emotion in ("calm", "sad")] == ["", ""]
+    assert "unknown in va_distances [calm, sad]" in limited.run("release")
+
+    clip = pipeline.media / "music" / "calm" / "new.wav"
+    write_clip(clip, 5)
+    changed = rebuilt(limited)
+    assert (changed["similarity_matrix"], changed["fused_pairs"]) == ({"calm"}, {"all"})
+    assert limited.lake.read("fused_pairs")["image_id"].value_counts()["count"].max() == 2
+    clip.unlink()
+
+    assert rebuilt(pipeline)["fused_pairs"] == MUSIC - {None}
+    assert_frame_equal(pipeline.lake.read("fused_pairs"), before)
+    with duckdb.connect(pipeline.lake.catalogue_path, read_only=True) as catalogue:
+        assert len(catalogue.table("fused_pairs")) == before.height
 
 
 def test_another_encoder_replaces_every_embedding(pipeline: Pipeline) -> None:

@@ -34,7 +34,7 @@ def media(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        (["--alpha", "7"], "alpha = '7': must be 0.0 to 1.0"),
+        (["--alpha", "7"], "alpha = '7': must be auto or 0.0 to 1.0"),
         (["--images-per-clip", "abc"], "images_per_clip = 'abc': must be a whole number, 1 to 1000"),
         (["--device", "gpu"], "device = 'gpu': must be auto, cpu, mps, cuda or cuda:N"),
         (["--encoder", "other"], "'other' is not one of 'bundled', 'imagebind'"),

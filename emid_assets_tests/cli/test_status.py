@@ -75,6 +75,29 @@ def test_a_moved_demo_is_as_current_as_before_and_answers_with_nothing_left_in_i
         away.rename(demo.demo_lake)
 
 
+READ_ONLY = """
+import os
+ask = os.access
+os.access = lambda path, mode: mode != os.W_OK and ask(path, mode)
+from emid_assets.cli.main import main
+main()
+"""
+
+
+def test_a_lake_that_may_not_be_written_to_is_judged_and_left_as_it_is(
+    demo: Checkout, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(demo.demo_lake, tmp_path / "copy", symlinks=True))
+
+    def files() -> dict[str, int]:
+        return {str(path): path.stat().st_mtime_ns for path in copy.rglob("*")}
+
+    before = files()
+    told = demo.run(f".venv/bin/python -c '{READ_ONLY}' status --lake {copy} --json")
+    assert files() == before
+    assert json.loads(told)["healthy"] is True
+
+
 def test_a_damaged_partition_makes_the_exit_code_1_and_is_named(demo: Checkout) -> None:
     version = Lake(demo.demo_lake).current("va_distances", "sad")
     assert version is not None

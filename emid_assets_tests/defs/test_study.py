@@ -15,7 +15,7 @@ from emid_assets.definitions import build_definitions
 from emid_assets.defs.study import answers_arrived
 from emid_assets.orchestration.stages import COLLECT_ANSWERS
 from emid_assets.store.lake import Lake
-from emid_assets.store.layout import ANSWERS_FOLDER, ANSWERS_STORE
+from emid_assets.store.layout import ANSWERS_FOLDER, ANSWERS_STORE, DESIGNS_FOLDER
 from emid_assets.study.answers import FILE_FORMAT, AnswerStore, decode_answer
 from emid_assets_tests.conftest import Checkout
 from emid_assets_tests.study.conftest import Study, copy_of, participant, sent, study, trials_of
@@ -78,6 +78,25 @@ def test_what_is_no_file_of_answers_stops_neither_the_sensor_nor_the_stage(mine:
     refused = {check.check_name: check for check in result.get_asset_check_evaluations()}["nothing_refused"]
     told = str(refused.description)
     assert all(name in told for name in ("a folder.json: ", "gone.json: ", "\\xff.json: "))
+
+
+def test_a_damaged_design_stops_neither_the_stage_nor_other_designs_answers(mine: Study) -> None:
+    put_file(mine, 1)
+    answers = Lake(mine.lake)
+    assert collect(mine).success
+    before = answers.read("study_answers")
+    damaged = "0" * 16
+    (mine.folder / DESIGNS_FOLDER / f"{damaged}.json").write_text("{")
+    file = mine.folder / ANSWERS_FOLDER / "2.json"
+    [first, *_] = json.loads((mine.folder / ANSWERS_FOLDER / "1.json").read_text())["answers"]
+    file.write_text(json.dumps({"format": FILE_FORMAT, "answers": [{**first, "design": damaged}]}))
+    result = collect(mine)
+    assert result.success
+    assert answers.read("study_answers").equals(before)
+    checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
+    assert f"{damaged}.json" in str(checks["nothing_refused"].description)
+    assert "2.json, answer 1" in str(checks["nothing_refused"].description)
+    assert f"{damaged}.json" in str(checks["analysed"].description)
 
 
 def test_without_answers_there_is_an_empty_table(mine: Study) -> None:

@@ -11,7 +11,7 @@ import pytest
 from emid_assets.definitions import build_definitions
 from emid_assets.orchestration.stages import COLLECT_ANSWERS
 from emid_assets.store.lake import Lake
-from emid_assets.store.layout import ANSWERS_STORE
+from emid_assets.store.layout import ANSWERS_STORE, DESIGNS_FOLDER
 from emid_assets.store.schemas import STUDY_RESULTS
 from emid_assets.study.answers import AnswerStore, decode_answer
 from emid_assets_tests.study.conftest import Study, copy_of, participant, sent, study, trials_of
@@ -104,6 +104,19 @@ def test_while_nobody_has_answered_the_table_is_empty_and_says_so(mine: Study) -
     assert metadata(result)["why_empty"] == "nobody has answered yet"
     assert analysed(result).passed
     assert not (mine.folder / "choices.csv").exists()
+
+
+def test_answers_whose_design_is_gone_are_told_and_stop_nothing(mine: Study) -> None:
+    answer_all(mine, participants=2, careless=0)
+    (mine.folder / DESIGNS_FOLDER / f"{mine.design.hash}.json").unlink()
+    result = collect(mine)
+    answers = AnswerStore(mine.folder / ANSWERS_STORE).read()
+    assert Lake(mine.lake).read("study_answers").height == answers.height > 0
+    assert Lake(mine.lake).read("study_results").is_empty()
+    assert metadata(result)["why_empty"] == "no answer belongs to a design that can be read"
+    check = analysed(result)
+    assert not check.passed
+    assert f"{answers.height} answers belong to designs" in str(check.description)
 
 
 def test_without_the_packages_the_check_says_what_to_install(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from emid_assets.evaluation.baselines import formula_scores, random_scores
 from emid_assets.matching.frames import (
+    candidate_pairs,
     embedding_matrix,
     fused_pairs_frame,
     similarity_frame,
@@ -16,7 +17,7 @@ from emid_assets.matching.frames import (
 )
 from emid_assets.matching.fusion import RESCALINGS, Formula
 from emid_assets.ranking.metrics import Relevance, evaluate_ranking, rank
-from emid_assets.settings import Kernel, Rescaling
+from emid_assets.settings import Kernel, Method, Rescaling
 from emid_assets_tests.small_lake import embeddings
 
 
@@ -46,10 +47,9 @@ def drawn_media(seed: int, clips: int, images: int) -> dict[str, pl.DataFrame]:
 
 def stored_pairs(media: dict[str, pl.DataFrame], formula: Formula) -> pl.DataFrame:
     similarity = similarity_frame(media["music"], media["images"], formula.candidates)
-    distances = va_distance_frame(
-        similarity, media["music_va"], media["image_va"], formula.kernel, formula.sigma
-    )
-    return fused_pairs_frame(similarity, distances, formula.alpha, formula.images_per_clip, formula.rescaling)
+    va = media["music_va"], media["image_va"]
+    pairs = candidate_pairs(similarity, *va, formula, media["music"], media["images"])
+    return fused_pairs_frame(similarity, va_distance_frame(pairs, *va, formula), formula)
 
 
 def oracle(
@@ -76,11 +76,19 @@ def oracle(
     kernel=st.sampled_from(["cosine", "gaussian"]),
     rescaling=st.sampled_from(RESCALINGS),
     images=st.sampled_from([7, 40]),
+    method=st.sampled_from(["paper", "calibrated"]),
 )
 def test_the_oracle_ranks_the_stored_pairs_first_in_their_own_order(
-    seed: int, alpha: float, k: int, m: int, kernel: Kernel, rescaling: Rescaling, images: int
+    seed: int,
+    alpha: float,
+    k: int,
+    m: int,
+    kernel: Kernel,
+    rescaling: Rescaling,
+    images: int,
+    method: Method,
 ) -> None:
-    formula = Formula(alpha, k, m, rescaling, kernel, 0.5)
+    formula = Formula(alpha, k, m, rescaling, kernel, 0.5, 1.0, method)
     media = drawn_media(seed, 12, images)
     clip_ids, image_ids, scores = oracle(media, formula)
     ranked = rank(scores, np.arange(len(clip_ids)), m, len(image_ids))

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from scipy.stats import skew
 
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTION_KEYS
 from emid_assets.evaluation.pair_statistics import (
     counts,
     counts_by_emotion,
+    image_use,
     overlaps,
     pair_counts,
     pair_statistics,
@@ -35,7 +37,7 @@ def build(sample_media: Path) -> dict[str, pl.DataFrame]:
 
 def picks_by_loop(build: dict[str, pl.DataFrame], m: int, by: str) -> dict[str, list[str]]:
     """The m best candidates of each clip, ordered by E or by the score, ties as METHOD says."""
-    E = {(c, i): e for c, i, e, *_ in build["va_distances"].iter_rows()}
+    E = {(c, i): e for c, i, _, e, *_ in build["va_distances"].iter_rows()}
     of_clip: dict[str, list[tuple[float, float, str]]] = {}
     for row in build["similarity_matrix"].iter_rows(named=True):
         key = (row["clip_id"], row["image_id"])
@@ -69,7 +71,7 @@ def test_the_rank_decides_between_scores_that_are_equal_as_they_are_stored() -> 
     pairs = pl.DataFrame(
         {"clip_id": ["a"], "image_id": ["z"], "rank": [1]}, schema_overrides={"rank": pl.Int32}
     )
-    distances = similarity.select("clip_id", "image_id", emotional_similarity=pl.lit(0.5))
+    distances = similarity.select("clip_id", "image_id", "score", emotional_similarity=pl.lit(0.5))
     found = overlaps(pairs, similarity, distances)
     assert found.filter(system="pairs", metric="both")["value"].to_list() == [1.0]
 
@@ -77,7 +79,7 @@ def test_the_rank_decides_between_scores_that_are_equal_as_they_are_stored() -> 
 def test_a_candidate_without_e_is_an_error_that_names_it(build: dict[str, pl.DataFrame]) -> None:
     without = build["va_distances"].slice(1)
     clip_id, image_id = build["va_distances"].select("clip_id", "image_id").row(0)
-    with pytest.raises(ValueError, match=f"1 of .*{clip_id}.*{image_id}"):
+    with pytest.raises(ValueError, match=f"{clip_id}.*{image_id}.*has no row in va_distances"):
         overlaps(build["fused_pairs"], build["similarity_matrix"], without)
 
 
@@ -109,7 +111,7 @@ def test_overlaps_are_those_of_sets(build: dict[str, pl.DataFrame]) -> None:
     by_clip = build["va_distances"].group_by("clip_id").agg(pl.col("emotional_similarity").n_unique())
     assert by_clip["emotional_similarity"].max() < K  # type: ignore[operator]
     semantic, emotional = (as_set(picks_by_loop(build, M, by)) for by in "SE")
-    E = {(c, i): e for c, i, e, *_ in build["va_distances"].iter_rows()}
+    E = {(c, i): e for c, i, _, e, *_ in build["va_distances"].iter_rows()}
     rank = {
         (row["clip_id"], row["image_id"]): row["rank"]
         for row in build["similarity_matrix"].iter_rows(named=True)
@@ -164,6 +166,26 @@ def test_counts_and_rejections_are_those_of_a_loop(build: dict[str, pl.DataFrame
     assert values["rejected", "is empty"] == 3
 
 
+def test_the_use_of_the_images_is_that_of_plain_references(build: dict[str, pl.DataFrame]) -> None:
+    pairs, images = build["fused_pairs"], build["images"]
+    N = [pairs["image_id"].to_list().count(image) for image in images["image_id"]]
+    assert 0 in N  # what no pair has counts too
+    found = image_use(pairs, images)
+    assert found["used"] == sum(n > 0 for n in N)
+    assert found["coverage"] == sum(n > 0 for n in N) / len(N)
+    assert found["most_used"] == max(N)
+    differences = sum(abs(one - other) for one in N for other in N)  # the definition of the Gini coefficient
+    assert found["gini"] == pytest.approx(differences / (2 * len(N) * sum(N)), rel=1e-12)
+    assert found["skewness"] == pytest.approx(skew(N), rel=1e-12)
+
+
+def test_images_that_are_all_used_alike_are_no_hubs() -> None:
+    images = pl.DataFrame({"image_id": ["a", "b", "c"]})
+    assert image_use(images.with_columns(clip_id=pl.lit("x")), images) == {
+        "used": 3, "coverage": 1, "most_used": 1, "gini": 0, "skewness": 0,
+    }  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def lake_of_build(build: dict[str, pl.DataFrame]) -> LakeTables:
     return LakeTables(Plane.fit(build["music_clips"], build["images"], "standardize"), **build)
@@ -172,7 +194,9 @@ def lake_of_build(build: dict[str, pl.DataFrame]) -> LakeTables:
 def test_the_statistics_hold_every_section_and_keep_the_declared_schema(lake_of_build: LakeTables) -> None:
     found = pair_statistics(lake_of_build)
     TABLES["pair_statistics"].check(found)
-    assert found["section"].unique(maintain_order=True).to_list() == ["counts", "pairs_by_emotion", "overlap"]
+    assert found["section"].unique(maintain_order=True).to_list() == [
+        "counts", "pairs_by_emotion", "image_use", "overlap",
+    ]  # fmt: skip
     assert found.select("section", "system", "metric").is_duplicated().sum() == 0
     by_emotion = found.filter(section="pairs_by_emotion")
     assert by_emotion.height == 2 * 13 * 8

@@ -1,20 +1,31 @@
 """The grid of alpha, m and K against the matching's own pairs."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 
 from emid_assets.adapters import AdapterError
-from emid_assets.evaluation.sweep import Candidates, Grid, same_picks, selected_point, sweep
+from emid_assets.evaluation.sweep import (
+    Candidates,
+    Grid,
+    independent_labels,
+    same_picks,
+    selected_point,
+    sweep,
+)
 from emid_assets.matching.frames import fused_pairs_frame, similarity_frame, va_distance_frame
+from emid_assets.matching.top_k_softmax import MatchingError
 from emid_assets.media.lake_tables import LakeTables
 from emid_assets.store.schemas import ALPHA_SWEEP
+from emid_assets_tests.small_lake import FORMULA
 
 
 @pytest.fixture(scope="module")
 def frames(lake: LakeTables) -> tuple[pl.DataFrame, pl.DataFrame]:
     similarity = similarity_frame(lake.music_embeddings, lake.image_embeddings, 20)
-    return similarity, va_distance_frame(similarity, lake.music_va, lake.image_va, "cosine", 0.5)
+    return similarity, va_distance_frame(similarity, lake.music_va, lake.image_va, FORMULA)
 
 
 @pytest.mark.parametrize("rescaling", ["candidate_minmax", "raw", "candidate_softmax"])
@@ -25,8 +36,10 @@ def test_each_point_makes_the_pairs_that_the_matching_makes(
     candidates = Candidates.of_frames(*frames)
     picks = candidates.pairs(alpha, m, k, rescaling)
     similarity = similarity_frame(lake.music_embeddings, lake.image_embeddings, k)
-    distances = va_distance_frame(similarity, lake.music_va, lake.image_va, "cosine", 0.5)
-    expected = fused_pairs_frame(similarity, distances, alpha, m, rescaling)
+    distances = va_distance_frame(similarity, lake.music_va, lake.image_va, FORMULA)
+    expected = fused_pairs_frame(
+        similarity, distances, replace(FORMULA, alpha=alpha, images_per_clip=m, rescaling=rescaling)
+    )
     for clip, row in zip(candidates.clip_ids, picks, strict=True):
         ours = [candidates.image_ids[image] for image in row if image >= 0]
         assert ours == expected.filter(clip_id=clip).sort("rank")["image_id"].to_list()
@@ -72,18 +85,35 @@ def test_more_candidates_than_were_kept_is_an_error_that_says_what_to_do(
 
 def test_a_candidate_without_e_is_named(frames: tuple[pl.DataFrame, pl.DataFrame]) -> None:
     similarity, distances = frames
-    with pytest.raises(AdapterError, match="has no row in va_distances"):
+    with pytest.raises(MatchingError, match="has no row in va_distances"):
         Candidates.of_frames(similarity, distances.slice(1))
 
 
 def test_the_selected_point_fits_the_labels_best_and_of_equals_uses_most_images() -> None:
     points = pl.DataFrame(
         [
-            ("raw", 0.0, 3, 10, 1.0, 0.1, 0.50, 0.2),
-            ("raw", 0.4, 3, 10, 0.8, 0.2, 0.55, 0.3),
-            ("raw", 0.6, 3, 10, 0.7, 0.3, 0.55, 0.4),
-            ("raw", 1.0, 3, 10, 0.1, 1.0, 0.20, 0.9),
+            ("raw", 0.0, 3, 10, 1.0, 0.1, 0.50, 0.2, 1.0),
+            ("raw", 0.4, 3, 10, 0.8, 0.2, 0.55, 0.3, 1.0),
+            ("raw", 0.6, 3, 10, 0.7, 0.3, 0.55, 0.4, 1.0),
+            ("raw", 1.0, 3, 10, 0.1, 1.0, 0.20, 0.9, 1.0),
         ],
         schema=ALPHA_SWEEP.empty().schema, orient="row",
     )  # fmt: skip
-    assert selected_point(points)["alpha"] == 0.6
+    best = selected_point(points)
+    assert best is not None
+    assert best["alpha"] == 0.6
+    assert selected_point(points.with_columns(independent_labels=0.99)) is None
+
+
+def test_a_label_that_derives_from_the_position_or_the_reverse_is_not_independent() -> None:
+    clips = pl.DataFrame(
+        {
+            "label_source": ["table", "table", "predicted", "table"],
+            "va_source": ["ratings", "category_mean", "predicted", "predicted"],
+        }
+    )
+    images = pl.DataFrame(
+        {"label_source": ["folder"] * 4, "va_source": ["measured", "measured", "tag", "tag"]}
+    )
+    assert independent_labels(clips, images) == 0.5
+    assert independent_labels(clips[:1], images[:2]) == 1.0

@@ -63,7 +63,7 @@ def adapted() -> pl.DataFrame:
 def choices(top: int = TOP) -> pl.DataFrame:
     music, images = embeddings("clip_id", CLIP_IDS, X), embeddings("image_id", IMAGE_IDS, Y)
     similarity = similarity_frame(music, images, K)
-    distances = va_distance_frame(similarity, TABLES.music_va, TABLES.image_va, "cosine", 0.5)
+    distances = va_distance_frame(similarity, TABLES.music_va, TABLES.image_va, FORMULA)
     tables = replace(
         TABLES, similarity_matrix=similarity, va_distances=distances, adapted_embeddings=adapted(),
         music_embeddings=music, image_embeddings=images,

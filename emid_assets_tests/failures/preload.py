@@ -10,6 +10,7 @@ for name in (
     "emid_assets.matching.compiled",
     "emid_assets.report.health_page",
     "emid_assets.report.page",
+    "emid_assets_tests.failures.faults",
     "emid_assets_tests.failures.tiny",
 ):
     import_module(name)

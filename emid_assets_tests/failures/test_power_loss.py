@@ -3,9 +3,6 @@
 Python tells of every rename and of every file that it opens; what a run syncs is noted here.
 """
 
-import os
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import pytest
 from emid_assets.search.index_files import searchable
 from emid_assets.store.files import put_folder_in_place, write_in_place
 from emid_assets.store.lake import Lake
+from emid_assets_tests.failures.faults import Noting
 from emid_assets_tests.failures.tiny import Pipeline, in_a_child, run_in_this_process
 
 pytestmark = pytest.mark.slow
@@ -22,50 +20,6 @@ RUNS = [
     ("inventory", None), ("embed_music", "sad"), ("release", None), ("train_adapter", "bmf"), ("study", None),
     ("evaluate", None), ("health", None),
 ]  # fmt: skip
-MAY_BE_LOST = ("dagster",)
-"""Dagster's records: without the last ones, no table is lost. What is called `.before` was synced before."""
-
-
-@dataclass(frozen=True)
-class Noting:
-    """Note in a file what gets its name unsynced, and which finished file is opened for writing."""
-
-    root: Path
-    notes: Path
-
-    def __call__(self) -> None:
-        synced: dict[tuple[int, int], int] = {}
-        fsync = os.fsync
-
-        def noting(descriptor: int) -> None:
-            fsync(descriptor)
-            facts = os.fstat(descriptor)
-            synced[facts.st_dev, facts.st_ino] = facts.st_mtime_ns
-
-        os.fsync = noting
-
-        def is_watched(path: Path) -> bool:
-            below = path.relative_to(self.root).parts[:1] if path.is_relative_to(self.root) else ()
-            return below != () and below[0] not in MAY_BE_LOST and path.suffix != ".before"
-
-        def note(line: str) -> None:
-            descriptor = os.open(self.notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.write(descriptor, f"{line}\n".encode())
-            os.close(descriptor)
-
-        def watch(event: str, arguments: tuple[Any, ...]) -> None:
-            if event == "os.rename":
-                source, target = (Path(os.fsdecode(name)) for name in arguments[:2])
-                for path in [source, *source.rglob("*")] if is_watched(target) else ():
-                    facts = path.stat()
-                    if synced.get((facts.st_dev, facts.st_ino)) != facts.st_mtime_ns:
-                        note(f"{path} is called {target} and not synced")
-            elif event == "open" and not isinstance(arguments[0], int) and arguments[2] & os.O_TRUNC:
-                path = Path(os.fsdecode(arguments[0]))
-                if is_watched(path) and path.is_file() and path.stat().st_size and path.suffix != ".lock":
-                    note(f"{path} is rewritten in place")
-
-        sys.addaudithook(watch)
 
 
 def noted(noting: Noting) -> str:

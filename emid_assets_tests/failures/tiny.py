@@ -10,8 +10,8 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +181,17 @@ def in_a_child(target: Callable[..., None], *arguments: Any, within_s: float | N
     process.join()
     assert process.exitcode is not None
     return str(process.exitcode) if process.exitcode < 0 else said
+
+
+@dataclass(frozen=True)
+class WithSettings(Pipeline):
+    """A pipeline with other settings than the small ones."""
+
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {**super().options, **self.given}
 
 
 def settle(pipeline: Pipeline) -> None:

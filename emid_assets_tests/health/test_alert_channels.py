@@ -18,7 +18,15 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 
-from emid_assets.health.alert_channels import BACK_OFF_S, DEADLINE_S, channels, deliver, secrets_of
+from emid_assets.health import alert_channels
+from emid_assets.health.alert_channels import (
+    BACK_OFF_S,
+    DEADLINE_S,
+    channels,
+    deliver,
+    secrets_of,
+    write_to_file,
+)
 from emid_assets.runs.failures import one_line
 from emid_assets.settings import Operations, SettingsError, load_operations
 from emid_assets_tests.web import free_port
@@ -111,6 +119,21 @@ def test_without_any_setting_a_line_with_the_time_goes_to_the_lakes_file(tmp_pat
     assert [line.partition(" ")[2] for line in lines] == [LINE, LINE]
     assert lines[0].partition(" ")[0].endswith("Z")
     assert stat.S_IMODE((tmp_path / "alerts.log").stat().st_mode) == 0o640
+
+
+def test_a_file_that_is_full_makes_way_and_one_before_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alert_channels, "MOST_FILE_BYTES", 100)
+    file = tmp_path / "alerts.log"
+    for number in range(30):
+        write_to_file(file, f"line {number:02} " + "x" * 20)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["alerts.log", "alerts.log.1"]
+    assert all((tmp_path / name).stat().st_size < 200 for name in names)
+    kept = (tmp_path / "alerts.log.1").read_text() + file.read_text()
+    assert [line.split()[2] for line in kept.splitlines()] == ["26", "27", "28", "29"]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
 
 
 def test_a_webhook_gets_the_line_as_json(webhook: Webhook, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import multiprocessing
 import re
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -21,10 +22,13 @@ from emid_assets.matching.frames import (
     similarity_shard_frame,
     va_distance_frame,
 )
+from emid_assets.matching.fusion import Formula
 from emid_assets.matching.product import ProductUnavailableError, refusal
 from emid_assets.matching.top_k_softmax import MatchingError
 from emid_assets.store.schemas import FUSED_PAIRS, SIMILARITY_MATRIX, VA_DISTANCES
 from emid_assets_tests.matching.brute_force import brute_force_scores, unit_rows
+
+FORMULA = Formula(0.6, 20, 3, "candidate_minmax", "cosine", 0.5)
 
 
 def _embeddings(key: str, names: list[str], unit: np.ndarray, scale: float) -> pl.DataFrame:
@@ -87,12 +91,15 @@ def test_va_distances_are_those_of_the_two_points_of_each_pair() -> None:
     kernels: list[Literal["cosine", "gaussian"]] = ["cosine", "gaussian"]
     for kernel in kernels:
         frame = VA_DISTANCES.check(
-            va_distance_frame(similarity, world["music_va"], world["image_va"], kernel, 0.5)
+            va_distance_frame(
+                similarity, world["music_va"], world["image_va"], replace(FORMULA, kernel=kernel)
+            )
         )
         music = {row[0]: row[1:] for row in world["music_va"].rows()}
         images = {row[0]: row[1:] for row in world["image_va"].rows()}
         assert frame.select("clip_id", "image_id").equals(similarity.select("clip_id", "image_id"))
-        for clip, image, E, cosine, euclidean in frame.rows():
+        assert frame["score"].equals(similarity["score"])
+        for clip, image, _, E, cosine, euclidean in frame.rows():
             u, v = np.array(music[clip]), np.array(images[image])
             assert pytest.approx(float(emotional_similarity(u, v, kernel=kernel, sigma=0.5))) == E
             assert euclidean == pytest.approx(float(np.linalg.norm(u - v)))
@@ -104,10 +111,10 @@ def test_va_distances_are_those_of_the_two_points_of_each_pair() -> None:
 def test_fused_pairs_are_the_best_by_the_formula_whatever_the_order_of_the_va_rows(alpha: float) -> None:
     world = _world()
     similarity = similarity_frame(world["music"], world["images"], 20)
-    distances = va_distance_frame(similarity, world["music_va"], world["image_va"], "cosine", 0.5)
-    pairs = FUSED_PAIRS.check(fused_pairs_frame(similarity, distances, alpha, 3, "candidate_minmax"))
+    distances = va_distance_frame(similarity, world["music_va"], world["image_va"], FORMULA)
+    pairs = FUSED_PAIRS.check(fused_pairs_frame(similarity, distances, replace(FORMULA, alpha=alpha)))
     shuffled = distances.sample(fraction=1.0, shuffle=True, seed=1)
-    assert pairs.equals(fused_pairs_frame(similarity, shuffled, alpha, 3, "candidate_minmax"))
+    assert pairs.equals(fused_pairs_frame(similarity, shuffled, replace(FORMULA, alpha=alpha)))
     joined = similarity.join(distances, on=["clip_id", "image_id"])
     for clip in world["music"]["clip_id"]:
         rows = joined.filter(pl.col("clip_id") == clip).to_dicts()
@@ -127,8 +134,8 @@ def test_fused_pairs_are_the_best_by_the_formula_whatever_the_order_of_the_va_ro
 def test_every_clip_has_m_pairs_or_as_many_as_there_are_images() -> None:
     world = _world(m=2)
     similarity = similarity_frame(world["music"], world["images"], 50)
-    distances = va_distance_frame(similarity, world["music_va"], world["image_va"], "cosine", 0.5)
-    pairs = fused_pairs_frame(similarity, distances, 0.6, 3, "raw")
+    distances = va_distance_frame(similarity, world["music_va"], world["image_va"], FORMULA)
+    pairs = fused_pairs_frame(similarity, distances, replace(FORMULA, rescaling="raw"))
     assert pairs.group_by("clip_id").len()["len"].to_list() == [2] * 5
 
 
@@ -136,8 +143,8 @@ def test_clips_with_unequal_numbers_of_candidates_keep_their_own() -> None:
     world = _world()
     similarity = similarity_frame(world["music"], world["images"], 5)
     similarity = similarity.filter((pl.col("clip_id") != "clip 1") | (pl.col("rank") <= 2))
-    distances = va_distance_frame(similarity, world["music_va"], world["image_va"], "cosine", 0.5)
-    pairs = fused_pairs_frame(similarity, distances, 0.6, 3, "candidate_softmax")
+    distances = va_distance_frame(similarity, world["music_va"], world["image_va"], FORMULA)
+    pairs = fused_pairs_frame(similarity, distances, replace(FORMULA, rescaling="candidate_softmax"))
     counts = dict(pairs.group_by("clip_id").len().rows())
     assert counts == {"clip 0": 3, "clip 1": 2, "clip 2": 3, "clip 3": 3, "clip 4": 3}
 
@@ -145,8 +152,8 @@ def test_clips_with_unequal_numbers_of_candidates_keep_their_own() -> None:
 def test_no_clips_give_empty_frames_of_the_declared_columns() -> None:
     world = _world()
     similarity = similarity_frame(world["music"][:0], world["images"], 5)
-    distances = va_distance_frame(similarity, world["music_va"], world["image_va"], "cosine", 0.5)
-    pairs = fused_pairs_frame(similarity, distances, 0.6, 3, "raw")
+    distances = va_distance_frame(similarity, world["music_va"], world["image_va"], FORMULA)
+    pairs = fused_pairs_frame(similarity, distances, replace(FORMULA, rescaling="raw"))
     assert similarity.is_empty()
     assert distances.is_empty()
     assert pairs.is_empty()
@@ -168,12 +175,14 @@ def test_missing_or_doubled_input_is_an_error_that_names_it() -> None:
         similarity_frame(world["music"], pl.concat([world["images"], world["images"][3:4]]), 5)
     similarity = similarity_frame(world["music"], world["images"], 5)
     with pytest.raises(MatchingError, match="clip_id 'clip 0' has no valence and arousal"):
-        va_distance_frame(similarity, world["music_va"][1:], world["image_va"], "cosine", 0.5)
-    distances = va_distance_frame(similarity, world["music_va"], world["image_va"], "cosine", 0.5)
+        va_distance_frame(similarity, world["music_va"][1:], world["image_va"], FORMULA)
+    distances = va_distance_frame(similarity, world["music_va"], world["image_va"], FORMULA)
     with pytest.raises(MatchingError, match="has no row in va_distances"):
-        fused_pairs_frame(similarity, distances[1:], 0.6, 3, "raw")
+        fused_pairs_frame(similarity, distances[1:], replace(FORMULA, rescaling="raw"))
     with pytest.raises(MatchingError, match="'clip 0' are not contiguous"):
-        fused_pairs_frame(pl.concat([similarity, similarity[:1]]), distances, 0.6, 3, "raw")
+        fused_pairs_frame(
+            pl.concat([similarity, similarity[:1]]), distances, replace(FORMULA, rescaling="raw")
+        )
 
 
 def _shard_in_a_process(job: tuple[bytes, bytes, int]) -> bytes:

@@ -243,8 +243,11 @@ def test_a_missing_rating_is_null_and_va_then_comes_from_the_category(folder: Fo
 
 
 def test_a_clip_without_ratings_has_the_tables_valence_and_arousal(folder: Folder) -> None:
-    for name in ("rated.wav", "own.wav", "predicted.wav", "half.wav", "odd.wav", "far.wav"):
-        folder.clip(name)
+    for name in (
+        "rated", "own", "predicted", "half", "odd", "far", "model", "nameless", "certain", "genre",
+        "negative", "word", "endless",
+    ):  # fmt: skip
+        folder.clip(f"{name}.wav")
     folder.table(
         "music",
         ["file", "genre", "emotion", "valence", "arousal", "va_source", "valence_sd", "arousal_sd"],
@@ -254,13 +257,23 @@ def test_a_clip_without_ratings_has_the_tables_valence_and_arousal(folder: Folde
         ["half.wav", "K", "", 2.5, "", "", "", ""],
         ["odd.wav", "K", "", 2.5, 7, "a guess", "", ""],
         ["far.wav", "K", "", 2.5, 9.5, "", "", ""],
+        ["model.wav", "K", "", 2.5, 7, "MODEL: Music2Emo v1", 0.9, ""],
+        ["nameless.wav", "K", "", 2.5, 7, "model: ", "", ""],
+        ["certain.wav", "K", RATINGS, "", "", "", 0.25, 0],
+        ["genre.wav", "K", "", "", "", "", 0.25, 0.25],
+        ["negative.wav", "K", "", 2.5, 7, "", -0.1, 0],
+        ["word.wav", "K", "", 2.5, 7, "", 0, "small"],
+        ["endless.wav", "K", "", 2.5, 7, "", 0, "inf"],
     )
     items = folder.items()
     facts = ("valence", "arousal", "va_source", "valence_sd", "arousal_sd")
     assert {name: tuple(items[name][fact] for fact in facts) for name in usable(items)} == {
         "rated.wav": (4.4, 4.9, "ratings", None, None),
-        "own.wav": (2.5, 7.0, "ratings", None, None),
+        "own.wav": (2.5, 7.0, "ratings", 1.0, 1.0),
         "predicted.wav": (2.5, 7.0, "predicted", 0.84, 0.5),
+        "model.wav": (2.5, 7.0, "model:Music2Emo v1", 0.9, None),
+        "certain.wav": (4.4, 4.9, "ratings", 0.25, 0.0),
+        "genre.wav": (5.17, 4.49, "category_mean", None, None),
     }
     assert folder.reason("half.wav") == (
         "music.csv row 5: has only one of valence and arousal: give both, or neither"
@@ -269,6 +282,13 @@ def test_a_clip_without_ratings_has_the_tables_valence_and_arousal(folder: Folde
         "music.csv row 6: va_source is 'a guess': write one of ratings,"
     )
     assert folder.reason("far.wav") == "music.csv row 7: arousal is '9.5', expected a number from 1 to 9"
+    assert folder.reason("nameless.wav").startswith("music.csv row 9: va_source is 'model:'")
+    for name, cell in (
+        ("negative", "row 12: valence_sd is '-0.1'"),
+        ("word", "row 13: arousal_sd is 'small'"),
+        ("endless", "row 14: arousal_sd is 'inf'"),
+    ):
+        assert folder.reason(f"{name}.wav") == f"music.csv {cell}, expected a number from 0 to 8"
 
 
 def test_the_published_rows_have_one_source_for_each_original(folder: Folder, shared_data: Path) -> None:
@@ -407,15 +427,16 @@ def test_windows_of_one_file_are_clips_of_one_source(folder: Folder) -> None:
 
 
 def test_an_image_with_measured_va_uses_it(folder: Folder) -> None:
-    for name in ("a.png", "b.png", "c.png", "d.png"):
+    for name in ("a.png", "b.png", "c.png", "d.png", "e.png"):
         folder.image(name)
     folder.table(
         "images",
-        ["image", "tag", "valence", "arousal", "caption"],
-        ["a.png", "awe", "0.75", "0", "a 'quoted', \"text\""],
-        ["b.png", "awe", "", "nan", ""],
-        ["c.png", "awe", "0.5", "", ""],
-        ["d.png", "awe", "4.5", "2.5", ""],
+        ["image", "tag", "valence", "arousal", "caption", "valence_sd", "arousal_sd", "va_source"],
+        ["a.png", "awe", "0.75", "0", "a 'quoted', \"text\"", "0.02", "0.03", ""],
+        ["b.png", "awe", "", "nan", "", "0.02", "", ""],
+        ["c.png", "awe", "0.5", "", "", "", "", ""],
+        ["d.png", "awe", "4.5", "2.5", "", "", "", ""],
+        ["e.png", "awe", "0.5", "0.5", "", "", "", "Model:CLIP"],
     )
     items = folder.items()
     a, b = items["a.png"], items["b.png"]
@@ -425,7 +446,10 @@ def test_an_image_with_measured_va_uses_it(folder: Folder) -> None:
         "measured",
         "a 'quoted', \"text\"",
     )
+    assert (a["valence_sd"], a["arousal_sd"]) == (0.02, 0.03)
     assert (b["valence"], b["va_source"], b["caption"]) == (0.469, "tag", None)
+    assert b["valence_sd"] is None
+    assert items["e.png"]["va_source"] == "model:CLIP"
     assert folder.reason("c.png") == (
         "images.csv row 4: has only one of valence and arousal: give both, or neither"
     )

@@ -24,6 +24,7 @@ def distances(clip_id: str, rows: int = 2) -> pl.DataFrame:
         {
             "clip_id": [clip_id] * rows,
             "image_id": [f"image {i}" for i in range(rows)],
+            "score": [2.0] * rows,
             "emotional_similarity": [0.5] * rows,
             "cosine": [None] * rows,
             "euclidean": [1.25] * rows,

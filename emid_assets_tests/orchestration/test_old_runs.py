@@ -1,6 +1,8 @@
 """What an instance keeps of its runs: a year of a live study, compressed, in Dagster's own records."""
 
+import contextlib
 import os
+import sqlite3
 import time
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from emid_assets.health.verdict import RUN_ID
 from emid_assets.orchestration.old_runs import PICTURES, all_runs, forget_old_runs
+from emid_assets.runs.instance import RECORDS_FOLDER
 from emid_assets.runs.run_tags import LAKE_TAG, name_of_lake
 from emid_assets.store.lake import Lake
 
@@ -93,3 +96,32 @@ def test_pictures_that_no_kept_run_shows_are_deleted_a_day_later(
         run(instance, lake)
     assert forget_old_runs(instance, lake, keep=1) == 2
     assert sorted(path.name for path in folder.iterdir()) == ["bb.png", "cc.png"]
+
+
+def rows_of(instance: dg.DagsterInstance, run_id: str) -> dict[str, int]:
+    """Table of the records → rows of a run."""
+    found = {}
+    for file in (Path(instance.root_directory) / RECORDS_FOLDER).glob("*.db"):
+        with contextlib.closing(sqlite3.connect(file)) as records:
+            for (table,) in records.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+                columns = [row[1] for row in records.execute(f"PRAGMA table_info({table})")]
+                if "run_id" in columns:
+                    query = f"SELECT count(*) FROM {table} WHERE run_id = ?"
+                    found[table] = records.execute(query, [run_id]).fetchone()[0]
+    return found
+
+
+def test_nothing_of_a_deleted_run_stays_in_the_records(instance: dg.DagsterInstance, lake: Lake) -> None:
+    @dg.asset(check_specs=[dg.AssetCheckSpec("is_fine", asset="report")])
+    def report() -> dg.MaterializeResult:  # type: ignore[type-arg]
+        return dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=True)])
+
+    tags = {LAKE_TAG: name_of_lake(lake.root)}
+    first = dg.materialize([report], instance=instance, tags=tags).run_id
+    assert {table for table, rows in rows_of(instance, first).items() if rows} == {
+        "runs", "run_tags", "event_logs", "asset_check_executions",
+    }  # fmt: skip
+    second = dg.materialize([report], instance=instance, tags=tags).run_id
+    assert forget_old_runs(instance, lake, keep=1) == 1
+    assert not any(rows_of(instance, first).values())
+    assert rows_of(instance, second)["asset_check_executions"] == 1

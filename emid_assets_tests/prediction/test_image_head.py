@@ -1,6 +1,6 @@
-"""The head: against Gaussian process regression written out, and honest about what it has not seen."""
+"""The head: which features it uses, words included, and how it is stored."""
 
-import tracemalloc
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,226 +9,226 @@ import pytest
 from numpy.typing import NDArray
 
 from emid_assets.prediction import image_head
+from emid_assets.prediction.gaussian_process import figures_of, fit_process
+from emid_assets.prediction.image_blocks import BUNDLED, ENCODER, TEXT, ImageBlocks, Source, image_blocks
 from emid_assets.prediction.image_head import (
+    FEW_IMAGES,
+    LEARNING_CURVE,
     ImageEmotionHead,
-    calibration,
-    cross_validate,
-    figures_of,
+    few_images,
     fit_head,
-    folds_of,
     head_frame,
-    left_out_errors,
+    validate_head,
 )
-from emid_assets.store.schemas import IMAGE_EMOTION_HEAD
+from emid_assets.store.schemas import IMAGE_EMOTION_HEAD, IMAGE_FEATURES, IMAGE_TEXT_FEATURES
+from emid_assets_tests.prediction.test_gaussian_process import BLOCKS, rated
 
 Floats = NDArray[np.float64]
-BLOCKS = (2, 4)
 
 
-def rated(n: int, noise: float = 0.05, per_group: int = 1, seed: int = 0) -> tuple[Floats, Floats, list[str]]:
-    """Features of which ratings are a smooth function, and noise; groups of alike images."""
-    rng = np.random.default_rng(seed)
-    centres = rng.standard_normal((-(-n // per_group), 6))
-    features = np.repeat(centres, per_group, axis=0)[:n] + 0.1 * rng.standard_normal((n, 6))
-    va = np.stack([np.tanh(features[:, 0] + 0.5 * features[:, 1]), np.sin(features[:, 2])], axis=1)
-    ratings = 0.5 + 0.2 * va + noise * rng.standard_normal((n, 2))
-    return features, ratings, [str(place // per_group) for place in range(n)]
+def features_table(ids: Sequence[str], features: Floats, without: str = "") -> pl.DataFrame:
+    """IMAGE_FEATURES, in the opposite order; one image could not be read."""
+    schema = IMAGE_FEATURES.empty(features.shape[1]).schema
+    found = [None if name == without else row for name, row in zip(ids, features.tolist(), strict=True)]
+    reasons = ["image is damaged" if name == without else None for name in ids]
+    table = pl.DataFrame(
+        {"image_id": ids, "content_hash": ids, "features": found, "reason": reasons}, schema=schema
+    )
+    return table.reverse()
 
 
-def test_predictions_are_gaussian_process_regression_written_out() -> None:
-    features, ratings, groups = rated(60)
-    head = fit_head(features.astype(np.float32), ratings, groups, BLOCKS)
-    new, _, _ = rated(9, seed=1)
-    va, sd = head.predict(new.astype(np.float32))
-    x = features.astype(np.float32).astype(np.float64)
-    scaled, asked = ((part - x.mean(0)) / x.std(0) for part in (x, new.astype(np.float32).astype(np.float64)))
-    for axis in range(2):
-
-        def kernel(a: Floats, b: Floats, axis: int = axis) -> Floats:
-            apart = (a[:, None] - b[None]) ** 2
-            short, long = apart[..., :2].mean(axis=2), apart[..., 2:].mean(axis=2)
-            return (np.exp(-head.bandwidth[axis] * short / 2) + np.exp(-head.bandwidth[axis] * long / 2)) / 2
-
-        noisy = kernel(scaled, scaled) + head.noise[axis] * np.eye(60)
-        across = kernel(asked, scaled)
-        mean = ratings[:, axis].mean()
-        expected = mean + across @ np.linalg.solve(noisy, ratings[:, axis] - mean)
-        variance = 1 + head.noise[axis] - np.diag(across @ np.linalg.solve(noisy, across.T))
-        np.testing.assert_allclose(va[:, axis], np.clip(expected, 0, 1), atol=1e-8)
-        np.testing.assert_allclose(sd[:, axis], np.sqrt(head.scale[axis] * variance), rtol=1e-6)
+def texts_table(ids: Sequence[str], vectors: Floats) -> pl.DataFrame:
+    schema = IMAGE_TEXT_FEATURES.empty(vectors.shape[1]).schema
+    return pl.DataFrame(
+        {"image_id": ids, "text": ids, "text_source": ["caption"] * len(ids), "features": vectors.tolist()},
+        schema=schema,
+    )
 
 
-def test_predictions_of_many_images_take_the_memory_of_few_and_are_the_same() -> None:
-    features, ratings, groups = rated(200)
-    head = fit_head(features.astype(np.float32), ratings, groups, [2, 4])
-    many = np.random.default_rng(3).normal(size=(100_000, 6)).astype(np.float32)
-    tracemalloc.start()
-    va, sd = head.predict(many)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 60e6  # one array of images × training images takes 160 MB
-    for start in (0, 1000, 99_000):
-        some = slice(start, start + 40)
-        alone = [head.predict(image[None]) for image in many[some]]
-        np.testing.assert_allclose(va[some], np.concatenate([each for each, _ in alone]), atol=1e-12)
-        np.testing.assert_allclose(sd[some], np.concatenate([each for _, each in alone]), atol=1e-9)
+def with_words(n: int, worded: int, helpful: bool) -> tuple[ImageBlocks, NDArray[np.float32], Floats]:
+    """Blocks of which the words of the first `worded` images tell much of valence, or nothing."""
+    features, ratings, _ = rated(n, noise=0.02)
+    rng = np.random.default_rng(7)
+    words = rng.standard_normal((n, 3))
+    if helpful:
+        ratings = np.clip(ratings + 0.15 * np.tanh(words[:, :1]), 0, 1)
+    ids = [f"{place:03}.png" for place in range(n)]
+    blocks = image_blocks(
+        {BUNDLED: Source(features_table(ids, features), BLOCKS, "f-1")},
+        Source(texts_table(ids[:worded], words[:worded]), (3,), "t-1"),
+    )
+    return blocks, blocks.frame.sort("image_id")["features"].to_numpy(), ratings
 
 
-def test_errors_of_left_out_groups_are_those_of_fits_without_them() -> None:
-    features, ratings, _ = rated(30)
-    kernel = np.exp(-((features[:, None] - features[None]) ** 2).mean(axis=2)) + 0.1 * np.eye(30)
-    members = [np.arange(0, 4), np.arange(4, 5), np.arange(5, 30)]
-    inverse = np.linalg.inv(kernel)
-    errors, variances = left_out_errors(inverse, inverse @ ratings, members)
-    for group in members:
-        kept = np.setdiff1d(np.arange(30), group)
-        solved = np.linalg.solve(
-            kernel[np.ix_(kept, kept)], np.c_[ratings[kept], kernel[np.ix_(kept, group)]]
-        )
-        np.testing.assert_allclose(
-            errors[group], ratings[group] - kernel[np.ix_(group, kept)] @ solved[:, :2], atol=1e-9
-        )
-        left = kernel[np.ix_(group, group)] - kernel[np.ix_(group, kept)] @ solved[:, 2:]
-        np.testing.assert_allclose(variances[group], np.diag(left), atol=1e-9)
+def test_the_columns_are_those_of_each_source_and_words_that_are_absent_are_unknown() -> None:
+    blocks, matrix, _ = with_words(30, 20, helpful=True)
+    assert blocks.sources == {BUNDLED: BLOCKS, TEXT: (3,)}
+    assert blocks.columns_of([TEXT]) == [6, 7, 8]
+    assert blocks.columns_of([TEXT, BUNDLED]) == [6, 7, 8, 0, 1, 2, 3, 4, 5]
+    assert not np.isnan(matrix[:20]).any()
+    assert np.isnan(matrix[20:, 6:]).all()
+    assert not np.isnan(matrix[:, :6]).any()
 
 
-def test_folds_keep_groups_together_and_are_of_about_equal_size() -> None:
-    groups = [str(place // 7) for place in range(203)]
-    fold = folds_of(groups, 10, seed=3)
-    for group in set(groups):
-        assert len({int(fold[place]) for place in range(203) if groups[place] == group}) == 1
-    sizes = np.bincount(fold)
-    assert len(sizes) == 10
-    assert sizes.max() - sizes.min() <= 7
-    assert (fold == folds_of(groups, 10, seed=3)).all()
-    assert (fold != folds_of(groups, 10, seed=4)).any()
+def test_words_help_the_images_that_have_some_and_never_touch_the_others() -> None:
+    blocks, matrix, ratings = with_words(160, 120, helpful=True)
+    groups = [str(place) for place in range(160)]
+    kept = [place for place in range(160) if place % 4]
+    fitted = fit_head(matrix[kept], ratings[kept], [groups[place] for place in kept], blocks)
+    assert fitted.sources == (BUNDLED, TEXT)
+    va, sd = fitted.head.predict(matrix)
+    wordless = matrix.copy()
+    wordless[:, 6:] = np.nan
+    plain, _ = fit_process(matrix[kept][:, :6], ratings[kept], [groups[place] for place in kept], BLOCKS)
+    without = np.clip(plain.predict(matrix[:, :6])[0], 0, 1)
+    np.testing.assert_array_equal(fitted.head.predict(wordless)[0], without)
+    np.testing.assert_array_equal(va[120:], without[120:])
+    unseen = np.arange(0, 120, 4)
+    errors = {
+        name: np.mean((found[unseen, 0] - ratings[unseen, 0]) ** 2)
+        for name, found in (("with", va), ("without", without))
+    }
+    assert errors["with"] < 0.7 * errors["without"]
+    assert (sd > 0).all()
 
 
-def test_validation_sees_nothing_of_the_group_that_it_predicts() -> None:
-    """Features that name the group and nothing else predict only where a group is in both parts."""
-    rng = np.random.default_rng(0)
-    names = np.repeat(np.arange(60), 3)
-    features = rng.standard_normal((60, 40))[names].astype(np.float32)
-    ratings = np.clip(0.5 + 0.15 * rng.standard_normal((60, 2))[names], 0, 1)
-    grouped = cross_validate(features, ratings, [str(name) for name in names], (40,), seed=0)
-    at_random = cross_validate(features, ratings, [str(place) for place in range(180)], (40,), seed=0)
-    leaking = figures_of(at_random.va, ratings)
-    honest = figures_of(grouped.va, ratings)
-    assert min(leaking["valence_r"], leaking["arousal_r"]) > 0.9
-    assert max(honest["valence_r2"], honest["arousal_r2"]) < 0.1
+def test_words_that_tell_nothing_are_not_used() -> None:
+    blocks, matrix, ratings = with_words(120, 120, helpful=False)
+    fitted = fit_head(matrix, ratings, [str(place) for place in range(120)], blocks)
+    assert fitted.sources == (BUNDLED,)
+    assert fitted.head.worded is None
 
 
-def test_validation_finds_what_can_be_learnt_and_tells_its_error() -> None:
-    features, ratings, groups = rated(240, noise=0.08, per_group=2)
-    validation = cross_validate(features.astype(np.float32), ratings, groups, BLOCKS, seed=0)
-    figures = figures_of(validation.va, ratings)
-    assert figures["valence_r"] > 0.7
-    assert figures["arousal_r"] > 0.6
-    for line in calibration(validation.va, validation.sd, ratings):
-        assert abs(float(line["observed"]) - float(line["nominal"])) < 0.09
+@pytest.mark.parametrize(("bundled", "encoder", "sources"), [
+    (True, False, (BUNDLED,)), (False, True, (ENCODER,)), (True, True, (BUNDLED, ENCODER)),
+])  # fmt: skip
+def test_of_two_networks_the_head_uses_what_cross_validates_best(
+    bundled: bool, encoder: bool, sources: tuple[str, ...]
+) -> None:
+    """Each network tells one axis, or nothing but noise."""
+    features, ratings, groups = rated(150, noise=0.02)
+    noise = np.random.default_rng(3).standard_normal((150, 6))
+    ids = [f"{place:03}.png" for place in range(150)]
+    half = features.copy(), features.copy()
+    half[0][:, 2] = half[1][:, :2] = 0  # without what tells arousal; without what tells valence
+    of_bundled = half[0] if bundled and encoder else features if bundled else noise
+    of_encoder = half[1] if bundled and encoder else features if encoder else noise
+    blocks = image_blocks({
+        BUNDLED: Source(features_table(ids, of_bundled), (6,), "f-1"),
+        ENCODER: Source(features_table(ids, of_encoder), (6,), "e-1"),
+    })  # fmt: skip
+    matrix = blocks.frame.sort("image_id")["features"].to_numpy()
+    fitted = fit_head(matrix, ratings, groups, blocks)
+    assert fitted.sources == sources
+    assert blocks.fingerprint == "f-1|e-1"
+    columns = blocks.columns_of(sources)
+    process, _ = fit_process(matrix[:, columns], ratings, groups, (6,) * len(sources))
+    np.testing.assert_array_equal(
+        fitted.head.predict(matrix)[0], np.clip(process.predict(matrix[:, columns])[0], 0, 1)
+    )
 
 
-def test_an_image_unlike_all_others_is_told_to_be_less_sure() -> None:
-    features, ratings, groups = rated(120)
-    head = fit_head(features.astype(np.float32), ratings, groups, BLOCKS)
-    _, near = head.predict(features[:5].astype(np.float32))
-    va, far = head.predict(np.full((1, 6), 30.0, np.float32))
-    assert (far > near.max(axis=0)).all()
-    np.testing.assert_allclose(va[0], ratings.mean(axis=0), atol=0.02)
+def test_an_image_that_one_network_cannot_read_has_no_features_and_the_reason() -> None:
+    features, _, _ = rated(4)
+    ids = ["a", "b", "c", "d"]
+    blocks = image_blocks({
+        BUNDLED: Source(features_table(ids, features), (6,), "f"),
+        ENCODER: Source(features_table(ids, features, without="c"), (6,), "e"),
+    })  # fmt: skip
+    row = blocks.frame.filter(pl.col("image_id") == "c").row(0, named=True)
+    assert (row["features"], row["reason"]) == (None, "image is damaged")
+    assert blocks.frame["features"].null_count() == blocks.frame["reason"].count() == 1
 
 
-def test_figures_are_those_of_their_definitions() -> None:
-    ratings = np.array([[0.2, 0.5], [0.4, 0.1], [0.9, 0.3]])
-    figures = figures_of(ratings + np.array([[0.1, 0.0], [0.1, 0.0], [0.1, 0.3]]), ratings)
-    assert figures["valence_r"] == pytest.approx(1.0)
-    assert figures["valence_rmse"] == pytest.approx(0.1)
-    assert figures["valence_r2"] == pytest.approx(1 - 0.01 / np.var([0.2, 0.4, 0.9]))
-    assert figures["arousal_r2"] == pytest.approx(1 - (0.09 / 3) / np.var([0.5, 0.1, 0.3]))
+def test_few_images_are_told_what_a_head_on_few_images_can_do() -> None:
+    assert few_images(FEW_IMAGES) is None
+    told = few_images(57)
+    assert told is not None
+    assert "57 rated images" in told
+    assert all(f"{n}: " in told for n in LEARNING_CURVE)
 
 
-def test_calibration_counts_the_ratings_within_each_interval() -> None:
-    away = np.linspace(-3, 3, 601)
-    va, ratings = np.zeros((601, 2)), np.stack([away, 2 * away], axis=1)
-    lines = calibration(va, np.ones((601, 2)), ratings)
-    half = {(line["axis"], line["nominal"]): line["observed"] for line in lines}
-    assert half["valence", 0.95] == pytest.approx(np.mean(np.abs(away) <= 1.95996))
-    assert half["arousal", 0.5] == pytest.approx(np.mean(np.abs(2 * away) <= 0.67449))
-
-
-def test_one_series_in_all_is_validated_by_image_and_says_so() -> None:
-    features, ratings, _ = rated(40)
-    validation = cross_validate(features.astype(np.float32), ratings, ["IMG"] * 40, BLOCKS, seed=0)
-    assert (validation.grouped_by, validation.groups) == ("image", 40)
-
-
-def lake_frames(n: int, without: str = "") -> tuple[pl.DataFrame, pl.DataFrame, Floats, Floats, list[str]]:
-    """Rows of the inventory and of the features, in different orders, and the arrays that they hold."""
+def lake_frames(n: int, without: str = "") -> tuple[pl.DataFrame, ImageBlocks, Floats, Floats, list[str]]:
+    """Rows of the inventory and the features, in different orders, and the arrays that they hold."""
     features, ratings, groups = rated(n)
     ids = [f"{place:03}.png" for place in range(n)]
-    table = pl.DataFrame(
-        {
-            "image_id": ids[::-1],
-            "content_hash": ids[::-1],
-            "features": pl.Series(features[::-1].astype(np.float32), dtype=pl.Array(pl.Float32, 6)),
-        }
-    ).with_columns(pl.when(pl.col("image_id") != without).then("features").alias("features"))
+    blocks = image_blocks({BUNDLED: Source(features_table(ids, features, without), BLOCKS, "f-1")})
     inventory = pl.DataFrame(
         {"item_id": ids, "source_id": groups, "valence": ratings[:, 0], "arousal": ratings[:, 1]}
     )
-    return inventory, table, features, ratings, groups
+    return inventory, blocks, features, ratings, groups
 
 
 def test_a_head_is_stored_under_its_content_and_read_back_bit_for_bit(tmp_path: Path) -> None:
-    inventory, table, features, ratings, groups = lake_frames(30, without="003.png")
-    row = head_frame(inventory, table, "f-1", BLOCKS, 0, tmp_path / "weights")
+    inventory, blocks, features, ratings, groups = lake_frames(30, without="003.png")
+    row = head_frame(inventory, blocks, 0, tmp_path / "weights")
     assert IMAGE_EMOTION_HEAD.differences(row) == []
     assert (row["images"][0], row["groups"][0], row["grouped_by"][0]) == (29, 29, "series")
     kept = [place for place in range(30) if place != 3]
     matrix = features[kept].astype(np.float32)
-    expected = fit_head(matrix, ratings[kept], [groups[place] for place in kept], BLOCKS)
+    kept_groups = [groups[place] for place in kept]
+    expected = fit_head(matrix, ratings[kept], kept_groups, blocks).head
     read = ImageEmotionHead.load(tmp_path / row["weights_file"][0])
     for found, wanted in zip(read.predict(matrix), expected.predict(matrix), strict=True):
         np.testing.assert_array_equal(found, wanted)
-    validation = cross_validate(matrix, ratings[kept], [groups[place] for place in kept], BLOCKS, 0)
+    validation = validate_head(matrix, ratings[kept], kept_groups, blocks, 0)
+    assert (row["features"][0], row["with_words"][0]) == ("bundled", 0)
     assert row["valence_r"][0] == figures_of(validation.va, ratings[kept])["valence_r"]
 
 
 def test_a_head_is_trained_anew_only_where_what_it_learnt_from_has_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inventory, table, *_ = lake_frames(30)
-    first = head_frame(inventory, table, "f-1", BLOCKS, 0, tmp_path / "weights")
+    inventory, blocks, *_ = lake_frames(30)
+    first = head_frame(inventory, blocks, 0, tmp_path / "weights")
     with monkeypatch.context() as patched:
         patched.setattr(image_head, "fit_head", None)
-        kept = head_frame(
-            inventory.sample(fraction=1, shuffle=True), table, "f-1", BLOCKS, 0, tmp_path / "weights", first
-        )
+        kept = head_frame(inventory.sample(fraction=1, shuffle=True), blocks, 0, tmp_path / "weights", first)
     assert kept.equals(first)
     file = tmp_path / first["weights_file"][0]
-    again = head_frame(inventory, table, "f-1", BLOCKS, 0, tmp_path / "weights")
+    again = head_frame(inventory, blocks, 0, tmp_path / "weights")
     assert again.equals(first)
     rated_anew = inventory.with_columns(valence=pl.lit(0.5) + 0.1 * pl.col("arousal"))
-    second = head_frame(rated_anew, table, "f-1", BLOCKS, 0, tmp_path / "weights", first)
+    second = head_frame(rated_anew, blocks, 0, tmp_path / "weights", first)
     assert second["weights_sha256"][0] != first["weights_sha256"][0]
     assert file.exists()  # the stored table names it until the new row is stored
-    third = head_frame(inventory.head(25), table, "f-1", BLOCKS, 0, tmp_path / "weights", second)
+    third = head_frame(inventory.head(25), blocks, 0, tmp_path / "weights", second)
     assert not file.exists()
     assert (tmp_path / second["weights_file"][0]).exists()
     (tmp_path / third["weights_file"][0]).unlink()
-    assert head_frame(inventory.head(25), table, "f-1", BLOCKS, 0, tmp_path / "weights", third).equals(third)
+    assert head_frame(inventory.head(25), blocks, 0, tmp_path / "weights", third).equals(third)
 
 
 def test_many_rated_images_are_learnt_from_by_a_fixed_choice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(image_head, "MOST_IMAGES", 20)
-    inventory, table, *_ = lake_frames(30)
-    row = head_frame(inventory, table, "f-1", BLOCKS, 0, tmp_path / "weights")
+    inventory, blocks, *_ = lake_frames(30)
+    row = head_frame(inventory, blocks, 0, tmp_path / "weights")
     assert row["images"][0] == 20
-    assert head_frame(inventory.reverse(), table, "f-1", BLOCKS, 0, tmp_path / "weights").equals(row)
+    assert head_frame(inventory.reverse(), blocks, 0, tmp_path / "weights").equals(row)
 
 
 def test_without_features_there_is_no_head(tmp_path: Path) -> None:
-    inventory, table, *_ = lake_frames(5)
-    assert head_frame(inventory, table.clear(), "f-1", BLOCKS, 0, tmp_path / "weights").is_empty()
+    inventory, blocks, *_ = lake_frames(5)
+    assert head_frame(inventory.clear(), blocks, 0, tmp_path / "weights").is_empty()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_head_with_words_is_read_back_bit_for_bit_and_learns_anew_from_other_words(tmp_path: Path) -> None:
+    blocks, matrix, ratings = with_words(40, 35, helpful=True)
+    ids = [f"{place:03}.png" for place in range(40)]
+    inventory = pl.DataFrame(
+        {"item_id": ids, "source_id": ids, "valence": ratings[:, 0], "arousal": ratings[:, 1]}
+    )
+    row = head_frame(inventory, blocks, 0, tmp_path / "weights")
+    assert (row["features"][0], row["with_words"][0]) == ("bundled + text", 35)
+    expected = fit_head(matrix, ratings, ids, blocks).head
+    read = ImageEmotionHead.load(tmp_path / row["weights_file"][0])
+    for found, wanted in zip(read.predict(matrix), expected.predict(matrix), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    renamed = blocks.frame.with_columns(pl.col("text").str.replace("001", "999"))
+    other = ImageBlocks(renamed, blocks.sources, blocks.fingerprint)
+    assert (
+        head_frame(inventory, other, 0, tmp_path / "weights", row)["learnt_from"][0] != row["learnt_from"][0]
+    )

@@ -7,9 +7,11 @@ import polars as pl
 import pytest
 
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTION_KEYS
-from emid_assets.affect.nearest import nearest_image_emotions, nearest_music_emotions
+from emid_assets.affect.nearest import nearest_music_emotions
+from emid_assets.affect.tag_shares import assigned_tags, image_tag_shares
 from emid_assets.encoders.embed import Earlier
 from emid_assets.encoders.interface import Float32Array, MediaItem, PreparationError
+from emid_assets.prediction.image_blocks import BUNDLED, Source, image_blocks
 from emid_assets.prediction.image_head import fit_head
 from emid_assets.prediction.music_rule import predict_music, shipped_reference
 from emid_assets.prediction.predict import MIN_RATED, predict_emotion
@@ -78,11 +80,12 @@ SEEN = table(
     FEATURES[: RATED + 2],
     {"new2.png": "image is damaged"},
 )
-HEAD = fit_head(FEATURES[:RATED], RATINGS, [str(place) for place in range(RATED)], (4,))
+BLOCKS = image_blocks({BUNDLED: Source(SEEN, (4,), "f-1")})
+HEAD = fit_head(FEATURES[:RATED], RATINGS, [str(place) for place in range(RATED)], BLOCKS).head
 
 
 def test_every_unlabelled_medium_has_an_emotion_or_a_reason() -> None:
-    found = predict_emotion(media(), TAGS, SEEN, HEAD)
+    found = predict_emotion(media(), TAGS, BLOCKS, HEAD)
     rows = {row["item_id"]: row for row in found.iter_rows(named=True)}
     assert rows.keys() == {
         "rated.wav", "tagged0.wav", "tagged1.wav", "tagged2.wav", "silent.wav",
@@ -96,7 +99,7 @@ def test_every_unlabelled_medium_has_an_emotion_or_a_reason() -> None:
 
 
 def test_predicted_values_are_the_rules_and_the_heads_and_are_marked() -> None:
-    found = predict_emotion(media(), TAGS, SEEN, HEAD)
+    found = predict_emotion(media(), TAGS, BLOCKS, HEAD)
     clips = found.filter(pl.col("item_id").str.starts_with("tagged"))
     va, sd = predict_music(LOG_ODDS, shipped_reference())
     np.testing.assert_array_equal(clips.select("valence", "arousal").to_numpy(), va)
@@ -106,13 +109,20 @@ def test_predicted_values_are_the_rules_and_the_heads_and_are_marked() -> None:
     va, sd = HEAD.predict(FEATURES[RATED : RATED + 2])
     np.testing.assert_array_equal(images.select("valence", "arousal").to_numpy(), va)
     np.testing.assert_array_equal(images.select("valence_sd", "arousal_sd").to_numpy(), sd)
-    expected = nearest_image_emotions(va, RATINGS.mean(axis=0), RATINGS.std(axis=0))
-    assert images["partition"].to_list() == expected
+    labelled = {"awe": RATED - 1}
+    shares = image_tag_shares(va, sd, RATINGS.mean(axis=0), RATINGS.std(axis=0), labelled)
+    assert images["partition"].to_list() == assigned_tags(shares)
+    told = [[row["share"] for row in rows] for rows in images["tag_shares"]]
+    np.testing.assert_allclose(told, shares, rtol=1e-9)
+    assert [row["tag"] for row in images["tag_shares"][0]] == list(IMAGE_EMOTION_KEYS)
+    assert clips["tag_shares"].null_count() == clips.height
     assert set(clips["va_source"]) | set(images["va_source"]) == {"predicted"}
 
 
 def test_measured_values_stay_and_only_the_label_is_found() -> None:
-    found = {row["item_id"]: row for row in predict_emotion(media(), TAGS, SEEN, HEAD).iter_rows(named=True)}
+    found = {
+        row["item_id"]: row for row in predict_emotion(media(), TAGS, BLOCKS, HEAD).iter_rows(named=True)
+    }
     clip, image = found["rated.wav"], found["rated000.png"]
     assert (clip["valence"], clip["arousal"], clip["va_source"], clip["partition"]) == (
         3.6,
@@ -125,7 +135,7 @@ def test_measured_values_stay_and_only_the_label_is_found() -> None:
 
 
 def test_with_too_few_rated_images_the_reason_says_how_many_are_needed() -> None:
-    found = predict_emotion(media(rated=5), TAGS, SEEN.clear(), None).filter(pl.col("kind") == "image")
+    found = predict_emotion(media(rated=5), TAGS, None, None).filter(pl.col("kind") == "image")
     assert found["partition"].null_count() == found.height == 4
     assert f"needs {MIN_RATED} images" in found["reason"][0]
     assert "there are 5" in found["reason"][0]
@@ -133,7 +143,7 @@ def test_with_too_few_rated_images_the_reason_says_how_many_are_needed() -> None
 
 def test_nothing_unlabelled_gives_nothing() -> None:
     labelled = media().filter(pl.col("partition").is_not_null())
-    assert predict_emotion(labelled, MUSIC_TAGS.empty(), IMAGE_FEATURES.empty(), None).is_empty()
+    assert predict_emotion(labelled, MUSIC_TAGS.empty(), None, None).is_empty()
 
 
 class Lengths:

@@ -1,6 +1,7 @@
 """Prediction in the graph: on real small media, off by default, incremental, and marked all the way."""
 
 import csv
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import soundfile
 from PIL import Image
 
 from emid_assets.definitions import build_definitions
-from emid_assets.prediction import predict
+from emid_assets.encoders.imagebind import encoder as imagebind
+from emid_assets.prediction import image_text, predict
 from emid_assets.store.lake import Lake
+from emid_assets_tests.encoders.imagebind.small_imagebind import SMALL, write_small_checkpoint
 
 RATED = 12
 
@@ -35,11 +38,12 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pixels = np.clip(rng.normal((red, 120, 255 - red), 30, (40, 60, 3)), 0, 255).astype(np.uint8)
         name = "awe/tagged.png" if place == 0 else f"rated {place}.png"
         Image.fromarray(pixels).save(root / "images" / name)
-        rows.append([name, f"theme {place // 2}", 0.1 + 0.06 * place, 0.8 - 0.05 * place])
-    for name in ("new1.png", "new2.png"):
+        words = ("a sad clown", "a happy child", "")[place % 3]
+        rows.append([name, f"theme {place // 2}", 0.1 + 0.06 * place, 0.8 - 0.05 * place, words])
+    for name in ("stormy sea.png", "IMG_2.png"):
         Image.fromarray(rng.integers(0, 255, (50, 40, 3), dtype=np.uint8)).save(root / "images" / name)
     with (root / "images.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["file", "group", "valence", "arousal"], *rows])
+        csv.writer(file).writerows([["file", "group", "valence", "arousal", "text"], *rows])
     return root
 
 
@@ -67,7 +71,10 @@ def test_off_by_default_nothing_is_read_and_unlabelled_media_have_their_reason(
     media: Path, tmp_path: Path
 ) -> None:
     lake = run(media, tmp_path / "lake", "inventory")
-    for table in ("music_tags", "image_features", "image_emotion_head", "predicted_emotion"):
+    for table in (
+        "music_tags", "image_features", "image_encoder_features", "image_text_features", "image_emotion_head",
+        "predicted_emotion",
+    ):  # fmt: skip
         assert lake.read(table).is_empty()
     rejected = lake.read("rejected_media")
     assert rejected.height == 1 + (RATED - 1) + 2
@@ -99,12 +106,79 @@ def test_on_it_labels_what_nobody_labelled_and_reads_nothing_twice(media: Path, 
     assert row["valence_sd"] > 0
 
     again = run(media, root, "inventory", predict_emotion="on")
-    for table in ("music_tags", "image_features"):
+    for table in ("music_tags", "image_features", "image_text_features"):
         stored = again.current(table, "all")
         assert stored is not None
         assert stored.metadata["encoded"] == 0
     assert again.read("predicted_emotion").equals(predicted)
     assert again.read("image_emotion_head").equals(lake.read("image_emotion_head"))
+
+
+def test_words_are_read_from_captions_and_names_where_the_extra_is_installed(
+    media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = run(media, tmp_path / "lake", "inventory", predict_emotion="on")
+    texts = {row["image_id"]: row["text"] for row in lake.read("image_text_features").iter_rows(named=True)}
+    assert texts["rated 1.png"] == "a happy child"
+    assert texts["rated 2.png"] == "rated"
+    assert texts["stormy sea.png"] == "stormy sea"
+    assert "IMG_2.png" not in texts
+    head = lake.read("image_emotion_head").row(0, named=True)
+    assert head["with_words"] == RATED
+    with monkeypatch.context() as without:
+        without.setattr(image_text, "text_encoder_identity", lambda: "")
+        lake = run(media, tmp_path / "without", "inventory", predict_emotion="on")
+    assert lake.read("image_text_features").is_empty()
+    head = lake.read("image_emotion_head").row(0, named=True)
+    assert (head["features"], head["with_words"]) == ("bundled", 0)
+    assert lake.read("predicted_emotion").drop_nulls("partition").height == 3 + RATED - 1
+
+
+def test_the_heads_features_are_the_encoders_where_that_is_wanted(
+    media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ImageBind's own classes at a small size, with random weights."""
+    monkeypatch.setattr(
+        imagebind, "load_imagebind", functools.partial(imagebind.load_imagebind, architecture=SMALL)
+    )
+    checkpoint = str(write_small_checkpoint(tmp_path / "small.pth"))
+    chosen: dict[str, Any] = {
+        "encoder": "imagebind",
+        "imagebind_checkpoint": checkpoint,
+        "precision": "float32",
+    }
+    lake = run(
+        media,
+        tmp_path / "lake",
+        "inventory",
+        predict_emotion="on",
+        device="cpu",
+        emotion_features="encoder",
+        **chosen,
+    )
+    assert lake.read("image_features").is_empty()
+    made = lake.read("image_encoder_features")
+    assert made["features"].to_numpy().shape == (RATED + 2, SMALL.out_embed_dim)
+    assert lake.read("image_emotion_head")["features"][0].split(" + ")[0] == "encoder"
+    predicted = lake.read("predicted_emotion").filter(pl.col("va_source") == "predicted")
+    assert predicted.filter(pl.col("kind") == "image").height == 2
+
+    both = run(
+        media,
+        tmp_path / "lake",
+        "inventory",
+        predict_emotion="on",
+        device="cpu",
+        emotion_features="both",
+        **chosen,
+    )
+    stored = both.current("image_encoder_features", "all")
+    assert stored is not None
+    assert stored.metadata["encoded"] == 0
+    assert both.read("image_features")["image_id"].to_list() == made["image_id"].to_list()
+    used = set(both.read("image_emotion_head")["features"][0].split(" + "))
+    assert used & {"bundled", "encoder"}
+    assert used <= {"bundled", "encoder", "text"}
 
 
 def test_with_too_few_rated_images_no_head_is_trained_and_music_is_predicted_all_the_same(

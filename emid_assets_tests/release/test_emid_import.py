@@ -25,6 +25,7 @@ from emid_assets.release.emid_source import SourceError, csv_pieces, parquet_pie
 from emid_assets.release.import_folder import ImportRefusedError
 from emid_assets.release.item_tables import ItemTables
 from emid_assets.release.published_pairs import read_published_pairs
+from emid_assets.store.files import write_in_place
 from emid_assets_tests.release.published import FEELINGS, RATINGS, good_rows, picture, row, tone, write_rows
 
 AWE = ("a.png", picture(1), "awe")
@@ -187,6 +188,29 @@ def test_a_stopped_import_goes_on_and_ends_with_the_same_folder(tmp_path: Path) 
     whole = import_emid(pieces, tmp_path / "whole")
     assert whole.reused_rows == 0
     assert everything(tmp_path / "stopped") == everything(tmp_path / "whole")
+
+
+def test_files_are_on_the_disk_before_anything_says_that_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_rows(tmp_path / "train.parquet", good_rows(4))
+    synced: set[tuple[int, int]] = set()
+    fsync = os.fsync
+
+    def noting(descriptor: int) -> None:
+        fsync(descriptor)
+        facts = os.fstat(descriptor)
+        synced.add((facts.st_dev, facts.st_ino))
+
+    def unsynced(path: Path, content: str | bytes) -> None:
+        media = [file for name in ("music", "images") for file in (tmp_path / "to" / name).iterdir()]
+        assert media
+        assert [file.name for file in media if (file.stat().st_dev, file.stat().st_ino) not in synced] == []
+        write_in_place(path, content)
+
+    monkeypatch.setattr("os.fsync", noting)
+    monkeypatch.setattr("emid_assets.release.import_folder.write_in_place", unsynced)
+    assert import_emid(parquet_pieces([str(source)]), tmp_path / "to").clips == 4
 
 
 def test_again_nothing_is_read_unless_a_file_is_gone_or_the_source_is_another(tmp_path: Path) -> None:

@@ -180,8 +180,8 @@ def test_the_card_says_what_the_data_set_holds(release: Path) -> None:
     assert "| original | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 4 | 1 | 0 | 5 |" in text
     assert "| all | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 4 | 2 | 0 | 6 |" in text
     assert "18 pairs" in text
-    assert "- Clips, 1: labels: table; valence and arousal by ratings." in text
-    assert "- Images, 1: labels: table; valence and arousal by measured." in text
+    assert "- Clips, 1: labels: table; valence and arousal: measured: the clip's own ratings." in text
+    assert "- Images, 1: labels: table; valence and arousal: measured: the image's own ratings." in text
     assert "- Captions, 6: by table." in text
     assert "none \\| &lt;made up>" in text
     assert str(release.parent) not in text

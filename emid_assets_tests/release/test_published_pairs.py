@@ -10,7 +10,7 @@ from emid_assets.matching.frames import fused_pairs_frame, similarity_frame, va_
 from emid_assets.media.lake_tables import LakeTables
 from emid_assets.release.published_pairs import PairsFileError, compare, read_published_pairs
 from emid_assets.store.schemas import PUBLISHED_PAIRS
-from emid_assets_tests.small_lake import make_lake
+from emid_assets_tests.small_lake import FORMULA, make_lake
 
 K, M, PUBLISHED_ALPHA = 20, 3, 0.35
 
@@ -24,8 +24,12 @@ def lake() -> LakeTables:
 def frames(lake: LakeTables) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """S, E, and pairs that somebody has published: those of another alpha, and one with an unknown image."""
     similarity = similarity_frame(lake.music_embeddings, lake.image_embeddings, K)
-    distances = va_distance_frame(similarity, lake.music_va, lake.image_va, "cosine", 0.5)
-    published = fused_pairs_frame(similarity, distances, PUBLISHED_ALPHA, M, "candidate_minmax")
+    distances = va_distance_frame(similarity, lake.music_va, lake.image_va, FORMULA)
+    published = fused_pairs_frame(
+        similarity,
+        distances,
+        replace(FORMULA, alpha=PUBLISHED_ALPHA, images_per_clip=M, rescaling="candidate_minmax"),
+    )
     unknown = published.head(1).with_columns(image_id=pl.lit("nowhere.jpg"), rank=pl.lit(4, pl.Int32))
     return (
         similarity,
@@ -39,7 +43,9 @@ def test_most_agree_at_the_alpha_that_made_the_published_pairs(
     frames: tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame],
 ) -> None:
     similarity, distances, published = frames
-    ours = fused_pairs_frame(similarity, distances, 0.6, M, "candidate_minmax")
+    ours = fused_pairs_frame(
+        similarity, distances, replace(FORMULA, alpha=0.6, images_per_clip=M, rescaling="candidate_minmax")
+    )
     tables = replace(lake, similarity_matrix=similarity, va_distances=distances, fused_pairs=ours)
     agreement = compare(published, tables, ["candidate_minmax", "raw"])
     assert agreement is not None
@@ -53,7 +59,9 @@ def test_most_agree_at_the_alpha_that_made_the_published_pairs(
     best = {rescaling: (alpha, agree) for rescaling, alpha, agree in agreement.best_of_each()}
     assert best["candidate_minmax"] == (PUBLISHED_ALPHA, published.height - 1)
     for rescaling, alpha in (("candidate_minmax", 0.8), ("raw", 0.6)):
-        other = fused_pairs_frame(similarity, distances, alpha, M, rescaling)
+        other = fused_pairs_frame(
+            similarity, distances, replace(FORMULA, alpha=alpha, images_per_clip=M, rescaling=rescaling)
+        )
         expected = other.join(published, on=["clip_id", "image_id"], how="semi").height
         row = agreement.by_alpha.filter(rescaling=rescaling, alpha=alpha)
         assert row["agree"].to_list() == [expected]
@@ -68,7 +76,9 @@ def test_what_is_published_about_other_media_compares_to_nothing(
     frames: tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame],
 ) -> None:
     similarity, distances, published = frames
-    ours = fused_pairs_frame(similarity, distances, 0.6, M, "raw")
+    ours = fused_pairs_frame(
+        similarity, distances, replace(FORMULA, alpha=0.6, images_per_clip=M, rescaling="raw")
+    )
     tables = replace(lake, similarity_matrix=similarity, va_distances=distances, fused_pairs=ours)
     for others in (published.clear(), published.with_columns(clip_id=pl.lit("elsewhere"))):
         assert compare(others, tables, ["raw"]) is None

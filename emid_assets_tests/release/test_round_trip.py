@@ -23,12 +23,13 @@ from emid_assets_tests.defs.tiny_media import write_clip, write_image
 MUSIC: list[dict[str, str]] = [
     {
         "file": "rated.wav", "genre": "sad", "feeling": "33.333333% Sad, depressing, 5.5% Dreamy",
-        "emotion": "4.166666666667,5,5,5,5,5,5,5,5,6.123456789,5",
+        "emotion": "4.166666666667,5,5,5,5,5,5,5,5,6.123456789,5", "valence_sd": "0.25",
+        "arousal_sd": "0.123456789",
         "licence": "CC-BY-4.0", "author": "A, B", "label_source": "test",
     },
     {
         "file": "half rated.wav", "clip_id": "7", "genre": "sad", "emotion": "nan,5,5,5,5,5,5,5,5,6,5",
-        "valence": "2.25", "arousal": "7.123456789",
+        "valence": "2.25", "arousal": "7.123456789", "va_source": "model:A, B", "valence_sd": "0.5",
     },
     {
         # A clip may have the id of an image.
@@ -42,7 +43,7 @@ MUSIC: list[dict[str, str]] = [
 IMAGES: list[dict[str, str]] = [
     {
         "file": "1.png", "tag": "awe", "text": 'a "lake", at dawn', "valence": "0.123456789",
-        "arousal": "0.5", "group": "lakes",
+        "arousal": "0.5", "valence_sd": "0.0123456789", "group": "lakes",
     },
     {
         "file": "2.png", "image_id": "two", "tag": "awe", "text": "a bird", "caption_source": "some model",
@@ -112,7 +113,7 @@ def test_a_build_from_a_release_has_the_same_tables_but_for_paths(
     )
     assert clips.height == 8
     assert dict(clips.group_by("va_source").len().iter_rows()) == {
-        "ratings": 2, "predicted": 1, "category_mean": 5,
+        "ratings": 1, "model:A, B": 1, "predicted": 1, "category_mean": 5,
     }  # fmt: skip
     assert_same(again, clips, ["file", "start_s", "content_hash"])  # windows are files now
     assert set(again.filter(pl.col("duration_s") == 3.0)["content_hash"]) == set(

@@ -96,7 +96,10 @@ def paired(clips: pl.DataFrame, images: pl.DataFrame, seed: int = 0) -> dict[str
                 {**key, "rank": rank, "score": float(scores[row, column]), "semantic_similarity": S[column],
                  "log_sum_exp": log_sum_exp}
             )  # fmt: skip
-            distances.append({**key, "emotional_similarity": E, "cosine": 2 * E - 1, "euclidean": 0.0})
+            distances.append(
+                {**key, "score": float(scores[row, column]), "emotional_similarity": E, "cosine": 2 * E - 1,
+                 "euclidean": 0.0}
+            )  # fmt: skip
             choice.append(
                 {**key, "semantic_similarity": S[column], "rescaled_similarity": rescaled,
                  "emotional_similarity": E, "fused_score": ALPHA * rescaled + (1 - ALPHA) * E}
@@ -130,7 +133,7 @@ def swept() -> pl.DataFrame:
     """A sweep whose labels fit best at alpha 0.4, m = 3, K = 12, which alone has .9."""
     rows = [
         ("candidate_minmax", alpha / 10, m, count, 1 - alpha / 10, alpha / 10,
-         0.9 if (alpha, m, count) == (4, 3, 12) else 0.5 - alpha / 100, 0.25)
+         0.9 if (alpha, m, count) == (4, 3, 12) else 0.5 - alpha / 100, 0.25, 1.0)
         for m in (1, 3) for count in (4, 12) for alpha in range(11)
     ]  # fmt: skip
     return pl.DataFrame(rows, schema=TABLES["alpha_sweep"].empty().schema, orient="row")

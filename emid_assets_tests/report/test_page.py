@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -90,6 +91,19 @@ def test_the_tables_by_emotion_are_the_figures_numbers(page: Page, make_tables: 
         assert "H erotic" in table.text
     captions = [element.text for element in page.all("caption")]
     assert len(captions) == len(page.all("table"))
+
+
+def test_the_use_of_the_images_is_told_with_the_image_that_most_pairs_have(
+    page: Page, make_tables: MakeTables
+) -> None:
+    used = Counter(make_tables().fused_pairs["image_id"])
+    most = max(used.values())
+    first = min(image for image, count in used.items() if count == most)
+    texts = [" ".join(paragraph.text.split()) for paragraph in page.all("p")]
+    told = f"{len(used)} of 27 images are in a pair; the most used, images/{first}, is in {most}. There is no"
+    assert any(text.startswith(told) for text in texts)
+    [table] = [table for table in page.all("table") if "How evenly" in table.text]
+    assert f"chosen, α = 0.6 {100 * len(used) / 27:.0f} % {most} " in " ".join(table.text.split())
 
 
 def test_expanded_clips_are_told_apart_by_where_they_come_from(
@@ -265,6 +279,10 @@ def test_the_sweep_names_the_point_that_labels_choose_and_the_study_its_best_tri
     assert "They fit best at α = 0.4, m = 3, K = 12: 90 %, with 25 % of the candidates in use." in body
     assert "5 trials; the best, number 2, reached NDCG@10 0.4500" in body
     assert "with learning_rate 0.003." in body
+    dependent = make_tables(alpha_sweep=make_tables().alpha_sweep.with_columns(independent_labels=0.75))
+    body = " ".join(read(render_page(dependent, build_facts)).all("body")[0].text.split())
+    assert "Labels cannot judge α here, and no point is recommended: 25% of the clips and images" in body
+    assert "fit best" not in body
     empty = {name: TABLES[name].empty() for name in ("alpha_sweep", "tuning_trials")}
     without = render_page(make_tables(**empty), build_facts)
     assert without.count("<svg") == html.count("<svg") - 3

@@ -34,7 +34,7 @@ def test_the_report_holds_what_was_measured_section_by_section(
     found = tables.report_rows(make_tables())
     TABLES["evaluation_report"].check(found)
     assert found["section"].unique(maintain_order=True).to_list() == [
-        "counts", "pairs_by_emotion", "overlap", "retrieval_test", "sweep",
+        "counts", "pairs_by_emotion", "image_use", "overlap", "retrieval_test", "sweep",
     ]  # fmt: skip
     assert found.select("section", "system", "metric").is_duplicated().sum() == 0
 

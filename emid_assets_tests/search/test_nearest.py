@@ -62,7 +62,7 @@ def test_results_are_those_of_a_full_sort_with_s_e_and_t_beside_them(
     exponent = np.exp(20.0 * (frozen["embedding"].to_numpy().astype(np.float64) @ embedding))
     S = dict(zip(frozen["image_id"], exponent / exponent.sum(), strict=True))
     np.testing.assert_allclose(found["semantic_similarity"], [S[image] for image in best], rtol=1e-4)
-    point = {image: (v, a) for image, v, a in lake.image_va.iter_rows()}
+    point = {image: (v, a) for image, v, a, *_ in lake.image_va.iter_rows()}
     E = [float(emotional_similarity(va, point[image])) for image in best]
     np.testing.assert_allclose(found["emotional_similarity"], E, atol=1e-9)
 

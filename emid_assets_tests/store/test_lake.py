@@ -509,7 +509,16 @@ def test_the_files_of_a_removed_partition_go_after_the_grace_period(lake: Lake) 
     lake.rebuild_catalogue()
     assert lake.collect_garbage(3600) == []
     assert len(lake.collect_garbage(0)) == 1
+    assert lake.collect_garbage(0) == []  # nothing is left of it but its pointer
     assert versions(lake) == []
+
+
+def test_a_damaged_pointer_keeps_no_other_partition_from_being_collected(lake: Lake) -> None:
+    for partition in ("calm", "sad"):
+        for value in (1, 2):
+            lake.write("music_clips", partition, pl.DataFrame({"value": [value]}))
+    (lake.root / "tables" / "music_clips" / "calm" / "CURRENT").write_text("nonsense")
+    assert [path.parent.name for path in lake.collect_garbage(0)] == ["sad"]
 
 
 def test_a_version_that_only_the_existing_catalogue_shows_stays(lake: Lake) -> None:

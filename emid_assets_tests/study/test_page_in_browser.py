@@ -1,8 +1,10 @@
 """The participants' page in a real Chromium: whole participations, on a phone too, and nothing told."""
 
 import json
+import os
 import re
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,7 +18,7 @@ from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS
 from emid_assets.store.layout import ANSWERS_STORE
 from emid_assets.study.answers import AnswerStore, read_answer_files
 from emid_assets.study.design import CONDITIONS
-from emid_assets.study.page import write_page
+from emid_assets.study.page import forget_media, write_page
 from emid_assets.study.texts import LANGUAGES, load_texts
 from emid_assets_tests.study.conftest import COLOURS, EMOTIONS, TRIALS, Study, copy_of, music, pictures
 from emid_assets_tests.study.served import Server
@@ -447,3 +449,22 @@ def test_equal_inputs_give_the_same_bytes_and_a_lost_file_is_named(study: Study,
     with pytest.raises(ValueError, match="no longer in the media folder"):
         write_page(study.design, music(20), images, tmp_path, tmp_path / "c", **arguments)
     assert list((tmp_path / "c").iterdir()) == []
+
+
+def test_media_that_the_page_no_longer_shows_are_deleted_a_day_after_it_was_written(
+    study: Study, tmp_path: Path
+) -> None:
+    folder, options = tmp_path / "page", {"seconds": 10.0, "embed_bytes": 0}
+    images = pictures(sorted({option.image_id for trial in study.design.trials for option in trial.options}))
+    page = write_page(study.design, music(20), images, study.media, folder, **options).path
+    shown = set((folder / "media").iterdir())
+    earlier, arriving = folder / "media" / "earlier.jpg", folder / "media" / "arriving.jpg"
+    for file in (earlier, arriving):
+        file.write_bytes(b"of another page")
+    for file in (earlier, *shown):
+        os.utime(file, (time.time() - 2 * 86_400,) * 2)
+    assert forget_media(folder, 86_400) == 0  # somebody may have the page before open
+    os.utime(page, (time.time() - 2 * 86_400,) * 2)
+    assert forget_media(folder, 86_400) == 1
+    assert set((folder / "media").iterdir()) == shown | {arriving}
+    assert forget_media(tmp_path / "no study", 86_400) == 0

@@ -126,10 +126,9 @@ class Distilled(nn.Module):
         wanted = present & ~given
         loss = -(log_probabilities.gather(1, rows) * wanted).sum(1) / wanted.sum(1)
         if batch.teacher is not None:
-            target = batch.teacher.target(clips.va, batch.images.va, self.config.draws)
-            target = normalize(target**self.config.sharpness, p=1.0)
-            candidates = batch.teacher.candidates.clamp(min=0)
-            taught = -(log_probabilities.gather(1, candidates) * target).sum(1)
+            target = batch.teacher.target(clips.va, self.config.draws)
+            weights = normalize(target.share**self.config.sharpness / target.repeats, p=1.0)
+            taught = -(log_probabilities.gather(1, target.images) * weights).sum(1)
             loss = torch.where(given.any(1), loss, taught)
         return loss.mean()
 

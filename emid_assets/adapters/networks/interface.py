@@ -14,7 +14,9 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize, softplus
+from torch.nn.functional import softplus
+
+from emid_assets.adapters.networks.image_plane import ImagePlane, NearestImages
 
 
 class Items(NamedTuple):
@@ -79,14 +81,31 @@ class Sampled(NamedTuple):
     own: Tensor
 
 
-class Teacher(NamedTuple):
-    """T = α S̃ + (1 - α) E of each clip's candidates, at any valence and arousal of the clip.
+class Taught(NamedTuple):
+    """The images chosen at several values of a clip's VA; one that was chosen r times stands r times.
 
     Attributes:
-        candidates: (B, K) int64 rows of images, padded with -1.
+        images: (B, n) int64 rows of images.
+        share: (B, n) float32, share of the image among the n.
+        repeats: (B, n) float32, how often it stands here.
+    """
+
+    images: Tensor
+    share: Tensor
+    repeats: Tensor
+
+
+class Teacher(NamedTuple):
+    """T = α S̃ + (1 - α) E of each clip, at any valence and arousal of the clip.
+
+    Attributes:
+        candidates: (B, K) int64 rows of images, best S first, padded with -1.
         semantic: (B, K) float32 α S̃, -inf in the padding.
+        plane: all images with the kernel of E.
+        elsewhere: for a formula that chooses from all images, those of largest E; None if only the
+            candidates can be chosen. S̃ of an image that is no candidate is 0.
+        ties: (B, c) int32, of each crowd of `elsewhere` the images with the clip's largest scores, m at most.
         emotional_weight: 1 - α.
-        sigma: width of the gaussian kernel of E; None for the cosine.
         pairs: m, the images that a clip is paired with.
         errors: (n, 2) float32, ratings of VA minus predictions.
         generator: source of the draws, on the CPU.
@@ -94,52 +113,72 @@ class Teacher(NamedTuple):
 
     candidates: Tensor
     semantic: Tensor
+    plane: ImagePlane
+    elsewhere: NearestImages | None
+    ties: Tensor
     emotional_weight: float
-    sigma: float | None
     pairs: int
     errors: Tensor
     generator: torch.Generator
 
     def take(self, rows: Tensor) -> "Teacher":
         """The teacher of the clips in these rows."""
-        return self._replace(candidates=self.candidates[rows], semantic=self.semantic[rows])
+        return self._replace(
+            candidates=self.candidates[rows], semantic=self.semantic[rows], ties=self.ties[rows]
+        )
 
-    def target(self, clip_va: Tensor, image_va: Tensor, draws: int) -> Tensor:
-        """(B, K) share of each candidate in the pairs chosen at `draws` values of the clip's VA.
+    def target(self, clip_va: Tensor, draws: int) -> Taught:
+        """The images in the pairs chosen at `draws` values of the clip's VA.
 
         Args:
             clip_va: (B, 2) VA predicted from the clips' embeddings.
-            image_va: (M, 2) VA of all images.
             draws: number of draws; each adds a random prediction error.
         """
         drawn = torch.randint(len(self.errors), (len(clip_va), draws), generator=self.generator)
-        return self.shares(clip_va[:, None, :] + self.errors[drawn.to(clip_va.device)], image_va)
+        images = self.chosen(clip_va[:, None, :] + self.errors[drawn.to(clip_va.device)]).flatten(1)
+        counts = torch.zeros(len(images), len(self.plane.va), device=images.device)
+        repeats = counts.scatter_add_(1, images, torch.ones_like(images, dtype=counts.dtype)).gather(
+            1, images
+        )
+        return Taught(images, repeats / images.shape[1], repeats)
 
-    def shares(self, u: Tensor, image_va: Tensor) -> Tensor:
-        """(B, K) share of each candidate in the pairs chosen at each of (B, draws, 2) VA of the clips.
+    def chosen(self, u: Tensor) -> Tensor:
+        """(B, draws, m) rows of the images in the pairs chosen at each of (B, draws, 2) VA of the clips.
 
-        Of candidates of equal T, the earlier ones are chosen, as `matching.order` says. E is computed element
-        by element, so that images of equal VA have the same E in every bit.
+        Of equal T, images with larger scores are chosen first, as `matching.order` says. Where all images
+        can be chosen, the best by T are among the candidates and the m images of largest E: an image that
+        is neither has the T of its E alone, and the m have at least that of a larger E.
         """
-        v = image_va[self.candidates.clamp(min=0)]
-        if self.sigma is None:
-            u, v = normalize(u, dim=-1), normalize(v, dim=-1)
-            cosine = u[..., None, 0] * v[:, None, :, 0] + u[..., None, 1] * v[:, None, :, 1]
-            E = (1 + cosine) / 2
-        else:
-            square = (u[..., None, 0] - v[:, None, :, 0]).square() + (
-                u[..., None, 1] - v[:, None, :, 1]
-            ).square()
-            E = torch.exp(-square / (2 * self.sigma**2))
-        T = self.semantic[:, None, :] + self.emotional_weight * E
+        candidates = self.candidates.clamp(min=0)
+        u = self.plane.rounded(u)
+        of_candidates = self.plane.similarity(u[:, :, None], candidates[:, None])
+        T = self.semantic[:, None] + self.emotional_weight * of_candidates
+        images = candidates[:, None].expand(-1, u.shape[1], -1)
+        if self.elsewhere is not None:
+            others = self._rows_of(self.elsewhere.at(u))
+            T_of_others = self.emotional_weight * self.plane.similarity(u[:, :, None], others)
+            T = torch.cat([T, T_of_others.masked_fill(self._are_candidates(others), -torch.inf)], dim=2)
+            images = torch.cat([images, others], dim=2)
         chosen = []
         for _ in range(min(self.pairs, T.shape[2])):
             # The first of equal ones; `topk` takes any of them.
             chosen.append(T.argmax(dim=2, keepdim=True))
             T = T.scatter(2, chosen[-1], -torch.inf)
-        best = torch.cat(chosen, dim=2).flatten(1)
-        target = torch.zeros_like(self.semantic).scatter_add(1, best, torch.ones_like(best, dtype=T.dtype))
-        return target / best.shape[1]
+        return images.gather(2, torch.cat(chosen, dim=2))
+
+    def _rows_of(self, found: Tensor) -> Tensor:
+        """What `NearestImages` found, with each clip's own images of a crowd."""
+        if not self.ties.shape[1]:
+            return found
+        own = self.ties.gather(1, (-1 - found).clamp(min=0).flatten(1)).view_as(found)
+        return torch.where(found < 0, own.long(), found)
+
+    def _are_candidates(self, images: Tensor) -> Tensor:
+        """(B, draws, n) bool: whether images are among the clip's candidates."""
+        count = len(self.plane.va)
+        marked = torch.zeros(len(images), count + 1, dtype=torch.bool, device=images.device)
+        marked.scatter_(1, torch.where(self.candidates < 0, count, self.candidates), True)
+        return marked.gather(1, images.flatten(1)).view_as(images)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 from emid_assets.adapters import AdapterError
 from emid_assets.adapters.networks.bmf import BMF, BMFConfig
 from emid_assets.adapters.networks.distilled import Distilled, DistilledConfig, waves
+from emid_assets.adapters.networks.image_plane import ImagePlane
 from emid_assets.adapters.networks.interface import Batch, Items, Known, Teacher
 from emid_assets.adapters.networks.ncf import NCF, NCFConfig
 from emid_assets.adapters.networks.svdpp import SVDPP, SVDPPConfig
@@ -167,13 +168,20 @@ def test_the_teacher_without_errors_names_the_pairs_of_the_formula(sigma: float 
     semantic = rng.random((CLIPS, 6))
     semantic[0, 5] = -np.inf
     u, v = rng.normal(size=(CLIPS, 2)), rng.normal(size=(IMAGES, 2))
+    va = torch.tensor(v, dtype=torch.float32)
+    widths = torch.full((IMAGES, 2), sigma**2) if sigma else va[:0]
     teacher = Teacher(
-        torch.tensor(candidates), torch.tensor(0.6 * semantic, dtype=torch.float32), 0.4, sigma, 2,
-        torch.zeros(1, 2), torch.Generator().manual_seed(0),
-    )  # fmt: skip
-    target = teacher.target(
-        torch.tensor(u, dtype=torch.float32), torch.tensor(v, dtype=torch.float32), draws=3
+        candidates=torch.tensor(candidates),
+        semantic=torch.tensor(0.6 * semantic, dtype=torch.float32),
+        plane=ImagePlane(va, widths, sigma or 0.0, in_cells=False),
+        elsewhere=None,
+        ties=torch.zeros((CLIPS, 0), dtype=torch.int32),
+        emotional_weight=0.4,
+        pairs=2,
+        errors=torch.zeros(1, 2),
+        generator=torch.Generator().manual_seed(0),
     )
+    target = teacher.target(torch.tensor(u, dtype=torch.float32), draws=3)
     for clip in range(CLIPS):
         points = v[candidates[clip]]
         if sigma is None:
@@ -182,8 +190,8 @@ def test_the_teacher_without_errors_names_the_pairs_of_the_formula(sigma: float 
         else:
             E = np.exp(-((points - u[clip]) ** 2).sum(axis=1) / (2 * sigma**2))
         best = np.argsort(-(0.6 * semantic[clip] + 0.4 * E))[:2]
-        assert target[clip].nonzero().flatten().tolist() == sorted(best.tolist())
-        assert float(target[clip].sum()) == pytest.approx(1.0)
+        assert target.images[clip].tolist() == 3 * candidates[clip][best].tolist()
+        assert target.share[clip].tolist() == pytest.approx([0.5] * 6)
 
 
 def test_the_distilled_network_learns_without_a_teacher_and_with_one(lake: LakeTables) -> None:
