@@ -225,6 +225,12 @@ class Settings(BaseModel):
         description="Pairs whose partitions were built with different settings: off refuses to release them, "
         "on releases them and names the settings of each on the card.",
     )
+    release_forms: str = Field(
+        default="folder,parquet",
+        pattern=r"^(folder|parquet|retrieval)(,(folder|parquet|retrieval))*$",
+        description="Forms in which the release holds the media: folder (as files), parquet (inside the "
+        "rows), retrieval (queries and corpus in both directions).",
+    )
     adapter_dimension: int = Field(
         default=256,
         ge=1,
@@ -413,7 +419,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "emotion_kernel", "gaussian_sigma", "uncertainty_weight", "va_alignment", "matching_product",
         "matching_threads", "matching_memory_mb",
     ),
-    "Release": ("mixed_settings",),
+    "Release": ("mixed_settings", "release_forms"),
     "Adapters": ("adapter_dimension", "epochs", "learning_rate", "adapter_warm_start", "seed"),
     "Listening study": ("study_clips", "study_trials", "study_seconds", "study_contact"),
     "Pages and health": ("page_media_mb", "fresh_days"),
@@ -522,6 +528,7 @@ def allowed_range(name: str) -> str:
             "imagebind_checkpoint": "a file",
             "study_contact": "text",
             "caption_model": "a folder or a name",
+            "release_forms": "some of folder, parquet, retrieval, comma-separated",
         }
         return other.get(name, "a folder")
     return f"{'above ' if 'exclusiveMinimum' in field else ''}{low} to {field['maximum']}"

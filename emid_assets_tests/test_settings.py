@@ -97,6 +97,7 @@ def test_an_override_goes_before_the_environment_and_that_before_the_default() -
         ("encoder", "clip", "bundled or imagebind"),
         ("predict_emotion", "perhaps", "off or on"),
         ("device", "tpu", "auto, cpu, mps, cuda or cuda:N"),
+        ("release_forms", "folder,zip", "some of folder, parquet, retrieval, comma-separated"),
         ("semantic_rescaling", "softmax", "candidate_minmax or raw or candidate_softmax"),
     ],
 )

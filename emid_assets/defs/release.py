@@ -130,8 +130,8 @@ def published_pairs(
     ins=every_partition("music_clips", "expanded_clips", "images", "fused_pairs"),
     # The captions are not in the data version of `images`.
     declared=Declared(
-        code=2,
-        settings=(*MADE_WITH, "caption_model", "mixed_settings"),
+        code=3,
+        settings=(*MADE_WITH, "caption_model", "mixed_settings", "release_forms"),
         outside=Outside("what the pairs were built with", _digest_of_used),
         writes=(RELEASE_FOLDER,),
     ),
@@ -150,8 +150,9 @@ def emid_release(
     The folder is `release/` in the lake folder. `datasets.load_dataset` loads it with audio and images, and
     `emid build --media` accepts it too. It is only rewritten if something has changed.
     """
-    from emid_assets.release.emid_release import FORMAT, with_series, write_release
+    from emid_assets.release.emid_release import FORMAT, is_whole, with_series, write_release
     from emid_assets.release.published_pairs import read_published_pairs
+    from emid_assets.release.release_media import FoundMedia
 
     lake = Lake(settings.lake_folder)
     folder = lake.root / RELEASE_FOLDER
@@ -164,21 +165,25 @@ def emid_release(
             "ones (emid build), or set mixed_settings to release them as they are"
         )
     made_with = {name: in_words(values) for name, values in sorted(used.items())} | _licence(lake)
+    forms = settings.release_forms.split(",")
     inputs = frame_digest(
-        fused_pairs, frame_digest(clips), frame_digest(images), str(sorted(made_with.items())), FORMAT
-    )
+        fused_pairs, frame_digest(clips), frame_digest(images), str(sorted(made_with.items())), FORMAT,
+        *sorted(set(forms)),
+    )  # fmt: skip
     previous = previous_version(lake, "emid_release", WHOLE_TABLE)
     is_same = previous is not None and previous.metadata.get("inputs") == inputs
-    files = write_release(
-        clips,
-        images,
-        fused_pairs,
-        settings.media_folder,
-        folder,
-        max(used.get("images_per_clip") or fused_pairs["rank"].to_list() or [1]),
-        made_with,
-        unchanged=lake.read("emid_release") if is_same else None,
-    )
+    files = lake.read("emid_release") if is_same else None
+    if files is None or not is_whole(folder, files):
+        files = write_release(
+            clips,
+            images,
+            fused_pairs,
+            FoundMedia.of_inventory(settings.media_folder, media_inventory),
+            folder,
+            max(used.get("images_per_clip") or fused_pairs["rank"].to_list() or [1]),
+            made_with,
+            forms,
+        )
     released = read_published_pairs(folder)
     missing = fused_pairs.join(released, on=["clip_id", "image_id"], how="anti")
     lost = [f"{clip} and {image}" for clip, image in missing.select("clip_id", "image_id").rows()]

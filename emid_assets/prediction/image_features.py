@@ -18,7 +18,7 @@ from emid_assets.encoders.torch_device import choose_device, map_items, memory_e
 from emid_assets.media.kinds import READER_VERSION
 from emid_assets.prediction.image_views import VIEWS_VERSION, prepare_views
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 LICENCE = "EfficientNet-lite0 weights: Apache-2.0 (as their package declares)"
 MIDDLE = 10
 """Index, from 0, of the network's inner block that is used: it responds to textures, not yet to objects."""
@@ -83,7 +83,9 @@ class ImageFeatures:
             pixels = torch.from_numpy(item).to(self._device).permute(0, 3, 1, 2)
             pixels = (pixels.float() - 127) / 128
             both = torch.cat([pixels, pixels.flip(3)])
-            return pooled_activations(self._network, both).mean(0).cpu().numpy()
+            # One at a time: what the layers pass on then stays in the processor's cache.
+            rows = [pooled_activations(self._network, one[None]) for one in both]
+            return torch.cat(rows).mean(0).cpu().numpy()
 
         with memory_errors(self._device):
             return np.stack(map_items(row, batch, self._device))

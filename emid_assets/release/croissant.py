@@ -62,6 +62,7 @@ def croissant(
     table: Placed,
     parquet: Sequence[Placed],
     columns: Mapping[str, str],
+    has_media_files: bool,
 ) -> str:
     """The metadata as JSON, in the same order of keys each time.
 
@@ -73,13 +74,17 @@ def croissant(
         table: the CSV file.
         parquet: the files that hold rows and media.
         columns: column of the CSV → its meaning, in order.
+        has_media_files: whether the media are there as files.
     """
     distribution: list[dict[str, Any]] = [
         _file(TABLE_ID, table, "text/csv"),
         *(_file(file.file, file, "application/x-parquet") for file in parquet),
-        _files("music", "audio/*", "music/**/*"),
-        _files("images", "image/*", "images/**/*"),
     ]
+    if has_media_files:
+        distribution += [
+            _files("music", "audio/*", "music/**/*"),
+            _files("images", "image/*", "images/**/*"),
+        ]
     fields = [
         {
             "@type": "cr:Field",

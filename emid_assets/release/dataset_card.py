@@ -24,6 +24,14 @@ CITATION = """@inproceedings{zou2023emid,
 }"""
 UNKNOWN_LICENCE = "not stated"
 
+_FORM_ROWS = {
+    "folder": "| `music/`, `images/` | the media; where the file system allows it, hard links to the files "
+    "that the release was made from, which take no space: copy the folder before you edit one |",
+    "parquet": "| `data/` | the same rows with the media inside, for `datasets.load_dataset` |",
+    "retrieval": "| `retrieval/` | queries, corpus and qrels, in both directions |",
+}
+"""Form of the media → its row in the list of files."""
+
 _HUB_LICENCES = frozenset(
     f"cc-by{part}-{version}"
     for part in ("", "-sa", "-nc", "-nd", "-nc-sa", "-nc-nd")
@@ -71,7 +79,7 @@ def dataset_card(
     features: Mapping[str, str],
     made_with: Mapping[str, str],
     images_per_clip: int,
-    data: str,
+    forms: Mapping[str, str],
 ) -> str:
     """The card as Markdown.
 
@@ -83,7 +91,7 @@ def dataset_card(
         features: column → feature of the Parquet files.
         made_with: settings and encoder, name → value.
         images_per_clip: m.
-        data: pattern of the Parquet files with the media inside.
+        forms: each form of the media that the release has, and for `parquet` the pattern of its files.
     """
     licences = licence_counts(music_clips, images)
     hub, extra = _hub_licence(licences["licence"].to_list())
@@ -99,11 +107,7 @@ def dataset_card(
         "dataset_info:",
         "  features:",
         *yaml_features(features),
-        "configs:",
-        "- config_name: default",
-        "  data_files:",
-        "  - split: train",
-        f"    path: {data}",
+        *_default_config(forms),
         "---",
         "",
         f"# {PRETTY_NAME}",
@@ -115,11 +119,9 @@ def dataset_card(
         "| file | what it holds |",
         "|---|---|",
         "| `EMID_data.csv`, `EMID_data.parquet` | one row for each clip, media as paths below this folder |",
-        "| `music/`, `images/` | the media |",
+        *(_FORM_ROWS[form] for form in _FORM_ROWS if form in forms),
         "| `music.csv`, `images.csv` | the source, author and licence of each clip and image |",
         "| `pairs.csv` | each pair with its scores |",
-        "| `data/` | the same rows with the media inside, for `datasets.load_dataset` |",
-        "| `retrieval/` | queries, corpus and qrels, in both directions |",
         "| `croissant.json` | what the files hold, for machines |",
         "| `SHA256SUMS` | `sha256sum -c SHA256SUMS` checks them all |",
         "",
@@ -166,6 +168,13 @@ def dataset_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _default_config(forms: Mapping[str, str]) -> list[str]:
+    if "parquet" not in forms:
+        return []
+    config = ["configs:", "- config_name: default", "  data_files:", "  - split: train"]
+    return [*config, f"    path: {forms['parquet']}"]
 
 
 def _hub_licence(licences: Sequence[str]) -> tuple[str, list[str]]:

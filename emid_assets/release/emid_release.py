@@ -8,11 +8,12 @@ same inputs give the same bytes. The folder is a media folder too: `emid build -
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import polars as pl
 
+from emid_assets.media.identity import sha256_of
 from emid_assets.media.va_sources import is_by_program
 from emid_assets.release.croissant import croissant
 from emid_assets.release.dataset_card import CITATION, PRETTY_NAME, dataset_card, licence_counts, meanings
@@ -29,21 +30,23 @@ from emid_assets.release.emid_format import (
 from emid_assets.release.emid_import import PAIRS_FILE
 from emid_assets.release.parquet_files import AUDIO, IMAGE, pattern_of, write_parquet
 from emid_assets.release.release_media import (
+    FoundMedia,
     Placed,
     ReleaseError,
     place_clips,
     place_images,
-    sha256_of,
 )
 from emid_assets.release.retrieval_form import FOLDER as RETRIEVAL_FOLDER
 from emid_assets.release.retrieval_form import write_tasks
 from emid_assets.store.files import put_folder_in_place
 from emid_assets.store.schemas import EMID_RELEASE
 
+FOLDER_FORM, PARQUET_FORM, RETRIEVAL_FORM = "folder", "parquet", "retrieval"
+MEDIA_FOLDERS = ("music", "images")
 TABLE_FILE = "EMID_data"
 DATA_FOLDER = "data"
 SUMS_FILE = "SHA256SUMS"
-FORMAT = "5"
+FORMAT = "6"
 """Part of what identifies an unchanged release: after a change of the layout it is rewritten."""
 
 _DESCRIPTION = (
@@ -56,11 +59,11 @@ def write_release(
     music_clips: pl.DataFrame,
     images: pl.DataFrame,
     pairs: pl.DataFrame,
-    media: Path,
+    media: FoundMedia,
     folder: Path,
     images_per_clip: int,
     made_with: Mapping[str, str],
-    unchanged: pl.DataFrame | None = None,
+    forms: Collection[str],
 ) -> pl.DataFrame:
     """Write the release and replace the previous one.
 
@@ -68,12 +71,11 @@ def write_release(
         music_clips: frame MUSIC_CLIPS; clips without a pair are left out.
         images: frame IMAGES with `source_id`; images without a pair are left out.
         pairs: frame FUSED_PAIRS.
-        media: the folder below which the frames' `file` columns are.
+        media: the folder below which the frames' `file` columns are, and its inventory.
         folder: the release.
         images_per_clip: m: image slots of the table.
         made_with: settings and encoder, name → value, for the card.
-        unchanged: the files of the previous release, if it was made from the same inputs: it stays
-            if it is complete.
+        forms: what it holds the media as: FOLDER_FORM, PARQUET_FORM and RETRIEVAL_FORM, or some of them.
 
     Returns:
         Frame EMID_RELEASE: every file with its size and sum.
@@ -81,8 +83,6 @@ def write_release(
     Raises:
         ReleaseError: a media file is gone, or has changed since the inventory.
     """
-    if unchanged is not None and is_whole(folder, unchanged):
-        return unchanged
     clips = music_clips.join(pairs, on="clip_id", how="semi").sort("genre", "clip_id")
     pictures = images.join(pairs, on="image_id", how="semi").sort("image_id")
     pairs = pairs.join(clips, on="clip_id", how="semi").join(pictures, on="image_id", how="semi")
@@ -101,10 +101,16 @@ def write_release(
     table.select(columns).write_csv(unfinished / f"{TABLE_FILE}.csv")
     features = release_features(images_per_clip)
     table.select(columns).write_parquet(unfinished / f"{TABLE_FILE}.parquet")
-    written = write_parquet(table, features, unfinished, unfinished / DATA_FOLDER, "train", sums)
+    written: list[Path] = []
+    if PARQUET_FORM in forms:
+        written = write_parquet(table, features, unfinished, unfinished / DATA_FOLDER, "train", sums)
     _write_media_tables(clips, pictures, pairs, clip_paths, image_paths, unfinished)
-    captions = dict(pictures.select("image_id", pl.col("caption").fill_null("")).iter_rows())
-    write_tasks(pairs, clip_paths, image_paths, captions, unfinished, sums)
+    if RETRIEVAL_FORM in forms:
+        captions = dict(pictures.select("image_id", pl.col("caption").fill_null("")).iter_rows())
+        write_tasks(pairs, clip_paths, image_paths, captions, unfinished, sums)
+    if FOLDER_FORM not in forms:  # the other forms have taken their bytes from there
+        for top in MEDIA_FOLDERS:
+            shutil.rmtree(unfinished / top, ignore_errors=True)
     licences = licence_counts(clips, pictures)["licence"].to_list()
     (unfinished / "croissant.json").write_text(
         croissant(
@@ -112,11 +118,14 @@ def write_release(
             _placed(unfinished / f"{TABLE_FILE}.csv", unfinished),
             [_placed(path, unfinished) for path in written],
             meanings(images_per_clip),
+            FOLDER_FORM in forms,
         ),
         encoding="utf-8",
     )  # fmt: skip
-    data = f"{DATA_FOLDER}/{pattern_of(written)}"
-    card = dataset_card(table, pairs, clips, pictures, features, made_with, images_per_clip, data)
+    described = dict.fromkeys(forms, "")
+    if PARQUET_FORM in forms:
+        described[PARQUET_FORM] = f"{DATA_FOLDER}/{pattern_of(written)}"
+    card = dataset_card(table, pairs, clips, pictures, features, made_with, images_per_clip, described)
     (unfinished / "README.md").write_text(card, encoding="utf-8")
     files = _manifest(unfinished, sums)
     (unfinished / SUMS_FILE).write_text(_sums(files), encoding="utf-8")
@@ -219,7 +228,7 @@ def _sums(files: pl.DataFrame) -> str:
 
 def _role(file: str) -> str:
     top = file.partition("/")[0]
-    if top in ("music", "images"):
+    if top in MEDIA_FOLDERS:
         return "media"
     if top in (DATA_FOLDER, RETRIEVAL_FOLDER):
         return top

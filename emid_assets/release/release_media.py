@@ -4,7 +4,6 @@ Belongs here: files, their names and their sums. What the tables say of them is 
 """
 
 import contextlib
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ import soundfile
 from emid_assets.media.audio import Samples, read_audio
 from emid_assets.media.decoder_messages import unheard
 from emid_assets.media.folder import path_within
+from emid_assets.media.identity import file_hash_of, sha256_of, stamp_of
 from emid_assets.media.limits import MediaError
 
 WINDOW_MARK = "#t="
@@ -36,6 +36,24 @@ class ReleaseError(RuntimeError):
 
 
 @dataclass(frozen=True)
+class FoundMedia:
+    """A media folder, and how its inventory found the files: path below it → size, modification time in ns.
+
+    A file that is still as it was found has the inventory's hash and is not read; any other is hashed again.
+    """
+
+    folder: Path
+    stamps: Mapping[str, tuple[int, int]]
+
+    @classmethod
+    def of_inventory(cls, folder: Path, inventory: pl.DataFrame) -> "FoundMedia":
+        """From MEDIA_INVENTORY."""
+        usable = inventory.filter(pl.col("reason").is_null())
+        rows = usable.select("file", "size_bytes", "modified_ns").unique("file").iter_rows()
+        return cls(folder, {file: (size, modified) for file, size, modified in rows})
+
+
+@dataclass(frozen=True)
 class Placed:
     """A file of the release: its path below it, its sha256 and size."""
 
@@ -44,7 +62,7 @@ class Placed:
     size_bytes: int
 
 
-def place_images(images: pl.DataFrame, media: Path, target: Path) -> dict[str, Placed]:
+def place_images(images: pl.DataFrame, media: FoundMedia, target: Path) -> dict[str, Placed]:
     """Image id → its file in the release, at the path that it has in the media folder.
 
     Raises:
@@ -56,7 +74,7 @@ def place_images(images: pl.DataFrame, media: Path, target: Path) -> dict[str, P
     }
 
 
-def place_clips(clips: pl.DataFrame, media: Path, target: Path) -> dict[str, Placed]:
+def place_clips(clips: pl.DataFrame, media: FoundMedia, target: Path) -> dict[str, Placed]:
     """Clip id → its file in the release.
 
     A clip that is a whole file stays at its path; windows become FLAC beside it, with where they
@@ -75,7 +93,7 @@ def place_clips(clips: pl.DataFrame, media: Path, target: Path) -> dict[str, Pla
     taken = {one.file for one in placed.values()}
     for (file,), windows in rows.filter(is_window).group_by("file", maintain_order=True):
         _check_unchanged(str(file), windows["content_hash"][0], media)
-        for row, samples, rate, subtype in _cut(media / str(file), windows.sort("start_s", "clip_id")):
+        for row, samples, rate, subtype in _cut(media.folder / str(file), windows.sort("start_s", "clip_id")):
             name = _window_name(str(file), row, taken)
             taken.add(name)
             path = target / name
@@ -83,12 +101,6 @@ def place_clips(clips: pl.DataFrame, media: Path, target: Path) -> dict[str, Pla
             soundfile.write(path, _as_integers(samples, subtype).T, rate, format="FLAC", subtype=subtype)
             placed[row["clip_id"]] = Placed(name, sha256_of(path), path.stat().st_size)
     return placed
-
-
-def sha256_of(path: Path) -> str:
-    """Hex sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -100,27 +112,29 @@ def link_or_copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def _place_whole(file: str, content_hash: str, media: Path, target: Path) -> Placed:
+def _place_whole(file: str, content_hash: str, media: FoundMedia, target: Path) -> Placed:
     digest = _check_unchanged(file, content_hash, media)
     path = target / file
     if not path.exists():  # two clips may share a file, for example if a table lists one of them
-        link_or_copy(media / file, path)
+        link_or_copy(media.folder / file, path)
     return Placed(file, digest, path.stat().st_size)
 
 
-def _check_unchanged(file: str, content_hash: str, media: Path) -> str:
+def _check_unchanged(file: str, content_hash: str, media: FoundMedia) -> str:
+    """The sha256 of a file; raises if it is not the one of the content hash."""
+    path = media.folder / file
     try:
-        digest = sha256_of(path_within(media, file))
+        within = path_within(media.folder, file)
+        is_as_found = file in media.stamps and stamp_of(within) == media.stamps[file]
+        digest = (file_hash_of(content_hash) if is_as_found else None) or sha256_of(within)
     except MediaError as error:
-        raise ReleaseError(f"{media / file} {error.reason}: put the file itself there") from None
+        raise ReleaseError(f"{path} {error.reason}: put the file itself there") from None
     except OSError as error:
         raise ReleaseError(
-            f"{media / file} cannot be read ({error.strerror}): restore it, or run the whole build again"
+            f"{path} cannot be read ({error.strerror}): restore it, or run the whole build again"
         ) from None
     if not content_hash.startswith(digest):
-        raise ReleaseError(
-            f"{media / file} has changed since the inventory was taken: build again from the start"
-        )
+        raise ReleaseError(f"{path} has changed since the inventory was taken: build again from the start")
     return digest
 
 

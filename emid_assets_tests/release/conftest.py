@@ -10,6 +10,7 @@ import pytest
 from emid_assets.affect.emotions import IMAGE_EMOTION_KEYS, MUSIC_EMOTION_KEYS
 from emid_assets.media.inventory import image_manifest, music_manifest, take_inventory
 from emid_assets.release.emid_release import with_series, write_release
+from emid_assets.release.release_media import FoundMedia
 from emid_assets.store.schemas import FUSED_PAIRS
 from emid_assets_tests.release.published import FEELINGS, RATINGS, picture, tone
 
@@ -22,11 +23,16 @@ class SmallSet:
     music_clips: pl.DataFrame
     images: pl.DataFrame
     pairs: pl.DataFrame
+    inventory: pl.DataFrame
 
-    def release(self, folder: Path, images_per_clip: int = 3) -> pl.DataFrame:
+    def release(
+        self, folder: Path, images_per_clip: int = 3, forms: str = "folder,parquet,retrieval"
+    ) -> pl.DataFrame:
+        media = FoundMedia.of_inventory(self.media, self.inventory)
         return write_release(
-            self.music_clips, self.images, self.pairs, self.media, folder, images_per_clip, MADE_WITH
-        )
+            self.music_clips, self.images, self.pairs, media, folder, images_per_clip, MADE_WITH,
+            forms.split(","),
+        )  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +72,7 @@ def small_set(tmp_path_factory: pytest.TempPathFactory) -> SmallSet:
         for rank, image in enumerate(rng.permutation(6)[:3], start=1)
     ]  # fmt: skip
     pairs = FUSED_PAIRS.check(pl.DataFrame(rows, schema=FUSED_PAIRS.empty().schema))
-    return SmallSet(media, clips, pictures, pairs)
+    return SmallSet(media, clips, pictures, pairs, inventory)
 
 
 @pytest.fixture(scope="session")

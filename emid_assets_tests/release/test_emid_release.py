@@ -3,6 +3,7 @@
 import csv
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -18,9 +19,10 @@ from emid_assets.affect.emotions import RATINGS as RATING_NAMES
 from emid_assets.affect.ratings import parse_feelings, parse_ratings
 from emid_assets.evaluation.evaluate import evaluate_released_tasks
 from emid_assets.media.audio import read_audio
+from emid_assets.media.identity import sha256_of
 from emid_assets.media.inventory import image_manifest, music_manifest, take_inventory
 from emid_assets.media.lake_tables import LakeTables
-from emid_assets.release import parquet_files
+from emid_assets.release import parquet_files, release_media
 from emid_assets.release.emid_format import emid_columns, emotion_texts, feeling_texts
 from emid_assets.release.emid_import import import_emid
 from emid_assets.release.emid_release import is_whole
@@ -108,11 +110,10 @@ def test_published_texts_come_out_as_they_went_in(shared_data: Path) -> None:
 
 
 def test_licences_that_differ_in_case_are_one(small_set: SmallSet, tmp_path: Path) -> None:
-    mixed = SmallSet(
-        small_set.media,
-        small_set.music_clips.with_columns(licence=pl.lit("CC-BY-4.0")),
-        small_set.images.with_columns(licence=pl.lit("cc-by-4.0")),
-        small_set.pairs,
+    mixed = replace(
+        small_set,
+        music_clips=small_set.music_clips.with_columns(licence=pl.lit("CC-BY-4.0")),
+        images=small_set.images.with_columns(licence=pl.lit("cc-by-4.0")),
     )
     mixed.release(tmp_path / "release")
     card = (tmp_path / "release" / "README.md").read_text()
@@ -156,9 +157,7 @@ def test_another_release_in_the_same_place_is_not_taken_from_the_librarys_cache(
     small_set.release(folder)
     first = load(folder, cache)
     qrels = load(folder / "retrieval" / "EMIDA2IRetrieval", cache, "qrels")
-    other = SmallSet(
-        small_set.media, small_set.music_clips, small_set.images, small_set.pairs.filter(pl.col("rank") < 3)
-    )
+    other = replace(small_set, pairs=small_set.pairs.filter(pl.col("rank") < 3))
     other.release(folder)
     assert first["Image3_tag"][0] is not None
     assert load(folder, cache)["Image3_tag"][:] == [None] * 6
@@ -286,6 +285,55 @@ def test_what_is_released_can_be_imported_again(release: Path, tmp_path: Path, f
         assert imported == released
 
 
+@pytest.mark.parametrize(
+    ("forms", "roles"),
+    [
+        ("folder", {"media"}),
+        ("parquet", {"data"}),
+        ("retrieval", {"retrieval"}),
+        ("folder,parquet", {"media", "data"}),
+    ],
+)
+def test_a_release_holds_the_media_in_the_forms_that_are_wanted_and_in_no_other(
+    small_set: SmallSet, release: Path, tmp_path: Path, forms: str, roles: set[str]
+) -> None:
+    folder = tmp_path / "release"
+    files = small_set.release(folder, forms=forms)
+    assert set(files["role"]) == {"table", "card", *roles}
+    assert {path.name for path in folder.iterdir() if path.is_dir()} <= {
+        file.split("/")[0] for file in files["file"]
+    }
+    for file in files.filter(pl.col("role").is_in(roles))["file"]:
+        assert (folder / file).read_bytes() == (release / file).read_bytes()
+    card = (folder / "README.md").read_text()
+    assert "configs" in yaml.safe_load(card.split("---\n")[1]) if "data" in roles else "configs" not in card
+    for role, words in (
+        ("media", "| `music/`, `images/` |"),
+        ("data", "| `data/` |"),
+        ("retrieval", "| `retrieval/` |"),
+    ):
+        assert (words in card) == (role in roles)
+    described = [part["name"] for part in json.loads((folder / "croissant.json").read_text())["distribution"]]
+    assert ("images" in described) == ("media" in roles)
+    assert any(name.startswith("data/") for name in described) == ("data" in roles)
+
+
+def test_files_that_are_as_the_inventory_found_them_are_not_hashed_again(
+    small_set: SmallSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[Path] = []
+
+    def telling(path: Path) -> str:
+        hashed.append(path)
+        return sha256_of(path)
+
+    monkeypatch.setattr(release_media, "sha256_of", telling)
+    files = small_set.release(tmp_path / "release")
+    assert {path.suffix for path in hashed} == {".flac"}  # the windows, which are new files
+    for file, sum_of_file in files.select("file", "sha256").iter_rows():
+        assert sum_of_file == sha256_of(tmp_path / "release" / file), file
+
+
 def test_media_that_have_changed_or_gone_stop_the_release_and_are_named(
     small_set: SmallSet, tmp_path: Path
 ) -> None:
@@ -295,7 +343,7 @@ def test_media_that_have_changed_or_gone_stop_the_release_and_are_named(
             copy = media / path.relative_to(small_set.media)
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes(path.read_bytes())
-    changed = SmallSet(media, small_set.music_clips, small_set.images, small_set.pairs)
+    changed = replace(small_set, media=media)
     changed.release(tmp_path / "release")
     before = (tmp_path / "release" / "SHA256SUMS").read_text()
     (media / "music" / "long.ogg").write_bytes(b"OggS")
@@ -342,10 +390,11 @@ def test_the_retrieval_tasks_load_as_the_benchmarks_tools_load_them(
 def test_a_clip_with_the_id_of_an_image_does_not_get_its_caption(small_set: SmallSet, tmp_path: Path) -> None:
     image, clip = small_set.pairs["image_id"][0], small_set.pairs["clip_id"][0]
     renamed = pl.col("clip_id").replace(clip, image)
-    alike = SmallSet(
-        small_set.media, small_set.music_clips.with_columns(renamed), small_set.images,
-        small_set.pairs.with_columns(renamed),
-    )  # fmt: skip
+    alike = replace(
+        small_set,
+        music_clips=small_set.music_clips.with_columns(renamed),
+        pairs=small_set.pairs.with_columns(renamed),
+    )
     alike.release(tmp_path / "release")
     for task, clips, images in (
         ("EMIDA2IRetrieval", "queries", "corpus"),

