@@ -67,7 +67,7 @@ def test_every_asset_is_stored_and_declared_as_it_is(build: Build) -> None:
         )  # fmt: skip
         prediction = (
             "music_tags", "image_features", "image_encoder_features", "image_text_features",
-            "image_emotion_head", "predicted_emotion",
+            "image_emotion_head", "music_emotion_head", "predicted_emotion",
         )  # fmt: skip
         assert name in empty + prediction or frame.height, name
 

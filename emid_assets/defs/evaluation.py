@@ -228,6 +228,7 @@ def published_agreement(settings: SettingsResource, tables: LakeTables) -> dg.Ma
     reads=(
         *EMBEDDED_MEDIA, "fused_pairs", "trained_adapter", "top_images", "pair_statistics",
         "retrieval_metrics", "alpha_sweep", "published_agreement", "study_results", "image_emotion_head",
+        "music_emotion_head",
     ),
     # The inventory has the captions, which are not in the data version of the images.
     deps=["rejected_media", "media_inventory"],

@@ -5,7 +5,7 @@ are small and independent of the chosen encoder, unless `emotion_features` asks 
 Those are made here too: `image_embeddings` comes later in the graph, in the partition of the image's tag.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -25,7 +25,13 @@ from emid_assets.settings import Settings
 from emid_assets.store.data_version import frame_digest
 from emid_assets.store.lake import WHOLE_TABLE, Lake
 from emid_assets.store.layout import WEIGHTS_FOLDER
-from emid_assets.store.schemas import IMAGE_EMOTION_HEAD, IMAGE_TEXT_FEATURES, PREDICTED_EMOTION, TABLES
+from emid_assets.store.schemas import (
+    IMAGE_EMOTION_HEAD,
+    IMAGE_TEXT_FEATURES,
+    MUSIC_EMOTION_HEAD,
+    PREDICTED_EMOTION,
+    TABLES,
+)
 
 if TYPE_CHECKING:
     from emid_assets.encoders.interface import Encoder
@@ -75,7 +81,6 @@ def _vectors(
 
 
 FEATURE_SETTINGS = ("predict_emotion", "emotion_features")
-FEATURE_SETTINGS = ("predict_emotion", "emotion_features")
 OF_READER = Outside("reader of media files", lambda _, __: READER_VERSION)
 
 
@@ -84,20 +89,62 @@ OF_READER = Outside("reader of media files", lambda _, __: READER_VERSION)
     group_name="prediction",
     kinds={"torch", "duckdb"},
     pool=GPU_POOL,
-    declared=Declared(outside=OF_READER),
+    declared=Declared(code=2, outside=OF_READER),
 )
 def music_tags(
     context: dg.AssetExecutionContext, settings: SettingsResource, media_inventory: pl.DataFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
-    """Tags by musicnn for each clip that has neither a label nor ratings."""
+    """Tags by musicnn for each clip that has neither a label nor ratings, and for rated clips to learn from.
+
+    Rated clips are tagged only if there is a clip to predict.
+    """
+    from emid_assets.prediction.predict import rated_clips, unrated_clips
 
     def load() -> "Encoder":
         from emid_assets.prediction.musicnn import MusicTagger
 
         return MusicTagger(settings.device)
 
-    unrated = unlabelled(media_inventory).filter((pl.col("kind") == "music") & pl.col("valence").is_null())
-    return _vectors(context, settings, "music", unrated, load)
+    clips = pl.concat([rated_clips(media_inventory), unrated_clips(media_inventory)])
+    return _vectors(context, settings, "music", clips, load)
+
+
+@table_asset(
+    stage="inventory",
+    group_name="prediction",
+    kinds={"numpy", "duckdb"},
+    declared=Declared(settings=("seed",)),
+    checks={"finite": "The cross-validated figures are finite numbers."},
+    warnings={"explains": "On both axes the head explains part of the variance of unseen ratings."},
+)
+def music_emotion_head(
+    context: dg.AssetExecutionContext,
+    settings: SettingsResource,
+    media_inventory: pl.DataFrame,
+    music_tags: pl.DataFrame,
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """The head that corrects the rule for music by the clips that the user has rated.
+
+    Cross-validated by source, so that no clip is predicted from others of its source. Retrained only if the
+    rated clips have changed. Has no row, and the rule alone predicts, if too few clips are rated, there is
+    no clip to predict, or predict_emotion is off.
+    """
+    from emid_assets.prediction.music_head import head_frame
+    from emid_assets.prediction.predict import rated_clips
+
+    frame, rated = MUSIC_EMOTION_HEAD.empty(), rated_clips(media_inventory)
+    if rated.height:
+        lake = Lake(settings.lake_folder)
+        stored = previous_version(lake, "music_emotion_head", WHOLE_TABLE)
+        frame = head_frame(
+            rated,
+            music_tags,
+            str(lake.versions("music_tags")[0].metadata["fingerprint"]),
+            settings.seed,
+            lake.root / WEIGHTS_FOLDER,
+            previous=previous_rows(context, lake, stored),
+        )
+    return _head_result(frame, ("weights_file", "grouped_by"))
 
 
 @table_asset(
@@ -229,39 +276,47 @@ def image_emotion_head(
     Cross-validated by series, so that no image is predicted from others of its series. Retrained only if the
     rated images have changed. Has no row if too few images are rated or predict_emotion is off.
     """
+    from emid_assets.prediction.image_head import few_images
+
     lake = Lake(settings.lake_folder)
     blocks = _blocks(lake, image_features, image_encoder_features, image_text_features)
     frame = _head_of(context, settings, media_inventory, blocks)
+    few = few_images(frame["images"][0]) if frame.height else None
+    return _head_result(frame, ("weights_file", "grouped_by", "features"), enough=few or "")
+
+
+def _head_result(
+    frame: pl.DataFrame, told: Sequence[str], **doubts: str
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """A head's table with its figures and checks; without a head they all pass.
+
+    Args:
+        frame: IMAGE_EMOTION_HEAD or MUSIC_EMOTION_HEAD.
+        told: columns of text that the metadata shows beside the figures.
+        doubts: check → what speaks against the head, empty where nothing does. `explains` is added.
+    """
     row = frame.row(0, named=True) if frame.height else {}
     figures = {name: value for name, value in row.items() if isinstance(value, int | float)}
+    explained = {axis: figures.get(f"{axis}_r2", 1.0) for axis in ("valence", "arousal")}
+    useless = [f"{axis}: R² {r2:.2f}, no better than the mean" for axis, r2 in explained.items() if r2 <= 0]
     return dg.MaterializeResult(
         value=frame,
         data_version=dg.DataVersion(frame_digest(frame)),
         metadata={
             "trained": frame.height == 1,
-            **{name: row.get(name, "") for name in ("weights_file", "grouped_by", "features")},
+            **{name: row.get(name, "") for name in told},
             **figures,
         },
         check_results=[
             check_result("finite", [name for name, value in figures.items() if value != value], len(figures)),
-            *_doubts(figures),
+            *(
+                dg.AssetCheckResult(
+                    check_name=name, passed=not doubt, severity=dg.AssetCheckSeverity.WARN, description=doubt
+                )
+                for name, doubt in {"explains": "; ".join(useless), **doubts}.items()
+            ),
         ],
     )
-
-
-def _doubts(figures: Mapping[str, float]) -> list[dg.AssetCheckResult]:
-    """The warnings about a head with these figures; both pass without a head."""
-    from emid_assets.prediction.image_head import few_images
-
-    explained = {axis: figures.get(f"{axis}_r2", 1.0) for axis in ("valence", "arousal")}
-    useless = [f"{axis}: R² {r2:.2f}, no better than the mean" for axis, r2 in explained.items() if r2 <= 0]
-    few = few_images(int(figures["images"])) if figures else None
-    return [
-        dg.AssetCheckResult(
-            check_name=name, passed=not doubt, severity=dg.AssetCheckSeverity.WARN, description=doubt
-        )
-        for name, doubt in (("explains", "; ".join(useless)), ("enough", few or ""))
-    ]
 
 
 def _blocks(
@@ -328,19 +383,23 @@ def predicted_emotion(
     image_encoder_features: pl.DataFrame,
     image_text_features: pl.DataFrame,
     image_emotion_head: pl.DataFrame,
+    music_emotion_head: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """Valence, arousal, their uncertainty and the emotion of each medium without a label."""
     frame = PREDICTED_EMOTION.empty()
     if settings.predict_emotion:
         from emid_assets.prediction.image_head import ImageEmotionHead
+        from emid_assets.prediction.music_head import MusicEmotionHead
         from emid_assets.prediction.predict import predict_emotion
 
-        head = None
+        head = music_head = None
         if image_emotion_head.height:
             head = ImageEmotionHead.load(settings.lake_folder / image_emotion_head["weights_file"][0])
+        if music_emotion_head.height:
+            music_head = MusicEmotionHead.load(settings.lake_folder / music_emotion_head["weights_file"][0])
         lake = Lake(settings.lake_folder)
         blocks = _blocks(lake, image_features, image_encoder_features, image_text_features)
-        frame = predict_emotion(media_inventory, music_tags, blocks, head)
+        frame = predict_emotion(media_inventory, music_tags, blocks, head, music_head)
     ends = {"music": (1.0, 9.0), "image": (0.0, 1.0)}
     outside = [
         f"{item_id}: {valence}, {arousal}"

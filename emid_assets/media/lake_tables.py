@@ -32,7 +32,8 @@ class LakeTables:
         published_pairs: the pairs of `pairs.csv`.
         rejected_media: every item that could not be used.
         top_images, pair_statistics, retrieval_metrics, alpha_sweep, published_agreement: the measurements.
-        study_results, image_emotion_head: results of the listening study; the head that predicts emotions.
+        study_results: results of the listening study.
+        image_emotion_head, music_emotion_head: the heads that predict emotions.
         joined_windows: number of clips that are expanded clips.
     """
 
@@ -56,6 +57,7 @@ class LakeTables:
     published_agreement: pl.DataFrame = field(default_factory=TABLES["published_agreement"].empty)
     study_results: pl.DataFrame = field(default_factory=TABLES["study_results"].empty)
     image_emotion_head: pl.DataFrame = field(default_factory=TABLES["image_emotion_head"].empty)
+    music_emotion_head: pl.DataFrame = field(default_factory=TABLES["music_emotion_head"].empty)
     joined_windows: int = 0
 
     @classmethod

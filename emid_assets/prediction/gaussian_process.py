@@ -109,7 +109,7 @@ def fit_process(
     for of_block in distances:
         np.fill_diagonal(of_block, 0.0)  # a medium is like itself, in blocks that are unknown too
     level = ratings.mean(axis=0)
-    members = _by_size(groups)
+    members = members_by_size(groups)
     least = [(np.inf, 0.0, 0.0, 0.0)] * 2
     left_out = np.empty_like(ratings)
     for bandwidth in BANDWIDTHS:
@@ -248,7 +248,7 @@ def folds_of(groups: Sequence[str], folds: int, seed: int) -> Places:
     return np.array([fold_of[group] for group in groups], dtype=np.int64)
 
 
-def _by_size(groups: Sequence[str]) -> list[Places]:
+def members_by_size(groups: Sequence[str]) -> list[Places]:
     """Places of the media of the groups, an array (groups, size) for each size of a group."""
     places: dict[str, list[int]] = {}
     for place, group in enumerate(groups):

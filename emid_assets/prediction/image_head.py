@@ -24,9 +24,10 @@ from emid_assets.prediction.gaussian_process import (
     figures_of,
     fit_process,
 )
+from emid_assets.prediction.head_files import is_current, store_head
 from emid_assets.prediction.image_blocks import TEXT, ImageBlocks
 from emid_assets.store.data_version import frame_digest
-from emid_assets.store.files import make_folder, put_in_place
+from emid_assets.store.files import make_folder
 from emid_assets.store.schemas import IMAGE_EMOTION_HEAD
 
 Floats = NDArray[np.float64]
@@ -169,8 +170,7 @@ def head_frame(
 ) -> pl.DataFrame:
     """Train, validate and store a head: a row of IMAGE_EMOTION_HEAD, and its file in `folder`.
 
-    If the stored head was trained on the same data, it is kept. Files of earlier heads are removed, except
-    the one that `previous` names.
+    If the stored head was trained on the same data, it is kept.
 
     Args:
         rated: rows of MEDIA_INVENTORY: item_id, source_id, valence and arousal are read.
@@ -194,28 +194,16 @@ def head_frame(
     if joined.height < 2:
         return IMAGE_EMOTION_HEAD.empty()
     learnt_from = frame_digest(joined.drop("features"), HEAD_VERSION, blocks.fingerprint, str(seed))
-    kept = folder.parent / previous["weights_file"][0] if previous is not None and previous.height else None
-    if (
-        kept is not None
-        and previous is not None
-        and previous["learnt_from"][0] == learnt_from
-        and kept.exists()
-    ):
+    if previous is not None and is_current(previous, folder, learnt_from):
         return previous
     matrix = joined["features"].to_numpy()
     ratings = joined.select("valence", "arousal").to_numpy().astype(np.float64)
     groups = joined["source_id"].to_list()
     validation = validate_head(matrix, ratings, groups, blocks, seed)
-    unnamed = folder / "image_emotion_head.safetensors"
     fitted = fit_head(matrix, ratings, groups, blocks)
-    sha256 = fitted.head.save(unnamed)
-    weights = unnamed.with_name(f"image_emotion_head-{sha256[:12]}.safetensors")
-    put_in_place(unnamed, weights)
-    for old in folder.glob("image_emotion_head-*.safetensors"):
-        if old not in (weights, kept):
-            old.unlink()
+    file, sha256 = store_head(fitted.head.save, "image_emotion_head", folder, previous)
     row = {
-        "weights_file": weights.relative_to(folder.parent).as_posix(),
+        "weights_file": file,
         "weights_sha256": sha256,
         "learnt_from": learnt_from,
         "images": len(ratings),

@@ -1,7 +1,7 @@
 """Valence, arousal and an emotion for unlabelled media.
 
 Belongs here: making the rows of `predicted_emotion` from the inventory, the tags, the features and the
-head. The rule for music is in `music_rule`, the head for images in `image_head`.
+heads. The rule for music is in `music_rule`, the heads are `music_head` and `image_head`.
 """
 
 import numpy as np
@@ -14,6 +14,7 @@ from emid_assets.affect.tag_shares import assigned_tags, image_tag_shares
 from emid_assets.media.with_predictions import PREDICTED, unlabelled
 from emid_assets.prediction.image_blocks import ImageBlocks
 from emid_assets.prediction.image_head import ImageEmotionHead
+from emid_assets.prediction.music_head import MIN_CLIPS, MOST_CLIPS, MusicEmotionHead
 from emid_assets.prediction.music_rule import predict_music, shipped_reference
 from emid_assets.store.schemas import IMAGE_FEATURES, PREDICTED_EMOTION, TAG_SHARES_TYPE
 
@@ -28,6 +29,31 @@ def rated_images(inventory: pl.DataFrame) -> pl.DataFrame:
     return inventory.filter(
         (pl.col("kind") == "image") & (pl.col("va_source") == "measured") & pl.col("reason").is_null()
     )
+
+
+def rated_clips(inventory: pl.DataFrame) -> pl.DataFrame:
+    """The rated clips that a head for music learns from; none if it would learn from too few, or for nothing.
+
+    Clips cut from a rated source have that source's ratings and are left out. Of many clips, those whose
+    contents have the first hashes are taken, so that the choice stays the same as clips are added.
+
+    Args:
+        inventory: frame MEDIA_INVENTORY.
+    """
+    rated = inventory.filter(
+        (pl.col("kind") == "music")
+        & (pl.col("va_source") == "ratings")
+        & pl.col("reason").is_null()
+        & pl.col("is_original_clip").fill_null(True)
+    )
+    if rated.height < MIN_CLIPS or unrated_clips(inventory).is_empty():
+        return inventory.clear()
+    return rated.sort("content_hash", "item_id").head(MOST_CLIPS)
+
+
+def unrated_clips(inventory: pl.DataFrame) -> pl.DataFrame:
+    """The usable clips of an inventory (MEDIA_INVENTORY) with neither a label nor ratings."""
+    return unlabelled(inventory).filter((pl.col("kind") == "music") & pl.col("valence").is_null())
 
 
 def too_few_rated(count: int) -> str | None:
@@ -45,18 +71,21 @@ def predict_emotion(
     music_tags: pl.DataFrame,
     blocks: ImageBlocks | None,
     head: ImageEmotionHead | None,
+    music_head: MusicEmotionHead | None = None,
 ) -> pl.DataFrame:
     """A row for each medium of the inventory that lacks only a label.
 
-    A clip's valence and arousal are its own ratings, or else predicted from its tags by the rule; an
-    image's are its own, or else predicted by the head. The label is the emotion nearest to them; for
-    predicted images it is assigned such that the tags are as frequent as their shares say.
+    A clip's valence and arousal are its own ratings, or else predicted from its tags: by the head for music,
+    or by the rule where there is no such head. An image's are its own, or else predicted by the head for
+    images. The label is the emotion nearest to them; for predicted images it is assigned such that the tags
+    are as frequent as their shares say.
 
     Args:
         inventory: frame MEDIA_INVENTORY.
         music_tags: frame MUSIC_TAGS, with a row for each clip that has neither label nor ratings.
         blocks: features of each image that has neither label nor ratings; None if there are none.
         head: None if too few images are rated.
+        music_head: None if too few clips are rated.
 
     Returns:
         Frame PREDICTED_EMOTION, by kind and id.
@@ -70,7 +99,10 @@ def predict_emotion(
     tagged, log_odds, failed = _with_vectors(clips.filter(pl.col("valence").is_null()), music_tags)
     parts.append(failed)
     if tagged.height:
-        va, sd = predict_music(log_odds, shipped_reference())
+        if music_head is None:
+            va, sd = predict_music(log_odds, shipped_reference())
+        else:
+            va, sd = music_head.predict(log_odds)
         parts.append(_labelled(_predicted(tagged, va, sd), nearest_music_emotions(va)))
 
     images = media.filter(pl.col("kind") == "image")

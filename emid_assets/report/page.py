@@ -231,7 +231,11 @@ def render_page(
         results=_results(tables.retrieval_metrics),
         study=study.study_section(tables.study_results),
         predicted=predicted_section(
-            tables.music_clips, tables.images, tables.fused_pairs, tables.image_emotion_head
+            tables.music_clips,
+            tables.images,
+            tables.fused_pairs,
+            tables.image_emotion_head,
+            tables.music_emotion_head,
         ),
         gallery=[
             (emotion, [card for card in cards if card.emotion == emotion.key]) for emotion in MUSIC_EMOTIONS

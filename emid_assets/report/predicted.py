@@ -26,7 +26,11 @@ def predicted_clips(music_clips: pl.DataFrame) -> frozenset[str]:
 
 
 def predicted_section(
-    music_clips: pl.DataFrame, images: pl.DataFrame, fused_pairs: pl.DataFrame, head: pl.DataFrame
+    music_clips: pl.DataFrame,
+    images: pl.DataFrame,
+    fused_pairs: pl.DataFrame,
+    head: pl.DataFrame,
+    music_head: pl.DataFrame,
 ) -> dict[str, object]:
     """What the section shows.
 
@@ -35,13 +39,14 @@ def predicted_section(
         images: frame IMAGES.
         fused_pairs: frame FUSED_PAIRS.
         head: frame IMAGE_EMOTION_HEAD, at most one row.
+        music_head: frame MUSIC_EMOTION_HEAD, at most one row.
 
     Returns:
         `predicted_here`: whether this program predicted any emotion; `sources`: rows of kind, label (given,
         or derived from valence and arousal), source of valence and arousal, items, and the mean deviations
         told; `pairs`: rows of clip, image (measured, derived or predicted), pairs and mean E; `head`: its
-        row with `calibration` as rows of nominal, valence, arousal, or None; `few`: a doubt about a head on
-        few images, or None.
+        row with `calibration` as rows of nominal, valence, arousal, or None; `music_head`: likewise; `few`: a
+        doubt about a head on few images, or None.
     """
     sources = []
     for kind, frame in (("music", music_clips), ("images", images)):
@@ -71,6 +76,7 @@ def predicted_section(
         "sources": sources,
         "pairs": pairs.rows(named=True),
         "head": _head(head.row(0, named=True)) if head.height else None,
+        "music_head": _head(music_head.row(0, named=True)) if music_head.height else None,
         "few": few_images(head["images"][0]) if head.height else None,
     }
 

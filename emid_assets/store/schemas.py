@@ -171,7 +171,7 @@ IMAGES = TableSchema(
 
 MUSIC_TAGS = TableSchema(
     "music_tags",
-    "a music clip without a label, tagged by two networks; empty if predict_emotion is off",
+    "a clip tagged by two networks, to be predicted or to learn from; empty if predict_emotion is off",
     {
         "clip_id": (_S, "the clip"),
         "content_hash": (_S, "hash of the content that was tagged"),
@@ -231,6 +231,31 @@ IMAGE_EMOTION_HEAD = TableSchema(
                 ("rmse", "root mean square error, on the scale 0 to 1"),
             )
         },
+        "calibration": (CALIBRATION_TYPE, "share of ratings within intervals of a nominal probability"),
+    },
+)
+
+MUSIC_EMOTION_HEAD = TableSchema(
+    "music_emotion_head",
+    "the head that corrects the rule for music by the user's rated clips; no row if there is none",
+    {
+        "weights_file": (_S, "safetensors file, path below the lake folder"),
+        "weights_sha256": (_S, "its sha256"),
+        "learnt_from": (_S, "digest of the clips, ratings and tags that it was trained on"),
+        "clips": (_I64, "rated clips that it was trained on"),
+        "groups": (_I64, "groups of clips that the cross-validation kept together"),
+        "grouped_by": (_S, "source (the clips' source_id); clip if there are fewer than five sources"),
+        **{
+            f"{axis}_{name}": (_F64, f"cross-validated {meaning} of {axis}")
+            for axis in ("valence", "arousal")
+            for name, meaning in (
+                ("r", "correlation with the ratings"),
+                ("r2", "share of the ratings' variance explained"),
+                ("rmse", "root mean square error, on the scale 1 to 9"),
+            )
+        },
+        "rule_valence_r": (_F64, "correlation with the ratings of valence of the rule alone"),
+        "rule_arousal_r": (_F64, "correlation with the ratings of arousal of the rule alone"),
         "calibration": (CALIBRATION_TYPE, "share of ratings within intervals of a nominal probability"),
     },
 )
@@ -596,6 +621,7 @@ TABLES: dict[str, TableSchema] = {
         IMAGE_ENCODER_FEATURES,
         IMAGE_TEXT_FEATURES,
         IMAGE_EMOTION_HEAD,
+        MUSIC_EMOTION_HEAD,
         PREDICTED_EMOTION,
         MUSIC_CLIPS,
         IMAGES,

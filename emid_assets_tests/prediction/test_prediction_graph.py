@@ -14,7 +14,8 @@ from PIL import Image
 
 from emid_assets.definitions import build_definitions
 from emid_assets.encoders.imagebind import encoder as imagebind
-from emid_assets.prediction import image_text, predict
+from emid_assets.prediction import image_text, music_head, predict
+from emid_assets.prediction.music_head import MusicEmotionHead
 from emid_assets.store.lake import Lake
 from emid_assets_tests.encoders.imagebind.small_imagebind import SMALL, write_small_checkpoint
 
@@ -60,9 +61,9 @@ def run(media: Path, lake: Path, job: str, partition: str | None = None, **setti
         )
     checks = result.get_asset_check_evaluations()
     assert all(check.passed for check in checks if check.blocking)
-    head = Lake(lake).read("image_emotion_head")
     for check in checks:
         if check.check_name == "explains":  # a head that is no better than the mean is warned of
+            head = Lake(lake).read(check.asset_key.path[-1])
             assert check.passed == ((head["valence_r2"] > 0) & (head["arousal_r2"] > 0)).all()
     return Lake(lake)
 
@@ -73,7 +74,7 @@ def test_off_by_default_nothing_is_read_and_unlabelled_media_have_their_reason(
     lake = run(media, tmp_path / "lake", "inventory")
     for table in (
         "music_tags", "image_features", "image_encoder_features", "image_text_features", "image_emotion_head",
-        "predicted_emotion",
+        "music_emotion_head", "predicted_emotion",
     ):  # fmt: skip
         assert lake.read(table).is_empty()
     rejected = lake.read("rejected_media")
@@ -192,3 +193,44 @@ def test_with_too_few_rated_images_no_head_is_trained_and_music_is_predicted_all
     reasons = lake.read("rejected_media")["reason"].unique().to_list()
     assert len(reasons) == 1
     assert "there are 12" in reasons[0]
+
+
+def test_rated_clips_teach_a_head_and_are_tagged_only_where_a_clip_lacks_an_emotion(
+    media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (music_head, predict):
+        monkeypatch.setattr(module, "MIN_CLIPS", 6)
+    root = tmp_path / "media"
+    (root / "music" / "sad").mkdir(parents=True)
+    rng = np.random.default_rng(1)
+    rows = []
+    for place in range(6):
+        sound = 0.02 * (1 + place) * rng.standard_normal(16_000 * 2)
+        soundfile.write(root / "music" / "sad" / f"{place}.wav", sound, 16_000)
+        rows.append([f"sad/{place}.wav", f"recording {place}", 3 + 0.5 * place, 7 - 0.4 * place])
+    with (root / "music.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["file", "source_id", "valence", "arousal"], *rows])
+    (root / "images" / "awe").mkdir(parents=True)
+    (root / "images" / "awe" / "a.png").write_bytes((media / "images" / "awe" / "tagged.png").read_bytes())
+    folder = tmp_path / "lake"
+    lake = run(root, folder, "inventory", predict_emotion="on")
+    assert lake.read("music_tags").is_empty()  # every clip has its ratings: nothing to predict
+    assert lake.read("music_emotion_head").is_empty()
+
+    new = root / "music" / "album" / "new.wav"
+    new.parent.mkdir()
+    soundfile.write(new, 0.1 * rng.standard_normal(16_000 * 2), 16_000)
+    lake = run(root, folder, "inventory", predict_emotion="on")
+    assert lake.read("music_tags").height == 7
+    head = lake.read("music_emotion_head").row(0, named=True)
+    assert (head["clips"], head["groups"], head["grouped_by"]) == (6, 6, "source")
+    trained = MusicEmotionHead.load(folder / head["weights_file"])
+    tags = lake.read("music_tags").filter(pl.col("clip_id") == "album/new.wav")
+    va, sd = trained.predict(tags["log_odds"].to_numpy())
+    row = lake.read("predicted_emotion").row(0, named=True)
+    assert (row["valence"], row["arousal_sd"]) == (va[0, 0], sd[0, 1])
+    version = lake.current("music_emotion_head", "all")
+    assert version is not None
+    assert version.metadata["rule_valence_r"] == head["rule_valence_r"]
+    again = run(root, folder, "inventory", predict_emotion="on")
+    assert again.read("music_emotion_head").equals(lake.read("music_emotion_head"))

@@ -9,7 +9,7 @@ import pytest
 from emid_assets.media.lake_tables import LakeTables
 from emid_assets.report.page import BuildFacts, render_page
 from emid_assets.report.predicted import predicted_clips, predicted_section
-from emid_assets.store.schemas import IMAGE_EMOTION_HEAD
+from emid_assets.store.schemas import IMAGE_EMOTION_HEAD, MUSIC_EMOTION_HEAD
 from emid_assets_tests.report.conftest import frame
 from emid_assets_tests.report.reading import read
 
@@ -20,6 +20,17 @@ HEAD = {
     "valence_rmse": 0.16, "arousal_rmse": 0.1,
     "calibration": [
         {"axis": axis, "nominal": nominal, "observed": nominal + 0.02}
+        for axis in ("valence", "arousal")
+        for nominal in (0.5, 0.9)
+    ],
+}  # fmt: skip
+
+MUSIC_HEAD = {
+    "weights_file": "w", "weights_sha256": "1", "learnt_from": "g", "clips": 137, "groups": 31,
+    "grouped_by": "source", "valence_r": 0.581, "arousal_r": 0.874, "valence_r2": 0.33, "arousal_r2": 0.76,
+    "valence_rmse": 0.59, "arousal_rmse": 0.73, "rule_valence_r": 0.543, "rule_arousal_r": 0.848,
+    "calibration": [
+        {"axis": axis, "nominal": nominal, "observed": nominal - 0.03}
         for axis in ("valence", "arousal")
         for nominal in (0.5, 0.9)
     ],
@@ -40,6 +51,7 @@ def half_predicted(make_tables: Callable[..., LakeTables]) -> LakeTables:
         music_clips=tables.music_clips.with_columns(*marked, *spread),
         images=tables.images.with_columns(*marked, *spread),
         image_emotion_head=frame("image_emotion_head", [HEAD]),
+        music_emotion_head=frame("music_emotion_head", [MUSIC_HEAD]),
     )
 
 
@@ -60,7 +72,9 @@ def test_without_a_prediction_there_is_no_warning_and_the_section_tells_measured
     assert predicted_clips(clips) == frozenset()
     measured = clips.filter(rated)["clip_id"]
     assert f"Of the clips, {clips.height - len(measured)} are derived, {len(measured)} are measured." in html
-    found = predicted_section(clips, images, tables.fused_pairs, IMAGE_EMOTION_HEAD.empty())
+    found = predicted_section(
+        clips, images, tables.fused_pairs, IMAGE_EMOTION_HEAD.empty(), MUSIC_EMOTION_HEAD.empty()
+    )
     assert {(row["kind"], row["meaning"]): row["n"] for row in found["sources"]} == {  # type: ignore[attr-defined]
         ("music", "measured: the clip's own ratings"): len(measured),
         ("music", "derived: the mean of the clip's category"): clips.height - len(measured),
@@ -108,9 +122,17 @@ def test_counts_pairs_and_the_head_stand_on_the_page(
         "52 %",
         "92 %",
         "0.25",
+        "137 rated clips",
+        "31 groups",
+        "0.581",
+        "0.543",
+        "47 %",
+        "87 %",
     ):
         assert text in section, text
-    found = predicted_section(clips, images, half_predicted.fused_pairs, IMAGE_EMOTION_HEAD.empty())
+    found = predicted_section(
+        clips, images, half_predicted.fused_pairs, IMAGE_EMOTION_HEAD.empty(), MUSIC_EMOTION_HEAD.empty()
+    )
     pairs = {(row["clip"], row["image"]): row["n"] for row in found["pairs"]}  # type: ignore[attr-defined]
     assert sum(pairs.values()) == half_predicted.fused_pairs.height
     ids = predicted_clips(clips)
@@ -139,7 +161,9 @@ def test_a_label_derived_from_ratings_is_not_called_a_prediction(
     half = {name: (frame.height + 1) // 2 for name, frame in (("clips", clips), ("images", images))}
     assert f"of {half['clips']} of {clips.height} clips were predicted by a program, not measured" in html
     assert f" and {half['images']} of {images.height} images is an emotion near" in html
-    found = predicted_section(clips, images, rated.fused_pairs, IMAGE_EMOTION_HEAD.empty())
+    found = predicted_section(
+        clips, images, rated.fused_pairs, IMAGE_EMOTION_HEAD.empty(), MUSIC_EMOTION_HEAD.empty()
+    )
     assert {row["image"] for row in found["pairs"]} == {"measured"}  # type: ignore[attr-defined]
     labels = {
         (row["label"], row["va_source"]): row["n"] for row in found["sources"] if row["kind"] == "images"
