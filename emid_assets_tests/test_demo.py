@@ -16,6 +16,7 @@ import pytest
 import soundfile
 from PIL import Image
 
+from emid_assets.affect.emotions import IMAGE_TAG_SPREAD, MUSIC_EMOTIONS
 from emid_assets.definitions import definitions
 from emid_assets.store.lake import Lake
 from emid_assets.store.schemas import TABLES
@@ -101,7 +102,7 @@ def test_an_expanded_clip_is_in_the_part_of_its_source(build: Build) -> None:
 
 
 def test_the_stored_pairs_are_the_methods_by_brute_force_in_float64(build: Build) -> None:
-    """METHOD's formulas written out once more, from the stored embeddings and manifests alone."""
+    """The formulas of the default method written out, from the stored embeddings and manifests alone."""
     lake = Lake(build.demo_lake)
     originals = lake.read("music_embeddings").join(lake.read("music_clips"), on="clip_id").sort("clip_id")
     columns = ["clip_id", "emotion", "valence", "arousal", "embedding", "scale"]
@@ -115,25 +116,24 @@ def test_the_stored_pairs_are_the_methods_by_brute_force_in_float64(build: Build
     S = np.exp(logits - logits.max(axis=1, keepdims=True))
     S /= S.sum(axis=1, keepdims=True)
 
-    def standardized(frame: pl.DataFrame, population: pl.DataFrame, label: str) -> np.ndarray:
-        counts = population[label].value_counts().rows_by_key(label, unique=True)
-        weights = np.array(
-            [
-                1 / counts[value][0] if isinstance(counts[value], tuple) else 1 / counts[value]
-                for value in population[label]
-            ]
-        )
-        va = population.select("valence", "arousal").to_numpy()
+    def on_plane(
+        frame: pl.DataFrame, population: pl.DataFrame, label: str, sd: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Points and variances where a standard deviation of the population is .4 long, within [-1, 1]²."""
+        each = population.with_columns(weight=1 / pl.len().over(label))
+        weights, va = each["weight"].to_numpy(), each.select("valence", "arousal").to_numpy()
         centre = np.average(va, axis=0, weights=weights)
-        spread = np.sqrt(np.average((va - centre) ** 2, axis=0, weights=weights))
-        return (frame.select("valence", "arousal").to_numpy() - centre) / spread
+        unit = 2.5 * np.sqrt(np.average((va - centre) ** 2, axis=0, weights=weights))
+        points = (frame.select("valence", "arousal").to_numpy() - centre) / unit
+        return points / np.maximum(np.abs(points).max(axis=1, keepdims=True), 1), (sd / unit) ** 2
 
-    u, v = standardized(music, originals, "emotion"), standardized(images, images, "tag")
-    u /= np.linalg.norm(u, axis=1, keepdims=True)
-    v /= np.linalg.norm(v, axis=1, keepdims=True)
-    E = (1 + u @ v.T) / 2
+    spread_of = {emotion.key: (emotion.valence_spread, emotion.arousal_spread) for emotion in MUSIC_EMOTIONS}
+    u, of_u = on_plane(music, originals, "emotion", np.array([spread_of[key] for key in music["emotion"]]))
+    v, of_v = on_plane(images, images, "tag", np.full((len(images), 2), IMAGE_TAG_SPREAD))
+    variance = 0.3**2 + 0.02 * (of_u[:, None] + of_v)
+    E = (0.3 / np.sqrt(variance) * np.exp(-((u[:, None] - v) ** 2) / (2 * variance))).prod(axis=2)
     low, high = S.min(axis=1, keepdims=True), S.max(axis=1, keepdims=True)
-    T = 0.6 * (S - low) / (high - low) + 0.4 * E
+    T = 0.05 * (S - low) / (high - low) + 0.95 * E
     expected = np.sort(T, axis=1)[:, ::-1][:, :3]
     pairs = lake.read("fused_pairs").sort("clip_id", "rank")
     np.testing.assert_allclose(pairs["fused_score"].to_numpy().reshape(-1, 3), expected, atol=1e-5)
@@ -215,7 +215,7 @@ def test_a_wrong_setting_ends_the_build_with_one_line(small_demo: Checkout) -> N
         text=True,
     )
     assert finished.returncode == 2
-    assert finished.stderr.strip() == "Error: alpha = '1.5': must be 0.0 to 1.0"
+    assert finished.stderr.strip() == "Error: alpha = '1.5': must be auto or 0.0 to 1.0"
 
 
 def test_a_query_by_a_file_ranks_as_the_stored_embeddings_do(demo: Checkout, tmp_path: Path) -> None:
@@ -266,8 +266,10 @@ def test_a_query_by_an_image_finds_clips_and_a_text_file_is_refused(build: Build
 
 def test_the_sweep_finds_the_builds_own_point(build: Build, tmp_path: Path) -> None:
     table = tmp_path / "sweep.csv"
-    build.run(f".venv/bin/emid sweep --alphas 0.6,1 --pairs 3 --counts {build.images} --csv {table}")
-    points = pl.read_csv(table).filter((pl.col("alpha") == 0.6) & (pl.col("rescaling") == "candidate_minmax"))
+    build.run(f".venv/bin/emid sweep --alphas 0.05,1 --pairs 3 --counts {build.images} --csv {table}")
+    points = pl.read_csv(table).filter(
+        (pl.col("alpha") == 0.05) & (pl.col("rescaling") == "candidate_minmax")
+    )
     lake = Lake(build.demo_lake)
     semantic = lake.read("similarity_matrix").filter(pl.col("rank") <= 3)
     kept = lake.read("fused_pairs").join(semantic, on=["clip_id", "image_id"], how="semi")

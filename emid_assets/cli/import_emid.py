@@ -25,7 +25,7 @@ SHOWN_EXAMPLES = 2
 
 @click.group("import")
 def import_group() -> None:
-    """Read a published data set, or published ratings, into a media folder."""
+    """Read a published data set or ratings into a media folder."""
 
 
 import_group.add_command(import_ratings_command)

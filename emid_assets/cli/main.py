@@ -23,7 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tune": ("tune:tune_command", "Search the hyperparameters of NETWORK."),
     "study": ("study:study", "Serve the listening study, or plan its size."),
     "imagebind": ("imagebind:imagebind", "Download, check or verify ImageBind's checkpoint."),
-    "import": ("import_emid:import_group", "Read a published data set, or ratings, into a media folder."),
+    "import": ("import_emid:import_group", "Read a published data set or ratings into a media folder."),
     "lake": ("lake:lake_group", "Back up the lake of a build, and restore it."),
 }  # fmt: skip
 """Command → `module:object` below `emid_assets.cli`, and its line in the help."""

@@ -105,7 +105,7 @@ def test_pairs_are_made_and_all_checks_pass(lake: Lake) -> None:
 
 
 def test_a_clip_has_no_more_pairs_than_candidates(lake: Lake) -> None:
-    assert align(lake, "sad", candidates=2, images_per_clip=5).success
+    assert align(lake, "sad", method="paper", candidates=2, images_per_clip=5).success
     assert lake.read("fused_pairs", ["sad"]).height == 2 * CLIPS["sad"]
 
 
