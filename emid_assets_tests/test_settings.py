@@ -202,6 +202,17 @@ def test_the_launchpad_refuses_to_reshape_the_graph() -> None:
     assert "shapes the graph" in str(error.value.__cause__)
 
 
+def test_a_run_for_another_lake_than_that_of_its_definitions_is_refused(tmp_path: Path) -> None:
+    @dg.asset
+    def probe(settings: SettingsResource) -> None: ...
+
+    resources = {"settings": settings_resource(Settings(lake=str(tmp_path / "one")))}
+    config = {"resources": {"settings": {"config": {"lake": str(tmp_path / "two")}}}}
+    with pytest.raises(dg.DagsterError) as error:
+        dg.materialize([probe], resources=resources, run_config=config)
+    assert f"definitions were loaded for the lake {tmp_path / 'one'}" in str(error.value.__cause__)
+
+
 def test_the_launchpad_may_change_a_limit_of_reuse_but_not_whether_there_is_one() -> None:
     seen = []
 

@@ -93,7 +93,7 @@ def launched_runs(
 
 def end_left_runs(instance: DagsterInstance) -> None:
     """End the runs that a killed build left on the cluster; the current build launches them again."""
-    for run in instance.get_runs(RunsFilter(statuses=[*EXECUTING, DagsterRunStatus.NOT_STARTED])):
+    for run in instance.get_runs(RunsFilter(statuses=EXECUTING)):
         if BUILD_TAG in run.tags and is_gone(run.tags[BUILD_TAG]):
             with suppress(OSError, RuntimeError):  # the cluster may be gone too
                 instance.run_launcher.terminate(run.run_id)

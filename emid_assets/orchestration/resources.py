@@ -36,6 +36,11 @@ def settings_resource(settings: Settings) -> SettingsResource:
                     f"{name} shapes the graph, which was loaded with {getattr(settings, name)}: set "
                     f"EMID_{name.upper()} and reload the definitions"
                 )
+        if given.lake_folder != settings.lake_folder:
+            raise ValueError(
+                f"this run would write to {given.lake_folder}, and the definitions were loaded for the lake "
+                f"{settings.lake_folder}: set EMID_LAKE and reload the definitions"
+            )
         return given
 
     fields = {}

@@ -13,7 +13,8 @@ UNDER_WAY = [
     DagsterRunStatus.STARTED,
     DagsterRunStatus.CANCELING,
 ]
-EXECUTING = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
+EXECUTING = [status for status in UNDER_WAY if status != DagsterRunStatus.QUEUED]
+"""What a process may be executing. One that is killed before it starts its run leaves it NOT_STARTED."""
 
 
 def end_dead_runs(instance: DagsterInstance) -> list[str]:

@@ -210,13 +210,16 @@ class Lake:
     def remove(self, table: str, partition: str) -> None:
         """Remove a partition from the table, if it is there; its files stay until `collect_garbage`."""
         folder = self._folder(table, partition)
-        if _current_path(folder) is None:
+        if not _is_there(folder):
             return
         try:
             with self._partition_lock(folder):
-                current = _current_path(folder)
-                if current is not None:
-                    _point(folder, _REMOVED + current.name)
+                if not _is_there(folder):
+                    return
+                if (newest := _newest(folder)) is None:
+                    (folder / "CURRENT").unlink()
+                else:
+                    _point(folder, _REMOVED + newest.name)
         except OSError as error:
             raise LakeError(f"cannot remove {table}/{partition} in {folder}: {error}") from error
 
@@ -231,9 +234,7 @@ class Lake:
         others = [
             folder.name
             for folder in self._partition_folders(table)
-            if folder.name not in partitions
-            and folder.name.startswith(beginning)
-            and _current_path(folder) is not None
+            if folder.name not in partitions and folder.name.startswith(beginning) and _is_there(folder)
         ]
         for partition in others:
             self.remove(table, partition)
@@ -537,15 +538,21 @@ class Lake:
 
     def _rebuild_catalogue(self) -> None:
 
-        files = {table: self._bundled(table) for table in self.tables()}
+        files: dict[str, list[Path]] = {}
+        damaged: dict[str, str] = {}
+        for table in self.tables():
+            try:
+                files[table] = self._bundled(table)
+            except LakeError as error:  # one damaged CURRENT must not block the other tables either
+                damaged[table] = str(error)
         unfinished = self.catalogue_path.with_name(self.catalogue_path.name + UNFINISHED_SUFFIX)
         for leftover in self.root.glob(unfinished.name + "*"):
             leftover.unlink()
         with kept_connection() as connection:
             connection.execute(f"ATTACH {quoted(unfinished)} AS catalogue ({_FORMAT}, BLOCK_SIZE 16384)")
-            tables = sorted({*(table for table in files if files[table]), *self.declared})
+            tables = sorted({*(table for table in files if files[table]), *damaged, *self.declared})
             for table in tables:
-                self._create_view(connection, table, files.get(table, []))
+                self._create_view(connection, table, files.get(table, []), damaged.get(table))
             for table in tables[:1]:
                 comment = quoted(comment_of(self.root))
                 connection.execute(f'COMMENT ON VIEW catalogue.main."{table}" IS {comment}')
@@ -559,14 +566,14 @@ class Lake:
             write_in_place(self._catalogues / _FOLDER_FILE, str(self.root))
 
     def _create_view(
-        self, connection: "duckdb.DuckDBPyConnection", table: str, files: Sequence[Path]
+        self, connection: "duckdb.DuckDBPyConnection", table: str, files: Sequence[Path], damage: str | None
     ) -> None:
-        """Create a table's view; this opens its files and fails if they cannot be read as one table."""
+        """Create a table's view; if its files cannot be read as one table, one that says so."""
         import duckdb
 
         create = f'CREATE VIEW catalogue.main."{table}" AS '
         paths = [path.relative_to(self.root).as_posix() for path in files]
-        is_never = "false"
+        is_never = "false" if damage is None else f"error({quoted(damage)}) IS NULL"
         if paths:
             try:
                 connection.execute(create + view_of(paths, self.root))
@@ -845,6 +852,22 @@ def _pointed(folder: Path) -> tuple[Path, bool] | None:
 def _current_path(folder: Path) -> Path | None:
     pointed = _pointed(folder)
     return pointed[0] if pointed and pointed[1] else None
+
+
+def _is_there(folder: Path) -> bool:
+    """Whether a partition has a current version, or a damaged CURRENT, so that nobody knows which."""
+    try:
+        return _current_path(folder) is not None
+    except LakeError:
+        return True
+
+
+def _newest(folder: Path) -> Path | None:
+    """The current version; where CURRENT is damaged, the last one that was written, if any."""
+    try:
+        return _current_path(folder)
+    except LakeError:
+        return max(_versions(folder), key=_number, default=None)
 
 
 def _point(folder: Path, text: str) -> None:

@@ -66,7 +66,7 @@ def test_the_network_is_the_plain_forward_pass(name: str) -> None:
     patch = tagging_input(signal(3.2))[0]
     expected = plain_forward(read_checkpoint(*map(read_weights, CHECKPOINTS[name])), patch.astype(np.float64))
     found = load_musicnn([name], torch.device("cpu"))(torch.from_numpy(patch)[None])[0, 0].double().numpy()
-    np.testing.assert_allclose(found, expected, atol=2e-5)
+    np.testing.assert_allclose(found, expected, rtol=5e-6, atol=2e-5)  # float32, on any processor
     assert expected.std() > 1  # tags do differ
 
 

@@ -102,6 +102,15 @@ def started(instance: dg.DagsterInstance, **arguments: Any) -> dg.DagsterRun:
     return instance.create_run_for_job(collect, status=dg.DagsterRunStatus.STARTED, **arguments)
 
 
+def test_a_run_whose_process_was_killed_before_it_started_is_ended_and_one_that_waits_is_not(
+    instance: dg.DagsterInstance,
+) -> None:
+    tags = {PROCESS_TAG: a_process_that_is_gone()}
+    killed = instance.create_run_for_job(collect, status=dg.DagsterRunStatus.NOT_STARTED, tags=tags)
+    instance.create_run_for_job(collect, status=dg.DagsterRunStatus.NOT_STARTED)  # a launcher will start it
+    assert end_dead_runs(instance) == [killed.run_id]
+
+
 def test_a_run_that_another_machine_launched_over_a_socket_is_left_alone(
     instance: dg.DagsterInstance,
 ) -> None:

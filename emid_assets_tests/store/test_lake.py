@@ -491,6 +491,28 @@ def test_partitions_that_are_not_among_others_are_removed_and_named(lake: Lake) 
     assert lake.removed("rejected") == []
 
 
+def test_a_partition_with_a_damaged_pointer_is_removed_among_others_and_blocks_no_other_table(
+    lake: Lake,
+) -> None:
+    for name in ("calm", "sad"):
+        lake.write("music_clips", name, numbers(1))
+    lake.write("images", "awe", numbers(2))
+    empty = lake.root / "tables" / "music_clips" / "sad-00"
+    empty.mkdir()
+    for folder in (lake.root / "tables" / "music_clips" / "sad", empty):
+        (folder / "CURRENT").write_text("nonsense")
+    lake.rebuild_catalogue()
+    with duckdb.connect(lake.catalogue_path, read_only=True) as catalogue:
+        assert catalogue.sql("SELECT value FROM images").fetchall() == [(2,)]
+        with pytest.raises(duckdb.Error, match="CURRENT is damaged"):
+            catalogue.sql("SELECT * FROM music_clips").fetchall()
+    assert lake.remove_others("music_clips", ["calm"]) == ["sad", "sad-00"]
+    assert lake.partitions("music_clips") == ["calm"]
+    assert lake.remove_others("music_clips", ["calm"]) == []
+    lake.write("music_clips", "sad", numbers(3))
+    assert sorted(lake.read("music_clips")["value"].to_list()) == [1, 3]
+
+
 def test_old_versions_go_after_the_grace_period_since_they_were_superseded(lake: Lake) -> None:
     first = lake.write("music_clips", "sad", numbers(1)).path
     week_ago = time.time() - 7 * 86_400
