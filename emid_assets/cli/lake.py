@@ -34,8 +34,11 @@ def backup_command(folder: Path, keep: int | None, **options: Any) -> None:
     """
     from emid_assets.store.backup import Backups
 
+    backups = Backups(folder)
     with _reported("backup") as on_progress:
-        _tell(Backups(folder).make(settings_from(options).lake_folder, keep, on_progress), "backed up")
+        _tell(backups.make(settings_from(options).lake_folder, keep, on_progress), "backed up")
+    for damage in backups.damaged:
+        click.echo(f"Warning: backed up as it is, with all versions beside it: {damage}", err=True)
 
 
 @lake_group.command("restore")

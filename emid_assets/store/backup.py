@@ -106,6 +106,8 @@ class Backups:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
+        self.damaged: list[str] = []
+        """Of the lake that was backed up last: partitions that were kept as they are, and what is wrong."""
 
     def names(self) -> list[str]:
         """Of all backups, the oldest first."""
@@ -248,7 +250,8 @@ class Backups:
         for _ in range(ATTEMPTS):
             try:
                 pointed = _pointed(folder)
-            except LakeError:  # nobody knows which is current: `emid status` tells it
+            except LakeError as error:
+                self.damaged.append(str(error))
                 every = [self._keep(lake, path, before) for path in _other_files(folder)]
                 return [file for file in every if file is not None]
             if pointed is None:

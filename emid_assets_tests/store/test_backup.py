@@ -248,6 +248,9 @@ def test_a_damaged_pointer_is_kept_with_all_versions_beside_it(lake: Lake, tmp_p
     pointer.write_text("nonsense")
     kept = {file.path for file in backups.make(lake.root).files}
     assert {file.relative_to(lake.root).as_posix() for file in pointer.parent.glob("[C0]*")} <= kept
+    assert [str(pointer) in damage for damage in backups.damaged] == [True]
+    backups.restore(tmp_path / "restored")
+    assert (tmp_path / "restored" / "tables" / "music_clips" / "sad" / "CURRENT").read_text() == "nonsense"
     pointer.unlink()
     pointer.write_text("000009-00000000.duckdb\n")
     with pytest.raises(BackupError, match=r"sad: the version that its CURRENT names is not there"):
