@@ -200,6 +200,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--ours", action="store_true", help="no effect: there are no peers to skip")
     parser.add_argument("--lake", type=Path, required=True, help="a lake that was built; it is copied")
     parser.add_argument("--media", type=Path, default=Path("emid_assets/sample"), help="its media folder")
     parser.add_argument("--days", type=int, default=365)
