@@ -193,7 +193,7 @@ def live_through(year: Year, days: int, study_days: int, study_runs: int) -> Ite
         if number > days - DAYS_OF_TICKS:
             year.tick(now + number * 86_400)
         if number % REPORTED == 0 or number == days:
-            yield {"name": f"day {number}", **year.sizes()}
+            yield {"name": f"ours day {number}", **year.sizes()}
 
 
 def main() -> None:
