@@ -151,7 +151,7 @@ def test_numbers_of_an_asset_are_plotted_over_its_partitions(ui: Served, page: A
 
 def test_the_checks_of_an_asset_are_listed_with_their_results(ui: Served, page: Any) -> None:
     page.goto(f"{ui.url}/assets/fused_pairs?view=checks")
-    for check in ("m_pairs_each", "images_exist", "schema"):
+    for check in ("m_pairs_each", "images_exist", "no_image_was_missed", "schema"):
         page.get_by_text(check, exact=True).first.wait_for()
     assert page.get_by_text("Failed").count() == 0
 
