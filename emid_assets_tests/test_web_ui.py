@@ -100,7 +100,8 @@ def test_the_demos_materializations_and_checks_are_there(ui: Served) -> None:
     labels = {entry["label"] for entry in data["assetMaterializations"][0]["metadataEntries"]}
     assert {"pairs", "alpha", "dagster/row_count", "dagster/column_schema"} <= labels
     checks = data["assetChecksOrError"]["checks"]
-    assert {check["name"] for check in checks} == {"schema", "m_pairs_each", "images_exist"}
+    expected = {"schema", "m_pairs_each", "images_exist", "no_image_was_missed"}
+    assert {check["name"] for check in checks} == expected
     assert {check["executionForLatestMaterialization"]["status"] for check in checks} == {"SUCCEEDED"}
 
 
