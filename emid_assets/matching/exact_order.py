@@ -177,8 +177,10 @@ def _unsure(state: RowState, error: NDArray[np.float64]) -> NDArray[np.intp]:
     """Rows whose log-sum-exp may be rounded to either of two steps.
 
     The error of a log-sum-exp is the mean of the scores' errors by their probabilities p, so that its
-    standard deviation is that of a score times √Σp². Beyond the slots, no p is larger than the last one's.
-    The exponentials and their sums in float32 add about 1e-7.
+    standard deviation is that of a score times √Σp², where p is that of all columns of one score together:
+    equal columns have equal errors. Beyond the slots, no p is larger than the last one's; if the last two
+    slots are equal, the columns beyond may all be equal to them. The exponentials and their sums in float32
+    add about 1e-7.
     """
     value = unrounded_log_sum_exp(state)
     unsure = []
@@ -186,7 +188,13 @@ def _unsure(state: RowState, error: NDArray[np.float64]) -> NDArray[np.intp]:
         rows = slice(start, start + _ROW_BLOCK)
         p = np.exp(state.scores[rows].astype(np.float64) - value[rows, None])
         rest = np.clip(1.0 - p.sum(axis=1), 0.0, 1.0)
-        spread = np.sqrt((p * p).sum(axis=1) + rest * p[:, -1])
+        first = np.ones(p.shape, dtype=bool)  # of the slots of one score
+        first[:, 1:] = state.scores[rows][:, 1:] != state.scores[rows][:, :-1]
+        together = np.add.reduceat(p.ravel(), np.flatnonzero(first))
+        last = together[np.cumsum(first.sum(axis=1)) - 1]
+        squares = np.bincount(np.nonzero(first)[0], together**2, minlength=len(p))
+        beyond = np.where(first[:, -1], rest * p[:, -1], (last + rest) ** 2 - last**2)
+        spread = np.sqrt(squares + beyond)
         steps = value[rows] / LOG_SUM_EXP_STEP
         from_the_middle = np.abs(steps - np.floor(steps) - 0.5) * LOG_SUM_EXP_STEP
         unsure.append(start + np.flatnonzero(from_the_middle <= error[rows] * spread + _FLOAT32_SUMS))

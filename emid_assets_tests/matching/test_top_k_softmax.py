@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -67,8 +67,18 @@ def problems(draw: st.DrawFn) -> Problem:
     return Problem(X, Y, draw(st.sampled_from([1, 3, 50, 130])), scale)
 
 
+EQUAL_COLUMNS = Problem(
+    np.array([[340.09497, -940.3911], [-166.81596, -985.98804]], dtype=np.float32),
+    np.tile(np.array([0.84389555, 0.5365075], dtype=np.float32), (1400, 1)),
+    1,
+    1000.0,
+)
+"""Their scores have one error, so that it does not average out in the log-sum-exp."""
+
+
 @pytest.mark.processor
 @settings(deadline=None, max_examples=150)
+@example(problem=EQUAL_COLUMNS, backend="numpy", product="numpy", threads=1, tile_rows=1, tile_columns=5)
 @given(
     problem=problems(),
     backend=st.sampled_from(["numpy", "numba"]),
