@@ -105,13 +105,13 @@ def fused_pairs(
     images: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """The dataset: each clip's m best images by T = αS̃ + (1 − α)E."""
-    from emid_assets.matching.frames import candidate_rows, fused_pairs_frame, unproven
+    from emid_assets.matching.frames import best_of, candidate_rows, unproven
     from emid_assets.matching.fusion import Formula
     from emid_assets.report.previews import pairs_preview
 
     formula = Formula.of(settings)
-    pairs = fused_pairs_frame(similarity_matrix, va_distances, formula)
     candidates = candidate_rows(similarity_matrix, va_distances, formula)
+    pairs = best_of(candidates, formula)
     wanted = candidates.group_by("clip_id").agg(wanted=pl.len().clip(upper_bound=formula.images_per_clip))
     found = pairs.group_by("clip_id").agg(found=pl.len())
     wrong = (

@@ -313,7 +313,13 @@ def fused_pairs_frame(similarity: pl.DataFrame, va_distances: pl.DataFrame, form
     """
     if similarity.is_empty():
         return FUSED_PAIRS.empty()
-    rows = candidate_rows(similarity, va_distances, formula)
+    return best_of(candidate_rows(similarity, va_distances, formula), formula)
+
+
+def best_of(rows: pl.DataFrame, formula: Formula) -> pl.DataFrame:
+    """The pairs of `fused_pairs_frame`, from the rows of `candidate_rows`."""
+    if rows.is_empty():
+        return FUSED_PAIRS.empty()
     candidates = _Candidates.of(rows)
     emotional = rows["emotional_similarity"].to_numpy()
     # S̃ is 0 for an image that is not among the first by S, as for an empty slot.
