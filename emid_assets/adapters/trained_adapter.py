@@ -5,7 +5,6 @@ Belongs here: saving, loading and applying. The training loop is in `training`; 
 """
 
 import dataclasses
-import hashlib
 import importlib
 import json
 from collections.abc import Callable, Sequence
@@ -28,7 +27,7 @@ from emid_assets.adapters.networks.content_tower import Projection
 from emid_assets.adapters.networks.interface import Items, Known, Network, PairScorer
 from emid_assets.adapters.va_ridge import VaReader
 from emid_assets.settings import Settings
-from emid_assets.store.files import make_folder, write_in_place
+from emid_assets.store.files import make_folder, sha256_of, write_in_place
 from emid_assets.store.schemas import EPOCH_TYPE, TRAINED_ADAPTER
 
 Epoch = dict[str, int | float | None]
@@ -200,7 +199,7 @@ class TrainedAdapter:
         tensors |= {f"network.{name}": tensor.contiguous() for name, tensor in self.state.items()}
         make_folder(path.parent)
         write_in_place(path, save(tensors, metadata={"adapter": json.dumps(description, sort_keys=True)}))
-        return file_sha256(path)
+        return sha256_of(path)
 
     @classmethod
     def load(cls, path: Path) -> "TrainedAdapter":
@@ -394,12 +393,6 @@ class TrainedAdapter:
         }
         schema = {name: dtype for name, (dtype, _) in TRAINED_ADAPTER.columns.items()}
         return TRAINED_ADAPTER.check(pl.DataFrame([row], schema={**schema, "history": EPOCH_TYPE}))
-
-
-def file_sha256(path: Path) -> str:
-    """Hex sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def network_class(name: str) -> type[nn.Module]:

@@ -8,7 +8,7 @@ import polars as pl
 
 from emid_assets.health.recipes import CHANGED_MEDIA
 from emid_assets.media.folder_changes import look_at
-from emid_assets.media.identity import is_passing, sha256_of
+from emid_assets.media.identity import is_passing
 from emid_assets.media.kinds import OPTIONAL_READERS, READER_VERSION
 from emid_assets.media.limits import MediaFolderError
 from emid_assets.media.va_sources import is_by_program
@@ -27,6 +27,7 @@ from emid_assets.orchestration.resources import SettingsResource
 from emid_assets.orchestration.table_asset import table_asset
 from emid_assets.settings import Settings, load_operations
 from emid_assets.store.data_version import frame_digest
+from emid_assets.store.files import sha256_of
 from emid_assets.store.lake import GRACE_S, WHOLE_TABLE, Lake
 
 if TYPE_CHECKING:

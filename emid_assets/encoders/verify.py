@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from emid_assets.encoders.embed import Progress, embed
 from emid_assets.encoders.interface import Encoder, MediaItem
 from emid_assets.media.folder import path_within
-from emid_assets.media.identity import file_hash_of, sha256_of, stamp_of
+from emid_assets.media.identity import file_hash_of, stamp_of
 from emid_assets.media.kinds import MediaKind
 from emid_assets.media.limits import MediaError
+from emid_assets.store.files import sha256_of
 from emid_assets.store.lake import Lake
 from emid_assets.store.layout import JOURNAL_FOLDER, TABLES_FOLDER
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import polars as pl
 
 from emid_assets.media.audio import AudioFacts, probe_audio
-from emid_assets.media.identity import CANNOT_BE_READ, sha256_of, stamp_of
+from emid_assets.media.identity import CANNOT_BE_READ, stamp_of
 from emid_assets.media.image import probe_image
 from emid_assets.media.limits import MediaError, MediaLimits, MissingExtraError
+from emid_assets.store.files import sha256_of
 from emid_assets.store.schemas import MEDIA_INVENTORY
 
 CHANGING = "changed while the inventory read it: the next build reads it again"

@@ -1,15 +1,16 @@
 """Whether a file is still the one that the inventory listed.
 
-Belongs here: the hash of a file, and the check before and after it is read. Nothing here decodes media.
+Belongs here: a file's size, time and hash beside those of the inventory, before and after it is read. Nothing
+here decodes media.
 """
 
 import contextlib
-import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from emid_assets.media.limits import MediaError
+from emid_assets.store.files import sha256_of
 
 CHANGED = "changed since the inventory: the next build reads it again"
 CANNOT_BE_READ = "file cannot be read"
@@ -21,12 +22,6 @@ def is_passing(reason: str) -> bool:
 
 
 _SHA256 = re.compile(r"[0-9a-f]{64}(?=#|$)")
-
-
-def sha256_of(path: Path) -> str:
-    """Hex sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def file_hash_of(content_hash: str) -> str | None:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import polars as pl
 
-from emid_assets.media.identity import sha256_of
 from emid_assets.media.va_sources import is_by_program
 from emid_assets.release.croissant import croissant
 from emid_assets.release.dataset_card import CITATION, PRETTY_NAME, dataset_card, licence_counts, meanings
@@ -38,7 +37,7 @@ from emid_assets.release.release_media import (
 )
 from emid_assets.release.retrieval_form import FOLDER as RETRIEVAL_FOLDER
 from emid_assets.release.retrieval_form import write_tasks
-from emid_assets.store.files import put_folder_in_place
+from emid_assets.store.files import put_folder_in_place, sha256_of
 from emid_assets.store.schemas import EMID_RELEASE
 
 FOLDER_FORM, PARQUET_FORM, RETRIEVAL_FORM = "folder", "parquet", "retrieval"

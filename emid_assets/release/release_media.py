@@ -19,8 +19,9 @@ import soundfile
 from emid_assets.media.audio import Samples, read_audio
 from emid_assets.media.decoder_messages import unheard
 from emid_assets.media.folder import path_within
-from emid_assets.media.identity import file_hash_of, sha256_of, stamp_of
+from emid_assets.media.identity import file_hash_of, stamp_of
 from emid_assets.media.limits import MediaError
+from emid_assets.store.files import sha256_of
 
 WINDOW_MARK = "#t="
 """Part of the content hash of a clip that is a window of its file."""

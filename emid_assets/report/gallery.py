@@ -21,11 +21,11 @@ from PIL import Image
 from emid_assets.media.audio import read_audio, resample
 from emid_assets.media.folder import path_within
 from emid_assets.media.hearing import sounding
-from emid_assets.media.identity import sha256_of, unchanged
+from emid_assets.media.identity import unchanged
 from emid_assets.media.image import read_rgb
 from emid_assets.media.licences import spdx_of
 from emid_assets.media.limits import MediaError
-from emid_assets.store.files import make_folder, write_in_place
+from emid_assets.store.files import make_folder, sha256_of, write_in_place
 
 _MP3, _JPEG = "audio/mpeg", "image/jpeg"
 PLAYER_SECONDS = 8.0

@@ -29,6 +29,7 @@ from emid_assets.store.files import (
     make_folder,
     put_folder_in_place,
     put_in_place,
+    sha256_of,
     sync,
     write_in_place,
 )
@@ -296,8 +297,7 @@ class Backups:
                     shutil.copyfile(path, unfinished)
             elif not _is_immutable(below) or not _linked(path, unfinished):
                 shutil.copyfile(path, unfinished)
-            with unfinished.open("rb") as content:
-                sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+            sha256 = sha256_of(unfinished)
             size, target = unfinished.stat().st_size, self._content(sha256)
             if not target.exists():
                 make_folder(target.parent)

@@ -1,10 +1,11 @@
-"""Crash-safe file writes, lock files, and a check whether any process has a file open.
+"""Crash-safe file writes, hashes of files, lock files, and a check whether any process has a file open.
 
 Belongs here: what the store needs from the operating system. Nothing about tables.
 """
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import secrets
 import stat
@@ -34,6 +35,12 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def put_in_place(unfinished: Path, path: Path) -> None:

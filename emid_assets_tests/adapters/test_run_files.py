@@ -8,9 +8,10 @@ import pytest
 
 from emid_assets.adapters.pair_data import PairData, pair_data
 from emid_assets.adapters.run_files import save_run
-from emid_assets.adapters.trained_adapter import TrainedAdapter, file_sha256
+from emid_assets.adapters.trained_adapter import TrainedAdapter
 from emid_assets.adapters.training import train
 from emid_assets.media.lake_tables import LakeTables
+from emid_assets.store.files import sha256_of
 from emid_assets_tests.small_lake import SETTINGS
 
 
@@ -25,7 +26,7 @@ def trained(data: PairData, seed: int) -> TrainedAdapter:
 
 def test_the_record_says_what_the_weights_were_made_with(data: PairData, tmp_path: Path) -> None:
     weights, sha256 = save_run(trained(data, 5), tmp_path, {"alpha": 0.6})
-    assert file_sha256(weights) == sha256
+    assert sha256_of(weights) == sha256
     record = json.loads(weights.with_suffix(".json").read_text())
     assert record["weights_sha256"] == sha256
     assert record["seed"] == 5

@@ -12,7 +12,7 @@ from emid_assets.captions.fill import fill_captions
 from emid_assets.captions.interface import CaptionerUnavailableError
 from emid_assets.captions.load import captioner_identity, load_captioner
 from emid_assets.definitions import build_definitions
-from emid_assets.media.identity import sha256_of
+from emid_assets.store.files import sha256_of
 from emid_assets.store.lake import Lake
 from emid_assets.store.schemas import IMAGES
 

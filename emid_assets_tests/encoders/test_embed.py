@@ -12,7 +12,8 @@ from emid_assets.encoders.embed import Earlier, Progress, embed, unit_rows
 from emid_assets.encoders.interface import EncoderOutOfMemoryError, MediaItem
 from emid_assets.encoders.journal import CHUNK_ITEMS
 from emid_assets.encoders.preparation import PreparationCrashError, WorkerDiedError
-from emid_assets.media.identity import CHANGED, sha256_of
+from emid_assets.media.identity import CHANGED
+from emid_assets.store.files import sha256_of
 from emid_assets.store.schemas import IMAGE_EMBEDDINGS, MUSIC_EMBEDDINGS, REJECTED_MEDIA
 from emid_assets_tests.encoders.fake_encoder import (
     HANGING_MARK,

@@ -16,8 +16,9 @@ from emid_assets.encoders.interface import MediaItem, Prepared
 from emid_assets.encoders.preparation import prepare_all
 from emid_assets.encoders.recordings import ItemReader, by_recording, shared_recordings
 from emid_assets.media.audio import Recording, read_audio
-from emid_assets.media.identity import CHANGED, sha256_of
+from emid_assets.media.identity import CHANGED
 from emid_assets.media.limits import MediaError
+from emid_assets.store.files import sha256_of
 
 FORMATS = ("wav", "flac", "ogg", "mp3")
 

@@ -9,7 +9,8 @@ import pytest
 from emid_assets.encoders.embed import embed
 from emid_assets.encoders.interface import MediaItem
 from emid_assets.encoders.verify import EmbeddingCheck, FileCheck, check_embeddings, check_files
-from emid_assets.media.identity import sha256_of, stamp_of
+from emid_assets.media.identity import stamp_of
+from emid_assets.store.files import sha256_of
 from emid_assets.store.lake import Lake
 from emid_assets_tests.encoders.fake_encoder import FakeEncoder
 

@@ -22,7 +22,8 @@ from emid_assets.media.expansion import (
     with_chosen,
     with_nearest_source,
 )
-from emid_assets.media.identity import CHANGED, sha256_of
+from emid_assets.media.identity import CHANGED
+from emid_assets.store.files import sha256_of
 from emid_assets.store.schemas import EXPANDED_CLIPS, EXPANSION_WINDOWS, MUSIC_CLIPS, MUSIC_EMBEDDINGS
 
 WINDOW_S, HOP_S = 5.0, 2.5

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from emid_assets.media.identity import CHANGED, sha256_of, unchanged
+from emid_assets.media.identity import CHANGED, unchanged
 from emid_assets.media.limits import MediaError
+from emid_assets.store.files import sha256_of
 
 OLD, NEW = b"the content of the inventory", b"a new content of this length"
 HASH = hashlib.sha256(OLD).hexdigest()

@@ -19,7 +19,6 @@ from emid_assets.affect.emotions import RATINGS as RATING_NAMES
 from emid_assets.affect.ratings import parse_feelings, parse_ratings
 from emid_assets.evaluation.evaluate import evaluate_released_tasks
 from emid_assets.media.audio import read_audio
-from emid_assets.media.identity import sha256_of
 from emid_assets.media.inventory import image_manifest, music_manifest, take_inventory
 from emid_assets.media.lake_tables import LakeTables
 from emid_assets.release import parquet_files, release_media
@@ -29,6 +28,7 @@ from emid_assets.release.emid_release import is_whole
 from emid_assets.release.emid_source import csv_pieces, parquet_pieces, places_beside
 from emid_assets.release.item_tables import ItemTables
 from emid_assets.release.release_media import ReleaseError
+from emid_assets.store.files import sha256_of
 from emid_assets.store.schemas import FEELINGS_TYPE
 from emid_assets_tests.release.conftest import SmallSet
 from emid_assets_tests.small_lake import UNCHANGED

@@ -4,7 +4,6 @@ Belongs here: paths, bytes and checksums. `model.py` handles the file's contents
 command line can download without it.
 """
 
-import hashlib
 import http.client
 import json
 import os
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from emid_assets.encoders.interface import EncoderUnavailableError
-from emid_assets.store.files import put_in_place, write_in_place
+from emid_assets.store.files import put_in_place, sha256_of, write_in_place
 
 NAME = "imagebind_huge.pth"
 URL = f"https://dl.fbaipublicfiles.com/imagebind/{NAME}"
@@ -89,8 +88,7 @@ def checkpoint_sha256(path: Path) -> str:
             return str(recorded["sha256"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # no record, or a record of another file
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256_of(path)
     _write_record(path, digest)
     return digest
 
